@@ -1,0 +1,43 @@
+# make book          run the chapters that are not current, check, render into _book/
+# make book FORCE=1  run every chapter from nothing
+# make test          lint, types, tests (with every chapter on params/smoke.yaml), and the gate
+#
+# Each sets up the virtual environment .venv by itself, once. PYTHON chooses the interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: book test clean
+.DELETE_ON_ERROR:
+
+book: $(VENV)/.book
+	$(BIN)/llmft run $(if $(FORCE),--force)
+	$(BIN)/llmft check
+	$(BIN)/llmft render
+
+test: $(VENV)/.tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest -q
+	$(BIN)/llmft check
+
+clean:
+	rm -rf $(VENV) _book .quarto
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "llmft needs Python 3.11 or later: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+# torch first, by its exact version, so that nothing else chooses one.
+$(VENV)/.book $(VENV)/.tests: $(VENV)/.%: $(VENV)/.python pyproject.toml constraints.txt
+	@echo "installing llmft for 'make $*' into $(VENV) (some minutes, once) ..."
+	$(PIP) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(PIP) -e ".[$(if $(filter tests,$*),book$(comma)tests,book)]"
+	@touch $@
+
+comma := ,

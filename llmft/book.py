@@ -1,0 +1,379 @@
+"""Run a chapter and freeze it: executed in a temporary file, cleaned, stamped, moved into place.
+
+papermill writes as it goes, and leaves a failed notebook behind. So a chapter is never run in
+place: a run that fails, at whatever moment, leaves the frozen chapter and its results as they were.
+A kill between the last two moves leaves results that their chapter's stamp does not know; the gate
+sees that, and the next run, which finds every measurement in the store, puts it right.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from llmft import ROOT, UserError, gate, params, stamp
+
+
+VERSIONS = ("llmft", "torch", "transformers", "datasets", "peft", "numpy", "pandas", "papermill")
+"""The packages whose versions the stamp records."""
+
+
+def chapter_path(name: str, root: Path = ROOT) -> Path:
+    """The notebook of a chapter, which may be named `icl`, `icl.ipynb` or `chapters/icl.ipynb`.
+
+    Raises:
+        UserError: there is no such chapter.
+    """
+    stem = Path(name).name.removesuffix(".ipynb")
+    known = {path.stem: path for path in gate.chapters(root)}
+    if stem not in known:
+        raise UserError(params.unknown(stem, list(known), "chapter"))
+    return known[stem]
+
+
+def is_current(path: Path, root: Path = ROOT) -> bool:
+    """Whether a frozen chapter is true of the code, the data and the parameters of today."""
+    return not any(problem.stale for problem in gate.check_chapter(path, root))
+
+
+def declared(path: Path) -> dict[str, object]:
+    """The parameters of a chapter, by name, with their defaults."""
+    return stamp.declared(stamp.read(path))
+
+
+def known_by_some(values: Mapping[str, object], paths: list[Path]) -> None:
+    """Refuse a parameter that none of the chapters has.
+
+    Raises:
+        UserError: it names the closest one that they have.
+    """
+    known = {name: None for path in paths for name in declared(path)}
+    for name in values:
+        if name not in known:
+            raise UserError(params.unknown(name, known))
+
+
+def forget(file: str | Path | None, values: Mapping[str, object]) -> None:
+    """Forget the finished runs of the store that these parameters name.
+
+    The store is a cache: nothing frozen is in it.
+    """
+    chosen = params.parse({**(params.load(file) if file else {}), **values})
+    shutil.rmtree(chosen.folder / "records", ignore_errors=True)
+
+
+def run(
+    name: str,
+    *,
+    file: str | Path | None = None,
+    values: Mapping[str, object] | None = None,
+    out: str | Path | None = None,
+    root: Path = ROOT,
+) -> Path:
+    """Run a chapter from its first cell to its last and freeze what it shows.
+
+    The working directory is the book's folder, as for `papermill chapters/icl.ipynb out.ipynb`.
+
+    Args:
+        name: the chapter, see `chapter_path`.
+        file: a YAML file of parameters; those that the chapter does not declare do not concern it.
+        values: single parameters, which must be declared by the chapter; they win over the file.
+        out: a folder to put the run in, with its results; by default the chapter is frozen.
+        root: the book's folder.
+
+    Returns:
+        The notebook that was written.
+
+    Raises:
+        UserError: an unknown parameter or a wrong value; the chapter fails (the message says in
+            which cell, and where the failed notebook is); it runs elsewhere; the disk is full.
+    """
+    path = chapter_path(name, root)
+    notebook = _bare(stamp.read(path))
+    given, profile = _given(notebook, file, values or {}, path.stem)
+    if profile == "smoke" and out is None:
+        raise UserError(
+            f"{path.stem}: smoke parameters are for tests and are never frozen; "
+            "add --out FOLDER to run it there"
+        )
+    folder = given.get("store", stamp.declared(notebook).get("store", "runs"))
+    store = root / Path(str(folder)).expanduser()
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+        with _alone(path.stem, store):
+            for suffix in stamp.RESULT_SUFFIXES:
+                (store / f"{path.stem}{suffix}").unlink(missing_ok=True)
+            started = time.perf_counter()
+            ran = _execute(notebook, path.stem, given, store, root)
+            seconds = time.perf_counter() - started
+            return _finish(ran, path, store, Path(out) if out else None, profile, seconds, root)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full" if full else f"{error.strerror}: {error.filename}"
+        raise UserError(f"{path.stem}: {why}; the frozen chapter is as it was") from None
+
+
+def _given(
+    notebook: stamp.Notebook,
+    file: str | Path | None,
+    values: Mapping[str, object],
+    chapter: str,
+) -> tuple[dict[str, object], str]:
+    """What to inject (only what differs from the chapter's defaults), and the profile's name."""
+    known = stamp.declared(notebook)
+    for name in values:
+        if name not in known:
+            raise UserError(f"{chapter}: {params.unknown(name, known)}")
+    wanted = {n: v for n, v in (params.load(file) if file else {}).items() if n in known}
+    checked = params.parse({**known, **wanted, **values})
+    resolved = {name: getattr(checked, name) for name in known}
+    usual = params.parse({})
+    standard = stamp.measured({n: getattr(usual, n) for n in known})
+    named = params.load(file).get("profile", "custom") if file else "pocket"
+    if stamp.measured(resolved) == standard and named != "smoke":
+        named = "pocket"
+    elif named != "smoke" and (file is None or stamp.measured(dict(values))):
+        named = "custom"
+    if "profile" in known:
+        resolved["profile"] = named
+    return {name: v for name, v in resolved.items() if v != known[name]}, str(named)
+
+
+def _bare(notebook: stamp.Notebook) -> stamp.Notebook:
+    """The author's notebook: without outputs, stamp, and the cells that papermill adds.
+
+    An injected cell of an earlier run would otherwise stay, and go on overriding the defaults.
+    """
+    added = {"injected-parameters", "papermill-error-cell-tag"}
+    cells = [dict(cell) for cell in notebook["cells"] if not added & set(stamp.tags(cell))]
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            cell.update(outputs=[], execution_count=None)
+    about = {
+        key: value
+        for key, value in notebook.get("metadata", {}).items()
+        if key not in ("papermill", "llmft", "widgets")
+    }
+    return {**notebook, "cells": cells, "metadata": about}
+
+
+@contextlib.contextmanager
+def _alone(chapter: str, store: Path) -> Iterator[None]:
+    """Let one process at a time run a chapter; the lock goes when its holder does."""
+    try:
+        with FileLock(store / f".{chapter}.lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"{chapter} is being run by another process") from None
+
+
+def _execute(
+    notebook: stamp.Notebook, chapter: str, given: dict[str, object], store: Path, root: Path
+) -> stamp.Notebook:
+    """The executed notebook. A failed one stays in the store, and the error names it."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    running, failed = store / f".{chapter}.running.ipynb", store / f"{chapter}.failed.ipynb"
+    _write(notebook, running)
+    target = str(running).replace("{", "{{").replace("}", "}}")  # papermill formats the path
+    try:
+        papermill.execute_notebook(
+            target,
+            target,
+            parameters=given,
+            kernel_name="python3",
+            cwd=str(root),
+            progress_bar=False,
+            stderr_file=sys.stderr,
+            extra_arguments=["--IPKernelApp.log_level=50"],  # its notices are not the chapter's
+        )
+        return stamp.read(running)
+    except papermill.PapermillExecutionError as error:
+        line = " ".join(str(error.evalue).split()) or "no message"
+        what = line if error.ename == "UserError" else f"{error.ename}: {line}"
+        number = sum(1 for c in notebook["cells"][: error.cell_index] if c["cell_type"] == "code")
+        raise UserError(_failure(chapter, what, number + 1, running, failed)) from None
+    except DeadKernelError:
+        what = "the kernel died, most likely for want of memory"
+        raise UserError(_failure(chapter, what, 0, running, failed)) from None
+    finally:
+        running.unlink(missing_ok=True)
+
+
+def _failure(chapter: str, what: str, cell: int, running: Path, failed: Path) -> str:
+    """Keep the failed notebook, and say in one line what happened."""
+    running.replace(failed)
+    where = f" in code cell {cell}" if cell else ""
+    return f"{chapter}: {what[:600]} (it stopped{where}: {failed}; the frozen chapter is as it was)"
+
+
+def clean(notebook: stamp.Notebook) -> stamp.Notebook:
+    """A run without what differs from run to run or dies when frozen.
+
+    Goes: papermill's and Jupyter's time stamps, progress on standard error, HTML, JavaScript and
+    widgets that have another representation. The injected cell gets a fixed id and is hidden.
+    """
+    about = {
+        key: value
+        for key, value in notebook["metadata"].items()
+        if key not in ("papermill", "widgets", "llmft")
+    }
+    about["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    about["language_info"] = {"name": "python"}
+    cells = []
+    for cell in notebook["cells"]:
+        noise = ("papermill", "execution")
+        kept = {k: v for k, v in cell["metadata"].items() if k not in noise and v != []}
+        cell = {**cell, "metadata": kept}
+        if "injected-parameters" in stamp.tags(cell):
+            cell["id"] = "injected-parameters"
+            kept["tags"] = ["injected-parameters", "remove-cell"]
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [
+                _light(output)
+                for output in cell["outputs"]
+                if not (output["output_type"] == "stream" and output["name"] == "stderr")
+            ]
+        cells.append(cell)
+    return {**notebook, "cells": cells, "metadata": about}
+
+
+def _light(output: dict[str, Any]) -> dict[str, Any]:
+    """An output without its representations that need a browser's scripts, if it has others."""
+    data = output.get("data", {})
+    kept = {kind: value for kind, value in data.items() if kind in gate.MIME_TYPES}
+    return {**output, "data": kept} if kept else output
+
+
+def _finish(
+    ran: stamp.Notebook,
+    path: Path,
+    store: Path,
+    out: Path | None,
+    profile: str,
+    seconds: float,
+    root: Path,
+) -> Path:
+    """Stamp the run and move it into place, results first: see the module's docstring."""
+    notebook = clean(ran)
+    target = (out / path.name) if out else path
+    results = out or root / "data" / "results"
+    moves: list[tuple[Path, Path]] = []
+    try:
+        for suffix in stamp.RESULT_SUFFIXES:
+            made = store / f"{path.stem}{suffix}"
+            if made.is_file():
+                moves.append(_stage(results / made.name, partial(shutil.copyfile, made)))
+        notebook["metadata"]["llmft"] = {
+            "code": stamp.code_digest(notebook),
+            "modules": stamp.module_digests(notebook, root),
+            "data": stamp.data_digests(notebook, path.stem, root),
+            "results": {
+                f"data/results/{final.name}": stamp.file_digests(new.parent, [new])[new.name]
+                for new, final in moves
+            },
+            "outputs": stamp.output_digest(notebook),
+            "parameters": stamp.parameters(notebook),
+            "profile": profile,
+            "seconds": round(seconds, 1),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "commit": _commit(root),
+            **machine(stamp.parameters(notebook)),
+        }
+        moves.append(_stage(target, partial(_write, notebook)))
+        for new, final in moves:
+            new.replace(final)
+        if out is None:
+            kept = {final for _, final in moves}
+            for suffix in stamp.RESULT_SUFFIXES:
+                if (old := results / f"{path.stem}{suffix}") not in kept:
+                    old.unlink(missing_ok=True)
+    finally:
+        for new, _ in moves:
+            new.unlink(missing_ok=True)
+    return target
+
+
+def _stage(final: Path, write: Callable[[Path], object]) -> tuple[Path, Path]:
+    """Write a file beside its final place and see it on the disk, ready to be moved."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    new = final.with_name(f".{final.name}.new")
+    try:
+        write(new)
+        with new.open("rb+") as stream:
+            os.fsync(stream.fileno())
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    return new, final
+
+
+def machine(values: Mapping[str, object]) -> dict[str, object]:
+    """Where a chapter with these parameters ran: versions, device, threads that computed."""
+    versions = {"python": platform.python_version()}
+    for package in VERSIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    import torch
+
+    device = _processor()
+    if values.get("device") != "cpu" and torch.cuda.is_available():
+        device = f"{torch.cuda.get_device_name()}; {device}"
+    return {"versions": versions, "device": device, "threads": torch.get_num_threads()}
+
+
+def _processor() -> str:
+    """The processor's name, as its system gives it."""
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError):
+            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    return platform.processor() or platform.machine()
+
+
+def _commit(root: Path) -> str:
+    """The commit that the run started from; the hashes say what it really used."""
+    try:
+        command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
+
+
+def _write(notebook: stamp.Notebook, path: Path) -> None:
+    """A notebook, as nbformat writes it."""
+    body = json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True)
+    path.write_text(body + "\n", encoding="utf-8")
+
+
+def assignments(pairs: tuple[str, ...]) -> dict[str, object]:
+    """`NAME=VALUE` words as parameters; the types are settled by `params.parse`.
+
+    Raises:
+        UserError: a word without `=`.
+    """
+    values: dict[str, object] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"-p {pair!r} must be NAME=VALUE, such as -p repeats=2")
+        values[name.strip()] = value
+    return values

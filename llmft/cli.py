@@ -1,0 +1,102 @@
+"""The `llmft` command: run, check and render the book, and make the pocket world.
+
+torch and papermill are imported only by the commands that need them, so `llmft check` is quick.
+"""
+
+import sys
+import time
+
+import click
+
+from llmft import ROOT, UserError, __version__
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def cli() -> None:
+    """A book about adapting small language models, which is also the program that measured it."""
+
+
+@cli.command()
+@click.argument("chapter", nargs=-1)
+@click.option("--params", "file", metavar="FILE", help="A YAML file of parameters.")
+@click.option("-p", "pairs", metavar="NAME=VALUE", multiple=True, help="One parameter.")
+@click.option("--all", "every", is_flag=True, help="Run the chapters that are current, too.")
+@click.option("--force", is_flag=True, help="Measure again: forget the store's finished runs.")
+@click.option("--out", metavar="FOLDER", help="Put the runs there, and freeze nothing.")
+def run(
+    chapter: tuple[str, ...],
+    file: str | None,
+    pairs: tuple[str, ...],
+    every: bool,
+    force: bool,
+    out: str | None,
+) -> None:
+    """Run chapters and freeze what they show.
+
+    Without a CHAPTER, those are run that are not current: whose code, data or parameters have
+    changed since they were frozen, or that never ran. A chapter that is named is run in any case.
+    """
+    from llmft import book, gate
+
+    values = book.assignments(pairs)
+    named = [book.chapter_path(name) for name in chapter]
+    paths = named or gate.chapters()
+    always = bool(named or every or force or file or values or out)
+    book.known_by_some(values, paths)
+    if force:
+        book.forget(file, values)
+    for path in paths:
+        if not always and book.is_current(path):
+            click.echo(f"{path.stem}: current", err=True)
+            continue
+        click.echo(f"{path.stem}: running ...", err=True)
+        started = time.perf_counter()
+        mine = {n: v for n, v in values.items() if n in book.declared(path)}
+        made = book.run(path.stem, file=file, values=mine, out=out)
+        seconds = time.perf_counter() - started
+        click.echo(f"{path.stem}: done in {seconds:.0f} s, {made}", err=True)
+
+
+@cli.command()
+def check() -> None:
+    """Say what is wrong with the frozen book; nothing is executed."""
+    from llmft import gate
+
+    problems = gate.check()
+    for problem in problems:
+        click.echo(problem)
+    number = len(gate.chapters())
+    if problems:
+        stale = any(problem.stale for problem in problems)
+        hint = "; `llmft run` runs the chapters that are not current" if stale else ""
+        raise UserError(f"{len(problems)} problems in {number} chapters{hint}")
+    click.echo(f"{number} chapters, no problem")
+
+
+@cli.command()
+@click.option("--plain", is_flag=True, help="Plain HTML pages, without Quarto.")
+def render(plain: bool) -> None:
+    """Render the frozen book into _book/; nothing is executed."""
+    from llmft import render as renderer
+
+    page, how = renderer.render(plain=plain)
+    click.echo(f"rendered {how}", err=True)
+    click.echo(page)
+
+
+@cli.command()
+def pocket() -> None:
+    """Make the pocket world again: its data sets and its pretrained checkpoint."""
+    from llmft.pocket import pretrain
+
+    pretrain.main(ROOT / "data" / "pocket")
+
+
+def main() -> None:
+    """Run the command; an error that the user can put right is one line, without a traceback."""
+    try:
+        sys.exit(cli.main(standalone_mode=True))
+    except UserError as error:
+        click.echo(f"llmft: {error}", err=True)
+        sys.exit(1)

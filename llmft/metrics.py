@@ -1,0 +1,129 @@
+"""What label log-probabilities say: accuracy, likelihood, calibration.
+
+Everything starts from one table: a row an example, a column a label, entries log p(label)
+normalised over the labels (what `scoring.score` returns; label 0 = entailment, 1 = not entailment).
+In a frame the table is the two columns `LOGP`, beside `label`.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+
+Floats = npt.NDArray[np.float64]
+
+LOGP = ["logp_entailment", "logp_not"]
+"""The columns that hold a prediction, in the order of the labels."""
+
+
+def _checked(logp: Any, labels: Any) -> tuple[Floats, npt.NDArray[np.int64]]:
+    table, gold = np.asarray(logp, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    if table.ndim != 2 or len(table) != len(gold) or len(gold) == 0:
+        raise ValueError(f"log-probabilities {table.shape} do not go with {gold.shape} labels")
+    if gold.min() < 0 or gold.max() >= table.shape[1]:
+        raise ValueError("a label is outside the table: content-free queries have no gold label")
+    return table, gold
+
+
+def correct(logp: Any, labels: Any) -> Floats:
+    """1.0 where the likelier label is the gold one, 0.0 elsewhere; (n, labels), (n,) -> (n,).
+
+    A tie counts for the first label, so a model that says nothing is a constant predictor.
+    """
+    table, gold = _checked(logp, labels)
+    return np.asarray(table.argmax(1) == gold, dtype=np.float64)
+
+
+def losses(logp: Any, labels: Any) -> Floats:
+    """Negative log-likelihood of the gold label by example, in nats; (n, labels), (n,) -> (n,)."""
+    table, gold = _checked(logp, labels)
+    return np.asarray(-table[np.arange(len(gold)), gold])
+
+
+def accuracy(logp: Any, labels: Any) -> float:
+    """Share of examples whose likelier label is the gold one."""
+    return float(correct(logp, labels).mean())
+
+
+def nll(logp: Any, labels: Any) -> float:
+    """Mean negative log-likelihood in nats; log 2 = 0.693 is what p = 1/2 everywhere would get."""
+    return float(losses(logp, labels).mean())
+
+
+def brier(logp: Any, labels: Any) -> float:
+    """Mean squared error of p(gold label), in [0, 1]; 0.25 is what p = 1/2 would get (Brier 1950).
+
+    For two labels: (1 - p(gold))^2, half of the sum over both labels.
+    """
+    return float(((1 - np.exp(-losses(logp, labels))) ** 2).mean())
+
+
+def reliability(logp: Any, labels: Any, bins: int = 10) -> pd.DataFrame:
+    """Confidence against accuracy in equal-width bins of confidence, empty bins left out.
+
+    Confidence is the probability of the predicted label, so it lies in [1/labels, 1], and the bins
+    cut that range. Columns: confidence, accuracy (means in the bin), n.
+    """
+    table, gold = _checked(logp, labels)
+    confidence, right = np.exp(table.max(1)), correct(table, gold)
+    low = 1 / table.shape[1]
+    bin_of = np.clip(((confidence - low) / (1 - low) * bins).astype(int), 0, bins - 1)
+    frame = pd.DataFrame({"bin": bin_of, "confidence": confidence, "accuracy": right})
+    grouped = frame.groupby("bin")
+    return grouped.mean().assign(n=grouped.size()).reset_index(drop=True)
+
+
+def ece(logp: Any, labels: Any, bins: int = 10) -> float:
+    """Expected calibration error: mean over examples of |accuracy - confidence| of their bin.
+
+    Bins of equal width over the range of confidence, [1/2, 1] for two labels (Guo et al. 2017).
+    """
+    table = reliability(logp, labels, bins)
+    gap = (table["accuracy"] - table["confidence"]).abs()
+    return float((gap * table["n"]).sum() / table["n"].sum())
+
+
+def share_entailment(logp: Any) -> float:
+    """Share of examples the model calls entailment; 0 or 1 betrays a constant predictor."""
+    return float((np.asarray(logp).argmax(1) == 0).mean())
+
+
+def calibrate(logp: Any, content_free: Any) -> Floats:
+    """Contextual calibration (Zhao et al. 2021, arXiv:2102.09690): divide by the prompt's own bias.
+
+    `logp` (n, labels) are the queries' log-probabilities, `content_free` (m, labels) those of
+    queries without content after the same demonstrations. Their mean probability is what the
+    prompt says before any question is asked; each label is divided by it and the result
+    normalised again (the paper's W = diag(p_cf)^-1, b = 0). Returns (n, labels) log-probabilities.
+    """
+    table, blank = np.asarray(logp, np.float64), np.atleast_2d(np.asarray(content_free, np.float64))
+    bias = np.log(np.exp(blank).mean(0))
+    shifted = table - bias
+    return np.asarray(shifted - np.logaddexp.reduce(shifted, axis=1, keepdims=True))
+
+
+def with_scores(predictions: pd.DataFrame) -> pd.DataFrame:
+    """The frame with columns `correct` (0/1) and `nll` (nats), from `label` and the log-probs.
+
+    Content-free queries, which have no gold label, are left out.
+    """
+    asked = predictions[predictions["domain"] != "content-free"]
+    logp, labels = asked[LOGP].to_numpy(), asked["label"].to_numpy()
+    return asked.assign(correct=correct(logp, labels), nll=losses(logp, labels))
+
+
+def with_calibration(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Every run's predictions calibrated by its own content-free queries, which are then left out.
+
+    Expects the columns key, domain ("content-free" marks those queries) and the log-probs.
+    """
+    done = []
+    for _, run in predictions.groupby("key", sort=False):
+        blank = run["domain"] == "content-free"
+        asked = run[~blank].copy()
+        logp = calibrate(asked[LOGP].to_numpy(), run.loc[blank, LOGP].to_numpy())
+        asked[LOGP] = logp.astype(np.float32)
+        done.append(asked)
+    return pd.concat(done, ignore_index=True)

@@ -1,0 +1,195 @@
+"""Causal language models and their tokenizers: loaded whole, checked, never running remote code.
+
+Checkpoints have traps that load without an error: another number type than expected (OPT's are
+float16), weights that are missing and therefore random, an output embedding that is no longer tied
+to the input embedding (huggingface/transformers#43159). Each is refused here, in one line.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from llmft import ROOT, UserError
+
+
+POCKET = ROOT / "data" / "pocket" / "model"
+"""The pocket world's checkpoint."""
+
+PINNED = {
+    "facebook/opt-125m": "27dcfa74d334bc871f3234de431e71c6eeba5dd6",
+    "facebook/opt-350m": "08ab08cc4b72ff5593870b5d527cf4230323703c",
+}
+"""Revisions used where a run names none."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_CONTENT = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to be scored or trained: in evaluation mode, on its device.
+
+    `digest` says which weights, configuration and tokenizer these are: for a folder a SHA-256 (16
+    hex digits) of its files, else the revision. `max_positions` counts tokens; `parameters` counts
+    weights, tied ones once.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    revision: str
+    digest: str
+    device: torch.device
+    max_positions: int
+    parameters: int
+
+
+def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "float32") -> Model:
+    """Load the causal language model `name` with its tokenizer.
+
+    Args:
+        name: "pocket", a folder, or an id on the Hugging Face Hub.
+        revision: a commit, branch or tag on the Hub; empty = the pinned one where there is one.
+        device: "auto" (CUDA, else MPS, else CPU) or a torch device.
+        dtype: "float32", "bfloat16" or "float16", whatever the checkpoint was stored in.
+
+    Raises:
+        UserError: an unknown model, device or dtype; a checkpoint that is missing, damaged,
+            incomplete, or needs remote code.
+    """
+    target = choose_device(device)
+    if dtype not in DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
+    folder = POCKET if name == "pocket" else Path(name).expanduser()
+    if name and folder.is_dir():
+        source, revision = str(folder), ""
+    elif name == "pocket":
+        raise UserError(f"no pocket checkpoint in {POCKET}: git checkout it, or run `llmft pocket`")
+    elif re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        source, revision = name, revision or PINNED.get(name, "main")
+    else:
+        raise UserError(f"unknown model {name!r}: use pocket, a folder, or a Hugging Face Hub id")
+
+    with _one_line(name, source):
+        options: dict[str, Any] = {"trust_remote_code": False}
+        if revision:
+            options["revision"] = revision
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            source, dtype=DTYPES[dtype], output_loading_info=True, **options
+        )
+        model, info = loaded
+    _check_whole(name, model, info)
+    max_positions = getattr(model.config, "max_position_embeddings", None)
+    if not max_positions:
+        raise UserError(f"model {name}: its configuration has no max_position_embeddings")
+    if len(tokenizer) > model.config.vocab_size:
+        raise UserError(
+            f"model {name}: its tokenizer has {len(tokenizer)} tokens and its embedding "
+            f"{model.config.vocab_size}: they do not belong together"
+        )
+    model.to(target)
+    model.eval()
+    return Model(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        revision=revision,
+        digest=folder_digest(folder) if folder.is_dir() else _commit(model, revision),
+        device=target,
+        max_positions=int(max_positions),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device `name`, "auto" being CUDA, else MPS, else CPU.
+
+    Raises:
+        UserError: no such device, or not on this machine.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, available in there.items() if available))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}: use auto, cpu, cuda or mps") from None
+    if not there.get(device.type) or (
+        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise UserError(f"this machine has no device {name!r}: use auto or cpu")
+    return device
+
+
+def folder_digest(folder: Path) -> str:
+    """SHA-256 (16 hex digits) of a checkpoint's weights, configuration and tokenizer files."""
+    digest = hashlib.sha256()
+    for path in sorted({path for kind in _CONTENT for path in folder.glob(kind)}):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _check_whole(name: str, model: Any, info: dict[str, Any]) -> None:
+    """Refuse weights that were missing, left over or of another shape, and a lost tie."""
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if keys := sorted(map(str, info.get(kind) or ())):
+            raise UserError(
+                f"model {name}: the checkpoint has {len(keys)} {kind.replace('_', ' ')} "
+                f"({keys[0]}, ...): it is damaged or another architecture's"
+            )
+    head = model.get_output_embeddings()
+    if head is None:
+        raise UserError(f"model {name} has no output embedding: it is no causal language model")
+    tied = head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+    if getattr(model.config, "tie_word_embeddings", False) and not tied:
+        raise UserError(
+            f"model {name}: its configuration ties input and output embedding, and they are two"
+        )
+
+
+def _commit(model: Any, revision: str) -> str:
+    """The commit that a branch or tag of the Hub stood for, where transformers recorded it."""
+    return str(getattr(model.config, "_commit_hash", None) or revision)
+
+
+@contextmanager
+def _one_line(name: str, source: str) -> Iterator[None]:
+    """Turn whatever a damaged or absent checkpoint raises (a dozen kinds) into one line.
+
+    transformers' reports and progress bars stay out of a chapter's frozen output.
+    """
+    log: Any = transformers.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(logging.ERROR)
+    log.disable_progress_bar()
+    try:
+        yield
+    except Exception as error:
+        if Path(source).is_dir():
+            cause = f"the checkpoint in {source} is missing files or damaged: restore it"
+        else:
+            cause = (
+                "it is not on this machine and cannot be had from the Hugging Face Hub: check the "
+                "name and revision, and load it once where there is a network"
+            )
+        detail = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise UserError(f"model {name}: {cause} ({detail})") from error
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()

@@ -1,0 +1,205 @@
+"""The one parameter set that all chapters share: typed and validated once.
+
+papermill hands a list or a boolean over as a string (`-p shots "[2, 8]"`), and only warns about a
+name that a chapter does not know. So each chapter declares in its `parameters` cell the fields it
+uses, and its next cell turns them into one `Params`:
+
+    p = params.validate(globals())
+"""
+
+import ast
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from llmft import ROOT, UserError
+
+
+EXECUTION = frozenset({"profile", "device", "token_budget", "store", "scheduler"})
+"""Fields that say where and how a run is made, never what it measures."""
+
+
+def _no_boolean(value: object) -> object:
+    """`yes` is a boolean in YAML 1.1, and a boolean is a number in Python: refuse that pair."""
+    if isinstance(value, bool):
+        raise ValueError("a boolean is not a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_boolean)]
+
+
+class Params(BaseModel):
+    """What a chapter can be asked to do. The defaults are the pocket profile.
+
+    Raises:
+        pydantic.ValidationError: use `parse` or `validate`, which say it in one line.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    profile: Literal["pocket", "smoke", "opt", "custom"] = Field(
+        "pocket", description="the name of the parameter set; smoke is never frozen"
+    )
+    task: str = Field("pocket", min_length=1, description="'pocket', 'mnli-hans' or a folder")
+    models: list[str] = Field(
+        ["pocket"], min_length=1, description="a list: 'pocket', Hub ids or folders"
+    )
+    shots: list[Whole] = Field(
+        [2, 4, 8, 16, 32],
+        min_length=1,
+        description="a list of even numbers of demonstrations, each at least 2, such as [2, 8]",
+    )
+    repeats: Whole = Field(10, ge=1, description="how many seeds a point, at least 1")
+    pattern: str = Field("minimal", min_length=1, description="the name of a prompt pattern")
+    limit: Whole = Field(0, ge=0, description="evaluation examples a domain; 0 is all of them")
+    seed: Whole = Field(0, ge=0, description="where the seeds start, at least 0")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
+        description="auto, cpu, cuda, cuda:N or mps",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="float32, bfloat16 or float16"
+    )
+    token_budget: Whole = Field(0, ge=0, description="tokens a batch; 0 chooses by the device")
+    store: str = Field("runs", min_length=1, description="the folder of finished runs")
+    scheduler: str = Field("", description="'' is here, 'local', or a Dask scheduler's address")
+
+    @field_validator("models", "shots", mode="before")
+    @classmethod
+    def _list(cls, value: object) -> object:
+        """A list may come as text, as papermill's `-p` and a YAML string give it."""
+        if isinstance(value, str):
+            try:
+                value = yaml.safe_load(value)
+            except yaml.YAMLError:
+                raise ValueError("not a list") from None
+        if not isinstance(value, list | tuple):
+            raise ValueError("not a list")
+        return list(value)
+
+    @field_validator("models", "shots")
+    @classmethod
+    def _distinct(cls, value: list[Any]) -> list[Any]:
+        if len(set(value)) < len(value):
+            raise ValueError("the same value twice")
+        return value
+
+    @field_validator("shots")
+    @classmethod
+    def _balanced(cls, value: list[int]) -> list[int]:
+        if any(n < 2 for n in value):
+            raise ValueError("less than 2")
+        if any(n % 2 for n in value):
+            raise ValueError("odd, so the two labels cannot be balanced")
+        return value
+
+    @property
+    def folder(self) -> Path:
+        """The store as an absolute path: a relative one starts at the book's folder."""
+        return ROOT / Path(self.store).expanduser()
+
+
+def parse(values: Mapping[str, object]) -> Params:
+    """The parameter set with these values, the others at their defaults.
+
+    Raises:
+        UserError: an unknown name (the closest known one is suggested), a wrong type or range.
+    """
+    for name in values:
+        if name not in Params.model_fields:
+            raise UserError(unknown(name, Params.model_fields))
+    try:
+        return Params.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        why = first["msg"].removeprefix("Value error, ")
+        why = why[:1].lower() + why[1:]
+        what = Params.model_fields[name].description
+        raise UserError(f"parameter {name} = {values[name]!r}: {why}; it must be {what}") from None
+
+
+def unknown(name: str, known: Mapping[str, object] | list[str], kind: str = "parameter") -> str:
+    """One line about an unknown name, with the closest known one, or all of them."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"unknown {kind} {name!r}; {hint}"
+
+
+def load(path: str | Path) -> dict[str, object]:
+    """The values of a YAML file of parameters, names and types checked by `parse`.
+
+    Raises:
+        UserError: no such file, not YAML, not a mapping, or a wrong name or value.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"parameter file {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"parameter file {path} is not YAML: {' '.join(str(error).split())}"
+        ) from None
+    if not isinstance(values, dict):
+        raise UserError(f"parameter file {path} must hold lines of `name: value`")
+    named = {str(name): value for name, value in values.items()}
+    checked = parse(named)
+    return {name: getattr(checked, name) for name in named}
+
+
+def validate(namespace: Mapping[str, object]) -> Params:
+    """The parameters among a notebook's globals, checked.
+
+    Args:
+        namespace: `globals()` of the notebook, after its `parameters` and injected cells.
+
+    Raises:
+        UserError: see `parse`.
+    """
+    return parse({name: namespace[name] for name in _given(namespace) if name in namespace})
+
+
+def _given(namespace: Mapping[str, object]) -> list[str]:
+    """Names that were given as parameters.
+
+    In a notebook these are the names assigned in the cells that hold nothing but assignments and
+    either set a known parameter or were injected by papermill: a chapter's own variables do not
+    count, so the cell that validates can be run again. In a plain dictionary every public name of
+    plain data counts.
+    """
+    cells = namespace.get("In")
+    if not isinstance(cells, list):
+        plain = (str, int, float, list, dict, tuple, type(None))
+        return [n for n, v in namespace.items() if n[0] != "_" and isinstance(v, plain)]
+    given: dict[str, None] = {}
+    for source in cells:
+        names = _assigned(source)
+        if re.match(r"#\s*Parameters\b", source) or any(n in Params.model_fields for n in names):
+            given.update(dict.fromkeys(names))
+    return list(given)
+
+
+def _assigned(source: str) -> list[str]:
+    """The names that a cell assigns, when it does nothing else."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:
+        return []
+    names = []
+    for statement in body:
+        targets = (
+            statement.targets
+            if isinstance(statement, ast.Assign)
+            else ([statement.target] if isinstance(statement, ast.AnnAssign) else [])
+        )
+        if len(targets) != 1 or not isinstance(targets[0], ast.Name):
+            return []
+        names.append(targets[0].id)
+    return names

@@ -1,0 +1,371 @@
+"""The book as plain HTML pages, made by nbconvert, for where Quarto cannot be had.
+
+They show what Quarto would: prose, folded code, figures and tables with their numbers and captions,
+equations (as MathML), links between chapters, citations. There is no script in them and nothing is
+loaded from a network.
+"""
+
+import base64
+import html
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+
+from llmft import gate, stamp
+
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8886; --soft: #8881; }
+body { font: 17px/1.6 system-ui, sans-serif; max-width: 46rem; margin: 0 auto; padding: 1rem; }
+nav { border-bottom: 1px solid var(--line); padding-bottom: .5rem; font-size: .9rem; }
+nav a { margin-right: 1rem; white-space: nowrap; }
+nav a[aria-current] { font-weight: bold; text-decoration: none; }
+h1, h2, h3 { line-height: 1.25; }
+pre { overflow-x: auto; background: var(--soft); padding: .6rem; font-size: .82rem; }
+table { border-collapse: collapse; font-size: .92rem; margin: auto; }
+th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); }
+figure { margin: 1.5rem 0; overflow-x: auto; }
+figcaption { font-size: .9rem; margin-bottom: .5rem; }
+img, figure svg { max-width: 100%; height: auto; background: #fff; }
+.note { border-left: 4px solid #0072b2; padding: .1rem 1rem; background: var(--soft); }
+.note { margin: 1rem 0; }
+.anchor-link { display: none; }
+.equation { display: flex; justify-content: space-between; align-items: center; overflow-x: auto; }
+.equation math { margin: auto; }
+summary { cursor: pointer; font-size: .85rem; }
+footer { border-top: 1px solid var(--line); margin-top: 3rem; display: flex; gap: 2rem; }
+"""
+
+WORDS = {"fig": "Figure", "tbl": "Table", "eq": "Equation", "lst": "Listing"}
+
+
+@dataclass
+class Page:
+    """One page of the book."""
+
+    source: str
+    cells: list[stamp.Cell]
+    title: str = ""
+    number: str = ""
+
+    @property
+    def href(self) -> str:
+        """Where the page is written, as Quarto would."""
+        return re.sub(r"\.\w+$", ".html", self.source)
+
+
+@dataclass
+class Book:
+    """What a page needs to know of the others."""
+
+    title: str
+    pages: list[Page]
+    labels: dict[str, tuple[str, str]] = field(default_factory=dict)  # label -> page, words
+    entries: dict[str, tuple[str, str]] = field(default_factory=dict)  # key -> short, in full
+
+
+def write(root: Path, folder: Path) -> Path:
+    """Write the pages, and the files that they show, into a folder; the first page's path."""
+    book = _read(root)
+    shutil.rmtree(folder, ignore_errors=True)
+    for page in book.pages:
+        body, files = _body(page, book)
+        path = folder / page.href
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_frame(page, book, body), encoding="utf-8")
+        for file in files:
+            source = (root / page.source).parent / file
+            target = path.parent / file
+            if source.is_file() and folder.resolve() in target.resolve().parents:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+    return folder / book.pages[0].href
+
+
+def _read(root: Path) -> Book:
+    """All pages, with the numbers of what can be referred to."""
+    about = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))["book"]
+    book = Book(str(about.get("title", "Book")), [])
+    bibliography = root / "references.bib"
+    if bibliography.is_file():
+        book.entries = bibliography_entries(bibliography.read_text(encoding="utf-8"))
+    numbers, letters = iter(range(1, 1000)), iter("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    appendices = about.get("appendices", [])
+    for source in gate.listed(root):
+        path = root / source
+        if not path.is_file():
+            continue
+        page = Page(source, _cells(path))
+        if path.suffix == ".ipynb":
+            page.number = next(letters) if source in appendices else str(next(numbers))
+        _label(page, book)
+        book.pages.append(page)
+    return book
+
+
+def _cells(path: Path) -> list[stamp.Cell]:
+    if path.suffix == ".ipynb":
+        return list(stamp.read(path)["cells"])
+    return [{"cell_type": "markdown", "source": path.read_text(encoding="utf-8"), "metadata": {}}]
+
+
+def _label(page: Page, book: Book) -> None:
+    """Give the page its title, and number its figures, tables and equations."""
+    counts = dict.fromkeys(WORDS, 0)
+    for cell in page.cells:
+        source = stamp.text(cell["source"])
+        if cell["cell_type"] == "code":
+            found = [str(gate.cell_options(cell).get("label", ""))]
+        else:
+            found = re.findall(r"\{[^{}\n]*#((?:fig|tbl|eq|lst|sec)-[\w-]+)[^{}\n]*\}", source)
+            heading = re.search(r"(?m)^# (.+?)\s*(?:\{.*\})?$", _unfenced(source))
+            front = re.match(r"---\n(.*?)\n---", source, re.DOTALL)
+            if front and not page.title:
+                page.title = str((yaml.safe_load(front[1]) or {}).get("title", ""))
+            page.title = page.title or (heading[1] if heading else "")
+        for label in found:
+            kind = label.partition("-")[0]
+            if kind in counts:
+                counts[kind] += 1
+                number = ".".join(filter(None, (page.number, str(counts[kind]))))
+                book.labels[label] = (page.href, f"{WORDS[kind]} {number}")
+            elif kind == "sec":
+                place = re.search(rf"(?m)^(#+) (.+?)\s*\{{[^}}]*#{label}\b", source)
+                kind = "Appendix" if page.number.isalpha() else "Chapter"
+                words = f"{kind} {page.number}" if page.number else "the preface"
+                if place and place[1] != "#":
+                    words = f"“{place[2]}”"
+                book.labels[label] = (page.href, words)
+
+
+def _unfenced(source: str) -> str:
+    return re.sub(r"(?ms)^(`{3,}).*?^\1\s*$", "", source)
+
+
+def _body(page: Page, book: Book) -> tuple[str, set[str]]:
+    """The page's content, and the files that it refers to."""
+    parts = []
+    files: set[str] = set()
+    for cell in page.cells:
+        source = stamp.text(cell["source"])
+        if {"remove-cell", "injected-parameters"} & set(stamp.tags(cell)):
+            continue
+        if cell["cell_type"] == "markdown":
+            parts.append(_prose(source, page, book))
+            files |= set(re.findall(r"!\[[^\]]*\]\(([^)\s:]+)\)", source))
+        elif cell["cell_type"] == "code":
+            parts.append(_code(cell, page, book))
+    return "\n".join(parts), files
+
+
+def _code(cell: stamp.Cell, page: Page, book: Book) -> str:
+    """A code cell: its source, folded, and what it shows."""
+    from nbconvert.filters import Highlight2HTML
+
+    options = gate.cell_options(cell)
+    hidden = {"hide-input", "hide-cell", "remove-input"} & set(stamp.tags(cell))
+    shown = ""
+    if options.get("echo", True) is not False and not hidden and stamp.code(cell):
+        listing = Highlight2HTML(pygments_lexer="python")(stamp.code(cell))
+        shown = f"<details><summary>Code</summary>{listing}</details>"
+    if options.get("include", True) is False or options.get("output", True) is False:
+        return shown
+    label = str(options.get("label", ""))
+    kind = label.partition("-")[0]
+    alt = str(options.get("fig-alt", ""))
+    outputs = "\n".join(_output(output, alt, page, book) for output in cell.get("outputs", []))
+    if caption := options.get(f"{kind}-cap"):
+        words = book.labels.get(label, ("", ""))[1]
+        line = _prose(f"**{words}:** {caption}", page, book)
+        outputs = f'<figure id="{label}"><figcaption>{line}</figcaption>{outputs}</figure>'
+    return shown + outputs
+
+
+def _output(output: dict[str, object], alt: str, page: Page, book: Book) -> str:
+    """One output, in the representation that Quarto would choose."""
+    data = output.get("data", {})
+    if not isinstance(data, dict):
+        return ""
+    if "text/markdown" in data:
+        return _prose(stamp.text(data["text/markdown"]), page, book)
+    if "image/svg+xml" in data:
+        encoded = base64.b64encode(stamp.text(data["image/svg+xml"]).encode()).decode()
+        return f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{encoded}">'
+    for kind in ("image/png", "image/jpeg"):
+        if kind in data:
+            encoded = stamp.text(data[kind]).replace("\n", "")
+            return f'<img alt="{html.escape(alt)}" src="data:{kind};base64,{encoded}">'
+    words = stamp.text(str(data.get("text/plain", ""))) if data else ""
+    if isinstance(output.get("text"), str | list):
+        words = stamp.text(output["text"])  # type: ignore[arg-type]
+    return f"<pre>{html.escape(words)}</pre>" if words else ""
+
+
+def _prose(source: str, page: Page, book: Book) -> str:
+    """Quarto's Markdown as HTML: equations, references, citations and callouts included."""
+    from nbconvert.filters import markdown2html
+
+    kept: list[str] = []
+
+    def keep(made: str) -> str:
+        kept.append(made)
+        return f"\x02{len(kept) - 1}\x03"
+
+    source = re.sub(r"\A---\n.*?\n---\n", "", source, flags=re.DOTALL)
+    pieces = re.split(
+        r"(?ms)(^(?:`{3,}|~{3,}).*?^(?:`{3,}|~{3,})\s*$|(?<!`)`[^`\n]+`(?!`))", source
+    )
+    for i in range(0, len(pieces), 2):  # the others are code
+        pieces[i] = _inline(pieces[i], page, book, keep)
+    made = str(markdown2html("".join(pieces)))
+    made = re.sub(r"<p>(\x02\d+\x03)</p>", r"\1", made)
+    return re.sub(r"\x02(\d+)\x03", lambda m: kept[int(m[1])], made)
+
+
+def _inline(piece: str, page: Page, book: Book, keep: Callable[[str], str]) -> str:
+    """The parts of Markdown that only Quarto knows."""
+    here = "../" * page.href.count("/")
+
+    def display(match: re.Match[str]) -> str:
+        label = match[2] or ""
+        number = book.labels.get(label, ("", ""))[1].removeprefix("Equation ")
+        tag = f"<span>({number})</span>" if number else ""
+        identity = f' id="{label}"' if label else ""
+        made = f'<div class="equation"{identity}>{_math(match[1], "block")}{tag}</div>'
+        return f"\n\n{keep(made)}\n\n"
+
+    def refer(match: re.Match[str]) -> str:
+        key = match[2].rstrip(".,;:?!")
+        rest = match[2][len(key) :]
+        if key in book.labels:
+            href, words = book.labels[key]
+            return f"[{words}]({here}{href}#{key}){rest}"
+        if key in book.entries:
+            return f"[{book.entries[key][0]}]({here}{_references(book)}#ref-{key}){rest}"
+        return match[0]
+
+    def cite(match: re.Match[str]) -> str:
+        return "(" + re.sub(r"\s*;\s*", "; ", match[1].replace("-@", "@")) + ")"
+
+    piece = re.sub(r"(?s)<!--.*?-->|\{\{<.*?>\}\}", "", piece)
+    piece = re.sub(r"(?s)\$\$(.+?)\$\$(?:\s*\{#(eq-[\w-]+)\})?", display, piece)
+    inline = r"(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?![\d$])"
+    piece = re.sub(inline, lambda m: keep(_math(m[1], "inline")), piece)
+    refs = r"(?m)^:::+\s*\{#refs\}\s*\n:::+\s*$"
+    piece = re.sub(refs, lambda _: f"\n{keep(_bibliography(book))}\n", piece)
+    start = r"(?m)^:::+\s*\{([^}]*)\}\s*$"
+    piece = re.sub(start, lambda m: f"\n{_callout(m[1], keep)}\n", piece)
+    piece = re.sub(r"(?m)^:::+\s*$", lambda _: f"\n{keep('</div>')}\n", piece)
+    piece = re.sub(r"\[([^\[\]]*(?<!\w)-?@\w[^\[\]]*)\](?!\()", cite, piece)
+    piece = re.sub(r"(?<![\w@/.:\\])(-?)@\{?([A-Za-z0-9][\w:.-]*)\}?", refer, piece)
+    piece = re.sub(r"(\]\([\w./-]+)\.(?:ipynb|qmd)(#[\w-]+)?\)", r"\1.html\2)", piece)
+
+    def heading(match: re.Match[str]) -> str:
+        return keep(f'<a id="{match[3]}"></a>') + f"\n\n{match[1]} {match[2]}\n"
+
+    piece = re.sub(r"(?m)^(#+) (.+?)\s*\{[^}\n]*#([\w-]+)[^}\n]*\}\s*$", heading, piece)
+    piece = re.sub(r"(?m)^(#+ .+?)\s*\{[^}\n]*\}\s*$", r"\1", piece)
+
+    def caption(match: re.Match[str]) -> str:
+        words = book.labels.get(match[2], ("", ""))[1]
+        anchor = keep(f'<a id="{match[2]}"></a>')
+        return f"\n{anchor}**{words}:** {match[1]}\n"
+
+    piece = re.sub(r"(?m)^: (.+?)\s*\{[^}\n]*#(tbl-[\w-]+)[^}\n]*\}\s*$", caption, piece)
+    return re.sub(r"(\]\([^)\s]+\))\{[^}\n]*\}", r"\1", piece)
+
+
+def _callout(attributes: str, keep: Callable[[str], str]) -> str:
+    """The start of a fenced division; a callout gets its title."""
+    title = re.search(r'title="([^"]*)"', attributes)
+    kind = "note" if "callout" in attributes else "division"
+    words = f"<p><strong>{html.escape(title[1])}</strong></p>" if title else ""
+    return keep(f'<div class="{kind}">{words}')
+
+
+def _math(latex: str, display: str) -> str:
+    """LaTeX as MathML, which browsers show by themselves; what cannot be converted stays LaTeX."""
+    from latex2mathml.converter import convert
+
+    try:
+        return str(convert(latex.strip(), display=display))
+    except Exception:  # its parser raises whatever it stumbles over
+        return f"<code>{html.escape(latex.strip())}</code>"
+
+
+def bibliography_entries(text: str) -> dict[str, tuple[str, str]]:
+    """The entries of a BibTeX file: key -> ("Brown et al., 2020", the reference in full)."""
+    entries = {}
+    for key, body in re.findall(r"(?ms)^@\w+\{\s*([^,\s]+),\s*\n(.*?)^\}", text):
+        fields = {
+            name.lower(): re.sub(r"[{}]", "", " ".join(value.split()))
+            for name, value in re.findall(r"(?ms)^\s*(\w+)\s*=\s*\{(.*?)\},?\s*$", body)
+        }
+        authors = [_family(name) for name in fields.get("author", key).split(" and ")]
+        short = authors[0] if len(authors) == 1 else f"{authors[0]} et al."
+        if len(authors) == 2:
+            short = " & ".join(authors)
+        where = fields.get("journal") or fields.get("booktitle") or fields.get("publisher", "")
+        link = fields.get("url") or (f"https://doi.org/{fields['doi']}" if "doi" in fields else "")
+        title = html.escape(fields.get("title", ""))
+        title = f'<a href="{html.escape(link)}">{title}</a>' if link else title
+        year = fields.get("year", "")
+        full = (
+            f"{html.escape(', '.join(authors))} ({year}). {title}. <em>{html.escape(where)}</em>."
+        )
+        entries[key] = (f"{short}, {year}", full)
+    return entries
+
+
+def _family(name: str) -> str:
+    return name.split(",")[0].strip() if "," in name else name.split()[-1]
+
+
+def _references(book: Book) -> str:
+    """The page that lists the references: the one that asks for them, else the last."""
+    for page in book.pages:
+        if any("{#refs}" in stamp.text(cell["source"]) for cell in page.cells):
+            return page.href
+    return book.pages[-1].href
+
+
+def _bibliography(book: Book) -> str:
+    items = sorted(book.entries.items(), key=lambda entry: entry[1][0].lower())
+    return "".join(f'<p id="ref-{key}">{full}</p>' for key, (_, full) in items)
+
+
+def _frame(page: Page, book: Book, body: str) -> str:
+    """A whole page: its head, the links to the others, and the content."""
+    from pygments.formatters import HtmlFormatter
+
+    here = "../" * page.href.count("/")
+
+    def link(other: Page, mark: str = "") -> str:
+        current = ' aria-current="page"' if other is page else ""
+        name = f"{other.number} {other.title}".strip()
+        return f'<a href="{here}{other.href}"{current}>{mark}{html.escape(name)}</a>'
+
+    around = [link(b, "Next: ") for a, b in pairwise(book.pages) if a is page]
+    colours = HtmlFormatter(style="default").get_style_defs(".highlight")
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(page.title)} – {html.escape(book.title)}</title>
+<style>{STYLE}@media (prefers-color-scheme: light) {{ {colours} }}</style>
+</head>
+<body>
+<nav aria-label="Chapters">{"".join(link(other) for other in book.pages)}</nav>
+<main>
+{body}
+</main>
+<footer>{"".join(around)}</footer>
+</body>
+</html>
+"""

@@ -1,0 +1,227 @@
+"""The pocket world's data sets: pairs in MNLI's columns (in-domain) and in HANS's (out-of-domain).
+
+In-domain, two cues go with the label, as documented for MultiNLI, and neither always: an entailed hypothesis
+repeats the premise's words, a contradicted one is mostly negated. Out-of-domain, as in HANS, every word of
+the hypothesis is in the premise, nothing is negated and half the hypotheses are not entailed; the pairs are
+chosen by a linear programme so that no surface cue goes with the label.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linprog
+
+from llmft import cues
+from llmft.pocket.grammar import (
+    PEOPLE,
+    PREPOSITIONS,
+    INTRANSITIVE,
+    TRANSITIVE,
+    Literal,
+    Sentence,
+    entails,
+    premise,
+    say,
+)
+
+
+SIZES = {"train": 6000, "validation": 1200, "test": 1200}
+PER_SUBCASE = 120
+SUBCASES = {  # construction -> HANS-like names of its not-entailed and its entailed twin
+    "active": ("ln_subject/object_swap", "le_adjective"),
+    "passive": ("ln_passive", "le_passive"),
+    "preposition": ("ln_preposition", "le_around_prepositional_phrase"),
+    "relative clause": ("ln_relative_clause", "le_relative_clause"),
+    "conjunction": ("ln_conjunction", "le_conjunction"),
+}
+Pair = tuple[Sentence, Sentence]
+Group = tuple[bool, str, tuple[float, ...]]
+"""Entailed or not, the construction, the values of all surface cues."""
+
+
+def negate(literal: Literal) -> Literal:
+    """The opposite literal."""
+    return Literal(literal.subject, literal.verb, literal.object, not literal.stated)
+
+
+def recombinations(sentence: Sentence) -> list[Sentence]:
+    """Every short sentence made of the words of this one alone, in a fixed order, true of it or not."""
+    known = set(sentence.words) | {"the"}
+    nouns = [n for n in PEOPLE if n in known]
+    said = [
+        say(Literal(a, v, b), passive=passive)
+        for v in TRANSITIVE
+        if v in known
+        for a, b in itertools.permutations(nouns, 2)
+        for passive in (False, True)
+    ] + [say(Literal(a, u)) for u in INTRANSITIVE if u in known for a in nouns]
+    return [s for s in said if set(s.words) <= known | {"The"} and s.words != sentence.words]
+
+
+def in_domain_pair(rng: Random) -> Pair:
+    """A pair as the in-domain sets have them, half of them entailed.
+
+    Entailed: a literal of the premise, now and then in the other voice. Not entailed: seven in ten are the
+    premise's literal negated, the others replace a person or a verb, or recombine the premise's own words.
+    """
+    while True:
+        p = premise(rng)
+        literal = rng.choice(sorted(p.meaning, key=repr))
+        passive = rng.random() < (0.9 if "was" in p.words else 0.1)
+        if rng.random() < 0.5:
+            h = say(literal, passive=passive)
+            if h.words == p.words:
+                continue
+            return p, h
+        kind = rng.random()
+        if kind < 0.70:
+            h = say(negate(literal), passive=passive)
+        elif kind < 0.88:
+            other = rng.choice([n for n in PEOPLE if n not in p.words])
+            verb = rng.choice([v for v in (TRANSITIVE if literal.object else INTRANSITIVE) if v not in p.words])
+            new = [Literal(other, literal.verb, literal.object), Literal(literal.subject, verb, literal.object)]
+            if literal.object:
+                new.append(Literal(literal.subject, literal.verb, other))
+            h = say(rng.choice(new), passive=passive)
+        else:
+            wrong = [s for s in recombinations(p) if not entails(p, s)]
+            if not wrong:
+                continue
+            h = rng.choice(wrong)
+        if not entails(p, h):
+            return p, h
+
+
+def in_domain(rng: Random, n: int, taken: set[str]) -> pd.DataFrame:
+    """n pairs, half of them entailed, in GLUE-MNLI's columns (label 0 entailment, 2 contradiction).
+
+    No premise is in `taken`, to which theirs are added: so sets drawn in turn share no premise.
+    """
+    room = {True: n - n // 2, False: n // 2}
+    rows: list[tuple[str, str, int]] = []
+    seen: set[tuple[str, str]] = set()
+    while len(rows) < n:
+        p, h = in_domain_pair(rng)
+        entailed = entails(p, h)
+        if p.text in taken or (p.text, h.text) in seen or not room[entailed]:
+            continue
+        room[entailed] -= 1
+        seen.add((p.text, h.text))
+        rows.append((p.text, h.text, 0 if entailed else 2))
+    taken.update(p for p, _ in seen)
+    rng.shuffle(rows)
+    return pd.DataFrame(rows, columns=["premise", "hypothesis", "label"]).assign(idx=range(n))
+
+
+def out_of_domain(rng: Random, per_subcase: int, taken: set[str], candidates: int = 60_000) -> pd.DataFrame:
+    """`per_subcase` pairs of each of the ten subcases in HANS's columns; premises not in `taken`.
+
+    Candidates are grouped by subcase and by all their surface cues at once; `_balanced` says how many to
+    draw from each group.
+    """
+    groups: dict[Group, list[Pair]] = defaultdict(list)
+    seen: set[tuple[str, str]] = set()
+    for _ in range(candidates):
+        p = premise(rng, rng.choice(list(SUBCASES)))
+        h = rng.choice(recombinations(p) or [p])
+        if h is p or p.text in taken or (p.text, h.text) in seen:
+            continue
+        seen.add((p.text, h.text))
+        signature = tuple(cues.pair_cues(p.text, h.text, PEOPLE).values())
+        groups[entails(p, h), p.form, signature].append((p, h))
+
+    names = sorted(groups)
+    plan = _balanced(names, np.array([len(groups[name]) for name in names]), per_subcase)
+    rows = []
+    for name, count in zip(names, _rounded(plan, names, per_subcase), strict=True):
+        for p, h in rng.sample(groups[name], count):
+            subcase = SUBCASES[name[1]][name[0]]
+            rows.append(("entailment" if name[0] else "non-entailment", p.text, h.text, subcase, name[1]))
+    rng.shuffle(rows)
+    frame = pd.DataFrame(rows, columns=["gold_label", "sentence1", "sentence2", "subcase", "template"])
+    frame.insert(3, "pairID", [f"ood{i}" for i in range(len(frame))])
+    frame.insert(4, "heuristic", "lexical_overlap")
+    return frame
+
+
+def _balanced(names: list[Group], room: np.ndarray, quota: int) -> np.ndarray:
+    """How many pairs to draw from each group: (groups,) numbers, by linear programming.
+
+    Exactly: each subcase gets its quota, and each value of each cue as many entailed as not entailed pairs.
+    As far as that allows: so does each combination of cue values, and the draw spreads over all groups.
+    """
+    signatures = sorted({name[2] for name in names})
+    sign = np.array([1.0 if entailed else -1.0 for entailed, _, _ in names])
+    exact = [[name[:2] == subcase for name in names] for subcase in sorted({name[:2] for name in names})]
+    target = [float(quota)] * len(exact)
+    for cue in range(len(signatures[0])):
+        for value in sorted({s[cue] for s in signatures}):
+            exact.append(sign * [name[2][cue] == value for name in names])
+            target.append(0.0)
+    n, m = len(names), len(signatures)  # unknowns: n counts, m imbalances, the largest share drawn of a group
+    imbalance = np.array([[s == name[2] for name in names] for s in signatures]) * sign
+    at_most = np.block(
+        [
+            [imbalance, -np.eye(m), np.zeros((m, 1))],
+            [-imbalance, -np.eye(m), np.zeros((m, 1))],
+            [np.diag(1 / room), np.zeros((n, m)), -np.ones((n, 1))],
+        ]
+    )
+    plan = linprog(
+        np.concatenate([np.zeros(n), np.ones(m), [quota]]),
+        A_ub=at_most,
+        b_ub=np.zeros(2 * m + n),
+        A_eq=np.hstack([np.array(exact, float), np.zeros((len(exact), m + 1))]),
+        b_eq=target,
+        bounds=[(0, r) for r in room] + [(0, None)] * m + [(0, 1)],
+    )
+    if not plan.success:
+        raise RuntimeError(f"no balanced out-of-domain set: {plan.message}")
+    return plan.x[:n]
+
+
+def _rounded(plan: np.ndarray, names: list[Group], quota: int) -> list[int]:
+    """Whole counts near the plan's, each subcase's adding up to its quota (largest remainders)."""
+    counts = np.floor(plan + 1e-9).astype(int)
+    for subcase in {name[:2] for name in names}:
+        mine = [j for j, name in enumerate(names) if name[:2] == subcase]
+        short = quota - counts[mine].sum()
+        for j in sorted(mine, key=lambda j: counts[j] - plan[j])[:short]:
+            counts[j] += 1
+    return [int(c) for c in counts]
+
+
+def build(seed: int = 0) -> dict[str, pd.DataFrame]:
+    """All four data sets from a seed: "train", "validation", "test" and "hans"; no two share a premise."""
+    rng = Random(f"pocket data {seed}")
+    taken: set[str] = set()
+    hans = out_of_domain(rng, PER_SUBCASE, taken)
+    taken.update(hans["sentence1"])
+    return {name: in_domain(rng, n, taken) for name, n in reversed(SIZES.items())} | {"hans": hans}
+
+
+def write(folder: Path, seed: int = 0) -> None:
+    """The data sets as files: CSV in GLUE's columns, and HANS's tab-separated file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, frame in build(seed).items():
+        if name == "hans":
+            frame.to_csv(folder / "hans.tsv", sep="\t", index=False, lineterminator="\n")
+        else:
+            frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+
+
+def reported_premises(folder: Path) -> set[str]:
+    """The premises of everything a chapter may report on or select with: validation, test, out-of-domain."""
+    found: set[str] = set()
+    for name, column in (("validation.csv", "premise"), ("test.csv", "premise"), ("hans.tsv", "sentence1")):
+        found.update(pd.read_csv(folder / name, sep="\t" if name.endswith("tsv") else ",")[column])
+    return found
+
+
+__all__ = ["SIZES", "SUBCASES", "build", "in_domain", "in_domain_pair", "out_of_domain", "recombinations", "write"]

@@ -1,0 +1,301 @@
+"""The pocket world's pretraining text: what the small model reads before anyone asks it the NLI question.
+
+Three kinds of documents, all about surface features of a pair of sentences ("is the hypothesis negated?"),
+never about entailment:
+
+- *plain*: sentences, one after another;
+- *quiz*: a pair, then named questions about it with their answers ("overlap No passive Yes"). The dense
+  supervision makes the features;
+- *in-context*: items in an evaluation pattern whose label one hidden feature decides, by a rule that must be
+  read off the items before: which feature, which label word means what (drawn per document), and how often
+  the rule errs. Sometimes the document begins with its rule's name. This makes in-context learning.
+
+Two things keep it honest, and a test proves both. Rules are functions of the words alone (`FEATURES` gets no
+meaning), so the exact NLI question is not in the text; and no premise of a validation, test or out-of-domain
+pair is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+from llmft.pocket.data import in_domain_pair, recombinations
+from llmft.pocket.grammar import (
+    ADJECTIVES,
+    INTRANSITIVE,
+    PEOPLE,
+    PREPOSITIONS,
+    TRANSITIVE,
+    WORDS,
+    premise,
+)
+
+
+Words = tuple[str, ...]
+
+
+def _nouns(s: Words) -> list[str]:
+    return [w for w in s if w in PEOPLE]
+
+
+def _lower(s: Words) -> set[str]:
+    return {w.lower() for w in s}
+
+
+FEATURES: dict[str, Callable[[Words, Words], bool]] = {
+    "negated": lambda p, h: "never" in h,
+    "transitive": lambda p, h: len(_nouns(h)) > 1,
+    "voice": lambda p, h: "was" in h,
+    "passive": lambda p, h: "was" in p,
+    "adjective": lambda p, h: any(w in ADJECTIVES for w in p),
+    "clause": lambda p, h: "who" in p,
+    "joined": lambda p, h: "and" in p,
+    "place": lambda p, h: any(w in PREPOSITIONS for w in p),
+    "overlap": lambda p, h: _lower(h) <= _lower(p),
+    "subject": lambda p, h: _nouns(p)[0] == _nouns(h)[0],
+    "object": lambda p, h: _nouns(p)[-1] == _nouns(h)[-1],
+    "verb": lambda p, h: {w for w in h if w in TRANSITIVE or w in INTRANSITIVE} <= set(p),
+}
+"""The rules: functions of the words of premise and hypothesis, in order of difficulty; none knows a meaning."""
+
+OF_ONE_SENTENCE = ("negated", "transitive", "passive", "adjective", "clause", "joined", "place")
+"""The features that a single sentence has."""
+CLASSES = {"person": PEOPLE, "done to": TRANSITIVE, "done": INTRANSITIVE, "kind of": ADJECTIVES}
+"""The rules of documents about single words: is it one of these?"""
+LABEL_WORDS = (("Yes", "No"), ("True", "False"))
+PATTERN_WORDS = "? : question answer Question Answer or".split()
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")  # at OPT's ids 0 to 3; "</s>" begins every text, as in OPT
+VOCABULARY = (
+    *SPECIALS,
+    "\n",
+    "\n\n",
+    *WORDS,
+    *PATTERN_WORDS,
+    *(w for pair in LABEL_WORDS for w in pair),
+    *(w for w in FEATURES if w not in WORDS),
+)
+ID = {word: i for i, word in enumerate(VOCABULARY)}
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word, punctuation mark or run of line ends; text begins with "</s>" (OPT's way)."""
+    inner = Tokenizer(WordLevel(ID, unk_token="<unk>"))
+    inner.pre_tokenizer = Split(Regex(r"\n+|\w+|[^\w\s]"), behavior="removed", invert=True)
+    inner.post_processor = TemplateProcessing(single="</s> $A", special_tokens=[("</s>", ID["</s>"])])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+def text_pair(rng: Random) -> tuple[Words, Words]:
+    """The words of a pair as the text has them: half drawn as in-domain pairs, half of the premise's own words."""
+    while True:
+        if rng.random() < 0.5:
+            p, h = in_domain_pair(rng)
+            return p.words, h.words
+        p = premise(rng)
+        if own := recombinations(p):
+            return p.words, rng.choice(own).words
+
+
+@dataclass(frozen=True)
+class Items:
+    """Things that an in-context document can be about, as token ids, with the features that rules may use."""
+
+    ids: list[tuple[list[int], ...]]  # an item's parts: a pair has two, a sentence or a word one
+    names: tuple[str, ...]  # the features
+    features: np.ndarray  # (items, features) booleans
+    split: tuple[tuple[np.ndarray, np.ndarray], ...]  # for each feature, the items without it, and with it
+
+
+def _items(ids: list[tuple[list[int], ...]], names: tuple[str, ...], rows: list[list[bool]]) -> Items:
+    table = np.array(rows)
+    return Items(ids, names, table, tuple((np.flatnonzero(~c), np.flatnonzero(c)) for c in table.T))
+
+
+Pool = dict[str, Items]
+"""The items of each unit: "word", "sentence" and "pair"."""
+
+
+def pool(seed: int, size: int, excluded: set[str]) -> Pool:
+    """`size` distinct pairs from a seed, none of whose premises is, as text, in `excluded`; their sentences; words."""
+    rng = Random(f"pocket text {seed}")
+    pairs: dict[tuple[Words, Words], list[bool]] = {}
+    while len(pairs) < size:
+        p, h = text_pair(rng)
+        if " ".join(p[:-1]) + p[-1] not in excluded and " ".join(h[:-1]) + h[-1] not in excluded:
+            pairs[p, h] = [rule(p, h) for rule in FEATURES.values()]
+    sentences = dict.fromkeys(s for pair in pairs for s in pair)
+    content = [w for w in WORDS if w in PEOPLE or any(w in kind for kind in CLASSES.values())]
+    return {
+        "word": _items(
+            [([ID[w]],) for w in content],
+            tuple(CLASSES),
+            [[w in kind for kind in CLASSES.values()] for w in content],
+        ),
+        "sentence": _items(
+            [([ID[w] for w in s],) for s in sentences],
+            OF_ONE_SENTENCE,
+            [[FEATURES[name](s, s) for name in OF_ONE_SENTENCE] for s in sentences],
+        ),
+        "pair": _items(
+            [([ID[w] for w in p], [ID[w] for w in h]) for p, h in pairs], tuple(FEATURES), list(pairs.values())
+        ),
+    }
+
+
+UNITS = ("copy", "recall", "word", "sentence", "pair")
+"""What an in-context document is about; the first two teach looking up what was said before, without any rule."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What a phase of the curriculum is made of."""
+
+    plain: float = 0.05  # share of plain documents
+    quiz: float = 0.25  # share of quiz documents; the rest are in-context
+    units: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 1.0)  # shares of `UNITS` among in-context documents
+    rules: tuple[str, ...] = tuple(FEATURES)  # of documents about pairs; named twice = drawn twice as often
+    hinted: float = 0.2  # share of documents about pairs that name their rule first
+    noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3)  # a document's labels are flipped at one of these rates
+    minimal: float = 0.7  # share of the minimal pattern in documents about pairs; the others share the rest
+
+
+PLAIN, QUIZ, LABEL = 0, 1, 2
+"""What a token is, for the loss: ordinary, a quiz answer, an in-context label."""
+
+
+class Document:
+    """Token ids and their kinds, put together piece by piece. `shot` counts the in-context labels."""
+
+    def __init__(self) -> None:
+        self.ids, self.kinds = [ID["</s>"]], [PLAIN]
+
+    def add(self, ids: list[int], kind: int = PLAIN) -> None:
+        """Append ids of one kind."""
+        self.ids += ids
+        self.kinds += [kind] * len(ids)
+
+
+def _ids(text: str) -> list[int]:
+    return [ID[w] for w in text.split(" ")]
+
+
+_ITEMS = {  # pattern -> ids between premise and hypothesis, between hypothesis and label
+    "minimal": ([], _ids("?")),
+    "gpt-3": (_ids("question :"), _ids("Yes or No ? answer :")),
+    "eval-harness": (_ids("\n Question :"), _ids("True or False ? \n Answer :")),
+}
+_BREAK = [ID["\n\n"]]
+_ANSWERS = {True: [ID["Yes"]], False: [ID["No"]]}
+
+
+def plain(rng: np.random.Generator, pairs: Items, length: int) -> Document:
+    """Sentences of random pairs."""
+    doc = Document()
+    while len(doc.ids) < length:
+        doc.add(pairs.ids[rng.integers(len(pairs.ids))][rng.integers(2)])
+    return doc
+
+
+def quiz(rng: np.random.Generator, pairs: Items, length: int, questions: int = 5) -> Document:
+    """Pairs, each followed by a few named questions about it and their answers."""
+    doc = Document()
+    while len(doc.ids) < length:
+        with_it = pairs.split[rng.integers(len(pairs.names))][rng.integers(2)]  # rare features come up, too
+        i = with_it[rng.integers(len(with_it))]
+        for sentence in pairs.ids[i]:
+            doc.add(sentence)
+        doc.add(_ids("?"))
+        for j in rng.permutation(len(pairs.names))[:questions]:
+            doc.add([ID[pairs.names[j]]])
+            doc.add(_ANSWERS[bool(pairs.features[i, j])], QUIZ)
+        doc.add(_BREAK)
+    return doc
+
+
+def copy(rng: np.random.Generator, words: Items, length: int) -> Document:
+    """A few random words over and over: from the second time on, each can be known."""
+    doc = Document()
+    period = [words.ids[i][0][0] for i in rng.integers(len(words.ids), size=rng.integers(4, 25))]
+    doc.add(period)
+    while len(doc.ids) < length:
+        doc.add(period, LABEL)
+    return doc
+
+
+def recall(rng: np.random.Generator, words: Items, length: int) -> Document:
+    """A few words, each with a label of its own drawn for this document; from its second time on it can be known."""
+    doc = Document()
+    keys = rng.choice(len(words.ids), size=rng.integers(2, 9), replace=False)
+    pair = LABEL_WORDS[int(rng.random() < 0.25)]
+    label = {i: [ID[pair[rng.integers(2)]]] for i in keys}
+    fill = rng.random() < 0.5
+    seen = set()
+    while len(doc.ids) < length:
+        i = keys[rng.integers(len(keys))]
+        doc.add(words.ids[i][0])
+        if fill:
+            doc.add(_ids("?"))
+        doc.add(label[i], LABEL if i in seen else PLAIN)
+        if fill:
+            doc.add(_BREAK)
+        seen.add(i)
+    return doc
+
+
+def in_context(rng: np.random.Generator, items: Pool, length: int, mix: Mix) -> tuple[Document, str]:
+    """Items of one unit whose label a hidden rule decides; and that rule's name."""
+    unit = UNITS[rng.choice(len(UNITS), p=mix.units)]
+    if unit in ("copy", "recall"):
+        return (copy if unit == "copy" else recall)(rng, items["word"], length), unit
+    of = items[unit]
+    names = mix.rules if unit == "pair" else of.names
+    name = names[rng.integers(len(names))]
+    rule = of.names.index(name)
+    other = unit == "pair" and rng.random() >= mix.minimal
+    pattern = ("gpt-3", "eval-harness")[rng.integers(2)] if other else "minimal"
+    words = LABEL_WORDS[{"gpt-3": 0, "eval-harness": 1}.get(pattern, int(rng.random() < 0.25))]
+    labels = [[ID[w]] for w in (words if rng.random() < 0.5 else words[::-1])]
+    noise = mix.noise[rng.integers(len(mix.noise))]
+    between, cue = _ITEMS[pattern]
+    doc = Document()
+    if unit == "pair" and rng.random() < mix.hinted:
+        doc.add([ID[name], ID[":"]])
+    while len(doc.ids) < length:
+        has = int(rng.random() < 0.5)  # every rule is balanced, however rare its feature
+        candidates = of.split[rule][has]
+        first, *second = of.ids[candidates[rng.integers(len(candidates))]]
+        doc.add(first + (between + second[0] if second else []) + cue)
+        doc.add(labels[has ^ int(rng.random() < noise)], LABEL)
+        doc.add(_BREAK)
+    return doc, name
+
+
+def batches(
+    items: Pool, mix: Mix, *, documents: int, length: int, seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
+    """Endless batches: ids and kinds, both (documents, length), and the rules' names, "" for none."""
+    rng = np.random.default_rng(seed)
+    while True:
+        ids, kinds = np.zeros((2, documents, length), dtype=np.int64)
+        rules = [""] * documents
+        for i in range(documents):
+            kind = rng.random()
+            if kind < mix.plain:
+                doc = plain(rng, items["pair"], length)
+            elif kind < mix.plain + mix.quiz:
+                doc = quiz(rng, items["pair"], length)
+            else:
+                doc, rules[i] = in_context(rng, items, length, mix)
+            ids[i], kinds[i] = doc.ids[:length], doc.kinds[:length]
+        yield ids, kinds, rules

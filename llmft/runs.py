@@ -1,0 +1,338 @@
+"""The grid: every run done once, kept for good, whatever happens in between.
+
+A run's key is a hash of its specification and of everything else that decides its numbers: the
+task's data, the model's weights, the code, the kind of device. `run_grid` does the runs that the
+store lacks, so a grid can be killed at any moment and started again, and several processes, on one
+machine or on several that share the folder, can work on one grid.
+"""
+
+import hashlib
+import importlib
+import itertools
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from llmft import ROOT, UserError, methods
+from llmft import store as records
+from llmft.methods import DOMAINS, Result, Spec, execute
+
+
+__all__ = [
+    "Result",
+    "Spec",
+    "by_domain",
+    "comparable",
+    "execute",
+    "grid",
+    "key_of",
+    "predictions",
+    "run_grid",
+    "select",
+]
+
+CODE = ("metrics", "tasks", "prompts", "models", "scoring", "methods")
+"""The modules whose code decides a run's numbers: their bytes are part of its key."""
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+
+
+def grid(base: Spec, **axes: Sequence[Any]) -> list[Spec]:
+    """Every combination of the axes' values, the last axis fastest.
+
+    Raises:
+        UserError: a name that is no field of `Spec`, or a value that does not fit it.
+    """
+    for name in axes:
+        if name not in asdict(base):
+            raise UserError(f"a run has no {name!r}: it has {', '.join(asdict(base))}")
+    return [
+        replace(base, **dict(zip(axes, values, strict=True)))
+        for values in itertools.product(*axes.values())
+    ]
+
+
+@lru_cache(maxsize=1)
+def _code_digest() -> str:
+    digest = hashlib.sha256()
+    for module in CODE:
+        digest.update(module.encode() + (ROOT / "llmft" / f"{module}.py").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def key_of(spec: Spec, *, device: str = "auto") -> str:
+    """24 hex digits that stand for the run: the same numbers, the same key.
+
+    Two spellings of one run (an empty revision and the pinned one, "auto" and "cpu") share a key.
+    """
+    return records.digest(_identity(spec, device))[:24]
+
+
+def _identity(spec: Spec, device: str) -> dict[str, Any]:
+    model = methods.model_of(spec.model, spec.revision, device, spec.dtype)
+    return asdict(spec) | {
+        "revision": model.revision,
+        "task_digest": methods.task_of(spec.task, spec.limit).digest,
+        "model_digest": model.digest,
+        "code_digest": _code_digest(),
+        "device": model.device.type,
+    }
+
+
+# --- the grid ----------------------------------------------------------------------------------
+
+
+def run_grid(
+    specs: Sequence[Spec],
+    *,
+    store: str | Path = "runs",
+    name: str = "",
+    scheduler: str = "",
+    device: str = "auto",
+    token_budget: int = 0,
+) -> pd.DataFrame:
+    """Do the runs that the store lacks, and return all of them: a row a run, in the order asked.
+
+    Args:
+        specs: the runs; one asked twice is done and returned once.
+        store: the folder of finished runs; a relative one starts at the book's folder.
+        name: when given, the rows are also written to `<store>/<name>.csv` and the predictions to
+            `<store>/<name>.parquet`, which is what a frozen chapter keeps.
+        scheduler: "" = in this process; "local" = a Dask cluster on this machine, a worker for each
+            GPU, or without one a worker for each two CPU cores; else a Dask scheduler's address,
+            whose workers must see the same store.
+        device: as in `models.load`, chosen where the run is done.
+        token_budget: as in `scoring.score`; it changes no number.
+
+    Raises:
+        UserError: a run that cannot be done, or a store that cannot be written (a full disk): what
+            was finished stays, and the next call goes on from there.
+    """
+    if not specs:
+        raise UserError("no runs were asked for")
+    wanted, folder = list(dict.fromkeys(specs)), records.opened(_folder(store))
+    options = {"device": device, "token_budget": token_budget}
+    if scheduler:
+        keys = _spread(wanted, folder, scheduler, options)
+    else:
+        keys = _here(wanted, folder, options)
+    found = [(key, records.read(folder, key)) for key in keys]
+    for key, row in found:
+        if row is None:
+            raise UserError(f"store {folder} has no run {key}: do all workers share this folder?")
+    rows = pd.DataFrame([{"key": key, **row} for key, row in found if row is not None])
+    if name:
+        records.write(folder / f"{name}.csv", rows.to_csv(index=False).encode())
+        records.write(folder / f"{name}.parquet", records.parquet(records.answers(folder, keys)))
+    return rows
+
+
+def _here(wanted: Sequence[Spec], folder: Path, options: dict[str, Any]) -> list[str]:
+    """Each run in turn; what another process has claimed is left to the end, then waited for."""
+    keys: dict[Spec, str] = {}
+    progress = _Progress(len(wanted))
+    for wait in (False, True):
+        for spec in wanted:
+            if spec not in keys and (done := finish(spec, folder, wait=wait, **options)):
+                keys[spec], seconds = done
+                progress.step(spec, seconds)
+    return [keys[spec] for spec in wanted]
+
+
+def finish(
+    spec: Spec, folder: Path, *, wait: bool, device: str = "auto", token_budget: int = 0
+) -> tuple[str, float] | None:
+    """See to it that the store holds the run; its key, and the seconds it took (0 if it was there).
+
+    None when another process has claimed the run and `wait` is false.
+    """
+    identity = _identity(spec, device)
+    key = records.digest(identity)[:24]
+    if records.read(folder, key) is not None:
+        return key, 0.0
+    with records.claimed(folder, key, wait=wait) as mine:
+        if not mine:
+            return None
+        if records.read(folder, key) is not None:  # done by another while this one waited
+            return key, 0.0
+        start = time.perf_counter()
+        result = execute(spec, device=device, token_budget=token_budget)
+        row = result.row | identity | _provenance()
+        records.keep(folder, key, row, result.predictions)
+        return key, time.perf_counter() - start
+
+
+def _spread(
+    wanted: Sequence[Spec], folder: Path, scheduler: str, options: dict[str, Any]
+) -> list[str]:
+    """The same on a Dask cluster: a task a run, tried again when its worker dies."""
+    try:
+        distributed: Any = importlib.import_module("distributed")  # an extra, and slow to import
+    except ImportError:
+        raise UserError("a scheduler needs Dask: pip install 'llmft[cluster]'") from None
+    progress = _Progress(len(wanted))
+    keys: dict[Spec, str] = {}
+    with _cluster(distributed, scheduler) as address:
+        try:
+            client = distributed.Client(address, timeout=20)
+        except (OSError, ValueError) as error:
+            raise UserError(f"no Dask scheduler at {scheduler!r}: {error}") from None
+        with client:
+            futures = {
+                client.submit(finish, spec, folder, wait=True, **options, pure=False): spec
+                for spec in wanted
+            }
+            try:
+                for future, done in distributed.as_completed(futures, with_results=True):
+                    keys[futures[future]], seconds = done
+                    progress.step(futures[future], seconds)
+            except distributed.KilledWorker as error:
+                raise UserError(f"workers died over one run (out of memory?): {error}") from None
+    return [keys[spec] for spec in wanted]
+
+
+@contextmanager
+def _cluster(distributed: Any, scheduler: str) -> Iterator[Any]:
+    """The address to connect to: the one given, or that of a cluster on this machine."""
+    if scheduler != "local":
+        yield scheduler
+        return
+    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
+    n = gpus or max(1, cores // 2)
+    workers = {
+        i: {
+            "cls": distributed.Nanny,
+            "options": {
+                "nthreads": 1,
+                # Set before torch starts there: each worker has its GPU, or its share of cores.
+                "env": {"CUDA_VISIBLE_DEVICES": str(i)} if gpus else {},
+                "config": {
+                    "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": str(cores // n or 1)}
+                },
+            },
+        }
+        for i in range(n)
+    }
+    options = {"dashboard": False, "host": "127.0.0.1", "port": 0}
+    with distributed.SpecCluster(
+        workers=workers,
+        scheduler={"cls": distributed.Scheduler, "options": options},
+        silence_logs=40,  # errors only
+    ) as cluster:
+        yield cluster
+
+
+class _Progress:
+    """A plain line on standard error for each run that was done, with the time left."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.measured, self.start = total, 0, 0, time.perf_counter()
+
+    def step(self, spec: Spec, seconds: float) -> None:
+        self.done += 1
+        if not seconds:
+            return
+        self.measured += 1
+        left = (time.perf_counter() - self.start) / self.measured * (self.total - self.done)
+        note = f", about {left:.0f} s left" if self.done < self.total else ""
+        records.say(f"{self.done}/{self.total} {spec}: {seconds:.1f} s{note}")
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str:
+    """The commit of the book's folder, with a + when files differ from it; "" outside git."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def _provenance() -> dict[str, str]:
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {
+        "versions": ", ".join([f"python {python}", *(f"{p} {version(p)}" for p in _PACKAGES)]),
+        "commit": _commit(),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _folder(store: str | Path) -> Path:
+    return ROOT / Path(store).expanduser()
+
+
+# --- frames ------------------------------------------------------------------------------------
+
+
+def predictions(
+    rows: pd.DataFrame, store: str | Path = "runs", fields: Sequence[str] = ()
+) -> pd.DataFrame:
+    """What the runs of `rows` said to every query: a row a run and query.
+
+    Columns: key, domain ("in-domain", "out-of-domain", "content-free"), id, label,
+    logp_entailment, logp_not (float32); the task's heuristic and subcase where it has them; and
+    the `fields` of the runs' rows, such as shots, to group by.
+    """
+    frame = records.answers(_folder(store), list(rows["key"]))
+    parts = []
+    for task, limit in dict.fromkeys(zip(rows["task"], rows["limit"], strict=True)):
+        asked = methods.task_of(task, int(limit)).out_of_domain
+        extra = [column for column in ("heuristic", "subcase") if column in asked]
+        keys = rows.loc[(rows["task"] == task) & (rows["limit"] == limit), "key"]
+        part = frame[frame["key"].isin(keys)]
+        parts.append(part.merge(asked[["id", *extra]], on="id", how="left"))
+    joined = pd.concat(parts, ignore_index=True)
+    return joined.merge(rows[["key", *fields]], on="key", how="left") if fields else joined
+
+
+def select(rows: pd.DataFrame, specs: Sequence[Spec]) -> pd.DataFrame:
+    """The rows of these specifications, in their order: a part of a grid that was run as one."""
+    names = [name for name in asdict(specs[0]) if name != "revision"]  # resolved in the rows
+    at = {values: i for i, values in enumerate(rows[names].itertuples(index=False, name=None))}
+    places = [at[tuple(asdict(spec)[name] for name in names)] for spec in specs]
+    return rows.iloc[list(dict.fromkeys(places))].reset_index(drop=True)
+
+
+def by_domain(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a run and domain: columns domain, accuracy, nll, brier, ece, share_entailment, n.
+
+    The runs' other columns are kept.
+    """
+    stems = {domain: f"{domain.replace('-', '_')}_" for domain in DOMAINS}
+    own = [c for c in rows.columns if c.startswith(tuple(stems.values()))]
+    parts = [
+        rows.drop(columns=own).assign(
+            domain=domain, **{c.removeprefix(stem): rows[c] for c in own if c.startswith(stem)}
+        )
+        for domain, stem in stems.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def comparable(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, when their seconds and memory were measured on one device in one way.
+
+    Raises:
+        UserError: they were not, so a figure of their cost would compare machines, not methods.
+    """
+    for column in ("device_name", "threads", "memory_kind"):
+        values = rows[column].astype(str).unique()
+        if len(values) > 1:
+            raise UserError(
+                f"times and memory of different runs cannot be compared: {column} is "
+                f"{' and '.join(values)}; run the grid again in a new store on one machine"
+            )
+    return rows

@@ -1,0 +1,320 @@
+"""Label log-probabilities: the one way in which every method of the book is evaluated.
+
+A prompt ends where the label word would come next, so a prediction is the log-probability of each
+label's token at that place, normalised over the labels. In-context prompts share one long prefix
+(the demonstrations) and differ in a short query, so a query should cost what the query costs:
+
+- the longest common token prefix is run once, and its keys and values are kept (as in Hydragen,
+  Juravsky et al. 2024, arXiv:2402.05099);
+- what is left of the prompts is packed, not padded (Krell et al. 2021, arXiv:2107.02027): several
+  queries share a row, and a mask lets each see the prefix and itself only;
+- only the label rows of the output embedding are applied, and only at the last position.
+
+`score_plainly` runs every prompt whole and alone: the definition, which the tests hold `score` to.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicLayer
+
+from llmft import UserError
+
+
+ROW = {"cpu": 128, "cuda": 512, "mps": 256}
+"""Tokens in a packed row: a wider row wastes attention between queries, a narrower one copies the
+prefix more often (once per row, layer by layer)."""
+
+BUDGET = {"cpu": 512, "cuda": 16_384, "mps": 4_096}
+"""Tokens in a batch of rows when the caller names no budget."""
+
+_RESHAPED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier")
+
+_probed: WeakSet[torch.nn.Module] = WeakSet()
+
+
+class _FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
+    """The prefix's keys and values of one layer, lent to every row and never added to.
+
+    transformers' own layer appends what it is shown; here a batch's keys live as long as its layer.
+    """
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """`keys` and `values`: (1, heads, prefix, head size)."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.prefix = keys, values
+        self.keys, self.values, self.is_initialized = keys, values, True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The prefix in front of `key_states` and `value_states` (rows, heads, row, head size)."""
+        keys, values = (kept.expand(len(key_states), -1, -1, -1) for kept in self.prefix)
+        return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
+
+
+def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
+    """Tokens that all `prompts` begin with, leaving each at least one of its own."""
+    if not prompts:
+        return 0
+    # The smallest and the largest in dictionary order differ first, so they decide for all.
+    first, last = min(map(list, prompts)), max(map(list, prompts))
+    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
+    shortest = min(map(len, prompts))
+    return min(shortest - 1, len(first) if shared is None else shared)
+
+
+def pack(lengths: Sequence[int], width: int) -> list[list[int]]:
+    """Rows of item indices, each row's lengths adding up to at most `width`: best fit decreasing.
+
+    Longest items first, each into the fullest row that still has space for it (Johnson 1974: at
+    most 11/9 of the fewest rows possible). `width` must be at least the largest length.
+    """
+    rows: list[list[int]] = []
+    by_space: list[list[int]] = [[] for _ in range(width + 1)]  # row numbers by space left
+    for item in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        length = lengths[item]
+        space = next((s for s in range(length, width + 1) if by_space[s]), None)
+        if space is None:
+            rows.append([])
+            by_space[width].append(len(rows) - 1)
+            space = width
+        row = by_space[space].pop()
+        rows[row].append(item)
+        by_space[space - length].append(row)
+    return rows
+
+
+@torch.inference_mode()
+def score(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    label_ids: Sequence[int],
+    *,
+    token_budget: int = 0,
+) -> torch.Tensor:
+    """Log-probabilities of the labels after each prompt, normalised over the labels.
+
+    Args:
+        model: a transformers causal language model, or a PEFT model around one, on any device; it
+            is run in evaluation mode and left in the mode it was in.
+        prompts: whole prompts as token ids, as `prompts.encode` gives them.
+        label_ids: one token id per label.
+        token_budget: tokens in a batch, 0 = the device's default. It changes speed and memory,
+            not the result. Out of memory, it is halved and the work goes on.
+
+    Returns:
+        float32 (prompts, labels) on the CPU, in the prompts' order.
+
+    Raises:
+        UserError: an empty or too long prompt, a label outside the vocabulary, an architecture
+            that gives other numbers here than when it is run plainly, or too little memory.
+    """
+    _check(model, prompts, label_ids, token_budget)
+    training = model.training
+    model.eval()
+    try:
+        if model not in _probed:
+            _probe(model)
+            _probed.add(model)
+        return _score(model, prompts, label_ids, token_budget)
+    finally:
+        model.train(training)
+
+
+@torch.inference_mode()
+def score_plainly(
+    model: Any, prompts: Sequence[Sequence[int]], label_ids: Sequence[int]
+) -> torch.Tensor:
+    """What `score` gives, by definition: every prompt whole and alone, with the full logits.
+
+    Takes and returns what `score` does; the model must be in evaluation mode.
+    """
+    labels = torch.tensor(list(label_ids), device=model.device)
+    rows = [
+        model(input_ids=torch.tensor([list(prompt)], device=model.device)).logits[0, -1, labels]
+        for prompt in prompts
+    ]
+    logits = torch.stack(rows) if rows else torch.empty(0, len(labels))
+    return logits.float().log_softmax(dim=-1).cpu()
+
+
+def _score(
+    model: Any, prompts: Sequence[Sequence[int]], label_ids: Sequence[int], token_budget: int
+) -> torch.Tensor:
+    """`score` without its checks: prefix, rows, batches, labels."""
+    device: torch.device = model.device
+    budget = token_budget or BUDGET.get(device.type, BUDGET["cpu"])
+    row_width = ROW.get(device.type, ROW["cpu"])
+    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    body, head = causal_lm.base_model, causal_lm.get_output_embeddings()
+    labels = torch.tensor(list(label_ids), device=device)
+    # Float32 whatever the model's type: two label logits differ by less than bfloat16 can hold.
+    weight = head.weight[labels].float()
+    bias = None if head.bias is None else head.bias[labels].float()
+
+    shared = common_prefix(prompts)
+    suffixes = [prompt[shared:] for prompt in prompts]
+    logits = torch.empty(len(prompts), len(labels))
+    pending = list(range(len(prompts)))
+    try:
+        cache = _prefix_cache(body, prompts[0][:shared], device) if shared else None
+        while pending:
+            longest = max(len(suffixes[i]) for i in pending)
+            width = max(longest, min(row_width, budget))
+            try:
+                for batch in _batches(pending, suffixes, width, budget):
+                    hidden = _last_hidden(body, cache, shared, suffixes, batch)
+                    done = [i for row in batch for i in row]
+                    rows = torch.nn.functional.linear(hidden.float(), weight, bias)
+                    logits[done] = rows.cpu()
+                    pending = sorted(set(pending).difference(done))
+            except RuntimeError as error:
+                if not _out_of_memory(error) or budget <= longest:
+                    raise
+                budget //= 2
+                torch.cuda.empty_cache()
+    except RuntimeError as error:
+        if not _out_of_memory(error):
+            raise
+        raise UserError(
+            f"{device} has too little memory for a prompt of {max(map(len, prompts))} tokens: "
+            "use fewer shots, a smaller model, dtype bfloat16 or another device"
+        ) from error
+    return logits.log_softmax(dim=-1)
+
+
+def _batches(
+    pending: Sequence[int], suffixes: Sequence[Sequence[int]], width: int, budget: int
+) -> Iterator[list[list[int]]]:
+    """Batches of packed rows of prompt numbers: the fullest rows first, `budget` tokens a batch."""
+    rows = [[pending[i] for i in row] for row in pack([len(suffixes[i]) for i in pending], width)]
+    rows.sort(key=lambda row: -sum(len(suffixes[i]) for i in row))
+    per_batch = max(1, budget // width)
+    for start in range(0, len(rows), per_batch):
+        yield rows[start : start + per_batch]
+
+
+def _prefix_cache(body: Any, prefix: Sequence[int], device: torch.device) -> Cache:
+    """Keys and values of `prefix`, run once, in a cache that does not grow."""
+    cache = DynamicCache()
+    body(
+        input_ids=torch.tensor([list(prefix)], device=device),
+        past_key_values=cache,
+        use_cache=True,
+    )
+    layers: list[Any] = [*cache.layers]
+    return Cache(layers=[_FixedLayer(layer.keys, layer.values) for layer in layers])
+
+
+def _last_hidden(
+    body: Any,
+    cache: Cache | None,
+    shared: int,
+    suffixes: Sequence[Sequence[int]],
+    batch: list[list[int]],
+) -> torch.Tensor:
+    """Last-position hidden states (queries in `batch`, hidden), rows after rows."""
+    device, dtype = body.device, body.dtype
+    width = max(sum(len(suffixes[i]) for i in row) for row in batch)
+    ids = np.zeros((len(batch), width), dtype=np.int64)
+    positions = np.full((len(batch), width), shared, dtype=np.int64)
+    owner = np.full((len(batch), width), -1, dtype=np.int64)  # padding's owner is -1
+    row_of, last = [], []
+    for r, row in enumerate(batch):
+        end = 0
+        for i in row:
+            start, end = end, end + len(suffixes[i])
+            ids[r, start:end] = suffixes[i]
+            positions[r, start:end] = range(shared, shared + end - start)
+            owner[r, start:end] = i
+            row_of.append(r)
+            last.append(end - 1)
+    # Added to the attention scores (eager attention can only add): 0 = seen, most negative = not.
+    # Every token sees the prefix; in its row it sees its own query up to itself.
+    owned = torch.from_numpy(owner).to(device)
+    seen = (owned[:, :, None] == owned[:, None, :]).tril()
+    mask = torch.zeros(len(batch), 1, width, shared + width, dtype=dtype, device=device)
+    mask[:, 0, :, shared:].masked_fill_(~seen, torch.finfo(dtype).min)
+    output = body(
+        input_ids=torch.from_numpy(ids).to(device),
+        position_ids=torch.from_numpy(positions).to(device),
+        attention_mask=mask,
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
+    hidden: torch.Tensor = output.last_hidden_state[row_of, last]
+    return hidden
+
+
+def _check(
+    model: Any, prompts: Sequence[Sequence[int]], label_ids: Sequence[int], token_budget: int
+) -> None:
+    """Refuse what would fail late, or on a GPU with a device-side assertion, in one line."""
+    config = model.config
+    if token_budget < 0:
+        raise UserError(f"token_budget is {token_budget}: give a number, or 0 for the default")
+    if not label_ids or not all(0 <= i < config.vocab_size for i in label_ids):
+        raise UserError(f"label tokens {list(label_ids)} are not all in 0..{config.vocab_size - 1}")
+    if not all(prompts):
+        raise UserError("a prompt is empty: a prompt needs at least one token to predict from")
+    reshaped = [k for k in _RESHAPED_LOGITS if getattr(config, k, None) not in (None, 1, 1.0)]
+    if reshaped:
+        raise UserError(
+            f"{config.model_type} changes its logits after the output embedding ({reshaped[0]}), "
+            "which llmft does not do: use another model"
+        )
+    longest = max(map(len, prompts), default=0)
+    limits = [getattr(config, "max_position_embeddings", None)]
+    if getattr(config, "use_sliding_window", True):
+        limits.append(getattr(config, "sliding_window", None))
+    limit = min((n for n in limits if n), default=longest)
+    if longest > limit:
+        raise UserError(
+            f"a prompt has {longest} tokens, and the model sees {limit}: use fewer shots "
+            "(nothing is ever truncated)"
+        )
+
+
+def _probe(model: Any) -> None:
+    """Refuse an architecture for which packing behind a shared prefix is not the plain way.
+
+    Not every causal LM takes positions and a mask as given (ALiBi, recurrences, prompt tuning,
+    adapters on the output embedding). Three short prompts show it, whatever the reason is.
+    """
+    vocabulary = model.config.vocab_size
+    token = [(11 + 7919 * i) % vocabulary for i in range(9)]
+    prompts = [token[:5], token[:2] + token[5:], token[:2] + token[4:6]]
+    label_ids = sorted({token[i] for i in range(9)} | set(range(min(vocabulary, 32))))
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.3
+    try:
+        plainly = score_plainly(model, prompts, label_ids)
+        gap = float((_score(model, prompts, label_ids, 0) - plainly).abs().max())
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, RuntimeError) and _out_of_memory(error):
+            raise
+        raise UserError(
+            f"{model.config.model_type} cannot be scored with a shared prefix "
+            f"({type(error).__name__}): use another model"
+        ) from error
+    if not gap < tolerance:  # also when it is not a number
+        raise UserError(
+            f"{model.config.model_type} gives other log-probabilities with a shared prefix than "
+            f"without (by {gap:.2g}): use another model"
+        )
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """CUDA has a class for it; MPS and the CPU only say so."""
+    text = str(error).lower()
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    )

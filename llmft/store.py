@@ -1,0 +1,161 @@
+"""Finished runs on disk: each one whole or not there, whatever happens while it is written.
+
+A record is two files, `records/KEY.parquet` (predictions) and then `records/KEY.json` (the row,
+with checksums of both): a run is there when its JSON is. Each file is written beside its place,
+forced to the disk and renamed, so a kill, a crash or a full disk leaves what was there before. A
+lock held by the operating system claims a run, and dies with the process that held it. (On a
+network file system that needs working `flock`, as NFS 4 and Lustre have.)
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from llmft import UserError
+
+
+def opened(folder: Path) -> Path:
+    """The folder, made ready to hold records.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with writing(folder):
+        for part in ("records", "locks"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def claimed(folder: Path, key: str, *, wait: bool) -> Iterator[bool]:
+    """True inside when the run is this process's to do; False when another has it (not `wait`)."""
+    lock = FileLock(folder / "locks" / f"{key}.lock")
+    try:
+        with writing(folder):
+            lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield False
+        return
+    try:
+        with writing(folder):
+            for left in (folder / "records").glob(f".{key}.*"):
+                left.unlink()  # by a process that was killed: the lock says that none is at it now
+        yield True
+    finally:
+        lock.release()
+
+
+def read(folder: Path, key: str) -> dict[str, Any] | None:
+    """The row of a finished run, its record checked; None where there is none.
+
+    A damaged record counts as none, is said, and will be done again.
+    """
+    path = folder / "records" / f"{key}.json"
+    try:
+        record = json.loads(path.read_bytes())
+        row: dict[str, Any] = record["row"]
+        content = path.with_suffix(".parquet").read_bytes()
+        sums = record["row_sha256"], record["predictions_sha256"]
+        sound = sums == (digest(row), _sha(content))
+    except FileNotFoundError as error:
+        if Path(error.filename) == path:
+            return None
+        sound = False
+    except (ValueError, KeyError, TypeError):
+        sound = False
+    except OSError as error:
+        raise UserError(f"store {folder} cannot be read: {error.strerror}") from error
+    if not sound:
+        say(f"record {key} in {folder} is damaged: doing this run again")
+        return None
+    return row
+
+
+def keep(folder: Path, key: str, row: Mapping[str, Any], predictions: pd.DataFrame) -> None:
+    """Write a finished run.
+
+    Raises:
+        UserError: it could not be written; nothing else changed.
+    """
+    content = parquet(predictions)
+    record = {"row": row, "row_sha256": digest(row), "predictions_sha256": _sha(content)}
+    write(folder / "records" / f"{key}.parquet", content)
+    write(folder / "records" / f"{key}.json", json.dumps(record, indent=1).encode() + b"\n")
+
+
+def answers(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
+    """The predictions of these runs, one after another, with a first column `key`."""
+    parts = []
+    for key in keys:
+        part = pd.read_parquet(folder / "records" / f"{key}.parquet")
+        part.insert(0, "key", key)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Put the file there whole or not at all, also when the machine loses its power meanwhile.
+
+    Raises:
+        UserError: it could not be written; what was there before still is.
+    """
+    with writing(path):
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+            # The new name itself is safe only when the folder has been written, too.
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a full disk, or one that may not be written, into one line."""
+    try:
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; make room or choose another store, "
+            "and run again (finished runs are kept)"
+        ) from error
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    """The frame as a Parquet file's bytes: made in memory, so that one `write` can fail or not."""
+    buffer = BytesIO()
+    frame.to_parquet(buffer, index=False, compression="zstd")
+    return buffer.getvalue()
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON: sorted names, no spaces, floats as Python writes them."""
+    return _sha(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
+
+
+def say(line: str) -> None:
+    """A plain line on standard error, which a frozen chapter does not keep."""
+    print(f"llmft: {line}", file=sys.stderr, flush=True)
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,87 @@
+"""Tables and numbers from code: Markdown, never HTML, so that the book needs no network.
+
+The one place (with `stats.number`) that decides how a number is printed.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown, display
+
+from llmft import stats
+
+
+def with_interval(frame: pd.DataFrame, name: str = "accuracy", digits: int = 2) -> pd.DataFrame:
+    """mean, lo, hi folded into one column of text, `0.81 [0.78, 0.84]`, and draws, examples into n.
+
+    The counts that a `stats.summary` carries for its caption (method, resamples, level) go.
+    """
+
+    def text(row: Any) -> str:
+        mean, lo, hi = (stats.number(row[c], digits) for c in ("mean", "lo", "hi"))
+        return f"{mean} [{lo}, {hi}]" if lo != "–" else mean
+
+    gone = ["mean", "lo", "hi", "method", "draws", "examples", "resamples", "level"]
+    counts = [
+        " × ".join(f"{int(k):,}" for k in (row["draws"], row["examples"]) if k)
+        for _, row in frame.iterrows()
+    ]
+    kept = frame.drop(columns=[c for c in gone if c in frame])
+    return kept.assign(**{name: [text(row) for _, row in frame.iterrows()], "n": counts})
+
+
+def markdown(
+    frame: pd.DataFrame, formats: Mapping[str, str | Callable[[Any], str]] | None = None
+) -> str:
+    """The frame as a Markdown pipe table, numbers to the right.
+
+    `formats`: column -> a format specification (".3f") or a function; other floats get two
+    decimals, whole numbers thousands separators, missing values a dash.
+    """
+    formats = formats or {}
+
+    def cell(column: str, value: Any) -> str:
+        how = formats.get(column)
+        if callable(how):
+            text = how(value)
+        elif pd.api.types.is_scalar(value) and pd.isna(value):
+            text = "–"
+        elif how is not None:
+            text = format(value, how)
+        elif isinstance(value, int | float | np.integer | np.floating) and not isinstance(
+            value, bool
+        ):
+            text = stats.number(float(value) if isinstance(value, float | np.floating) else value)
+        else:
+            text = str(value)
+        return re.sub(r"\s*\n\s*", " ", text).replace("|", "\\|")
+
+    def right(column: str) -> bool:
+        kind = frame[column].dtype
+        return pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
+
+    columns = [str(column) for column in frame.columns]
+    lines = [columns, ["---:" if right(c) else ":---" for c in frame.columns]]
+    lines += [
+        [cell(c, v) for c, v in zip(columns, row, strict=True)]
+        for row in frame.itertuples(index=False)
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def table(
+    frame: pd.DataFrame, formats: Mapping[str, str | Callable[[Any], str]] | None = None
+) -> None:
+    """Show the frame as a Markdown table (see `markdown`).
+
+    Never HTML: Quarto adds scripts from a network to it.
+    """
+    say(markdown(frame, formats))
+
+
+def say(text: str) -> None:
+    """Show Markdown from code: the way a chapter states a number, which is never typed in prose."""
+    display(Markdown(text))  # type: ignore[no-untyped-call]

@@ -1,0 +1,1 @@
+"""Measurements that a user can run; they are no part of the test suite."""

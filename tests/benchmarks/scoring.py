@@ -1,0 +1,219 @@
+"""How fast `llmft.scoring` is: python -m tests.benchmarks.scoring [--json FILE].
+
+Two questions, on OPT-125m's published shape (random weights, seeded) and real MNLI:
+
+1. Examples per second against EleutherAI's lm-evaluation-harness 0.4.13 (its own `HFLM`, batch 8),
+   in one process, on the same threads, model and prompts, with 16 demonstrations. The chosen label
+   must be the same on every example.
+2. What a query costs with 32 demonstrations, relative to 2.
+
+Both sides start from token ids (the harness's own, checked to be ours), so neither is charged for
+tokenising; llmft's time includes the run over the shared prefix. The harness works in slices and
+`score` runs between them, so that a machine that slows down slows both. Needs `pip install
+.[benchmark]`, and MNLI and OPT's vocabulary and configuration in a folder (`--data`), laid out as
+`mnli/*.jsonl.gz`, `opt/tokenizer`, `opt/opt-125m`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import transformers
+
+from llmft import ROOT, UserError
+from llmft.prompts import PATTERNS, context, encode, label_tokens
+from llmft.scoring import common_prefix, score
+from llmft.sources import from_mnli
+from llmft.tasks import sample
+
+
+SPEEDUP, GROWTH = 20.0, 1.5
+"""At least this many times the harness's rate; at most this cost of 32 demonstrations over 2."""
+
+PATTERN = PATTERNS["minimal"]
+
+
+def main() -> int:
+    """Measure, print a table, and return 0 if both bounds hold and the labels agree."""
+    options = _options()
+    torch.set_num_threads(options.threads)
+    transformers.logging.set_verbosity_error()
+    try:
+        model, tokenizer, train, queries = _inputs(options.data)
+        found = against_harness(model, tokenizer, train, queries[: options.examples], options)
+        found |= growth(model, tokenizer, train, queries[: options.queries], options.repeats)
+    except UserError as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 2
+    found |= {"threads": options.threads, "torch": torch.__version__, "cores": os.cpu_count()}
+    print(
+        "\n".join(
+            f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in found.items()
+        )
+    )
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    holds = (
+        found["same_label"] == found["examples"]
+        and found["speedup"] >= SPEEDUP
+        and found["cost_32_over_2"] <= GROWTH
+    )
+    print(f"speedup >= {SPEEDUP:g}, cost <= {GROWTH:g}, same labels: {'yes' if holds else 'NO'}")
+    return 0 if holds else 1
+
+
+def against_harness(
+    model: Any, tokenizer: Any, train: pd.DataFrame, queries: pd.DataFrame, options: Any
+) -> dict[str, Any]:
+    """Rates of both engines on `queries` with 16 demonstrations, and how far they agree."""
+    demonstrations = sample(train, 16, 0)
+    labels = label_tokens(tokenizer, PATTERN)
+    prompts = encode(tokenizer, PATTERN, queries, demonstrations, 2048)
+    harness = _harness(model, tokenizer)
+    requests = _requests(harness, queries, demonstrations, prompts, labels)
+
+    score(model, prompts[:8], labels)
+    ours, theirs, theirs_rows = [], [], []
+    for start in range(0, len(prompts), options.slice):
+        part = requests[2 * start : 2 * (start + options.slice)]
+        seconds, answers = _timed(
+            lambda part=part: harness._loglikelihood_tokens(part, disable_tqdm=True)
+        )
+        theirs.append(seconds)
+        theirs_rows += [log_probability for log_probability, _ in answers]
+        seconds, rows = _timed(lambda: score(model, prompts, labels))
+        ours.append(seconds)
+        print(
+            f"{min(start + options.slice, len(prompts))} of {len(prompts)} examples: harness "
+            f"{len(part) / 2 / theirs[-1][0]:.2f}/s, llmft {len(prompts) / ours[-1][0]:.2f}/s",
+            file=sys.stderr,
+        )
+    harness_rows = torch.tensor(theirs_rows).view(-1, 2).log_softmax(dim=-1)
+    rate = len(prompts) / statistics.median(wall for wall, _ in ours)
+    harness_rate = len(prompts) / sum(wall for wall, _ in theirs)
+    cpu = sum(cpu for _, cpu in theirs) / statistics.median(cpu for _, cpu in ours)
+    return {
+        "examples": len(prompts),
+        "prefix_tokens": common_prefix(prompts),
+        "query_tokens_mean": statistics.mean(map(len, prompts)) - common_prefix(prompts),
+        "harness_examples_per_second": harness_rate,
+        "llmft_examples_per_second": rate,
+        "speedup": rate / harness_rate,
+        "speedup_in_cpu_time": cpu,
+        "same_label": int((rows.argmax(dim=1) == harness_rows.argmax(dim=1)).sum()),
+        "label_0_chosen": int((rows.argmax(dim=1) == 0).sum()),
+        "largest_difference": float((rows - harness_rows).abs().max()),
+        "spread_over_examples": float(rows[:, 0].std()),
+    }
+
+
+def growth(
+    model: Any, tokenizer: Any, train: pd.DataFrame, queries: pd.DataFrame, repeats: int
+) -> dict[str, Any]:
+    """Seconds per query with 2 and with 32 demonstrations, the prefix's run included."""
+    labels = label_tokens(tokenizer, PATTERN)
+    prompts = {n: encode(tokenizer, PATTERN, queries, sample(train, n, 0), 2048) for n in (2, 32)}
+    times: dict[int, list[tuple[float, float]]] = {2: [], 32: []}
+    for _ in range(repeats):
+        for shots, several in times.items():
+            several.append(_timed(lambda shots=shots: score(model, prompts[shots], labels))[0])
+    wall, cpu = (
+        {n: statistics.median(pair[i] for pair in times[n]) / len(queries) for n in times}
+        for i in (0, 1)
+    )
+    return {
+        "queries": len(queries),
+        "prefix_tokens_32": common_prefix(prompts[32]),
+        "seconds_per_query_2": wall[2],
+        "seconds_per_query_32": wall[32],
+        "cost_32_over_2": wall[32] / wall[2],
+        "cost_32_over_2_in_cpu_time": cpu[32] / cpu[2],
+    }
+
+
+def _timed(work: Callable[[], Any]) -> tuple[tuple[float, float], Any]:
+    """(Wall seconds, this process's CPU seconds) of `work`, and what it returned."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return (time.perf_counter() - wall, time.process_time() - cpu), result
+
+
+def _harness(model: Any, tokenizer: Any) -> Any:
+    try:
+        from lm_eval.models.huggingface import HFLM
+    except ImportError as error:
+        raise UserError(
+            f"lm-eval is not installed ({error}): pip install lm-eval==0.4.13"
+        ) from error
+    return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=8, add_bos_token=True)
+
+
+def _requests(
+    harness: Any,
+    queries: pd.DataFrame,
+    demonstrations: pd.DataFrame,
+    prompts: list[list[int]],
+    labels: tuple[int, ...],
+) -> list[Any]:
+    """The harness's requests, a pair an example, tokenised by itself, and the same as `prompts`."""
+    head = context(PATTERN, demonstrations) + PATTERN.separator
+    texts = [
+        head + PATTERN.fill(premise, hypothesis)
+        for premise, hypothesis in zip(queries.premise, queries.hypothesis, strict=True)
+    ]
+    requests = [
+        ((text, f" {word}"), *harness._encode_pair(text, f" {word}"))
+        for text in texts
+        for word in PATTERN.verbalizer
+    ]
+    expected = [(prompt, [label]) for prompt in prompts for label in labels]
+    if [(request[1], request[2]) for request in requests] != expected:
+        raise UserError("the harness tokenises these prompts in another way: nothing to compare")
+    return requests
+
+
+def _inputs(folder: Path) -> tuple[Any, Any, pd.DataFrame, pd.DataFrame]:
+    """OPT-125m's shape with random weights, its tokenizer, MNLI's training and validation pairs."""
+    needed = ["opt/opt-125m", "opt/tokenizer", "mnli/train.jsonl.gz", "mnli/validation.jsonl.gz"]
+    roots = [folder, folder / "data"]
+    paths = [next((r / name for r in roots if (r / name).exists()), None) for name in needed]
+    if missing := [name for name, path in zip(needed, paths, strict=True) if path is None]:
+        raise UserError(f"{folder} lacks {', '.join(missing)}: name the folder with --data")
+    torch.manual_seed(0)
+    config = transformers.OPTConfig.from_pretrained(paths[0])
+    config.dtype = torch.float32
+    model = transformers.OPTForCausalLM(config).float().eval()
+    frames = [
+        from_mnli(pd.read_json(path, lines=True, dtype=False), path.name.split(".")[0])
+        for path in paths[2:]
+        if path
+    ]
+    return model, transformers.AutoTokenizer.from_pretrained(paths[1]), frames[0], frames[1]
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared", help="the folder")
+    parser.add_argument("--examples", type=int, default=128, help="compared with the harness")
+    parser.add_argument("--slice", type=int, default=32, help="examples the harness does in a go")
+    parser.add_argument("--queries", type=int, default=256, help="for the cost of demonstrations")
+    parser.add_argument("--repeats", type=int, default=3, help="of each timing in the second part")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads, for both engines")
+    parser.add_argument("--json", type=Path, help="write the numbers here, too")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

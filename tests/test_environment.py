@@ -1,0 +1,100 @@
+"""What is installed, said three times (pip, conda, exact pins), must agree; so must the names."""
+
+import ast
+import re
+import tomllib
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import Any
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from llmft import ROOT, __version__, render
+
+
+CONDA_NAMES = {"torch": "pytorch"}
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = ("book", "tests")
+
+
+def required(*extras: str) -> dict[str, Requirement]:
+    lines = [*PROJECT["dependencies"]]
+    for extra in extras:
+        lines += PROJECT["optional-dependencies"][extra]
+    return {canonicalize_name(r.name): r for r in map(Requirement, lines)}
+
+
+def pinned() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_conda_has_what_pip_has() -> None:
+    entries = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = {r.name: r.specifier for r in (Requirement(e) for e in entries if isinstance(e, str))}
+    assert conda.pop("python") == Requirement(f"python{PROJECT['requires-python']}").specifier
+    assert {"quarto", "pip"} <= set(conda)
+    conda = {name: s for name, s in conda.items() if name not in ("quarto", "pip")}
+    pip = {CONDA_NAMES.get(name, name): r.specifier for name, r in required(*EXTRAS).items()}
+    assert conda == pip
+    assert entries[-1] == {"pip": ["-e ."]}, "this package itself, with what conda installed"
+
+
+def test_every_requirement_is_pinned_within_its_bounds() -> None:
+    pins = pinned()
+    for name, requirement in required(*EXTRAS).items():
+        assert requirement.specifier.contains(pins[name]), requirement
+    assert pins["torch"] == "2.13.0"
+
+
+def test_pins_are_exact_and_sorted_once() -> None:
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][\w.]*", line) for line in lines)
+    names = [canonicalize_name(line.split("==")[0]) for line in lines]
+    assert len(set(names)) == len(names)
+
+
+def test_versions_agree() -> None:
+    assert PROJECT["version"] == __version__
+    assert f"version: {__version__}" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_quarto_is_the_same_version_everywhere() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text())
+    steps = workflow["jobs"]["render"]["steps"]
+    [quarto] = [s for s in steps if "quarto-actions/setup" in s.get("uses", "")]
+    assert quarto["with"]["version"] == render.QUARTO
+
+
+def test_imports_only_go_downward() -> None:
+    """No module imports, directly or through others, one that imports it."""
+    graph = {}
+    for path in (ROOT / "llmft").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        tree = ast.parse(path.read_text())
+        found = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                found |= {str(node.module)} | {f"{node.module}.{a.name}" for a in node.names}
+        graph[name] = {other for other in found if other.startswith("llmft.")}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_shell_entry_points() -> None:
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    assert {"book", "test"} <= set(re.findall(r"(?m)^(\w+):", makefile))
+
+
+def test_no_module_is_large() -> None:
+    for path in (ROOT / "llmft").rglob("*.py"):
+        lines = len(Path(path).read_text().splitlines())
+        assert lines <= 700, f"{path.name} has {lines} lines: one idea a module"

@@ -1,0 +1,194 @@
+"""A model is loaded whole or refused in one line."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
+
+from llmft import UserError
+from llmft.models import choose_device, folder_digest, load
+from llmft.scoring import score
+
+from .conftest import POSITIONS, small_llama, small_opt
+
+
+@pytest.fixture
+def copy(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A checkpoint of one's own, to damage."""
+    return Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
+
+
+def change_weights(folder: Path, change: Any) -> None:
+    path = folder / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_folder_loads_as_it_was_saved(tiny_checkpoint: Path) -> None:
+    found, original = load(str(tiny_checkpoint), device="cpu"), small_opt()
+    prompts = [[2, 5, 9, 30], [2, 5, 8]]
+    torch.testing.assert_close(
+        score(found.model, prompts, (7, 42)), score(original, prompts, (7, 42))
+    )
+    assert not found.model.training
+    assert found.device == torch.device("cpu")
+    assert found.max_positions == POSITIONS
+    assert found.revision == ""
+    assert found.parameters == sum(p.numel() for p in original.parameters())
+    assert found.tokenizer("The doctor")["input_ids"][0] == 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_dtype_is_the_one_asked_for(tmp_path: Path, tiny_tokenizer: Any, dtype: str) -> None:
+    small_opt().to(torch.float16).save_pretrained(tmp_path)  # as the Hub's OPT checkpoints are
+    tiny_tokenizer.save_pretrained(tmp_path)
+    found = load(str(tmp_path), device="cpu", dtype=dtype)
+    assert {p.dtype for p in found.model.parameters()} == {getattr(torch, dtype)}
+
+
+def test_tied_embeddings_stay_one(tiny_checkpoint: Path) -> None:
+    model = load(str(tiny_checkpoint)).model
+    assert model.lm_head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+
+
+def test_untied_embeddings_stay_two(tmp_path: Path, tiny_tokenizer: Any) -> None:
+    small_llama().save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    found = load(str(tmp_path))
+    assert isinstance(found.model, LlamaForCausalLM)
+    assert not torch.equal(found.model.lm_head.weight, found.model.get_input_embeddings().weight)
+
+
+def test_the_digest_follows_weights_configuration_and_tokenizer(copy: Path) -> None:
+    digests = {load(str(copy)).digest}
+    change_weights(copy, lambda w: w["model.decoder.layers.0.fc1.bias"].add_(1e-3))
+    digests.add(folder_digest(copy))
+    change_config(copy, dropout=0.3)
+    digests.add(folder_digest(copy))
+    path = copy / "tokenizer.json"
+    path.write_text(path.read_text() + "\n")
+    digests.add(folder_digest(copy))
+    (copy / "README.md").write_text("not part of the model")
+    digests.add(folder_digest(copy))
+    assert len(digests) == 4
+    assert all(len(digest) == 16 for digest in digests)
+
+
+def lose_a_weight(folder: Path) -> None:
+    change_weights(folder, lambda w: w.pop("model.decoder.layers.1.fc1.weight"))
+
+
+def lose_the_embedding(folder: Path) -> None:
+    change_weights(folder, lambda w: w.pop("model.decoder.embed_tokens.weight"))
+
+
+def add_a_weight(folder: Path) -> None:
+    change_weights(folder, lambda w: w.update({"model.decoder.layers.7.fc1.bias": torch.ones(3)}))
+
+
+def reshape_a_weight(folder: Path) -> None:
+    change_weights(folder, lambda w: w.update({"model.decoder.layers.0.fc1.bias": torch.ones(3)}))
+
+
+def cut_the_weights_short(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lose_a_weight, r"1 missing keys \(model.decoder.layers.1.fc1.weight"),
+        (lose_the_embedding, "missing keys"),
+        (add_a_weight, r"1 unexpected keys \(model.decoder.layers.7.fc1.bias"),
+        (reshape_a_weight, "damaged"),
+        (cut_the_weights_short, "damaged"),
+        (lambda f: (f / "model.safetensors").unlink(), "missing files or damaged"),
+        (lambda f: (f / "config.json").unlink(), "missing files or damaged"),
+        (lambda f: (f / "config.json").write_text("{"), "missing files or damaged"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "missing files or damaged"),
+        (lambda f: change_config(f, model_type="gpt-17"), "missing files or damaged"),
+        (lambda f: change_config(f, vocab_size=100), "damaged"),
+    ],
+)
+def test_a_damaged_checkpoint_is_one_line(copy: Path, damage: Any, line: str, capfd: Any) -> None:
+    damage(copy)
+    with pytest.raises(UserError, match=line) as error:
+        load(str(copy))
+    assert "\n" not in str(error.value)
+    out, err = capfd.readouterr()
+    assert out + err == ""
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(
+    tmp_path: Path, tiny_tokenizer: Any
+) -> None:
+    small_opt(vocab_size=100).save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="they do not belong together"):
+        load(str(tmp_path))
+
+
+def test_remote_code_is_refused(copy: Path) -> None:
+    (copy / "own.py").write_text("raise SystemExit('executed')")
+    change_config(
+        copy,
+        model_type="own",
+        auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+    )
+    with pytest.raises(UserError, match="damaged"):
+        load(str(copy))
+
+
+@pytest.mark.parametrize("name", ["no/such/folder/here", "", "a b", "../nowhere"])
+def test_an_unknown_model_is_one_line(name: str) -> None:
+    with pytest.raises(UserError, match=r"unknown model .*: use pocket, a folder, or a Hugging"):
+        load(name)
+
+
+def test_a_hub_model_without_a_network_is_one_line(monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="where there is a network") as error:
+        load("facebook/no-such-opt")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"dtype": "int8"}, "unknown dtype 'int8': use one of float32, bfloat16, float16"),
+        ({"device": "abacus"}, "unknown device 'abacus'"),
+        ({"device": "cuda:99"}, "no device 'cuda:99'"),
+        ({"device": "meta"}, "no device 'meta'"),
+    ],
+)
+def test_bad_options(tiny_checkpoint: Path, options: dict[str, str], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        load(str(tiny_checkpoint), **options)
+
+
+def test_auto_is_the_best_device_there(monkeypatch: Any) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: True)
+    assert choose_device("auto").type == "mps"
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    assert choose_device("auto").type == "cpu"
+
+
+def test_the_pocket_checkpoint() -> None:
+    found = load("pocket", device="cpu")
+    assert 1e6 <= found.parameters <= 5e6
+    assert found.max_positions >= 512
+    assert found.name == "pocket"
+    assert len(found.digest) == 16

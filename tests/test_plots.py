@@ -1,0 +1,184 @@
+"""Figures as they leave the package: SVG that needs nothing else, legible, true to its frame."""
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmft import plots, theme
+
+
+def points(shots: tuple[int, ...] = (0, 2, 4, 8)) -> pd.DataFrame:
+    rows = [
+        {
+            "shots": n,
+            "domain": domain,
+            "pattern": pattern,
+            "mean": 0.5 + 0.02 * n * (domain == "in-domain"),
+            "lo": 0.45 + 0.02 * n * (domain == "in-domain"),
+            "hi": 0.55 + 0.02 * n * (domain == "in-domain"),
+            "method": "crossed bootstrap",
+            "draws": 10,
+            "examples": 1200,
+            "resamples": 4000,
+            "level": 0.95,
+        }
+        for pattern in ("minimal", "gpt-3")
+        for domain in ("in-domain", "out-of-domain")
+        for n in shots
+    ]
+    return pd.DataFrame(rows)
+
+
+def svg(chart: alt.Chart) -> str:
+    bundle = chart._repr_mimebundle_()
+    bundle = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert set(bundle) == {"image/svg+xml"}  # no HTML, so no script from a network
+    return str(bundle["image/svg+xml"])
+
+
+def size(text: str) -> tuple[float, float]:
+    found = re.search(r'<svg[^>]*? width="([\d.]+)" height="([\d.]+)"', text)
+    assert found
+    return float(found[1]), float(found[2])
+
+
+MINIMAL = points().query("pattern == 'minimal'")
+EIGHT = points((8,))
+BINS = pd.DataFrame(
+    {
+        "confidence": [0.55, 0.75, 0.95] * 2,
+        "accuracy": [0.5, 0.6, 0.7, 0.55, 0.75, 0.93],
+        "n": [10, 20, 30] * 2,
+        "which": ["as scored"] * 3 + ["calibrated"] * 3,
+    }
+)
+FIGURES: dict[str, Callable[[], alt.Chart]] = {
+    "curve": lambda: plots.curve(MINIMAL, "shots", "domain", draws=MINIMAL, note="a note " * 30),
+    "facets": lambda: plots.curve(points(), "shots", "pattern", facet="domain"),
+    "forest": lambda: plots.forest(EIGHT, "pattern", "domain", note="n"),
+    "blocks": lambda: plots.forest(EIGHT, "pattern", group="domain"),
+    "dots": lambda: plots.dots(MINIMAL.assign(shots=MINIMAL["shots"].astype(str)), "shots", "mean"),
+    "bars": lambda: plots.bars(MINIMAL, "shots", "mean", "domain", y_format=".0%"),
+    "heat": lambda: plots.heat(MINIMAL, "shots", "domain", "mean"),
+    "reliability": lambda: plots.reliability(BINS, "which"),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_static_legible_and_the_same_each_time(name: str):
+    text = svg(FIGURES[name]())
+    assert text == svg(FIGURES[name]())
+    assert size(text)[0] <= 700
+    sizes = [float(s) for s in re.findall(r'font-size="([\d.]+)', text)]
+    assert sizes
+    assert min(sizes) >= 12
+    assert "http" not in text.replace("http://www.w3.org", "")
+
+
+def test_a_curve_names_its_series_where_they_end_and_draws_chance():
+    text = svg(FIGURES["curve"]())
+    names = re.findall(r">(in-domain|out-of-domain|chance)<", text)
+    assert sorted(names) == ["chance", "in-domain", "out-of-domain"]
+    assert text.count("stroke-dasharray") >= 2  # the second series, and chance
+
+
+def test_series_differ_in_shape_and_dash_as_well_as_in_colour():
+    for values in (theme.COLOURS, theme.SHAPES, theme.DASHES):
+        assert len({str(value) for value in values}) == 7
+
+
+def test_zero_shots_stand_one_step_before_the_first_and_are_joined_by_no_line():
+    assert theme.steps([0, 2, 4, 32]) == {0: 0.0, 2: 1.0, 4: 2.0, 32: 5.0}
+    spec = FIGURES["curve"]().to_dict()
+    lines = [layer for layer in spec["layer"] if layer["mark"].get("type") == "line"]
+    (data,) = [spec["datasets"][layer["data"]["name"]] for layer in lines]
+    assert len(data) == 6  # 2 series at 2, 4 and 8
+    with pytest.raises(ValueError, match="doublings"):
+        theme.steps([-1, 2])
+
+
+def test_a_missing_interval_leaves_its_point():
+    frame = points((2, 4)).query("pattern == 'minimal'").assign(lo=np.nan, hi=np.nan)
+    spec = plots.curve(frame, "shots", "domain").to_dict()
+    counts = [
+        len(spec["datasets"][layer["data"]["name"]])
+        for layer in spec["layer"]
+        if layer["mark"].get("type") == "point"
+    ]
+    assert counts == [4]
+    assert "NaN" not in svg(plots.curve(frame, "shots", "domain"))
+
+
+def test_one_series_one_point():
+    frame = points((8,)).query("pattern == 'minimal' and domain == 'in-domain'")
+    assert "in-domain" not in re.findall(r">([\w-]+)<", svg(plots.curve(frame, "shots", "domain")))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=6),
+    st.floats(0.01, 0.3),
+)
+def test_labels_are_set_apart_in_order_and_no_further_than_needed(wished: list[float], gap: float):
+    placed = theme.spread(wished, gap)
+    order = sorted(range(len(wished)), key=lambda i: wished[i])
+    for a, b in pairwise(order):
+        assert placed[b] - placed[a] >= gap - 1e-9
+    assert np.mean(placed) == pytest.approx(np.mean(wished))
+    if len(wished) == 1:
+        assert placed == wished
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_an_axis_holds_its_values_and_shares_stay_shares(values: list[float]):
+    low, high = theme.span(pd.DataFrame({"y": values}), ["y"], [0.5])
+    assert 0 <= low <= min(values)
+    assert max(values) <= high <= 1
+
+
+def test_with_interval_is_what_the_caption_counts():
+    frame = points((8,)).query("pattern == 'minimal'")
+    folded = plots.with_interval(frame)
+    assert folded["accuracy"].tolist() == ["0.66 [0.61, 0.71]", "0.50 [0.45, 0.55]"]
+    assert folded["n"].tolist() == ["10 × 1,200"] * 2
+    assert list(folded) == ["shots", "domain", "pattern", "accuracy", "n"]
+    lonely = plots.with_interval(frame.assign(lo=np.nan, hi=np.nan))
+    assert lonely["accuracy"].tolist() == ["0.66", "0.50"]
+
+
+def test_markdown_is_a_pipe_table():
+    frame = pd.DataFrame(
+        {"name": ["a|b", "two\nlines"], "n": [1200, 7], "share": [0.123, np.nan], "p": [0.0004, 1]}
+    )
+    assert plots.markdown(frame, {"p": ".3f"}).splitlines() == [
+        "| name | n | share | p |",
+        "| :--- | ---: | ---: | ---: |",
+        "| a\\|b | 1,200 | 0.12 | 0.000 |",
+        "| two lines | 7 | – | 1.000 |",
+    ]
+
+
+def test_tables_and_text_are_markdown_only(capsys: pytest.CaptureFixture[str]):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shown = []
+    shell = InteractiveShell.instance()
+    publish, shell.display_pub.publish = (
+        shell.display_pub.publish,
+        lambda data, *_, **__: shown.append(data),
+    )
+    try:
+        plots.table(pd.DataFrame({"a": [1]}))
+        plots.say("so")
+    finally:
+        shell.display_pub.publish = publish
+        InteractiveShell.clear_instance()
+    assert [set(data) for data in shown] == [{"text/plain", "text/markdown"}] * 2

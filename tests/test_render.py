@@ -1,0 +1,129 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from llmft import UserError, gate, plain, render
+from tests import toy_book
+from tests.toy_book import cell, read, write
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A book whose chapter was not run, with outputs put in by hand."""
+    path = toy_book.make(tmp_path / "book")
+    notebook = read(path)
+    table = {"text/markdown": "| a | b |\n|--|--|\n| 1 | 2 |\n"}
+    picture = {"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'></svg>"}
+    for index, data in ((3, picture), (4, table)):
+        notebook["cells"][index]["outputs"] = [
+            {"output_type": "display_data", "metadata": {}, "data": data}
+        ]
+    more = "## Part {#sec-part}\n\nIn @sec-part: $\\hat{y} = \\arg\\max_c p(c)$, \\$5.\n\n"
+    more += '::: {.callout-note title="Again"}\nRun `papermill $x @no`.\n:::\n\nThe [preface](../index.qmd).'
+    notebook["cells"].append(cell("markdown", more))
+    notebook["cells"].append(cell("code", "#| echo: false\nhidden = 1"))
+    write(path, notebook)
+    (tmp_path / "book/data/results/toy.svg").write_text("<svg></svg>")
+    return tmp_path / "book"
+
+
+def test_plain_pages_need_no_network(root: Path) -> None:
+    first = plain.write(root, root / "_book")
+    assert first == root / "_book" / "index.html"
+    for path in (root / "_book").rglob("*.html"):
+        page = path.read_text()
+        assert "<script" not in page
+        loaded = re.findall(r"<(?:img|link|iframe)[^>]+(?:src|href)=\"(?!data:)([^\"]+)", page)
+        loaded += re.findall(r"url\(([^)]+)\)|@import", page)
+        assert all("://" not in address for address in loaded)
+
+
+def test_plain_links_lead_somewhere(root: Path) -> None:
+    plain.write(root, root / "_book")
+    for path in (root / "_book").rglob("*.html"):
+        page = path.read_text()
+        for target in re.findall(r"(?:href|src)=\"(?!data:|http)([^\"]+)\"", page):
+            file, _, anchor = target.partition("#")
+            there = (path.parent / file) if file else path
+            assert there.is_file(), target
+            if anchor:
+                assert f'id="{anchor}"' in there.read_text(), target
+
+
+def test_plain_pages_read_like_the_book(root: Path) -> None:
+    plain.write(root, root / "_book")
+    index = (root / "_book/index.html").read_text()
+    assert ">Figure 1.1</a>" in index
+    assert ">Chapter 1</a>" in index
+    assert "Brown et al., 2020</a>" in index
+    assert "Calibrate Before Use" in index
+    page = (root / "_book/chapters/toy.html").read_text()
+    assert '<figure id="fig-line">' in page
+    assert "Figure 1.1:</strong> A line." in page
+    assert 'alt="A diagonal line."' in page
+    assert page.count("<table>") == 1
+    assert "Table 1.1:</strong> Runs, see" in page
+    assert page.count("<math") == 2
+    assert "(1.1)" in page
+    assert "<strong>Again</strong>" in page
+    assert "papermill $x @no" in page
+    assert "<summary>Code</summary>" in page
+    assert "hidden = 1" not in page
+    assert "@nothing" in page
+    assert not re.search(r"[\x02\x03]", page)
+    assert "{#" not in page
+
+
+def fake_quarto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A `quarto` on PATH that says what the real one says."""
+    command = tmp_path / "bin" / "quarto"
+    command.parent.mkdir()
+    command.write_text(f"#!/bin/sh\n{script}\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{command.parent}:/usr/bin:/bin")
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("echo 'WARN: icl.ipynb: Unable to resolve crossref @fig-x' >&2", "crossref @fig-x"),
+        ("echo '[WARNING] Citeproc: citation smith not found' >&2", "citation smith"),
+        ("echo 'ERROR: bad yaml' >&2; exit 1", "bad yaml"),
+    ],
+)
+def test_quarto_warnings_are_errors(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    fake_quarto(tmp_path, monkeypatch, script)
+    with pytest.raises(UserError, match=words):
+        render.render(root)
+
+
+def test_quarto_renders_without_executing(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_quarto(tmp_path, monkeypatch, f'echo "$@" > {tmp_path}/said')
+    page, how = render.render(root)
+    assert page == root / "_book" / "index.html"
+    assert "quarto" in how
+    assert "--no-execute" in (tmp_path / "said").read_text()
+
+
+def test_without_quarto_there_are_pages_and_one_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(render, "find", lambda: None)
+    monkeypatch.setattr(render, "fetch", lambda: None)
+    page, how = render.render(root)
+    assert page.is_file()
+    assert "quarto.org" in how
+    assert "\n" not in how
+
+
+def test_the_bibliography_is_read_whole() -> None:
+    entries = (gate.ROOT / "references.bib").read_text()
+    made = plain.bibliography_entries(entries)
+    assert len(made) == entries.count("\n@") + 1
+    assert made["mosbach2023"][0] == "Mosbach et al., 2023"
+    assert all(re.search(r", \d{4}$", short) for short, _ in made.values())

@@ -1,0 +1,444 @@
+"""Grids on a tiny model and task: keys, resuming after a kill, sharing, damage, full disk, Dask."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from llmft import ROOT, UserError, methods, metrics, prompts, runs, scoring
+
+
+PEOPLE = ["doctor", "lawyer", "judge", "artist", "senator", "actor"]
+
+MEASURED = [
+    "in_domain_accuracy",
+    "in_domain_nll",
+    "in_domain_ece",
+    "out_of_domain_accuracy",
+    "out_of_domain_nll",
+    "content_free_p_entailment",
+    "prefix_tokens",
+]
+
+SCRIPT = """
+import json, sys, time
+from pathlib import Path
+from llmft import UserError, methods, runs
+base, store, n, partners = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+specs = runs.grid(runs.Spec(**json.loads(base)), data_seed=range(n))
+methods.model_of(specs[0].model, "", "cpu", "float32")
+ready = Path(store).parent
+(ready / f"ready-{id(ready)}-{time.time_ns()}").touch()
+while len(list(ready.glob("ready-*"))) < partners:
+    time.sleep(0.01)
+try:
+    runs.run_grid(specs, store=store, device="cpu")
+except UserError as error:
+    sys.exit(str(error))
+"""
+
+
+def pairs(n: int, seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        a, b = rng.choice(PEOPLE, 2, replace=False)
+        label = i % 2
+        rows.append(
+            {
+                "premise": f"The {a} saw the {b} {'in ' * (seed + i)}.",
+                "hypothesis": f"The {b} ran ." if label else f"The {a} saw the {b} .",
+                "label": 2 * label,
+                "idx": i,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="module")
+def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("task")
+    pairs(24, 1).to_csv(folder / "train.csv", index=False)
+    pairs(6, 2).to_csv(folder / "validation.csv", index=False)
+    pairs(10, 3).to_csv(folder / "test.csv", index=False)
+    hans = pairs(8, 4).rename(
+        columns={"premise": "sentence1", "hypothesis": "sentence2", "idx": "pairID"}
+    )
+    hans = hans.assign(
+        gold_label=hans["label"].map({0: "entailment", 2: "non-entailment"}),
+        heuristic="lexical_overlap",
+        subcase=["swap", "passive"] * 4,
+    )
+    hans.drop(columns="label").to_csv(folder / "hans.tsv", sep="\t", index=False)
+    return folder
+
+
+@pytest.fixture
+def base(task_folder: Path, tiny_checkpoint: Path) -> runs.Spec:
+    return runs.Spec(task=str(task_folder), model=str(tiny_checkpoint), shots=2)
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    """A test may change a checkpoint or a data file: what a process remembers must not leak."""
+    yield
+    methods.task_of.cache_clear()
+    methods.model_of.cache_clear()
+    runs._code_digest.cache_clear()
+
+
+def run(specs: list[runs.Spec], store: Path, **options: object) -> pd.DataFrame:
+    return runs.run_grid(specs, store=store, device="cpu", **options)  # type: ignore[arg-type]
+
+
+def elsewhere(
+    base: runs.Spec, store: Path, n: int, partners: int = 1, file_size: int = 0
+) -> subprocess.Popen[str]:
+    """The grid of `n` draws in another process."""
+    fields = {"task": base.task, "model": base.model, "shots": base.shots}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, json.dumps(fields), str(store), str(n), str(partners)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=(
+            (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size)))
+            if file_size
+            else None
+        ),
+    )
+
+
+def stored(store: Path) -> dict[str, int]:
+    """The finished runs and when each was written."""
+    return {p.stem: p.stat().st_mtime_ns for p in (store / "records").glob("*.json")}
+
+
+# --- a run -------------------------------------------------------------------------------------
+
+
+def test_a_row_is_what_its_predictions_say(base: runs.Spec, tmp_path: Path):
+    rows = run([base], tmp_path)
+    said = runs.predictions(rows, tmp_path, ["shots"])
+    row = rows.iloc[0]
+    for domain, stem, n in (("in-domain", "in_domain", 10), ("out-of-domain", "out_of_domain", 8)):
+        part = said[said["domain"] == domain]
+        logp, labels = part[metrics.LOGP].to_numpy(), part["label"].to_numpy()
+        assert len(part) == row[f"{stem}_n"] == n
+        assert row[f"{stem}_accuracy"] == metrics.accuracy(logp, labels)
+        assert row[f"{stem}_nll"] == pytest.approx(metrics.nll(logp, labels), abs=1e-6)
+    assert (said["domain"] == "content-free").sum() == len(prompts.CONTENT_FREE)
+    assert said[metrics.LOGP].dtypes.eq("float32").all()
+    assert set(said.loc[said["domain"] == "out-of-domain", "subcase"]) == {"swap", "passive"}
+    assert said.loc[said["domain"] == "in-domain", "subcase"].isna().all()
+    assert set(said["shots"]) == {2}
+    assert row["examples_per_second"] == pytest.approx(21 / row["eval_seconds"])
+    assert row["peak_memory_mib"] > 50
+    assert row["memory_kind"] in ("resident", "resident since start")
+    assert row["threads"] == torch.get_num_threads()
+    assert len(row["demonstrations"].split()) == 2
+
+
+@pytest.mark.parametrize("shots", [0, 4])
+def test_a_run_scores_the_prompts_one_would_write_by_hand(base: runs.Spec, shots: int):
+    spec = replace(base, method="icl" if shots else "zero-shot", shots=shots, data_seed=3)
+    result = runs.execute(spec, device="cpu")
+    model = methods.model_of(spec.model, "", "cpu", "float32")
+    task = methods.task_of(spec.task, 0)
+    shown = methods.demonstrations(task, spec)
+    pattern = prompts.PATTERNS["minimal"]
+    head = "".join(
+        f"{d.premise} {d.hypothesis} ? {'Yes' if d.label == 0 else 'No'}\n\n"
+        for d in shown.itertuples()
+    )
+    texts = [f"{head}{q.premise} {q.hypothesis} ?" for q in task.in_domain.itertuples()]
+    ids = [model.tokenizer(text)["input_ids"] for text in texts]
+    plain = scoring.score_plainly(model.model, ids, prompts.label_tokens(model.tokenizer, pattern))
+    said = result.predictions[result.predictions["domain"] == "in-domain"]
+    assert said["id"].tolist() == task.in_domain["id"].tolist()
+    assert np.allclose(said[metrics.LOGP].to_numpy(), plain.numpy(), atol=1e-4)
+
+
+def test_an_order_shows_the_same_demonstrations_otherwise(base: runs.Spec):
+    task = methods.task_of(base.task, 0)
+    spec = replace(base, shots=8)
+    orders = [
+        methods.demonstrations(task, replace(spec, order_seed=seed))["id"].tolist()
+        for seed in (0, 1, 2)
+    ]
+    assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_memory_of_a_run_is_its_own():
+    """A large allocation counts while it lives, and not in the run after it."""
+    with methods.peak_memory(torch.device("cpu")) as before:
+        pass
+    with methods.peak_memory(torch.device("cpu")) as large:
+        block = np.ones(200 * 2**17)  # 200 MiB, touched
+        del block
+    with methods.peak_memory(torch.device("cpu")) as after:
+        pass
+    if before["memory_kind"] == "resident":
+        assert large["peak_memory_mib"] > before["peak_memory_mib"] + 180
+        assert after["peak_memory_mib"] < large["peak_memory_mib"] - 180
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"shots": -2}, "less than 0"),
+        ({"shots": 0}, "does not go with"),
+        ({"shots": "8"}, "type int"),
+        ({"shots": True}, "type int"),
+        ({"method": "magic"}, "zero-shot, icl"),
+        ({"pattern": "maximal"}, "minimal, gpt-3"),
+        ({"method": "zero-shot"}, "does not go with"),
+    ],
+)
+def test_a_wrong_specification_is_one_line(base: runs.Spec, change: dict[str, object], words: str):
+    with pytest.raises(UserError, match=words) as caught:
+        replace(base, **change)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"shots": 100}, "100 shots.*cannot draw 100"),
+        ({"shots": 24, "pattern": "gpt-3"}, "24 shots.*512"),
+        ({"model": "/nowhere/at all"}, "unknown model"),
+        ({"task": "nowhere"}, "unknown task"),
+    ],
+)
+def test_an_impossible_run_is_one_line_and_leaves_no_record(
+    base: runs.Spec, change: dict[str, object], words: str, tmp_path: Path
+):
+    spec = replace(base, **change)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=words):
+        run([base, spec], tmp_path)
+    assert len(stored(tmp_path)) == 1  # the run before it is kept
+
+
+# --- keys --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shots": 4},
+        {"data_seed": 1},
+        {"order_seed": 1},
+        {"pattern": "gpt-3"},
+        {"limit": 4},
+        {"dtype": "bfloat16"},
+        {"method": "zero-shot", "shots": 0},
+    ],
+)
+def test_every_field_is_in_the_key(base: runs.Spec, change: dict[str, object]):
+    assert runs.key_of(replace(base, **change)) != runs.key_of(base)  # type: ignore[arg-type]
+
+
+def test_the_key_stays_where_nothing_that_counts_changes(base: runs.Spec):
+    key = runs.key_of(base)
+    _fresh()
+    assert runs.key_of(base) == key
+    assert runs.key_of(base, device="cpu") == key or torch.cuda.is_available()
+
+
+def _fresh() -> None:
+    methods.task_of.cache_clear()
+    methods.model_of.cache_clear()
+    runs._code_digest.cache_clear()
+
+
+def test_the_key_follows_weights_data_and_code(
+    base: runs.Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = Path(shutil.copytree(base.model, tmp_path / "model"))
+    task = Path(shutil.copytree(base.task, tmp_path / "task"))
+    spec = replace(base, model=str(model), task=str(task))
+    keys = [runs.key_of(spec)]
+
+    weights = model / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(content)
+    _fresh()
+    keys.append(runs.key_of(spec))
+
+    with (task / "test.csv").open("a") as file:
+        file.write("The doctor ran .,The doctor ran .,0,77\n")
+    _fresh()
+    keys.append(runs.key_of(spec))
+
+    code = Path(shutil.copytree(ROOT / "llmft", tmp_path / "llmft")) / "scoring.py"
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    _fresh()
+    assert runs.key_of(spec) == keys[-1]  # the same code elsewhere
+    code.write_text(code.read_text() + "# changed\n")
+    _fresh()
+    keys.append(runs.key_of(spec))
+    assert len(set(keys)) == 4
+
+
+# --- grids -------------------------------------------------------------------------------------
+
+
+def test_grid_is_the_product_and_refuses_unknown_names(base: runs.Spec):
+    specs = runs.grid(base, shots=[2, 4], data_seed=range(3))
+    assert [(s.shots, s.data_seed) for s in specs] == [
+        (2, 0), (2, 1), (2, 2), (4, 0), (4, 1), (4, 2),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="no 'shot'"):
+        runs.grid(base, shot=[2])
+
+
+def test_a_grid_is_done_once_and_returned_in_order(
+    base: runs.Spec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    specs = runs.grid(base, data_seed=[2, 0, 1])
+    first = run([*specs, specs[0]], tmp_path, name="icl")
+    assert first["data_seed"].tolist() == [2, 0, 1]
+    assert capsys.readouterr().err.count("draw") == 3
+    before = stored(tmp_path)
+    again = run(specs[::-1], tmp_path)
+    assert capsys.readouterr().err == ""
+    assert stored(tmp_path) == before
+    pd.testing.assert_frame_equal(again.iloc[::-1].reset_index(drop=True), first)
+    table = pd.read_csv(tmp_path / "icl.csv", keep_default_na=False)
+    assert table["key"].tolist() == first["key"].tolist()
+    assert len(pd.read_parquet(tmp_path / "icl.parquet")) == 3 * 21
+    with pytest.raises(UserError, match="no runs"):
+        run([], tmp_path)
+
+
+def test_select_and_by_domain(base: runs.Spec, tmp_path: Path):
+    curve = runs.grid(base, shots=[2, 4], data_seed=[0, 1])
+    orders = runs.grid(base, order_seed=[0, 1])
+    rows = run([*curve, *orders], tmp_path)
+    assert len(rows) == 5  # one run is in both
+    assert runs.select(rows, orders)["order_seed"].tolist() == [0, 1]
+    long = runs.by_domain(runs.select(rows, curve))
+    assert len(long) == 8
+    part = long[long["domain"] == "out-of-domain"].reset_index()
+    assert part["accuracy"].tolist() == rows["out_of_domain_accuracy"].tolist()[:4]
+    assert part["n"].eq(8).all()
+
+
+def test_costs_of_two_devices_are_not_compared(base: runs.Spec, tmp_path: Path):
+    rows = run(runs.grid(base, data_seed=[0, 1]), tmp_path)
+    assert runs.comparable(rows) is rows
+    with pytest.raises(UserError, match="device_name is a and b"):
+        runs.comparable(rows.assign(device_name=["a", "b"]))
+
+
+def test_resumes_after_a_kill(base: runs.Spec, tmp_path: Path):
+    """`kill -9` in mid-grid: what was done stays as it is, the rest is done, the rows are right."""
+    store, n = tmp_path / "store", 40
+    process = elsewhere(base, store, n)
+    while len(stored(store)) < 3:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = stored(store)
+    assert 3 <= len(before) < n
+    specs = runs.grid(base, data_seed=range(n))
+    rows = run(specs, store)
+    after = stored(store)
+    assert len(after) == n
+    assert {key: after[key] for key in before} == before
+    whole = run(specs, tmp_path / "other")
+    for column in MEASURED:
+        assert np.allclose(rows[column], whole[column], atol=1e-5)
+
+
+def test_two_processes_share_a_grid(base: runs.Spec, tmp_path: Path):
+    """Both come to the end, and each run was done once: their progress lines add up to the grid."""
+    store, n = tmp_path / "store", 30
+    processes = [elsewhere(base, store, n, partners=2) for _ in range(2)]
+    done = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], done
+    counts = [text.count("icl of") for text in done]
+    assert sum(counts) == len(stored(store)) == n
+    assert min(counts) > 0, "one process did it all: they never met"
+
+
+def test_damaged_records_are_done_again(
+    base: runs.Spec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    specs = runs.grid(base, data_seed=range(3))
+    rows = run(specs, tmp_path)
+    before = stored(tmp_path)
+    record = tmp_path / "records" / f"{rows['key'][1]}.json"
+    record.write_bytes(record.read_bytes()[:100])
+    capsys.readouterr()
+    again = run(specs, tmp_path)
+    said = capsys.readouterr().err
+    assert "damaged" in said
+    assert said.count("icl of") == 1
+    assert again[MEASURED].equals(rows[MEASURED])
+    changed = {key for key, when in stored(tmp_path).items() if when != before[key]}
+    assert changed == {rows["key"][1]}
+
+
+def test_full_disk_keeps_what_was_done(base: runs.Spec, tmp_path: Path):
+    store = tmp_path / "store"
+    rows = run([base], store)
+    before = stored(store)
+    process = elsewhere(base, store, 3, file_size=500)
+    line = process.communicate(timeout=240)[1].splitlines()[-1]
+    assert process.returncode != 0
+    assert line.startswith("cannot write")
+    assert "make room" in line
+    assert stored(store) == before
+    assert not list((store / "records").glob(".*"))
+    assert run(runs.grid(base, data_seed=range(3)), store)["key"][0] == rows["key"][0]
+
+
+# --- Dask --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """What `scheduler="local"` starts, kept for several tests: its workers take long to start."""
+    with runs._cluster(pytest.importorskip("distributed"), "local") as here:
+        yield here.scheduler_address
+
+
+def test_dask_gives_the_same_rows(base: runs.Spec, tmp_path: Path, cluster: str):
+    specs = runs.grid(base, data_seed=range(4))
+    here = run(specs, tmp_path / "here")
+    there = run(specs, tmp_path / "there", scheduler=cluster)
+    assert there["key"].tolist() == here["key"].tolist()
+    for column in MEASURED:
+        assert np.allclose(there[column], here[column], atol=1e-5)
+    assert runs.run_grid(specs, store=tmp_path / "there", device="cpu").equals(there)
+
+
+def test_a_run_that_fails_on_a_worker_is_the_same_line(
+    base: runs.Spec, tmp_path: Path, cluster: str
+):
+    with pytest.raises(UserError, match="cannot draw 100"):
+        run([base, replace(base, shots=100)], tmp_path, scheduler=cluster)
+    assert len(stored(tmp_path)) == 1
+
+
+def test_no_scheduler_there_is_one_line(base: runs.Spec, tmp_path: Path):
+    pytest.importorskip("distributed")
+    with pytest.raises(UserError, match="no Dask scheduler"):
+        run([base], tmp_path, scheduler="nonsense://here")

@@ -1,0 +1,234 @@
+"""`score` is `score_plainly`, faster."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmft import UserError
+from llmft.scoring import common_prefix, pack, score, score_plainly
+
+from .conftest import MODELS, POSITIONS, VOCABULARY, small_llama, small_opt
+
+
+LABELS = (7, 42)
+CLOSE = {"atol": 1e-4, "rtol": 0}
+
+
+def random_prompts(prefix: int, lengths: list[int], seed: int = 0) -> list[list[int]]:
+    """Prompts with `prefix` tokens in common and `lengths` of their own, all beginning with 2."""
+    draw = np.random.default_rng(seed).integers
+    start = [2, *draw(3, VOCABULARY, prefix - 1).tolist()] if prefix else []
+    return [[*start, *draw(3, VOCABULARY, n).tolist()] for n in lengths]
+
+
+CASES = {
+    "long prefix": random_prompts(200, [3, 30, 1, 12, 7, 30, 25, 40, 2, 2, 9]),
+    "only the BOS in common": random_prompts(1, [5, 9, 60, 200]),
+    "nothing in common": random_prompts(0, [4, 4, 8, 1]),
+    "one prompt": random_prompts(20, [5]),
+    "one token": [[2]],
+    "duplicates": random_prompts(10, [6]) * 3 + random_prompts(10, [4]) * 2,
+    "prefixes of each other": [[2, 9, 8, 7, 6][:n] for n in (3, 5, 1, 4, 2, 5)],
+    "wider than a row": random_prompts(3, [300, 200, 2, 140]),
+    "up to the last position": random_prompts(POSITIONS - 4, [4, 1, 2]),
+}
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_equals_every_prompt_whole_and_alone(case: str, name: str, attention: str) -> None:
+    model = MODELS[name](attn_implementation=attention)
+    expected = score_plainly(model, CASES[case], LABELS)
+    found = score(model, CASES[case], LABELS)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def test_the_tiny_models_would_show_a_mistake(tiny_model: Any) -> None:
+    # Guards the test above: other positions, or a look at the neighbour, must move the result.
+    prompts = CASES["long prefix"]
+    expected = score_plainly(tiny_model, prompts, LABELS)
+    shifted = score_plainly(tiny_model, [prompt[:50] + prompt[51:] for prompt in prompts], LABELS)
+    neighbour = score_plainly(
+        tiny_model, [prompts[0][200:][:2] + prompt for prompt in prompts], LABELS
+    )
+    assert (shifted - expected).abs().max() > 1e-2
+    assert (neighbour - expected).abs().max() > 1e-2
+    assert expected.std(dim=0).min() > 1e-2
+
+
+def test_rows_are_log_probabilities_over_the_labels(tiny_model: Any) -> None:
+    found = score(tiny_model, CASES["long prefix"], (7, 42, 300))
+    assert found.shape == (11, 3)
+    torch.testing.assert_close(found.exp().sum(dim=1), torch.ones(11))
+
+
+@pytest.mark.parametrize("budget", [1, 30, 64, 100, 1000, 100_000])
+def test_the_budget_does_not_change_the_result(tiny_model: Any, budget: int) -> None:
+    prompts = random_prompts(40, [int(n) for n in np.random.default_rng(1).integers(1, 60, 50)])
+    expected = score_plainly(tiny_model, prompts, LABELS)
+    found = score(tiny_model, prompts, LABELS, token_budget=budget)
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def test_the_order_does_not_change_the_result(tiny_model: Any) -> None:
+    prompts = CASES["long prefix"]
+    order = np.random.default_rng(2).permutation(len(prompts))
+    found = score(tiny_model, [prompts[i] for i in order], LABELS)
+    torch.testing.assert_close(found, score(tiny_model, prompts, LABELS)[order], **CLOSE)
+
+
+def test_each_label_keeps_its_column(tiny_model: Any) -> None:
+    prompts = CASES["long prefix"]
+    swapped = score(tiny_model, prompts, LABELS[::-1])
+    torch.testing.assert_close(swapped.flip(1), score(tiny_model, prompts, LABELS), **CLOSE)
+
+
+def test_the_output_bias_counts() -> None:
+    model = small_opt()
+    model.lm_head.bias = torch.nn.Parameter(torch.linspace(-2, 2, VOCABULARY))
+    prompts = CASES["long prefix"]
+    torch.testing.assert_close(
+        score(model, prompts, LABELS), score_plainly(model, prompts, LABELS), **CLOSE
+    )
+
+
+def test_bfloat16(tiny_model: Any) -> None:
+    prompts = CASES["long prefix"]
+    exact = score(tiny_model, prompts, LABELS)
+    rounded = score(copy.deepcopy(tiny_model).to(torch.bfloat16), prompts, LABELS)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, atol=0.3, rtol=0)
+
+
+# peft 0.21 asks transformers 5.23 for a property by its old name.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated")
+def test_an_adapter_counts() -> None:
+    peft = pytest.importorskip("peft")
+    model = peft.get_peft_model(small_opt(), peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    model.eval()
+    prompts = CASES["long prefix"]
+    found = score(model, prompts, LABELS)
+    torch.testing.assert_close(found, score_plainly(model, prompts, LABELS), **CLOSE)
+    with model.disable_adapter():
+        assert (score(model, prompts, LABELS) - found).abs().max() > 1e-2
+
+
+def test_a_model_in_training_is_scored_without_dropout_and_left_in_training() -> None:
+    model = small_opt(dropout=0.5).train()
+    found = score(model, CASES["long prefix"], LABELS)
+    assert model.training
+    expected = score_plainly(model.eval(), CASES["long prefix"], LABELS)
+    torch.testing.assert_close(found, expected, **CLOSE)
+
+
+def test_no_prompts() -> None:
+    assert score(small_opt(), [], LABELS).shape == (0, 2)
+
+
+def test_the_prefix_is_run_once() -> None:
+    model, tokens = small_opt(), []
+    prompts = random_prompts(300, [10] * 40)
+    score(model, prompts[:1], LABELS)  # the probe has been and gone
+    model.model.register_forward_pre_hook(
+        lambda _, __, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    score(model, prompts, LABELS)
+    assert sum(tokens) <= 300 + 1.2 * 400
+
+
+def out_of_memory_above(model: Any, limit: int) -> None:
+    def refuse(_: Any, args: Any, kwargs: Any) -> None:
+        if kwargs["input_ids"].numel() > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    model.model.register_forward_pre_hook(refuse, with_kwargs=True)
+
+
+def test_out_of_memory_halves_the_budget_and_goes_on() -> None:
+    model, prompts = small_opt(), random_prompts(20, [12, 30, 8, 17, 22, 3] * 8)
+    expected = score_plainly(model, prompts, LABELS)
+    out_of_memory_above(model, 60)
+    torch.testing.assert_close(score(model, prompts, LABELS, token_budget=2048), expected, **CLOSE)
+
+
+def test_out_of_memory_for_good_is_one_line() -> None:
+    model = small_opt()
+    out_of_memory_above(model, 15)
+    with pytest.raises(UserError, match="too little memory for a prompt of 50 tokens"):
+        score(model, random_prompts(20, [30, 20, 10]), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "labels", "budget", "line"),
+    [
+        ([[2], []], LABELS, 0, "a prompt is empty"),
+        ([[2] * (POSITIONS + 1)], LABELS, 0, f"{POSITIONS + 1} tokens, .* sees {POSITIONS}"),
+        ([[2]], (7, VOCABULARY), 0, "label tokens"),
+        ([[2]], (), 0, "label tokens"),
+        ([[2]], LABELS, -1, "token_budget is -1"),
+    ],
+)
+def test_bad_input(prompts: Any, labels: tuple[int, ...], budget: int, line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        score(small_opt(), prompts, labels, token_budget=budget)
+
+
+def test_logits_changed_after_the_head_are_refused() -> None:
+    model = small_llama()
+    model.config.final_logit_softcapping = 30.0
+    with pytest.raises(UserError, match="final_logit_softcapping"):
+        score(model, [[2, 3]], LABELS)
+
+
+def test_a_window_smaller_than_the_prompt_is_refused() -> None:
+    model = small_llama()
+    model.config.sliding_window = 16
+    score(model, random_prompts(10, [6, 4]), LABELS)
+    with pytest.raises(UserError, match="17 tokens, and the model sees 16"):
+        score(model, random_prompts(10, [7, 4]), LABELS)
+
+
+def test_an_architecture_that_ignores_the_mask_is_refused() -> None:
+    from transformers import BloomConfig, BloomForCausalLM, MambaConfig, MambaForCausalLM
+
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=400, hidden_size=32, n_layer=2, n_head=4))
+    mamba = MambaForCausalLM(MambaConfig(vocab_size=400, hidden_size=32, num_hidden_layers=2))
+    for model in (bloom, mamba):
+        with pytest.raises(UserError, match=r"(bloom|mamba) .* use another model"):
+            score(model, random_prompts(10, [7, 4]), LABELS)
+
+
+def test_a_head_that_is_not_what_it_seems_is_refused() -> None:
+    model = small_opt()
+    model.lm_head.register_forward_hook(lambda _, __, output: 3 * output)
+    with pytest.raises(UserError, match="gives other log-probabilities with a shared prefix"):
+        score(model, [[2, 3]], LABELS)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=8))
+def test_common_prefix_is_the_longest(prompts: list[list[int]]) -> None:
+    shared = common_prefix(prompts)
+    assert all(len(prompt) > shared for prompt in prompts)
+    assert len({tuple(prompt[:shared]) for prompt in prompts}) == 1
+    longer = {tuple(prompt[: shared + 1]) for prompt in prompts}
+    assert len(longer) > 1 or min(map(len, prompts)) == shared + 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 40), max_size=80), st.integers(40, 120))
+def test_packing_places_each_item_once_and_wastes_little(lengths: list[int], width: int) -> None:
+    rows = pack(lengths, width)
+    assert sorted(i for row in rows for i in row) == list(range(len(lengths)))
+    assert all(0 < sum(lengths[i] for i in row) <= width for row in rows)
+    # Of any two rows, the second's items did not fit the first: more than half is used on average.
+    assert len(rows) <= 1 or sum(lengths) > len(rows) * width / 2
