@@ -1,9 +1,9 @@
 """Surface cues: what can be read off a pair of sentences without understanding either.
 
-A model that answers by a cue is right wherever the cue goes with the label and at chance where it does not:
-that is what separates MultiNLI from HANS (McCoy et al. 2019) and the pocket world's two test sets from each
-other. Word overlap is HANS's lexical-overlap heuristic; negation in the hypothesis is the best known
-annotation artefact of MultiNLI (Gururangan et al. 2018).
+A model that answers by a cue is right wherever the cue goes with the label and at chance where it
+does not: that is what separates MultiNLI from HANS (McCoy et al. 2019) and the pocket world's two
+test sets from each other. Word overlap is HANS's lexical-overlap heuristic; negation in the
+hypothesis is the best known annotation artefact of MultiNLI (Gururangan et al. 2018).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def words(sentence: str) -> list[str]:
 def pair_cues(premise: str, hypothesis: str, nouns: Collection[str] = ()) -> dict[str, float]:
     """The cues of one pair, as numbers (a yes is 1): one a column in `table`.
 
-    `nouns` names the words that count as nouns; without them the two noun cues are left out, because
-    telling nouns from other words would take a parser.
+    `nouns` names the words that count as nouns; without them the two noun cues are left out,
+    because telling nouns from other words would take a parser.
     """
     p, h = words(premise), words(hypothesis)
     known = set(p)
@@ -51,7 +51,7 @@ def pair_cues(premise: str, hypothesis: str, nouns: Collection[str] = ()) -> dic
 
 
 def passive(sentence_words: list[str]) -> bool:
-    """Whether a form of "be" is followed by a "by": a passive with its agent, as far as words can tell."""
+    """Whether a form of "be" is followed by a "by": a passive, as far as words can tell."""
     for i, w in enumerate(sentence_words):
         if w in ("was", "were", "is", "are", "been") and "by" in sentence_words[i + 2 : i + 5]:
             return True
@@ -67,10 +67,11 @@ def table(pairs: pd.DataFrame, nouns: Collection[str] = ()) -> pd.DataFrame:
 
 
 def best_accuracy(cue: np.ndarray, label: np.ndarray) -> float:
-    """The accuracy of the best rule "cue above t", or its opposite, over all thresholds t, in [0.5, 1].
+    """The accuracy of the best rule "cue above t", or its opposite, over all t; in [0.5, 1].
 
-    cue: (n,) numbers; label: (n,) zeros and ones. The threshold is fitted on the pairs it is judged on,
-    so this is an upper bound on what the cue alone can give. Zero or more pairs with equal cue stay together.
+    cue: (n,) numbers; label: (n,) zeros and ones. The threshold is fitted on the pairs it is judged
+    on, so this is an upper bound on what the cue alone can give. Zero or more pairs with equal cue
+    stay together.
     """
     order = np.argsort(cue, kind="stable")
     ordered, positive = cue[order], label[order].astype(float)

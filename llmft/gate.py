@@ -104,7 +104,10 @@ def check(root: Path = ROOT) -> list[Problem]:
 def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
     """Every problem of one chapter by itself."""
     notebook = stamp.read(path)
-    stale = [*_stamp(notebook, path.stem, root), *_execution(notebook)]
+    if "llmft" in notebook.get("metadata", {}):
+        stale = [*_stamp(notebook, path.stem, root), *_execution(notebook)]
+    else:
+        stale = ["was never run: it has no stamp"]
     edits = [*_outputs(notebook, root), *_author(notebook)]
     if path.stat().st_size > SIZE_CAP:
         edits.append(
@@ -117,10 +120,7 @@ def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
 
 def _stamp(notebook: stamp.Notebook, chapter: str, root: Path) -> Iterator[str]:
     """Where the stamp and what it was made from disagree."""
-    made = notebook.get("metadata", {}).get("llmft")
-    if not isinstance(made, dict):
-        yield "was never run: it has no stamp"
-        return
+    made = notebook["metadata"]["llmft"]
     if made.get("code") != stamp.code_digest(notebook):
         yield "stale: a code cell was changed after the run"
     for kind, now in (
@@ -161,6 +161,12 @@ def _execution(notebook: stamp.Notebook) -> Iterator[str]:
         yield "hollow: a code cell without a sign of execution, or no output at all"
     elif counts != list(range(1, len(counts) + 1)):
         yield "its cells were not run once each from top to bottom (execution counts)"
+    for cell in stamp.code_cells(notebook):
+        kind = re.search(r"(?m)^#\| label: (fig|tbl)-", stamp.text(cell["source"]))
+        shown = {mime for o in cell.get("outputs", []) for mime in o.get("data", {})}
+        want = "text/markdown" if kind and kind[1] == "tbl" else "image/"
+        if kind and not any(mime.startswith(want) for mime in shown):
+            yield f"hollow: {_name(cell)} shows no {'table' if kind[1] == 'tbl' else 'figure'}"
     if any("papermill-error-cell-tag" in stamp.tags(cell) for cell in notebook["cells"]):
         yield "holds the error marks of a failed papermill run"
     if "widgets" in notebook.get("metadata", {}):
@@ -209,10 +215,6 @@ def _author(notebook: stamp.Notebook) -> Iterator[str]:
             for option in needed:
                 if not str(options.get(option) or "").strip():
                     yield f"{_name(cell)} has no `#| {option}:`"
-            shown = {mime for o in cell.get("outputs", []) for mime in o.get("data", {})}
-            want = "text/markdown" if kind == "tbl" else "image/"
-            if not any(mime.startswith(want) for mime in shown):
-                yield f"{_name(cell)} shows no {'table' if kind == 'tbl' else 'figure'}"
 
 
 def cell_options(cell: stamp.Cell) -> dict[str, Any]:

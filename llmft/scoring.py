@@ -38,23 +38,34 @@ _probed: WeakSet[torch.nn.Module] = WeakSet()
 
 
 class _FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """The prefix's keys and values of one layer, lent to every row and never added to.
+    """The prefix's keys and values of one layer, lent to every batch and never added to.
 
-    transformers' own layer appends what it is shown; here a batch's keys live as long as its layer.
+    transformers' own layer appends what it is shown. A batch's own keys and values are needed no
+    longer than its layer runs, so a single row is written behind the prefix, over the row before
+    it: nothing is copied. Several rows each get a copy of the prefix, for as long as that.
     """
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """`keys` and `values`: (1, heads, prefix, head size)."""
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, width: int) -> None:
+        """`keys` and `values`: (1, heads, prefix, head size); `width`: of the widest row."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self.prefix = keys, values
         self.keys, self.values, self.is_initialized = keys, values, True
+        self.buffers = tuple(
+            torch.cat([kept, kept.new_empty(*kept.shape[:2], width, kept.shape[3])], dim=2)
+            for kept in (keys, values)
+        )
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The prefix in front of `key_states` and `value_states` (rows, heads, row, head size)."""
-        keys, values = (kept.expand(len(key_states), -1, -1, -1) for kept in self.prefix)
-        return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
+        return self._behind(0, key_states), self._behind(1, value_states)
+
+    def _behind(self, which: int, states: torch.Tensor) -> torch.Tensor:
+        buffer, prefix = self.buffers[which], self.get_seq_length()
+        if len(states) == 1 and states.shape[2] + prefix <= buffer.shape[2]:
+            buffer[:, :, prefix : prefix + states.shape[2]] = states
+            return buffer[:, :, : prefix + states.shape[2]]
+        return torch.cat([buffer[:, :, :prefix].expand(len(states), -1, -1, -1), states], dim=2)
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
@@ -162,7 +173,8 @@ def _score(
     logits = torch.empty(len(prompts), len(labels))
     pending = list(range(len(prompts)))
     try:
-        cache = _prefix_cache(body, prompts[0][:shared], device) if shared else None
+        widest = max(row_width, max(map(len, suffixes)))
+        cache = _prefix_cache(body, prompts[0][:shared], device, widest) if shared else None
         while pending:
             longest = max(len(suffixes[i]) for i in pending)
             width = max(longest, min(row_width, budget))
@@ -199,7 +211,7 @@ def _batches(
         yield rows[start : start + per_batch]
 
 
-def _prefix_cache(body: Any, prefix: Sequence[int], device: torch.device) -> Cache:
+def _prefix_cache(body: Any, prefix: Sequence[int], device: torch.device, width: int) -> Cache:
     """Keys and values of `prefix`, run once, in a cache that does not grow."""
     cache = DynamicCache()
     body(
@@ -208,7 +220,7 @@ def _prefix_cache(body: Any, prefix: Sequence[int], device: torch.device) -> Cac
         use_cache=True,
     )
     layers: list[Any] = [*cache.layers]
-    return Cache(layers=[_FixedLayer(layer.keys, layer.values) for layer in layers])
+    return Cache(layers=[_FixedLayer(layer.keys, layer.values, width) for layer in layers])
 
 
 def _last_hidden(

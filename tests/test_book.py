@@ -110,6 +110,13 @@ def test_another_folder_leaves_the_frozen_book(root: Path, tmp_path: Path) -> No
 # Failing: one line, and everything as it was
 
 
+def test_an_author_s_draft_is_just_not_run(root: Path) -> None:
+    toy_book.make(root / "draft")
+    found = [str(problem) for problem in gate.check(root / "draft")]
+    assert "toy: was never run: it has no stamp" in found
+    assert not [line for line in found if "hollow" in line]
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import sys
 import tomllib
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from llmft import ROOT, __version__, render
+from llmft import ROOT, __version__, render, stamp
 
 
 CONDA_NAMES = {"torch": "pytorch"}
@@ -71,6 +72,28 @@ def test_quarto_is_the_same_version_everywhere() -> None:
     steps = workflow["jobs"]["render"]["steps"]
     [quarto] = [s for s in steps if "quarto-actions/setup" in s.get("uses", "")]
     assert quarto["with"]["version"] == render.QUARTO
+
+
+IMPORT_NAMES = {"yaml": "pyyaml", "IPython": "ipykernel", "nbclient": "papermill"}
+"""What an import is called at PyPI, or which requirement brings it."""
+
+
+def test_every_import_is_required() -> None:
+    """What the package and the chapters import is declared, not there by luck."""
+    names = {canonicalize_name(r.name) for r in required("book", "cluster").values()}
+    for path in [*(ROOT / "llmft").rglob("*.py"), *(ROOT / "chapters").glob("[!.]*.ipynb")]:
+        if path.suffix == ".py":
+            trees = [ast.parse(path.read_text())]
+        else:
+            trees = [stamp.tree(stamp.code(c)) for c in stamp.code_cells(stamp.read(path))]
+        for node in (node for tree in trees for node in ast.walk(tree)):
+            found = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                found = [str(node.module)]
+            for top in {name.partition(".")[0] for name in found}:
+                known = top in sys.stdlib_module_names or top in ("llmft", "pygments")
+                name = canonicalize_name(IMPORT_NAMES.get(top, top))
+                assert known or name in names, f"{path.name} imports {top}"
 
 
 def test_imports_only_go_downward() -> None:

@@ -20,7 +20,8 @@ def root(tmp_path: Path) -> Path:
             {"output_type": "display_data", "metadata": {}, "data": data}
         ]
     more = "## Part {#sec-part}\n\nIn @sec-part: $\\hat{y} = \\arg\\max_c p(c)$, \\$5.\n\n"
-    more += '::: {.callout-note title="Again"}\nRun `papermill $x @no`.\n:::\n\nThe [preface](../index.qmd).'
+    more += '::: {.callout-note title="Again"}\nRun `papermill $x @no`.\n:::\n\n'
+    more += "The [preface](../index.qmd)."
     notebook["cells"].append(cell("markdown", more))
     notebook["cells"].append(cell("code", "#| echo: false\nhidden = 1"))
     write(path, notebook)

@@ -45,7 +45,11 @@ BIBLIOGRAPHY = """@misc{brown2020,
 }
 """
 
-TITLE = "# A toy {#sec-toy}\n\nSee @tbl-runs. `@nothing` is code. Mail me@example.org.\n\n$$a^2$$ {#eq-a}"
+TITLE = """# A toy {#sec-toy}
+
+See @tbl-runs. `@nothing` is code. Mail me@example.org.
+
+$$a^2$$ {#eq-a}"""
 
 PARAMETERS = """shots: list[int] = [2, 4, 8, 16, 32]  # numbers of demonstrations
 repeats: int = 10  # draws a point

@@ -1,9 +1,9 @@
 """The pocket world's data sets: pairs in MNLI's columns (in-domain) and in HANS's (out-of-domain).
 
-In-domain, two cues go with the label, as documented for MultiNLI, and neither always: an entailed hypothesis
-repeats the premise's words, a contradicted one is mostly negated. Out-of-domain, as in HANS, every word of
-the hypothesis is in the premise, nothing is negated and half the hypotheses are not entailed; the pairs are
-chosen by a linear programme so that no surface cue goes with the label.
+In-domain, two cues go with the label, as documented for MultiNLI, and neither always: an entailed
+hypothesis repeats the premise's words, a contradicted one is mostly negated. Out-of-domain, as in
+HANS, every word of the hypothesis is in the premise, nothing is negated and half the hypotheses are
+not entailed; the pairs are chosen by a linear programme so that no surface cue goes with the label.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import itertools
 from collections import defaultdict
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,8 @@ from scipy.optimize import linprog
 
 from llmft import cues
 from llmft.pocket.grammar import (
-    PEOPLE,
-    PREPOSITIONS,
     INTRANSITIVE,
+    PEOPLE,
     TRANSITIVE,
     Literal,
     Sentence,
@@ -51,7 +51,7 @@ def negate(literal: Literal) -> Literal:
 
 
 def recombinations(sentence: Sentence) -> list[Sentence]:
-    """Every short sentence made of the words of this one alone, in a fixed order, true of it or not."""
+    """Every short sentence made of this one's words alone, in a fixed order, true of it or not."""
     known = set(sentence.words) | {"the"}
     nouns = [n for n in PEOPLE if n in known]
     said = [
@@ -67,8 +67,9 @@ def recombinations(sentence: Sentence) -> list[Sentence]:
 def in_domain_pair(rng: Random) -> Pair:
     """A pair as the in-domain sets have them, half of them entailed.
 
-    Entailed: a literal of the premise, now and then in the other voice. Not entailed: seven in ten are the
-    premise's literal negated, the others replace a person or a verb, or recombine the premise's own words.
+    Entailed: a literal of the premise, now and then in the other voice. Not entailed: seven in ten
+    are the premise's literal negated, the others replace a person or a verb, or recombine the
+    premise's own words.
     """
     while True:
         p = premise(rng)
@@ -84,8 +85,13 @@ def in_domain_pair(rng: Random) -> Pair:
             h = say(negate(literal), passive=passive)
         elif kind < 0.88:
             other = rng.choice([n for n in PEOPLE if n not in p.words])
-            verb = rng.choice([v for v in (TRANSITIVE if literal.object else INTRANSITIVE) if v not in p.words])
-            new = [Literal(other, literal.verb, literal.object), Literal(literal.subject, verb, literal.object)]
+            verb = rng.choice(
+                [v for v in (TRANSITIVE if literal.object else INTRANSITIVE) if v not in p.words]
+            )
+            new = [
+                Literal(other, literal.verb, literal.object),
+                Literal(literal.subject, verb, literal.object),
+            ]
             if literal.object:
                 new.append(Literal(literal.subject, literal.verb, other))
             h = say(rng.choice(new), passive=passive)
@@ -99,7 +105,7 @@ def in_domain_pair(rng: Random) -> Pair:
 
 
 def in_domain(rng: Random, n: int, taken: set[str]) -> pd.DataFrame:
-    """n pairs, half of them entailed, in GLUE-MNLI's columns (label 0 entailment, 2 contradiction).
+    """Draw n pairs, half of them entailed, in GLUE-MNLI's columns (0 entailment, 2 contradiction).
 
     No premise is in `taken`, to which theirs are added: so sets drawn in turn share no premise.
     """
@@ -119,11 +125,13 @@ def in_domain(rng: Random, n: int, taken: set[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["premise", "hypothesis", "label"]).assign(idx=range(n))
 
 
-def out_of_domain(rng: Random, per_subcase: int, taken: set[str], candidates: int = 60_000) -> pd.DataFrame:
+def out_of_domain(
+    rng: Random, per_subcase: int, taken: set[str], candidates: int = 60_000
+) -> pd.DataFrame:
     """`per_subcase` pairs of each of the ten subcases in HANS's columns; premises not in `taken`.
 
-    Candidates are grouped by subcase and by all their surface cues at once; `_balanced` says how many to
-    draw from each group.
+    Candidates are grouped by subcase and by all their surface cues at once; `_balanced` says how
+    many to draw from each group.
     """
     groups: dict[Group, list[Pair]] = defaultdict(list)
     seen: set[tuple[str, str]] = set()
@@ -142,9 +150,13 @@ def out_of_domain(rng: Random, per_subcase: int, taken: set[str], candidates: in
     for name, count in zip(names, _rounded(plan, names, per_subcase), strict=True):
         for p, h in rng.sample(groups[name], count):
             subcase = SUBCASES[name[1]][name[0]]
-            rows.append(("entailment" if name[0] else "non-entailment", p.text, h.text, subcase, name[1]))
+            rows.append(
+                ("entailment" if name[0] else "non-entailment", p.text, h.text, subcase, name[1])
+            )
     rng.shuffle(rows)
-    frame = pd.DataFrame(rows, columns=["gold_label", "sentence1", "sentence2", "subcase", "template"])
+    frame = pd.DataFrame(
+        rows, columns=["gold_label", "sentence1", "sentence2", "subcase", "template"]
+    )
     frame.insert(3, "pairID", [f"ood{i}" for i in range(len(frame))])
     frame.insert(4, "heuristic", "lexical_overlap")
     return frame
@@ -153,18 +165,24 @@ def out_of_domain(rng: Random, per_subcase: int, taken: set[str], candidates: in
 def _balanced(names: list[Group], room: np.ndarray, quota: int) -> np.ndarray:
     """How many pairs to draw from each group: (groups,) numbers, by linear programming.
 
-    Exactly: each subcase gets its quota, and each value of each cue as many entailed as not entailed pairs.
-    As far as that allows: so does each combination of cue values, and the draw spreads over all groups.
+    Exactly: each subcase gets its quota, and each value of each cue as many entailed as not
+    entailed pairs. As far as that allows: so does each combination of cue values, and the draw
+    spreads over all groups.
     """
     signatures = sorted({name[2] for name in names})
     sign = np.array([1.0 if entailed else -1.0 for entailed, _, _ in names])
-    exact = [[name[:2] == subcase for name in names] for subcase in sorted({name[:2] for name in names})]
+    exact: list[Any] = [
+        [name[:2] == subcase for name in names] for subcase in sorted({name[:2] for name in names})
+    ]
     target = [float(quota)] * len(exact)
     for cue in range(len(signatures[0])):
         for value in sorted({s[cue] for s in signatures}):
             exact.append(sign * [name[2][cue] == value for name in names])
             target.append(0.0)
-    n, m = len(names), len(signatures)  # unknowns: n counts, m imbalances, the largest share drawn of a group
+    n, m = (
+        len(names),
+        len(signatures),
+    )  # unknowns: n counts, m imbalances, the largest share drawn of a group
     imbalance = np.array([[s == name[2] for name in names] for s in signatures]) * sign
     at_most = np.block(
         [
@@ -181,7 +199,7 @@ def _balanced(names: list[Group], room: np.ndarray, quota: int) -> np.ndarray:
         b_eq=target,
         bounds=[(0, r) for r in room] + [(0, None)] * m + [(0, 1)],
     )
-    if not plan.success:
+    if plan.x is None:
         raise RuntimeError(f"no balanced out-of-domain set: {plan.message}")
     return plan.x[:n]
 
@@ -198,7 +216,7 @@ def _rounded(plan: np.ndarray, names: list[Group], quota: int) -> list[int]:
 
 
 def build(seed: int = 0) -> dict[str, pd.DataFrame]:
-    """All four data sets from a seed: "train", "validation", "test" and "hans"; no two share a premise."""
+    """The sets "train", "validation", "test" and "hans" from a seed; no two share a premise."""
     rng = Random(f"pocket data {seed}")
     taken: set[str] = set()
     hans = out_of_domain(rng, PER_SUBCASE, taken)
@@ -217,11 +235,24 @@ def write(folder: Path, seed: int = 0) -> None:
 
 
 def reported_premises(folder: Path) -> set[str]:
-    """The premises of everything a chapter may report on or select with: validation, test, out-of-domain."""
+    """The premises of all that a chapter may report on or select with."""
     found: set[str] = set()
-    for name, column in (("validation.csv", "premise"), ("test.csv", "premise"), ("hans.tsv", "sentence1")):
+    for name, column in (
+        ("validation.csv", "premise"),
+        ("test.csv", "premise"),
+        ("hans.tsv", "sentence1"),
+    ):
         found.update(pd.read_csv(folder / name, sep="\t" if name.endswith("tsv") else ",")[column])
     return found
 
 
-__all__ = ["SIZES", "SUBCASES", "build", "in_domain", "in_domain_pair", "out_of_domain", "recombinations", "write"]
+__all__ = [
+    "SIZES",
+    "SUBCASES",
+    "build",
+    "in_domain",
+    "in_domain_pair",
+    "out_of_domain",
+    "recombinations",
+    "write",
+]

@@ -1,13 +1,14 @@
 """A grammar of English-like sentences about people, each with its meaning.
 
-A sentence's meaning is a set of *literals*: who did what to whom, or that they never did. One sentence
-entails another exactly when it states every literal of the other, so a label is true by construction and
-needs no annotator. Adjectives and prepositional phrases state no literal (dropping them keeps the meaning);
-a conjunction states its literal of each of its members; a relative clause states one of its head.
+A sentence's meaning is a set of *literals*: who did what to whom, or that they never did. One
+sentence entails another exactly when it states every literal of the other, so a label is true by
+construction and needs no annotator. Adjectives and prepositional phrases state no literal (dropping
+them keeps the meaning); a conjunction states its literal of each of its members; a relative clause
+states one of its head.
 
-The constructions are those of HANS (McCoy et al. 2019): active, passive, adjective, prepositional phrase,
-conjunction, relative clause; and "never", one of the negation words that give away MultiNLI's
-contradictions (Gururangan et al. 2018). Words are invented for this book.
+The constructions are those of HANS (McCoy et al. 2019): active, passive, adjective, prepositional
+phrase, conjunction, relative clause; and "never", one of the negation words that give away
+MultiNLI's contradictions (Gururangan et al. 2018). Words are invented for this book.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from random import Random
 
 
 PEOPLE = (
-    "doctor lawyer artist judge banker nurse pilot baker actor senator student tourist chef poet farmer singer"
+    "doctor lawyer artist judge banker nurse pilot baker "
+    "actor senator student tourist chef poet farmer singer"
 ).split()
 TRANSITIVE = "helped called paid thanked advised followed met taught hired visited".split()
 INTRANSITIVE = "danced slept laughed left waited sang ran arrived".split()
@@ -92,7 +94,9 @@ def premise(rng: Random, form: str | None = None) -> Sentence:
     u = rng.choice(INTRANSITIVE)
 
     def the(person: str, chance: float = 0.15) -> str:
-        return f"the {rng.choice(ADJECTIVES)} {person}" if rng.random() < chance else f"the {person}"
+        return (
+            f"the {rng.choice(ADJECTIVES)} {person}" if rng.random() < chance else f"the {person}"
+        )
 
     def pick(*ways: tuple[str, list[Literal]]) -> Sentence:
         clause, literals = rng.choice(ways)

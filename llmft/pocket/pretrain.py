@@ -1,28 +1,29 @@
-"""Pretraining of the pocket checkpoint: a small OPT on the pocket world's text, from a seed, on a CPU.
+"""Pretraining of the pocket checkpoint: a small OPT on the pocket world's text, from a seed.
 
-The curriculum is a table, `PHASES`. What a phase is for stands beside it; the appendix chapter shows the curve.
-The loss is a weighted sum of means over three kinds of tokens, because label tokens are one in fifteen:
-ordinary tokens, quiz answers and in-context labels. Documents begin at a random position, so that every
-position of the model's table is trained although most documents are short.
+The curriculum is a table, `PHASES`. What a phase is for stands beside it; the appendix chapter
+shows the curve. The loss is a weighted sum of means over three kinds of tokens, because label
+tokens are one in fifteen: ordinary tokens, quiz answers and in-context labels. Documents begin at a
+random position, so that every position of the model's table is trained although most documents are
+short.
 
-`pretrain` may be killed at any moment: each finished phase is kept and the next call goes on from there.
+`pretrain` may be killed at any moment: each finished phase is kept and the next call goes on from
+there.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch.nn import functional as F
 from transformers import OPTConfig, OPTForCausalLM
 
 from llmft import ROOT, prompts, scoring, tasks
@@ -31,11 +32,11 @@ from llmft.pocket.data import reported_premises, write
 from llmft.pocket.text import LABEL, PLAIN, QUIZ, VOCABULARY, Mix, Pool, batches, pool, tokenizer
 
 
-Row = dict[str, float | str]
+Row = dict[str, Any]
 POOL = 100_000
 POSITIONS = 1024
 WEIGHTS = {PLAIN: 0.1, QUIZ: 1.0, LABEL: 2.0}
-"""What a kind of token weighs in the loss: each weight times that kind's mean cross-entropy in the batch."""
+"""What a kind of token weighs in the loss: the weight times its mean cross-entropy in the batch."""
 
 EASY = ("negated", "transitive", "voice", "passive", "clause", "joined", "adjective", "place")
 HARD = ("overlap", "subject", "object", "verb")
@@ -58,17 +59,31 @@ class Phase:
 
 
 PHASES = (
-    # Named questions about pairs, and word lookups: the features, then attention to what was said before.
+    # Named questions about pairs, and word lookups: the features.
     Phase("quiz", 4000, Mix(plain=0.05, quiz=0.75, units=(0.0, 1.0, 0.0, 0.0, 0.0), noise=(0.0,))),
-    # Copying and looking up, where nearly every token can be known: induction heads (Olsson et al. 2022).
-    Phase("copy", 4500, Mix(plain=0.05, quiz=0.1, units=(0.4, 0.4, 0.2, 0.0, 0.0), noise=(0.0,)), documents=8, decay=0.3),
-    # The in-context circuit, first where it is easiest: a word's label is the one it had before, or its class's.
+    # Copying and looking up, where nearly every token can be known: induction heads (Olsson et
+    # al. 2022).
+    Phase(
+        "copy",
+        4500,
+        Mix(plain=0.05, quiz=0.1, units=(0.4, 0.4, 0.2, 0.0, 0.0), noise=(0.0,)),
+        documents=8,
+        decay=0.3,
+    ),
+    # The in-context circuit where it is easiest: a word's label is its last one, or its class's.
     Phase("recall", 2000, Mix(plain=0.05, quiz=0.1, units=(0.0, 0.7, 0.3, 0.0, 0.0), noise=(0.0,))),
     # The same circuit over features of a sentence, then of a pair.
     Phase(
         "sentences",
         4000,
-        Mix(plain=0.05, quiz=0.2, units=(0.0, 0.1, 0.1, 0.4, 0.4), rules=EASY[:3], hinted=0.0, noise=(0.0,)),
+        Mix(
+            plain=0.05,
+            quiz=0.2,
+            units=(0.0, 0.1, 0.1, 0.4, 0.4),
+            rules=EASY[:3],
+            hinted=0.0,
+            noise=(0.0,),
+        ),
         length=128,
     ),
     # Every rule, read off noisy labels: real cues are right only most of the time.
@@ -79,26 +94,27 @@ PHASES = (
         length=256,
         rate=7e-4,
     ),
-    # Twice as wide, and documents long enough for 32 demonstrations.
+    # Twice as wide, documents long enough for 32 demonstrations, and a falling rate.
     Phase(
         "long",
-        1800,
-        Mix(quiz=0.15, rules=EASY * 2 + HARD, hinted=0.05),
+        2000,
+        Mix(quiz=0.15, rules=EASY[:4] * 3 + EASY[4:] + HARD, hinted=0.05),
         documents=2,
         length=640,
         rate=5e-4,
-        decay=1.0,
+        decay=0.7,
         grown=True,
     ),
 )
 
 
 def initial(seed: int, layers: int = 5, hidden: int = 64, heads: int = 4) -> OPTForCausalLM:
-    """An OPT with its published architecture at a small size, initialised so that attention is learnt sooner.
+    """A small OPT of the published architecture, initialised so that attention is learnt sooner.
 
-    Positions start as sinusoids (Vaswani et al. 2017) and every layer's query and key projections start equal,
-    so that a token attends to tokens like it (mimetic initialisation, Trockman and Kolter 2023). Both are
-    only a start: all of it is trained. Dropout is off here, because the text never repeats.
+    Positions start as sinusoids (Vaswani et al. 2017) and every layer's query and key projections
+    start equal, so that a token attends to tokens like it (mimetic initialisation, Trockman and
+    Kolter 2023). Both are only a start: all of it is trained. Dropout is off here, because the text
+    never repeats.
     """
     config = OPTConfig(
         vocab_size=len(VOCABULARY),
@@ -116,7 +132,9 @@ def initial(seed: int, layers: int = 5, hidden: int = 64, heads: int = 4) -> OPT
     decoder = model.model.decoder
     with torch.no_grad():
         table = decoder.embed_positions.weight  # (positions + 2, hidden)
-        rate = torch.exp(-torch.arange(0, hidden, 2) / hidden * math.log(len(table) / (2 * math.pi)))
+        rate = torch.exp(
+            -torch.arange(0, hidden, 2) / hidden * math.log(len(table) / (2 * math.pi))
+        )
         angle = torch.arange(len(table))[:, None] * rate
         table.copy_(0.07 * torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1))
         for layer in decoder.layers:
@@ -128,7 +146,7 @@ def initial(seed: int, layers: int = 5, hidden: int = 64, heads: int = 4) -> OPT
 
 @dataclass
 class Tally:
-    """Running sums between two lines of the log."""
+    """What was seen between two rows of the log: losses by kind of token, accuracies by name."""
 
     loss: dict[int, list[float]] = field(default_factory=lambda: {PLAIN: [], QUIZ: [], LABEL: []})
     right: dict[str, list[float]] = field(default_factory=dict)
@@ -138,16 +156,19 @@ class Tally:
         names = {PLAIN: "loss_plain", QUIZ: "loss_quiz", LABEL: "loss_label"}
         row = {names[k]: float(np.mean(v)) for k, v in self.loss.items() if v}
         row |= {name: float(np.mean(v)) for name, v in sorted(self.right.items())}
-        self.__init__()  # type: ignore[misc]
+        for seen in self.loss.values():
+            seen.clear()
+        self.right.clear()
         return row
 
 
 def losses(
     model: OPTForCausalLM, ids: torch.Tensor, kinds: torch.Tensor, offsets: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The loss; every token's cross-entropy in nats and whether it was predicted, both (documents, length - 1).
+    """The loss, each token's cross-entropy in nats, and whether it was predicted.
 
     ids, kinds: (documents, length); offsets: (documents,) positions at which the documents begin.
+    The last two are (documents, length - 1): the first token is given.
     """
     targets, kinds = ids[:, 1:], kinds[:, 1:]
     weight = torch.zeros(kinds.shape)
@@ -156,11 +177,15 @@ def losses(
         weight[of] = w / max(1, int(of.sum()))
     positions = torch.arange(ids.shape[1]) + offsets[:, None]
     logits = model(ids, position_ids=positions, use_cache=False).logits[:, :-1]
-    nll = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view_as(targets)
+    nll = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), reduction="none"
+    ).view_as(targets)
     return (nll * weight).sum(), nll.detach(), logits.argmax(-1) == targets
 
 
-def _note(tally: Tally, nll: torch.Tensor, right: torch.Tensor, kinds: torch.Tensor, rules: list[str]) -> None:
+def _note(
+    tally: Tally, nll: torch.Tensor, right: torch.Tensor, kinds: torch.Tensor, rules: list[str]
+) -> None:
     """Add a batch to the tally; an item counts as late from its document's seventh on."""
     for kind, losses in tally.loss.items():
         if bool((of := kinds == kind).any()):
@@ -175,17 +200,16 @@ def _note(tally: Tally, nll: torch.Tensor, right: torch.Tensor, kinds: torch.Ten
 
 
 def grow(model: OPTForCausalLM, seed: int) -> OPTForCausalLM:
-    """The same function at twice the width and twice the heads (Net2Net, Chen et al. 2016, arXiv:1511.05641).
+    """The same function at twice the width and heads (Net2Net, Chen et al. 2016, arXiv:1511.05641).
 
-    Every hidden unit is there twice, so each weight matrix is split over the two copies of its input: W x is
-    (W/2 + N) x + (W/2 - N) x for any N, and a random N lets the copies part in training. The last layer norm is
-    halved, because the tied output embedding now sums over both copies.
+    Every hidden unit is there twice, so each weight matrix is split over the two copies of its
+    input: W x is (W/2 + N) x + (W/2 - N) x for any N, and a random N lets the copies part in
+    training. The last layer norm is halved, because the tied output embedding now sums over both
+    copies.
     """
-    old = model.config
-    config = OPTConfig(**(old.to_dict() | {
-        "hidden_size": 2 * old.hidden_size, "word_embed_proj_dim": 2 * old.word_embed_proj_dim,
-        "ffn_dim": 2 * old.ffn_dim, "num_attention_heads": 2 * old.num_attention_heads,
-    }))
+    sizes = ("hidden_size", "word_embed_proj_dim", "ffn_dim", "num_attention_heads")
+    old = model.config.to_dict()
+    config = OPTConfig(**(old | {name: 2 * old[name] for name in sizes}))
     generator = torch.Generator().manual_seed(seed)
     wide = OPTForCausalLM(config)
     state = {}
@@ -193,7 +217,9 @@ def grow(model: OPTForCausalLM, seed: int) -> OPTForCausalLM:
         if "embed" in name or "lm_head" in name:
             state[name] = torch.cat([w, w], dim=1)
         elif w.ndim == 1:
-            state[name] = torch.cat([w, w]) * (0.5 if "final_layer_norm" in name and "layers" not in name else 1.0)
+            state[name] = torch.cat([w, w]) * (
+                0.5 if "final_layer_norm" in name and "layers" not in name else 1.0
+            )
         else:
             noise = 0.5 * w.std() * torch.randn(2 * len(w), w.shape[1], generator=generator)
             half = torch.cat([w, w]) / 2
@@ -208,15 +234,17 @@ def train_phase(
     phase: Phase,
     *,
     seed: int,
-    log: Callable[[Row], None],
     start: tuple[int, float] = (0, 0.0),
-) -> tuple[int, float]:
-    """Train on one phase's documents in place; tokens and seconds so far, begun from `start`.
+) -> Iterator[Row]:
+    """Train on one phase's documents in place; a row of the log now and then, and at the end.
 
-    Each phase has its own AdamW (betas .9 and .98, weight decay .05) and clips gradients to norm 1.
+    `start` holds the tokens and seconds before the phase. Each phase has its own AdamW (betas .9
+    and .98, weight decay .05), and gradients are clipped to norm 1.
     """
     generator = torch.Generator().manual_seed(seed)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=phase.rate, betas=(0.9, 0.98), weight_decay=0.05)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=phase.rate, betas=(0.9, 0.98), weight_decay=0.05
+    )
     stream = batches(items, phase.mix, documents=phase.documents, length=phase.length, seed=seed)
     tally, (tokens, seconds) = Tally(), start
     falling = max(1, round(phase.decay * phase.steps))
@@ -224,12 +252,14 @@ def train_phase(
     for step in range(1, phase.steps + 1):
         began = time.perf_counter()
         left = min(1.0, (phase.steps - step) / falling) if phase.decay else 1.0
-        optimiser.param_groups[0]["lr"] = phase.rate * min(1.0, step / phase.warmup) * (0.1 + 0.9 * left)
+        optimiser.param_groups[0]["lr"] = (
+            phase.rate * min(1.0, step / phase.warmup) * (0.1 + 0.9 * left)
+        )
         ids, kinds, rules = next(stream)
         offsets = torch.randint(0, POSITIONS - phase.length + 1, (len(ids),), generator=generator)
         x, k = torch.from_numpy(ids), torch.from_numpy(kinds)
         loss, nll, right = losses(model, x, k, offsets)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
@@ -237,16 +267,22 @@ def train_phase(
         tokens += x.numel()
         seconds += time.perf_counter() - began
         if step % phase.every == 0 or step == phase.steps:
-            log({"phase": phase.name, "step": step, "tokens": tokens, "seconds": seconds, **tally.row()})
-    model.eval()
-    return tokens, seconds
+            at = {"phase": phase.name, "step": step, "tokens": tokens, "seconds": seconds}
+            yield at | tally.row()
+    model.eval()  # type: ignore[no-untyped-call]
 
 
-def probe(model: OPTForCausalLM, folder: Path, shots: Sequence[int] = (0, 8), queries: int = 200, draws: int = 4) -> dict[str, float]:
+def probe(
+    model: OPTForCausalLM,
+    folder: Path,
+    shots: Sequence[int] = (0, 8),
+    queries: int = 200,
+    draws: int = 4,
+) -> dict[str, float]:
     """In-context accuracy on the NLI task by number of demonstrations, on validation pairs alone.
 
-    The only look at the task during pretraining: it steered the curriculum and the choice of phases.
-    Demonstrations come from the training set.
+    The only look at the task during pretraining: it steered the curriculum and the choice of
+    phases. Demonstrations come from the training set.
     """
     task = tasks.load(str(folder))
     words, found = tokenizer(), {}
@@ -265,10 +301,10 @@ def probe(model: OPTForCausalLM, folder: Path, shots: Sequence[int] = (0, 8), qu
 
 
 def pretrain(folder: Path, work: Path, seed: int = 0, phases: Sequence[Phase] = PHASES) -> None:
-    """Make the checkpoint `folder`/model from the data sets in `folder`, keeping finished phases in `work`.
+    """Make `folder`/model from the data sets in `folder`; finished phases are kept in `work`.
 
-    Beside the checkpoint: training.csv, a line of the curve every few hundred steps, and training.json, what
-    the whole took (tokens, seconds, machine, versions).
+    Beside the checkpoint: training.csv, a line of the curve every few hundred steps, and
+    training.json, what the whole took (tokens, seconds, machine, versions).
     """
     torch.set_num_threads(1)  # at this size a second thread costs more than it gives
     work.mkdir(parents=True, exist_ok=True)
@@ -285,16 +321,28 @@ def pretrain(folder: Path, work: Path, seed: int = 0, phases: Sequence[Phase] = 
                 start, rows = state["start"], state["rows"]
                 continue
         before = start
-
-        def log(row: Row) -> None:
-            row |= probe(model, folder) if row["step"] == phase.steps or row["step"] % (5 * phase.every) == 0 else {}
-            model.train()
+        for row in train_phase(model, items, phase, seed=1000 * seed + number, start=start):
+            if row["step"] == phase.steps or int(row["step"]) % (5 * phase.every) == 0:
+                row |= probe(model, folder)
             rows.append(row)
-            print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
-
-        start = train_phase(model, items, phase, seed=1000 * seed + number, log=log, start=start)
-        torch.save({"phase": repr(phase), "before": before, "model": model.state_dict(), "start": start, "rows": rows}, f"{kept}.tmp")
-        os.replace(f"{kept}.tmp", kept)
+            start = (int(row["tokens"]), float(row["seconds"]))
+            print(
+                "  ".join(
+                    f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()
+                ),
+                flush=True,
+            )
+        torch.save(
+            {
+                "phase": repr(phase),
+                "before": before,
+                "model": model.state_dict(),
+                "start": start,
+                "rows": rows,
+            },
+            f"{kept}.tmp",
+        )
+        Path(f"{kept}.tmp").replace(kept)
     save(model, folder, rows, start, seed)
 
 

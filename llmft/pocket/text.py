@@ -1,18 +1,19 @@
-"""The pocket world's pretraining text: what the small model reads before anyone asks it the NLI question.
+"""The pocket world's pretraining text: what the small model reads before anyone asks about NLI.
 
-Three kinds of documents, all about surface features of a pair of sentences ("is the hypothesis negated?"),
-never about entailment:
+Three kinds of documents, all about surface features of a pair of sentences ("is the hypothesis
+negated?"), never about entailment:
 
 - *plain*: sentences, one after another;
-- *quiz*: a pair, then named questions about it with their answers ("overlap No passive Yes"). The dense
-  supervision makes the features;
-- *in-context*: items in an evaluation pattern whose label one hidden feature decides, by a rule that must be
-  read off the items before: which feature, which label word means what (drawn per document), and how often
-  the rule errs. Sometimes the document begins with its rule's name. This makes in-context learning.
+- *quiz*: a pair, then named questions about it with their answers ("overlap No passive Yes"). The
+  dense supervision makes the features;
+- *in-context*: items in an evaluation pattern whose label one hidden feature decides, by a rule
+  that must be read off the items before: which feature, which label word means what (drawn per
+  document), and how often the rule errs. Sometimes the document begins with its rule's name. This
+  makes in-context learning.
 
-Two things keep it honest, and a test proves both. Rules are functions of the words alone (`FEATURES` gets no
-meaning), so the exact NLI question is not in the text; and no premise of a validation, test or out-of-domain
-pair is.
+Two things keep it honest, and a test proves both. Rules are functions of the words alone
+(`FEATURES` gets no meaning), so the exact NLI question is not in the text; and no premise of a
+validation, test or out-of-domain pair is.
 """
 
 from __future__ import annotations
@@ -52,20 +53,20 @@ def _lower(s: Words) -> set[str]:
 
 
 FEATURES: dict[str, Callable[[Words, Words], bool]] = {
-    "negated": lambda p, h: "never" in h,
-    "transitive": lambda p, h: len(_nouns(h)) > 1,
-    "voice": lambda p, h: "was" in h,
-    "passive": lambda p, h: "was" in p,
-    "adjective": lambda p, h: any(w in ADJECTIVES for w in p),
-    "clause": lambda p, h: "who" in p,
-    "joined": lambda p, h: "and" in p,
-    "place": lambda p, h: any(w in PREPOSITIONS for w in p),
+    "negated": lambda _p, h: "never" in h,
+    "transitive": lambda _p, h: len(_nouns(h)) > 1,
+    "voice": lambda _p, h: "was" in h,
+    "passive": lambda p, _h: "was" in p,
+    "adjective": lambda p, _h: any(w in ADJECTIVES for w in p),
+    "clause": lambda p, _h: "who" in p,
+    "joined": lambda p, _h: "and" in p,
+    "place": lambda p, _h: any(w in PREPOSITIONS for w in p),
     "overlap": lambda p, h: _lower(h) <= _lower(p),
     "subject": lambda p, h: _nouns(p)[0] == _nouns(h)[0],
     "object": lambda p, h: _nouns(p)[-1] == _nouns(h)[-1],
     "verb": lambda p, h: {w for w in h if w in TRANSITIVE or w in INTRANSITIVE} <= set(p),
 }
-"""The rules: functions of the words of premise and hypothesis, in order of difficulty; none knows a meaning."""
+"""The rules: functions of the words of premise and hypothesis; none knows a meaning."""
 
 OF_ONE_SENTENCE = ("negated", "transitive", "passive", "adjective", "clause", "joined", "place")
 """The features that a single sentence has."""
@@ -73,7 +74,12 @@ CLASSES = {"person": PEOPLE, "done to": TRANSITIVE, "done": INTRANSITIVE, "kind 
 """The rules of documents about single words: is it one of these?"""
 LABEL_WORDS = (("Yes", "No"), ("True", "False"))
 PATTERN_WORDS = "? : question answer Question Answer or".split()
-SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")  # at OPT's ids 0 to 3; "</s>" begins every text, as in OPT
+SPECIALS = (
+    "<s>",
+    "<pad>",
+    "</s>",
+    "<unk>",
+)  # at OPT's ids 0 to 3; "</s>" begins every text, as in OPT
 VOCABULARY = (
     *SPECIALS,
     "\n",
@@ -87,17 +93,23 @@ ID = {word: i for i, word in enumerate(VOCABULARY)}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """One token a word, punctuation mark or run of line ends; text begins with "</s>" (OPT's way)."""
+    """One token a word, mark or run of line ends; text begins with "</s>" (OPT's way)."""
     inner = Tokenizer(WordLevel(ID, unk_token="<unk>"))
     inner.pre_tokenizer = Split(Regex(r"\n+|\w+|[^\w\s]"), behavior="removed", invert=True)
-    inner.post_processor = TemplateProcessing(single="</s> $A", special_tokens=[("</s>", ID["</s>"])])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=inner, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    inner.post_processor = TemplateProcessing(
+        single="</s> $A", special_tokens=[("</s>", ID["</s>"])]
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers has no types here
+        tokenizer_object=inner,
+        bos_token="</s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
     )
 
 
 def text_pair(rng: Random) -> tuple[Words, Words]:
-    """The words of a pair as the text has them: half drawn as in-domain pairs, half of the premise's own words."""
+    """A pair of the text: half are drawn as in-domain pairs, half of the premise's own words."""
     while True:
         if rng.random() < 0.5:
             p, h = in_domain_pair(rng)
@@ -109,15 +121,19 @@ def text_pair(rng: Random) -> tuple[Words, Words]:
 
 @dataclass(frozen=True)
 class Items:
-    """Things that an in-context document can be about, as token ids, with the features that rules may use."""
+    """What an in-context document can be about, as token ids, and the features rules may use."""
 
     ids: list[tuple[list[int], ...]]  # an item's parts: a pair has two, a sentence or a word one
     names: tuple[str, ...]  # the features
     features: np.ndarray  # (items, features) booleans
-    split: tuple[tuple[np.ndarray, np.ndarray], ...]  # for each feature, the items without it, and with it
+    split: tuple[
+        tuple[np.ndarray, np.ndarray], ...
+    ]  # for each feature, the items without it, and with it
 
 
-def _items(ids: list[tuple[list[int], ...]], names: tuple[str, ...], rows: list[list[bool]]) -> Items:
+def _items(
+    ids: list[tuple[list[int], ...]], names: tuple[str, ...], rows: list[list[bool]]
+) -> Items:
     table = np.array(rows)
     return Items(ids, names, table, tuple((np.flatnonzero(~c), np.flatnonzero(c)) for c in table.T))
 
@@ -127,7 +143,10 @@ Pool = dict[str, Items]
 
 
 def pool(seed: int, size: int, excluded: set[str]) -> Pool:
-    """`size` distinct pairs from a seed, none of whose premises is, as text, in `excluded`; their sentences; words."""
+    """The items of a seed: `size` distinct pairs, their sentences, and the words.
+
+    No sentence of a pair is, as text, in `excluded`.
+    """
     rng = Random(f"pocket text {seed}")
     pairs: dict[tuple[Words, Words], list[bool]] = {}
     while len(pairs) < size:
@@ -148,13 +167,15 @@ def pool(seed: int, size: int, excluded: set[str]) -> Pool:
             [[FEATURES[name](s, s) for name in OF_ONE_SENTENCE] for s in sentences],
         ),
         "pair": _items(
-            [([ID[w] for w in p], [ID[w] for w in h]) for p, h in pairs], tuple(FEATURES), list(pairs.values())
+            [([ID[w] for w in p], [ID[w] for w in h]) for p, h in pairs],
+            tuple(FEATURES),
+            list(pairs.values()),
         ),
     }
 
 
 UNITS = ("copy", "recall", "word", "sentence", "pair")
-"""What an in-context document is about; the first two teach looking up what was said before, without any rule."""
+"""What an in-context document is about; the first two teach looking up what was said before."""
 
 
 @dataclass(frozen=True)
@@ -163,11 +184,26 @@ class Mix:
 
     plain: float = 0.05  # share of plain documents
     quiz: float = 0.25  # share of quiz documents; the rest are in-context
-    units: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 1.0)  # shares of `UNITS` among in-context documents
-    rules: tuple[str, ...] = tuple(FEATURES)  # of documents about pairs; named twice = drawn twice as often
+    units: tuple[float, ...] = (
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+    )  # shares of `UNITS` among in-context documents
+    rules: tuple[str, ...] = tuple(
+        FEATURES
+    )  # of documents about pairs; named twice = drawn twice as often
     hinted: float = 0.2  # share of documents about pairs that name their rule first
-    noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3)  # a document's labels are flipped at one of these rates
-    minimal: float = 0.7  # share of the minimal pattern in documents about pairs; the others share the rest
+    noise: tuple[float, ...] = (
+        0.0,
+        0.1,
+        0.2,
+        0.3,
+    )  # a document's labels are flipped at one of these rates
+    minimal: float = (
+        0.7  # share of the minimal pattern in documents about pairs; the others share the rest
+    )
 
 
 PLAIN, QUIZ, LABEL = 0, 1, 2
@@ -175,7 +211,7 @@ PLAIN, QUIZ, LABEL = 0, 1, 2
 
 
 class Document:
-    """Token ids and their kinds, put together piece by piece. `shot` counts the in-context labels."""
+    """Token ids and their kinds, put together piece by piece."""
 
     def __init__(self) -> None:
         self.ids, self.kinds = [ID["</s>"]], [PLAIN]
@@ -211,7 +247,9 @@ def quiz(rng: np.random.Generator, pairs: Items, length: int, questions: int = 5
     """Pairs, each followed by a few named questions about it and their answers."""
     doc = Document()
     while len(doc.ids) < length:
-        with_it = pairs.split[rng.integers(len(pairs.names))][rng.integers(2)]  # rare features come up, too
+        with_it = pairs.split[rng.integers(len(pairs.names))][
+            rng.integers(2)
+        ]  # rare features come up, too
         i = with_it[rng.integers(len(with_it))]
         for sentence in pairs.ids[i]:
             doc.add(sentence)
@@ -234,7 +272,7 @@ def copy(rng: np.random.Generator, words: Items, length: int) -> Document:
 
 
 def recall(rng: np.random.Generator, words: Items, length: int) -> Document:
-    """A few words, each with a label of its own drawn for this document; from its second time on it can be known."""
+    """A few words, each with a label of its own drawn for this document and known from then on."""
     doc = Document()
     keys = rng.choice(len(words.ids), size=rng.integers(2, 9), replace=False)
     pair = LABEL_WORDS[int(rng.random() < 0.25)]
@@ -253,7 +291,9 @@ def recall(rng: np.random.Generator, words: Items, length: int) -> Document:
     return doc
 
 
-def in_context(rng: np.random.Generator, items: Pool, length: int, mix: Mix) -> tuple[Document, str]:
+def in_context(
+    rng: np.random.Generator, items: Pool, length: int, mix: Mix
+) -> tuple[Document, str]:
     """Items of one unit whose label a hidden rule decides; and that rule's name."""
     unit = UNITS[rng.choice(len(UNITS), p=mix.units)]
     if unit in ("copy", "recall"):
@@ -284,7 +324,7 @@ def in_context(rng: np.random.Generator, items: Pool, length: int, mix: Mix) -> 
 def batches(
     items: Pool, mix: Mix, *, documents: int, length: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, list[str]]]:
-    """Endless batches: ids and kinds, both (documents, length), and the rules' names, "" for none."""
+    """Endless batches: ids and kinds, both (documents, length), and rules' names, "" for none."""
     rng = np.random.default_rng(seed)
     while True:
         ids, kinds = np.zeros((2, documents, length), dtype=np.int64)

@@ -82,7 +82,8 @@ def against_harness(
 
     score(model, prompts[:8], labels)
     ours, theirs, theirs_rows = [], [], []
-    for start in range(0, len(prompts), options.slice):
+    starts = range(0, len(prompts), options.slice)
+    for start in starts:
         part = requests[2 * start : 2 * (start + options.slice)]
         seconds, answers = _timed(
             lambda part=part: harness._loglikelihood_tokens(part, disable_tqdm=True)
@@ -97,17 +98,23 @@ def against_harness(
             file=sys.stderr,
         )
     harness_rows = torch.tensor(theirs_rows).view(-1, 2).log_softmax(dim=-1)
-    rate = len(prompts) / statistics.median(wall for wall, _ in ours)
-    harness_rate = len(prompts) / sum(wall for wall, _ in theirs)
-    cpu = sum(cpu for _, cpu in theirs) / statistics.median(cpu for _, cpu in ours)
+    # Slice by slice, so that a machine that slows down half-way does not favour either side.
+    sizes = [len(prompts[start : start + options.slice]) for start in starts]
+    speedup, cpu_speedup = (
+        statistics.median(
+            (len(prompts) / own[clock]) / (size / other[clock])
+            for size, own, other in zip(sizes, ours, theirs, strict=True)
+        )
+        for clock in (0, 1)
+    )
     return {
         "examples": len(prompts),
         "prefix_tokens": common_prefix(prompts),
         "query_tokens_mean": statistics.mean(map(len, prompts)) - common_prefix(prompts),
-        "harness_examples_per_second": harness_rate,
-        "llmft_examples_per_second": rate,
-        "speedup": rate / harness_rate,
-        "speedup_in_cpu_time": cpu,
+        "harness_examples_per_second": len(prompts) / sum(wall for wall, _ in theirs),
+        "llmft_examples_per_second": len(ours) * len(prompts) / sum(wall for wall, _ in ours),
+        "speedup": speedup,
+        "speedup_in_cpu_time": cpu_speedup,
         "same_label": int((rows.argmax(dim=1) == harness_rows.argmax(dim=1)).sum()),
         "label_0_chosen": int((rows.argmax(dim=1) == 0).sum()),
         "largest_difference": float((rows - harness_rows).abs().max()),
