@@ -35,7 +35,7 @@ $(VENV)/.python:
 
 # torch first, by its exact version, so that nothing else chooses one.
 $(VENV)/.book $(VENV)/.tests: $(VENV)/.%: $(VENV)/.python pyproject.toml constraints.txt
-	@echo "installing llmft for 'make $*' into $(VENV) (some minutes, once) ..."
+	@echo "installing llmft for 'make $(patsubst tests,test,$*)' into $(VENV) (some minutes, once) ..."
 	$(PIP) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(PIP) -e ".[$(if $(filter tests,$*),book$(comma)tests,book)]"
 	@touch $@

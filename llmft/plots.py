@@ -188,10 +188,13 @@ def lines(
         begins = [0.0, *marks.tolist()[:-1]]
         spans = pd.DataFrame({x: marks.to_numpy(), "_text": marks.index.astype(str)})
         spans["_middle"] = (spans[x] + begins) / 2
+        spans["_row"] = np.where(np.arange(len(spans)) % 2, 0.0, 1.0)  # short phases: two heights
         base = alt.Chart(spans)
         layers.append(base.mark_rule(color=theme.FAINT, strokeWidth=1.5).encode(x=f"{x}:Q"))
-        text = base.mark_text(align="center", baseline="top", fontSize=12, color=theme.QUIET)
-        layers.append(text.encode(x="_middle:Q", y=alt.value(-16), text="_text:N"))
+        text = {"align": "center", "baseline": "top", "fontSize": 12, "color": theme.QUIET}
+        for row, offset in ((0.0, -16), (1.0, -32)):
+            named = alt.Chart(spans[spans["_row"] == row]).mark_text(**text)
+            layers.append(named.encode(x="_middle:Q", y=alt.value(offset), text="_text:N"))
     dash = theme.dash(series, names)
     drawn = alt.Chart(frame[[x, y, series]]).mark_line(strokeWidth=2)
     layers.append(drawn.encode(**at, color=theme.colour(series, names), strokeDash=dash))
@@ -384,6 +387,8 @@ def bars(
                     symbolType="square",
                     labelFontSize=13,
                     columnPadding=18,
+                    columns=2 if len(names) > 2 else 0,
+                    labelLimit=400,
                 ),
             ),
         )

@@ -43,7 +43,7 @@ __all__ = [
     "select",
 ]
 
-CODE = ("metrics", "tasks", "prompts", "models", "scoring", "methods")
+CODE = tuple("metrics sources tasks prompts models attention scoring methods".split())
 """The modules whose code decides a run's numbers: their bytes are part of its key."""
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "numpy")

@@ -4,8 +4,7 @@ A prompt ends where the label word would come next, so a prediction is the log-p
 label's token at that place, normalised over the labels. In-context prompts share one long prefix
 (the demonstrations) and differ in a short query, so a query should cost what the query costs:
 
-- the longest common token prefix is run once, and its keys and values are kept (as in Hydragen,
-  Juravsky et al. 2024, arXiv:2402.05099);
+- the longest common token prefix is run once, and its keys and values are kept (`attention.py`);
 - what is left of the prompts is packed, not padded (Krell et al. 2021, arXiv:2107.02027): several
   queries share a row, and a mask lets each see the prefix and itself only;
 - only the label rows of the output embedding are applied, and only at the last position.
@@ -19,10 +18,9 @@ from weakref import WeakSet
 
 import numpy as np
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer
 
 from llmft import UserError
+from llmft.attention import Prefix, run_behind, run_prefix
 
 
 ROW = {"cpu": 128, "cuda": 512, "mps": 256}
@@ -35,37 +33,6 @@ BUDGET = {"cpu": 512, "cuda": 16_384, "mps": 4_096}
 _RESHAPED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier")
 
 _probed: WeakSet[torch.nn.Module] = WeakSet()
-
-
-class _FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """The prefix's keys and values of one layer, lent to every batch and never added to.
-
-    transformers' own layer appends what it is shown. A batch's own keys and values are needed no
-    longer than its layer runs, so a single row is written behind the prefix, over the row before
-    it: nothing is copied. Several rows each get a copy of the prefix, for as long as that.
-    """
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, width: int) -> None:
-        """`keys` and `values`: (1, heads, prefix, head size); `width`: of the widest row."""
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.keys, self.values, self.is_initialized = keys, values, True
-        self.buffers = tuple(
-            torch.cat([kept, kept.new_empty(*kept.shape[:2], width, kept.shape[3])], dim=2)
-            for kept in (keys, values)
-        )
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The prefix in front of `key_states` and `value_states` (rows, heads, row, head size)."""
-        return self._behind(0, key_states), self._behind(1, value_states)
-
-    def _behind(self, which: int, states: torch.Tensor) -> torch.Tensor:
-        buffer, prefix = self.buffers[which], self.get_seq_length()
-        if len(states) == 1 and states.shape[2] + prefix <= buffer.shape[2]:
-            buffer[:, :, prefix : prefix + states.shape[2]] = states
-            return buffer[:, :, : prefix + states.shape[2]]
-        return torch.cat([buffer[:, :, :prefix].expand(len(states), -1, -1, -1), states], dim=2)
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
@@ -173,14 +140,13 @@ def _score(
     logits = torch.empty(len(prompts), len(labels))
     pending = list(range(len(prompts)))
     try:
-        widest = max(row_width, max(map(len, suffixes)))
-        cache = _prefix_cache(body, prompts[0][:shared], device, widest) if shared else None
+        prefix = run_prefix(body, prompts[0][:shared]) if shared else None
         while pending:
             longest = max(len(suffixes[i]) for i in pending)
             width = max(longest, min(row_width, budget))
             try:
                 for batch in _batches(pending, suffixes, width, budget):
-                    hidden = _last_hidden(body, cache, shared, suffixes, batch)
+                    hidden = _last_hidden(body, prefix, suffixes, batch)
                     done = [i for row in batch for i in row]
                     rows = torch.nn.functional.linear(hidden.float(), weight, bias)
                     logits[done] = rows.cpu()
@@ -211,30 +177,14 @@ def _batches(
         yield rows[start : start + per_batch]
 
 
-def _prefix_cache(body: Any, prefix: Sequence[int], device: torch.device, width: int) -> Cache:
-    """Keys and values of `prefix`, run once, in a cache that does not grow."""
-    cache = DynamicCache()
-    body(
-        input_ids=torch.tensor([list(prefix)], device=device),
-        past_key_values=cache,
-        use_cache=True,
-    )
-    layers: list[Any] = [*cache.layers]
-    return Cache(layers=[_FixedLayer(layer.keys, layer.values, width) for layer in layers])
-
-
 def _last_hidden(
-    body: Any,
-    cache: Cache | None,
-    shared: int,
-    suffixes: Sequence[Sequence[int]],
-    batch: list[list[int]],
+    body: Any, prefix: Prefix | None, suffixes: Sequence[Sequence[int]], batch: list[list[int]]
 ) -> torch.Tensor:
     """Last-position hidden states (queries in `batch`, hidden), rows after rows."""
-    device, dtype = body.device, body.dtype
     width = max(sum(len(suffixes[i]) for i in row) for row in batch)
+    before = prefix.length if prefix else 0
     ids = np.zeros((len(batch), width), dtype=np.int64)
-    positions = np.full((len(batch), width), shared, dtype=np.int64)
+    positions = np.full((len(batch), width), before, dtype=np.int64)
     owner = np.full((len(batch), width), -1, dtype=np.int64)  # padding's owner is -1
     row_of, last = [], []
     for r, row in enumerate(batch):
@@ -242,25 +192,20 @@ def _last_hidden(
         for i in row:
             start, end = end, end + len(suffixes[i])
             ids[r, start:end] = suffixes[i]
-            positions[r, start:end] = range(shared, shared + end - start)
+            positions[r, start:end] = range(before, before + end - start)
             owner[r, start:end] = i
             row_of.append(r)
             last.append(end - 1)
-    # Added to the attention scores (eager attention can only add): 0 = seen, most negative = not.
     # Every token sees the prefix; in its row it sees its own query up to itself.
-    owned = torch.from_numpy(owner).to(device)
-    seen = (owned[:, :, None] == owned[:, None, :]).tril()
-    mask = torch.zeros(len(batch), 1, width, shared + width, dtype=dtype, device=device)
-    mask[:, 0, :, shared:].masked_fill_(~seen, torch.finfo(dtype).min)
-    output = body(
-        input_ids=torch.from_numpy(ids).to(device),
-        position_ids=torch.from_numpy(positions).to(device),
-        attention_mask=mask,
-        past_key_values=cache,
-        use_cache=cache is not None,
+    owned = torch.from_numpy(owner).to(body.device)
+    hidden = run_behind(
+        body,
+        prefix,
+        torch.from_numpy(ids).to(body.device),
+        torch.from_numpy(positions).to(body.device),
+        (owned[:, :, None] == owned[:, None, :]).tril(),
     )
-    hidden: torch.Tensor = output.last_hidden_state[row_of, last]
-    return hidden
+    return hidden[row_of, last]
 
 
 def _check(

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from llmft import ROOT, UserError, methods, metrics, prompts, runs, scoring
+from llmft import ROOT, UserError, methods, metrics, prompts, runs, scoring, stamp
 
 
 PEOPLE = ["doctor", "lawyer", "judge", "artist", "senator", "actor"]
@@ -442,3 +442,10 @@ def test_no_scheduler_there_is_one_line(base: runs.Spec, tmp_path: Path):
     pytest.importorskip("distributed")
     with pytest.raises(UserError, match="no Dask scheduler"):
         run([base], tmp_path, scheduler="nonsense://here")
+
+
+def test_key_covers_every_module_that_a_run_imports() -> None:
+    """A module left out of `CODE` could change without its finished runs being done again."""
+    run = {"cells": [{"cell_type": "code", "metadata": {}, "source": "from llmft import methods"}]}
+    imported = {Path(file).stem for file in stamp.module_digests(run, ROOT)}
+    assert imported - {"__init__"} == set(runs.CODE)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmft import UserError
+from llmft import attention as attention_module
 from llmft.scoring import common_prefix, pack, score, score_plainly
 
 from .conftest import MODELS, POSITIONS, VOCABULARY, small_llama, small_opt
@@ -39,11 +40,16 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("attention", ["sdpa", "sdpa, as on a GPU", "eager"])
 @pytest.mark.parametrize("name", sorted(MODELS))
 @pytest.mark.parametrize("case", sorted(CASES))
-def test_equals_every_prompt_whole_and_alone(case: str, name: str, attention: str) -> None:
-    model = MODELS[name](attn_implementation=attention)
+def test_equals_every_prompt_whole_and_alone(
+    case: str, name: str, attention: str, monkeypatch: Any
+) -> None:
+    model = MODELS[name](attn_implementation=attention.split(",")[0])
+    if attention.endswith("GPU"):
+        monkeypatch.setattr("llmft.attention.splits", lambda _: False)
+    assert attention_module.splits(model) == (attention == "sdpa")
     expected = score_plainly(model, CASES[case], LABELS)
     found = score(model, CASES[case], LABELS)
     assert found.dtype == torch.float32
