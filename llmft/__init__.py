@@ -1,7 +1,8 @@
 """llmft: adapting small causal language models to natural language inference, measured honestly.
 
 The book in `chapters/` is the program; this package holds what its chapters share. Imports go only
-downward in the order `cli, book, plots, stats, runs, scoring, models, prompts, tasks, params`.
+downward: `cli`, `render`, `book`, `gate`, `stamp` (the book); `plots`, `stats`, `runs`, `methods`
+(a chapter's own words); `metrics`, `scoring`, `models`, `prompts`, `tasks`, `cues`, `params`.
 """
 
 from pathlib import Path

@@ -330,23 +330,12 @@ def machine(values: Mapping[str, object]) -> dict[str, object]:
             versions[package] = metadata.version(package)
     import torch
 
-    device = _processor()
+    from llmft.methods import device_name  # imported here for torch's sake, as torch is
+
+    device = device_name(torch.device("cpu"))
     if values.get("device") != "cpu" and torch.cuda.is_available():
-        device = f"{torch.cuda.get_device_name()}; {device}"
+        device = f"{device_name(torch.device('cuda'))}; {device}"
     return {"versions": versions, "device": device, "threads": torch.get_num_threads()}
-
-
-def _processor() -> str:
-    """The processor's name, as its system gives it."""
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    if sys.platform == "darwin":
-        with contextlib.suppress(OSError):
-            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    return platform.processor() or platform.machine()
 
 
 def _commit(root: Path) -> str:

@@ -10,6 +10,7 @@ import contextlib
 import platform
 import re
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -223,9 +224,12 @@ def device_name(device: torch.device) -> str:
     """The hardware's own name, such as "NVIDIA H200" or the processor's model."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    try:
-        cpuinfo = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return platform.processor() or platform.machine()
-    found = re.search(r"model name\s*:\s*(.+)", cpuinfo)
-    return found[1].strip() if found else platform.machine()
+    with contextlib.suppress(OSError):
+        if sys.platform == "darwin":
+            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(
+                command, capture_output=True, text=True, check=False
+            ).stdout.strip()
+        if found := re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()):
+            return found[1].strip()
+    return platform.processor() or platform.machine()

@@ -191,7 +191,12 @@ def lines(
         spans["_row"] = np.where(np.arange(len(spans)) % 2, 0.0, 1.0)  # short phases: two heights
         base = alt.Chart(spans)
         layers.append(base.mark_rule(color=theme.FAINT, strokeWidth=1.5).encode(x=f"{x}:Q"))
-        text = {"align": "center", "baseline": "top", "fontSize": 12, "color": theme.QUIET}
+        text: dict[str, Any] = {
+            "align": "center",
+            "baseline": "top",
+            "fontSize": 12,
+            "color": theme.QUIET,
+        }
         for row, offset in ((0.0, -16), (1.0, -32)):
             named = alt.Chart(spans[spans["_row"] == row]).mark_text(**text)
             layers.append(named.encode(x="_middle:Q", y=alt.value(offset), text="_text:N"))

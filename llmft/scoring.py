@@ -24,10 +24,10 @@ from llmft.attention import Prefix, run_behind, run_prefix
 
 
 ROW = {"cpu": 128, "cuda": 512, "mps": 256}
-"""Tokens in a packed row: a wider row wastes attention between queries, a narrower one copies the
-prefix more often (once per row, layer by layer)."""
+"""Tokens in a packed row: a wider row wastes attention between queries, a narrower one wastes space
+at its end and, off the CPU, copies the prefix more often (once per row, layer by layer)."""
 
-BUDGET = {"cpu": 512, "cuda": 16_384, "mps": 4_096}
+BUDGET = {"cpu": 1_024, "cuda": 16_384, "mps": 4_096}
 """Tokens in a batch of rows when the caller names no budget."""
 
 _RESHAPED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier")

@@ -53,6 +53,7 @@ def test_equals_every_prompt_whole_and_alone(
     expected = score_plainly(model, CASES[case], LABELS)
     found = score(model, CASES[case], LABELS)
     assert found.dtype == torch.float32
+    assert model.config._attn_implementation == attention.split(",")[0]  # as it was
     torch.testing.assert_close(found, expected, **CLOSE)
 
 
