@@ -215,7 +215,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared", help="the folder")
     parser.add_argument("--examples", type=int, default=128, help="compared with the harness")
     parser.add_argument("--slice", type=int, default=32, help="examples the harness does in a go")
-    parser.add_argument("--queries", type=int, default=512, help="for the cost of demonstrations")
+    parser.add_argument("--queries", type=int, default=1000, help="for the cost of demonstrations")
     parser.add_argument("--repeats", type=int, default=3, help="of each timing in the second part")
     parser.add_argument("--threads", type=int, default=1, help="torch threads, for both engines")
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
