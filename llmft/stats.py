@@ -98,7 +98,8 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     share, shrink = successes / n, 1 + z**2 / n
     centre = (share + z**2 / (2 * n)) / shrink
     half = z / shrink * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    return Interval(share, float(centre - half), float(centre + half), "Wilson", 0, n, 0, level)
+    lo, hi = max(0.0, float(centre - half)), min(1.0, float(centre + half))  # against rounding
+    return Interval(share, lo, hi, "Wilson", 0, n, 0, level)
 
 
 def t_interval(values: Any, level: float = 0.95) -> Interval:

@@ -62,7 +62,7 @@ PHASES = (
     # Named questions about pairs, and word lookups: the features.
     Phase("quiz", 4000, Mix(plain=0.05, quiz=0.75, units=(0.0, 1.0, 0.0, 0.0, 0.0), noise=(0.0,))),
     # Copying and looking up, where nearly every token can be known: induction heads (Olsson et
-    # al. 2022).
+    # al. 2022). Without this phase, 6,000 steps of the next one stayed on its plateau (0.67).
     Phase(
         "copy",
         4500,
