@@ -189,6 +189,8 @@ def _execute(
 
     running, failed = store / f".{chapter}.running.ipynb", store / f"{chapter}.failed.ipynb"
     _write(notebook, running)
+    # tqdm tells every reader that it found no widgets; a frozen page has no use for them.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
     target = str(running).replace("{", "{{").replace("}", "}}")  # papermill formats the path
     try:
         papermill.execute_notebook(
