@@ -1,8 +1,9 @@
 """llmft: adapting small causal language models to natural language inference, measured honestly.
 
 The book in `chapters/` is the program; this package holds what its chapters share. Imports go only
-downward: `cli`, `render`, `book`, `gate`, `stamp` (the book); `plots`, `stats`, `runs`, `methods`
-(a chapter's own words); `metrics`, `scoring`, `models`, `prompts`, `tasks`, `cues`, `params`.
+downward: `cli`, `render`, `book`, `gate`, `stamp` (the book); `report`, `plots`, `stats`, `runs`,
+`methods` (a chapter's own words); `distill`, `finetune`, `learner` (training); `metrics`,
+`scoring`, `models`, `prompts`, `tasks`, `cues`, `params`.
 """
 
 from pathlib import Path

@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -293,7 +292,7 @@ def _finish(
             "profile": profile,
             "seconds": round(seconds, 1),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": _commit(root),
+            "commit": stamp.commit(root),
             **machine(stamp.parameters(notebook)),
         }
         moves.append(_stage(target, partial(_write, notebook)))
@@ -332,21 +331,12 @@ def machine(values: Mapping[str, object]) -> dict[str, object]:
             versions[package] = metadata.version(package)
     import torch
 
-    from llmft.methods import device_name  # imported here for torch's sake, as torch is
+    from llmft.hardware import device_name  # imported here for torch's sake, as torch is
 
     device = device_name(torch.device("cpu"))
     if values.get("device") != "cpu" and torch.cuda.is_available():
         device = f"{device_name(torch.device('cuda'))}; {device}"
     return {"versions": versions, "device": device, "threads": torch.get_num_threads()}
-
-
-def _commit(root: Path) -> str:
-    """The commit that the run started from; the hashes say what it really used."""
-    try:
-        command = ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        return ""
 
 
 def _write(notebook: stamp.Notebook, path: Path) -> None:

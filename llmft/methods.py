@@ -1,20 +1,15 @@
 """What a run is and does: from a specification to label log-probabilities and their cost.
 
-A specification says everything that decides the numbers, and `execute` turns it into them: the
-demonstrations are drawn, every query of both domains and the content-free ones is asked behind
-them in one call of `scoring.score`, and time and memory of just that are measured. Every method
-ends in `evaluate`, so a column means the same in every row.
+A specification (`spec.py`) says everything that decides the numbers, and `execute` turns it into
+them: examples are drawn and shown (ICL) or trained on, then every query of both domains and the
+content-free ones is asked in one call of `scoring.score`, and time and memory of just that are
+measured. Every method ends in `evaluate`, so a column means the same in every row.
 """
 
-import contextlib
-import platform
-import re
-import resource
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,53 +18,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from llmft import UserError, metrics, models, prompts, scoring, tasks
+from llmft import UserError, distill, finetune, learner, metrics, models, prompts, scoring, tasks
+from llmft.hardware import device_name, peak_memory
+from llmft.spec import TRAINED, Spec
 
-
-METHODS = ("zero-shot", "icl")
 
 DOMAINS = ("in-domain", "out-of-domain")
-"""The two reported domains, in the order of every table; a third, "content-free", is no domain of
-the task but what contextual calibration needs."""
+"""The two reported domains, in the order of every table; "content-free" is no domain of the task
+but what contextual calibration needs, and "validation" is held-out training data."""
 
 
-@dataclass(frozen=True, order=True)
-class Spec:
-    """One run, complete: two runs with equal specifications give equal numbers.
-
-    Raises:
-        UserError: a field out of range, or fields that do not go together.
-    """
-
-    task: str = "pocket"
-    model: str = "pocket"
-    revision: str = ""  # of a model on the Hub; "" is the pinned one
-    method: str = "icl"
-    pattern: str = "minimal"
-    shots: int = 8
-    data_seed: int = 0  # draws the demonstrations
-    order_seed: int = 0  # 0: in the order drawn; others shuffle the same demonstrations again
-    limit: int = 0  # evaluation examples a domain, 0 = all
-    dtype: str = "float32"
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
-            if type(value) is not kind:
-                raise UserError(f"run: {field.name} = {value!r} must be of type {kind.__name__}")
-            if isinstance(value, int) and value < 0:
-                raise UserError(f"run: {field.name} = {value} is less than 0")
-        if self.method not in METHODS:
-            raise UserError(f"unknown method {self.method!r}: use one of {', '.join(METHODS)}")
-        if (self.method == "zero-shot") != (self.shots == 0):
-            raise UserError(f"run: method {self.method} does not go with shots = {self.shots}")
-        prompts.pattern_named(self.pattern)
-
-    def __str__(self) -> str:
-        """What tells this run from its neighbours in a grid."""
-        seeds = f"draw {self.data_seed}" + (f", order {self.order_seed}" * bool(self.order_seed))
-        shots = f", {self.shots} shots, {seeds}" if self.shots else ""
-        return f"{self.method} of {self.model}{shots}, pattern {self.pattern}"
+TEXTS = 256
+"""Sentences whose likelihood says whether a trained model still knows its language (`text_nll`)."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +61,10 @@ def model_of(name: str, revision: str, device: str, dtype: str) -> models.Model:
     return model
 
 
-def demonstrations(task: tasks.Task, spec: Spec) -> pd.DataFrame:
-    """The demonstrations of a run, in the order shown; no rows for zero-shot."""
+def examples(task: tasks.Task, spec: Spec) -> pd.DataFrame:
+    """The labelled examples of a run; for ICL in the order shown. No rows for zero-shot."""
     drawn = tasks.sample(task.train, spec.shots, spec.data_seed)
-    if spec.order_seed:
+    if spec.order_seed and spec.method == "icl":
         drawn = drawn.iloc[np.random.default_rng(spec.order_seed).permutation(len(drawn))]
     return drawn.reset_index(drop=True)
 
@@ -113,57 +73,232 @@ def execute(spec: Spec, *, device: str = "auto", token_budget: int = 0) -> Resul
     """Do one run, here and now.
 
     Raises:
-        UserError: a task, model, pattern or size that cannot be; see `tasks`, `prompts`, `models`.
+        UserError: a task, model, pattern or size that cannot be; see `tasks`, `prompts`, `models`,
+            `learner` and `finetune`.
     """
+    return next(execute_together([spec], device=device, token_budget=token_budget))[1]
+
+
+def execute_together(
+    specs: Sequence[Spec],
+    *,
+    device: str = "auto",
+    token_budget: int = 0,
+    save: Mapping[Spec, Path] | None = None,
+) -> Generator[tuple[Spec, Result]]:
+    """Do runs that differ by their seeds (and rounds) only: one after another, or trained together.
+
+    `save` says for which of them the trained model is kept, and in which folder. Each result comes
+    as soon as it is there.
+
+    Raises:
+        UserError: as `execute` does; it names the run, or the first of those trained together.
+    """
+    spec = specs[0]
     task = task_of(spec.task, spec.limit)
     model = model_of(spec.model, spec.revision, device, spec.dtype)
     try:
-        shown = demonstrations(task, spec)
-        with peak_memory(model.device) as memory:
-            row, predictions = evaluate(model, task, spec.pattern, shown, token_budget)
+        if spec.method in TRAINED:
+            yield from _trained(specs, task, model, token_budget, save or {})
+            return
+        for spec in specs:
+            with peak_memory(model.device) as memory:
+                shown = examples(task, spec)
+                row, predictions = evaluate(model, task, spec, shown, token_budget)
+            yield spec, _result(spec, model, shown, row | memory, predictions)
     except UserError as error:
         raise UserError(f"run {spec}: {error}") from error
-    row |= {
+
+
+def _trained(
+    specs: Sequence[Spec],
+    task: tasks.Task,
+    model: models.Model,
+    token_budget: int,
+    save: Mapping[Spec, Path],
+) -> Generator[tuple[Spec, Result]]:
+    """Runs of a method that trains: round by round, together, then each asked as it then is."""
+    first = specs[0]
+    labels = prompts.label_tokens(model.tokenizer, first.pattern)
+    distils = first.method == "distillation"
+    loss = distill.divergence(first.temperature) if distils else finetune.cross_entropy
+    # What a run is until its last round: the runs of a recursion are one, asked after each round.
+    runs = list(dict.fromkeys(replace(spec, rounds=min(spec.rounds, 1)) for spec in specs))
+    frames = {run: examples(task, run) for run in runs}
+    state: dict[Spec, finetune.Trained] = {}
+    fidelity: dict[Spec, dict[str, float]] = {}
+    taught_first: dict[Spec, finetune.Examples] = {}
+    stopped: set[Spec] = set()
+    with learner.learner(model, first, labels) as learning:
+        for number in range(1, max(1, *(spec.rounds for spec in specs)) + 1):
+            going = [run for run in runs if run not in stopped]
+            with peak_memory(model.device) as memory:
+                started = time.perf_counter()
+                jobs = [
+                    _job(learning, task, run, frames[run], number, state.get(run), token_budget)
+                    for run in going
+                ]
+                prepared = (time.perf_counter() - started) / max(1, len(going))
+                trained = finetune.train(learning, jobs, loss, token_budget=token_budget)
+            for run, job, one in zip(going, jobs, trained, strict=True):
+                after = one if run not in state else one.after(state[run])
+                after = replace(after, seconds=after.seconds + prepared)
+                if distils:
+                    taught_first.setdefault(run, job.validation)
+                    found = _fidelity(learning, one, job, taught_first[run]) | {
+                        "teacher_seconds": prepared
+                        + fidelity.get(run, {}).get("teacher_seconds", 0.0)
+                    }
+                    early = run in state and run.selection == "best"
+                    if early and found["first_kl"] > fidelity[run]["first_kl"]:
+                        stopped.add(run)  # it was nearer to the first teacher a round ago
+                        continue
+                    fidelity[run] = found
+                state[run] = after
+            for spec in specs:
+                if max(1, spec.rounds) != number:
+                    continue
+                run = replace(spec, rounds=min(spec.rounds, 1))
+                with learner.applied(learning, state[run].weights) as changed:
+                    if spec in save:
+                        learner.save(learning, save[spec], asdict(spec))
+                    with peak_memory(model.device) as asking:
+                        nothing = frames[run].iloc[:0]
+                        row, predictions = evaluate(changed, task, spec, nothing, token_budget)
+                most = max(asking, memory, key=lambda found: found["peak_memory_mib"])
+                row |= state[run].row() | fidelity.get(run, {}) | most
+                row["train_peak_memory_mib"] = memory["peak_memory_mib"]
+                yield spec, _result(spec, model, frames[run], row, predictions)
+
+
+def _job(
+    learning: learner.Learner,
+    task: tasks.Task,
+    run: Spec,
+    frame: pd.DataFrame,
+    number: int,
+    before: finetune.Trained | None,
+    token_budget: int,
+) -> finetune.Job:
+    """One run's part of a round's training: what it learns from, and what it is measured on."""
+    if run.method == "distillation":
+        # No label of either is used, nor is there a column for it.
+        asked = distill.queries(task.train, run.queries, run.data_seed, frame)
+        most = min(distill.HELD_OUT, len(task.validation))
+        held_out = distill.queries(task.validation, most, run.data_seed, frame)
+        with (
+            learner.applied(learning, before.weights)
+            if before
+            else nullcontext(learning.model) as teacher
+        ):
+            train, validation = (
+                distill.taught(teacher, run, part, frame, token_budget)
+                for part in (asked, held_out)
+            )
+    else:
+        # As many validation pairs as a curve reads, or as the smaller label has: balanced.
+        fewest = int(task.validation["label"].value_counts().reindex([0, 1], fill_value=0).min())
+        n = 2 * min(finetune.CURVE_EXAMPLES // 2, fewest)
+        if not n:
+            raise UserError(f"task {task.name} has no validation pairs of both labels")
+        held_out = tasks.sample(task.validation, n, run.data_seed)
+        train, validation = (
+            finetune.labelled(part, run, learning.model) for part in (frame, held_out)
+        )
+    begin = before.weights if before else None
+    return finetune.Job(
+        train, validation, run.init_seed, run.order_seed, str(run), begin, number - 1
+    )
+
+
+def _fidelity(
+    learning: learner.Learner,
+    one: finetune.Trained,
+    job: finetune.Job,
+    first: finetune.Examples,
+) -> dict[str, float]:
+    """KL to the teacher (nats) and agreement with it, over what is distilled.
+
+    On training queries, on held-out ones, and on these to the first round's teacher.
+    """
+    stack = {name: weight.unsqueeze(0) for name, weight in one.weights.items()}
+    loss = distill.divergence(1.0)
+    n = min(len(job.train), distill.HELD_OUT)
+    row: dict[str, float] = {}
+    for name, part in (
+        ("train", job.train.part(range(n))),
+        ("held_out", job.validation),
+        ("first", first),
+    ):
+        found = finetune.measure(learning, stack, [part], loss)[0]
+        row |= {f"{name}_kl": found["loss"], f"{name}_agreement": found["accuracy"]}
+    return row
+
+
+def _result(
+    spec: Spec,
+    model: models.Model,
+    frame: pd.DataFrame,
+    row: dict[str, Any],
+    predictions: pd.DataFrame,
+) -> Result:
+    """The run's row, with what is said of every run: methods that train nothing say so."""
+    trained_nothing = {
         "train_seconds": 0.0,
+        "train_tokens": 0,
+        "train_peak_memory_mib": 0.0,
         "trainable_parameters": 0,
+        "stacked": 1,
+        "kept_update": 0,
+        "curve": [],
+    }
+    about = {
         "parameters": model.parameters,
-        **memory,
         "device": model.device.type,
         "device_name": device_name(model.device),
         "threads": torch.get_num_threads(),
-        "demonstrations": " ".join(shown["id"].astype(str)),
+        "examples": " ".join(frame["id"].astype(str)),
     }
-    return Result(asdict(spec) | row, predictions)
+    return Result(asdict(spec) | trained_nothing | row | about, predictions)
 
 
 def evaluate(
     model: models.Model,
     task: tasks.Task,
-    pattern: str,
+    spec: Spec,
     shown: pd.DataFrame,
     token_budget: int = 0,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Ask the model every query of both domains, and the content-free ones, behind `shown`.
 
+    A run asked for "validation" is asked those pairs in place of the domains'.
+
     Returns the measurements (metrics by domain, seconds, tokens) and the predictions. The seconds
     count tokenising and scoring; loading the model and the data is not in them.
     """
-    parts = [task.in_domain, task.out_of_domain, prompts.content_free_queries()]
-    names = [*DOMAINS, "content-free"]
+    names = DOMAINS if spec.asked == "test" else (spec.asked,)
+    sets = {name: getattr(task, name.replace("-", "_")) for name in names}
+    sets["content-free"] = prompts.content_free_queries()
     queries = pd.concat(
-        [part.assign(domain=name) for part, name in zip(parts, names, strict=True)],
-        ignore_index=True,
+        [part.assign(domain=name) for name, part in sets.items()], ignore_index=True
     )
-    labels = prompts.label_tokens(model.tokenizer, pattern)
+    labels = prompts.label_tokens(model.tokenizer, spec.pattern)
     start = time.perf_counter()
-    ids = prompts.encode(model.tokenizer, pattern, queries, shown, model.max_positions)
+    ids = prompts.encode(
+        model.tokenizer,
+        spec.pattern,
+        queries,
+        shown,
+        model.max_positions,
+        explained=spec.context == "explained",
+    )
     logp = scoring.score(model.model, ids, labels, token_budget=token_budget).numpy()
     seconds = time.perf_counter() - start
     if not np.isfinite(logp).all():
         raise UserError(f"model {model.name} gives NaN or infinity: use dtype float32")
     prefix = scoring.common_prefix(ids)
     row: dict[str, Any] = {}
-    for name in DOMAINS:
+    for name in names:
         rows = np.flatnonzero(queries["domain"] == name)
         own, gold = logp[rows], queries["label"].to_numpy()[rows]
         stem = name.replace("-", "_")
@@ -181,6 +316,7 @@ def evaluate(
         "prefix_tokens": prefix,
         "query_tokens": sum(len(prompt) - prefix for prompt in ids) / len(ids),
         "eval_seconds": seconds,
+        "text_nll": scoring.text_nll(model.model, _texts(model, task), token_budget=token_budget),
         "examples_per_second": len(ids) / seconds,
     }
     predictions = queries[["domain", "id", "label"]].assign(
@@ -189,47 +325,7 @@ def evaluate(
     return row, predictions
 
 
-@contextlib.contextmanager
-def peak_memory(device: torch.device) -> Iterator[dict[str, Any]]:
-    """The most memory in use at once while the block runs, filled in when it ends.
-
-    `peak_memory_mib`, and `memory_kind`, which says what was counted:
-    "device": what torch allocated on the CUDA device, the model's weights included;
-    "resident": this process's resident memory, libraries and model included (Linux: the kernel's
-    own high-water mark, set back when the block begins);
-    "resident since start": the same where the mark cannot be set back, so of the whole process.
-    """
-    found: dict[str, Any] = {}
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        yield found
-        mib, kind = torch.cuda.max_memory_allocated(device) / 2**20, "device"
-    else:
-        try:
-            Path("/proc/self/clear_refs").write_text("5")  # 5: reset VmHWM, see proc(5)
-            kind = "resident"
-        except OSError:
-            kind = "resident since start"
-        yield found
-        if kind == "resident":
-            status = Path("/proc/self/status").read_text()
-            mib = int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 2**10
-        else:  # bytes on macOS, KiB elsewhere
-            unit = 2**20 if sys.platform == "darwin" else 2**10
-            mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    found |= {"peak_memory_mib": mib, "memory_kind": kind}
-
-
-def device_name(device: torch.device) -> str:
-    """The hardware's own name, such as "NVIDIA H200" or the processor's model."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_name(device))
-    with contextlib.suppress(OSError):
-        if sys.platform == "darwin":
-            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(
-                command, capture_output=True, text=True, check=False
-            ).stdout.strip()
-        if found := re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()):
-            return found[1].strip()
-    return platform.processor() or platform.machine()
+def _texts(model: models.Model, task: tasks.Task) -> list[list[int]]:
+    """Plain sentences: the first premises of validation, as the model has always read sentences."""
+    premises = list(task.validation["premise"].iloc[:TEXTS])
+    return [list(ids) for ids in model.tokenizer(premises)["input_ids"]]

@@ -6,14 +6,17 @@ to the input embedding (huggingface/transformers#43159). Each is refused here, i
 """
 
 import hashlib
+import json
 import logging
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import peft
 import torch
 import transformers
 
@@ -57,7 +60,7 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     """Load the causal language model `name` with its tokenizer.
 
     Args:
-        name: "pocket", a folder, or an id on the Hugging Face Hub.
+        name: "pocket", a folder (a checkpoint, or an adapter), or an id on the Hugging Face Hub.
         revision: a commit, branch or tag on the Hub; empty = the pinned one where there is one.
         device: "auto" (CUDA, else MPS, else CPU) or a torch device.
         dtype: "float32", "bfloat16" or "float16", whatever the checkpoint was stored in.
@@ -70,6 +73,8 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
     folder = POCKET if name == "pocket" else Path(name).expanduser()
+    if name and (folder / "adapter_config.json").is_file():
+        return _adapted(name, folder, device, dtype)
     if name and folder.is_dir():
         source, revision = str(folder), ""
     elif name == "pocket":
@@ -111,6 +116,25 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     )
 
 
+def _adapted(name: str, folder: Path, device: str, dtype: str) -> Model:
+    """The adapter in `folder` on the model that it was trained on, which is loaded, too."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        base_name, revision = str(config["base_model_name_or_path"]), config.get("revision") or ""
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"model {name}: its adapter_config.json is damaged ({error})") from error
+    base = load(base_name, revision=revision, device=device, dtype=dtype)
+    with _one_line(name, str(folder)), warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5.23 by a name that is about to change.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        warnings.filterwarnings("error", "Found missing adapter keys")  # would stay random
+        model = peft.PeftModel.from_pretrained(base.model, str(folder))
+    model.eval()
+    return replace(
+        base, model=model, name=name, digest=folder_digest(folder, begin=base.digest), revision=""
+    )
+
+
 def choose_device(name: str) -> torch.device:
     """The torch device `name`, "auto" being CUDA, else MPS, else CPU.
 
@@ -135,9 +159,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def folder_digest(folder: Path) -> str:
-    """SHA-256 (16 hex digits) of a checkpoint's weights, configuration and tokenizer files."""
-    digest = hashlib.sha256()
+def folder_digest(folder: Path, begin: str = "") -> str:
+    """SHA-256 (16 hex digits) of a checkpoint's weights, configuration and tokenizer files.
+
+    Of `begin` and them, where they stand on something else: an adapter on its model.
+    """
+    digest = hashlib.sha256(begin.encode())
     for path in sorted({path for kind in _CONTENT for path in folder.glob(kind)}):
         with path.open("rb") as file:
             digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
@@ -168,17 +195,26 @@ def _commit(model: Any, revision: str) -> str:
 
 
 @contextmanager
-def _one_line(name: str, source: str) -> Iterator[None]:
-    """Turn whatever a damaged or absent checkpoint raises (a dozen kinds) into one line.
-
-    transformers' reports and progress bars stay out of a chapter's frozen output.
-    """
+def quiet() -> Iterator[None]:
+    """Keep transformers' reports and progress bars out of a chapter's frozen output."""
     log: Any = transformers.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(logging.ERROR)
     log.disable_progress_bar()
     try:
         yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()
+
+
+@contextmanager
+def _one_line(name: str, source: str) -> Iterator[None]:
+    """Turn whatever a damaged or absent checkpoint raises (a dozen kinds) into one line."""
+    try:
+        with quiet():
+            yield
     except Exception as error:
         if Path(source).is_dir():
             cause = f"the checkpoint in {source} is missing files or damaged: restore it"
@@ -189,7 +225,3 @@ def _one_line(name: str, source: str) -> Iterator[None]:
             )
         detail = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise UserError(f"model {name}: {cause} ({detail})") from error
-    finally:
-        log.set_verbosity(verbosity)
-        if bars:
-            log.enable_progress_bar()

@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from llmft import ROOT, UserError
 
 
-EXECUTION = frozenset({"profile", "device", "token_budget", "store", "scheduler"})
+EXECUTION = frozenset({"profile", "device", "token_budget", "store", "scheduler", "save_models"})
 """Fields that say where and how a run is made, never what it measures."""
 
 
@@ -32,6 +32,7 @@ def _no_boolean(value: object) -> object:
 
 
 Whole = Annotated[int, BeforeValidator(_no_boolean)]
+Real = Annotated[float, BeforeValidator(_no_boolean)]
 
 
 class Params(BaseModel):
@@ -55,10 +56,58 @@ class Params(BaseModel):
         min_length=1,
         description="a list of even numbers of demonstrations, each at least 2, such as [2, 8]",
     )
+    train_shots: list[Whole] = Field(
+        [2, 4, 8, 16, 32, 64, 128],
+        min_length=1,
+        description="a list of even numbers of training examples, each at least 2, such as [2, 8]",
+    )
     repeats: Whole = Field(10, ge=1, description="how many seeds a point, at least 1")
     pattern: str = Field("minimal", min_length=1, description="the name of a prompt pattern")
     limit: Whole = Field(0, ge=0, description="evaluation examples a domain; 0 is all of them")
     seed: Whole = Field(0, ge=0, description="where the seeds start, at least 0")
+    learning_rate: Real = Field(
+        5e-4, gt=0, description="full fine-tuning's largest learning rate, above 0"
+    )
+    updates: Whole = Field(60, ge=1, description="optimiser steps a run, at least 1")
+    batch_size: Whole = Field(8, ge=1, description="examples an update at most, at least 1")
+    objective: Literal["label words", "vocabulary", "head"] = Field(
+        "label words", description="'label words', 'vocabulary' or 'head'"
+    )
+    selection: Literal["last", "best"] = Field(
+        "last", description="the weights kept: 'last', or 'best' by validation loss"
+    )
+    lora_learning_rate: Real = Field(
+        1e-2, gt=0, description="LoRA's largest learning rate, above 0"
+    )
+    lora_rank: Whole = Field(4, ge=1, description="the rank of LoRA's corrections, at least 1")
+    lora_alpha: Real = Field(8.0, gt=0, description="LoRA's scale times its rank, above 0")
+    lora_targets: str = Field(
+        "q_proj,v_proj", min_length=1, description="names of linear layers with commas between"
+    )
+    context_shots: Whole = Field(
+        32, ge=2, multiple_of=2, description="demonstrations to distil, even, at least 2"
+    )
+    context: Literal["demonstrations", "explained"] = Field(
+        "demonstrations", description="'demonstrations' or 'explained'"
+    )
+    queries: list[Whole] = Field(
+        [16, 256, 4096],
+        min_length=1,
+        description="a list of numbers of unlabelled queries, each at least 1, such as [16, 256]",
+    )
+    rounds: Whole = Field(3, ge=1, description="rounds of recursive distillation, at least 1")
+    temperature: Real = Field(1.0, gt=0, description="what softens teacher and student, above 0")
+    distill_objective: Literal["vocabulary", "label words", "query"] = Field(
+        "query", description="'query', 'vocabulary' or 'label words'"
+    )
+    distill_learning_rate: Real = Field(
+        1e-3, gt=0, description="distillation's largest learning rate, above 0"
+    )
+    distill_updates: Whole = Field(120, ge=1, description="optimiser steps a round, at least 1")
+    distill_batch_size: Whole = Field(16, ge=1, description="queries an update, at least 1")
+    save_models: bool = Field(
+        False, description="true to keep what is trained under <store>/models, or false"
+    )
     device: str = Field(
         "auto",
         pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$",
@@ -71,7 +120,7 @@ class Params(BaseModel):
     store: str = Field("runs", min_length=1, description="the folder of finished runs")
     scheduler: str = Field("", description="'' is here, 'local', or a Dask scheduler's address")
 
-    @field_validator("models", "shots", mode="before")
+    @field_validator("models", "shots", "train_shots", "queries", mode="before")
     @classmethod
     def _list(cls, value: object) -> object:
         """A list may come as text, as papermill's `-p` and a YAML string give it."""
@@ -84,20 +133,27 @@ class Params(BaseModel):
             raise ValueError("not a list")
         return list(value)
 
-    @field_validator("models", "shots")
+    @field_validator("models", "shots", "train_shots", "queries")
     @classmethod
     def _distinct(cls, value: list[Any]) -> list[Any]:
         if len(set(value)) < len(value):
             raise ValueError("the same value twice")
         return value
 
-    @field_validator("shots")
+    @field_validator("shots", "train_shots")
     @classmethod
     def _balanced(cls, value: list[int]) -> list[int]:
         if any(n < 2 for n in value):
             raise ValueError("less than 2")
         if any(n % 2 for n in value):
             raise ValueError("odd, so the two labels cannot be balanced")
+        return value
+
+    @field_validator("queries")
+    @classmethod
+    def _some(cls, value: list[int]) -> list[int]:
+        if any(n < 1 for n in value):
+            raise ValueError("less than 1")
         return value
 
     @property

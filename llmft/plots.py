@@ -15,6 +15,7 @@ import pandas as pd
 
 from llmft import stats, theme
 from llmft.tables import markdown, say, table, with_interval
+from llmft.theme import HEIGHT, WIDTH
 
 
 __all__ = [
@@ -30,9 +31,6 @@ __all__ = [
     "table",
     "with_interval",
 ]
-
-WIDTH, HEIGHT = 520, 300
-"""Of the plotting area, px: with axes and names at the line ends a page's 700."""
 
 
 def curve(

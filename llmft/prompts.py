@@ -46,6 +46,14 @@ PATTERNS = {
     )
 }
 
+INSTRUCTION = "Say whether the first sentence means that the second one is true."
+EXPLANATIONS = (
+    "because the first sentence says so",
+    "because the first sentence does not say so",
+)
+"""What an explained context has besides demonstrations: a first line, and a reason after each label
+(as Askell et al. 2021 and Snell et al. 2022 distil instructions and reasons)."""
+
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """Inputs that say nothing: what the label words get then is bias (Zhao et al. 2021)."""
 
@@ -107,6 +115,8 @@ def encode(
     queries: pd.DataFrame,
     demonstrations: pd.DataFrame | None,
     max_positions: int,
+    *,
+    explained: bool = False,
 ) -> list[list[int]]:
     """Whole prompts as token ids: beginning-of-text as the tokenizer has it, demonstrations, query.
 
@@ -117,12 +127,13 @@ def encode(
         demonstrations: columns `premise`, `hypothesis`, `label`, in the order to show them in;
             None or no rows for zero-shot.
         max_positions: the longest prompt that the model takes.
+        explained: the demonstrations come with an instruction and explanations.
 
     Raises:
         UserError: a prompt longer than `max_positions`. Nothing is truncated.
     """
     pattern = _pattern(pattern)
-    head = context(pattern, demonstrations)
+    head = context(pattern, demonstrations, explained=explained)
     texts = [
         pattern.fill(p, h) for p, h in zip(queries["premise"], queries["hypothesis"], strict=True)
     ]
@@ -138,19 +149,29 @@ def encode(
     return ids
 
 
-def context(pattern: Pattern | str, demonstrations: pd.DataFrame | None) -> str:
-    """The text before the query: demonstrations and their label words, no separator at the end."""
+def context(
+    pattern: Pattern | str, demonstrations: pd.DataFrame | None, *, explained: bool = False
+) -> str:
+    """The text before the query: demonstrations and their label words, no separator at the end.
+
+    `explained` adds the instruction before them and an explanation to each.
+    """
     pattern = _pattern(pattern)
-    if demonstrations is None:
+    if demonstrations is None or not len(demonstrations):
         return ""
+    reasons = [f", {reason}." if explained else "" for reason in EXPLANATIONS]
+    begin = [INSTRUCTION] if explained else []
     return pattern.separator.join(
-        f"{pattern.fill(premise, hypothesis)} {pattern.verbalizer[label]}"
-        for premise, hypothesis, label in zip(
-            demonstrations["premise"],
-            demonstrations["hypothesis"],
-            demonstrations["label"],
-            strict=True,
-        )
+        begin
+        + [
+            f"{pattern.fill(premise, hypothesis)} {pattern.verbalizer[label]}{reasons[label]}"
+            for premise, hypothesis, label in zip(
+                demonstrations["premise"],
+                demonstrations["hypothesis"],
+                demonstrations["label"],
+                strict=True,
+            )
+        ]
     )
 
 

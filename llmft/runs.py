@@ -9,12 +9,12 @@ machine or on several that share the folder, can work on one grid.
 import hashlib
 import importlib
 import itertools
+import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -25,9 +25,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from llmft import ROOT, UserError, methods
+from llmft import ROOT, UserError, methods, stamp
 from llmft import store as records
-from llmft.methods import DOMAINS, Result, Spec, execute
+from llmft.methods import DOMAINS, Result, execute
+from llmft.spec import TRAINED, Spec
 
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "Spec",
     "by_domain",
     "comparable",
+    "curves",
     "execute",
     "grid",
     "key_of",
@@ -43,10 +45,13 @@ __all__ = [
     "select",
 ]
 
-CODE = tuple("metrics sources tasks prompts models attention scoring methods".split())
+CODE = tuple(
+    "metrics sources tasks prompts models attention scoring store spec learner dropout finetune "
+    "distill hardware methods".split()
+)
 """The modules whose code decides a run's numbers: their bytes are part of its key."""
 
-_PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+_PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy")
 
 
 def grid(base: Spec, **axes: Sequence[Any]) -> list[Spec]:
@@ -102,6 +107,8 @@ def run_grid(
     scheduler: str = "",
     device: str = "auto",
     token_budget: int = 0,
+    stack: int = 0,
+    save_models: bool = False,
 ) -> pd.DataFrame:
     """Do the runs that the store lacks, and return all of them: a row a run, in the order asked.
 
@@ -114,7 +121,12 @@ def run_grid(
             GPU, or without one a worker for each two CPU cores; else a Dask scheduler's address,
             whose workers must see the same store.
         device: as in `models.load`, chosen where the run is done.
-        token_budget: as in `scoring.score`; it changes no number.
+        token_budget: tokens that go through the model at once, as in `scoring.score` and
+            `finetune.train`; it changes no number.
+        stack: runs trained together, at most: 0 = all repeats of a point that fit the memory; 1
+            for runs whose time and memory are their own.
+        save_models: also keep what is trained, in `<store>/models/<key>`, for `models.load`; runs
+            whose model is not there are done again.
 
     Raises:
         UserError: a run that cannot be done, or a store that cannot be written (a full disk): what
@@ -123,66 +135,119 @@ def run_grid(
     if not specs:
         raise UserError("no runs were asked for")
     wanted, folder = list(dict.fromkeys(specs)), records.opened(_folder(store))
-    options = {"device": device, "token_budget": token_budget}
+    options = {"device": device, "token_budget": token_budget, "save_models": save_models}
+    groups = _groups(wanted, stack)
     if scheduler:
-        keys = _spread(wanted, folder, scheduler, options)
+        done = _spread(groups, folder, scheduler, options)
     else:
-        keys = _here(wanted, folder, options)
+        done = _here(groups, folder, options)
+    keys = [done[spec] for spec in wanted]
     found = [(key, records.read(folder, key)) for key in keys]
     for key, row in found:
         if row is None:
             raise UserError(f"store {folder} has no run {key}: do all workers share this folder?")
     rows = pd.DataFrame([{"key": key, **row} for key, row in found if row is not None])
     if name:
-        records.write(folder / f"{name}.csv", rows.to_csv(index=False).encode())
+        texts = rows.assign(curve=rows["curve"].map(json.dumps))
+        records.write(folder / f"{name}.csv", texts.to_csv(index=False).encode())
         records.write(folder / f"{name}.parquet", records.parquet(records.answers(folder, keys)))
     return rows
 
 
-def _here(wanted: Sequence[Spec], folder: Path, options: dict[str, Any]) -> list[str]:
-    """Each run in turn; what another process has claimed is left to the end, then waited for."""
+def _groups(specs: Sequence[Spec], stack: int) -> list[list[Spec]]:
+    """Runs that differ by their seeds only and are trained together, `stack` at most; else one."""
+    alike: dict[Spec, list[Spec]] = {}
+    for spec in specs:
+        # The rounds of one distillation come one from another.
+        rounds = min(spec.rounds, 1)
+        seedless = replace(spec, data_seed=0, order_seed=0, init_seed=0, rounds=rounds)
+        alike.setdefault(seedless if spec.method in TRAINED else spec, []).append(spec)
+    return [
+        group[start : start + (stack or len(group))]
+        for group in alike.values()
+        for start in range(0, len(group), stack or len(group))
+    ]
+
+
+def _here(groups: Sequence[list[Spec]], folder: Path, options: dict[str, Any]) -> dict[Spec, str]:
+    """Each group in turn; what another process has claimed is left to the end, then waited for."""
     keys: dict[Spec, str] = {}
-    progress = _Progress(len(wanted))
+    progress = _Progress(sum(map(len, groups)))
     for wait in (False, True):
-        for spec in wanted:
-            if spec not in keys and (done := finish(spec, folder, wait=wait, **options)):
-                keys[spec], seconds = done
+        for group in groups:
+            for spec, key, seconds in finish(
+                [spec for spec in group if spec not in keys], folder, wait=wait, **options
+            ):
+                keys[spec] = key
                 progress.step(spec, seconds)
-    return [keys[spec] for spec in wanted]
+    return keys
 
 
 def finish(
-    spec: Spec, folder: Path, *, wait: bool, device: str = "auto", token_budget: int = 0
-) -> tuple[str, float] | None:
-    """See to it that the store holds the run; its key, and the seconds it took (0 if it was there).
+    specs: Sequence[Spec],
+    folder: Path,
+    *,
+    wait: bool,
+    device: str = "auto",
+    token_budget: int = 0,
+    save_models: bool = False,
+) -> list[tuple[Spec, str, float]]:
+    """See to it that the store holds the runs of a group; those it holds now.
 
-    None when another process has claimed the run and `wait` is false.
+    Each with its key and the seconds it took, 0 if it was there. A run that another process has
+    claimed is left out when `wait` is false.
     """
-    identity = _identity(spec, device)
-    key = records.digest(identity)[:24]
-    if records.read(folder, key) is not None:
-        return key, 0.0
-    with records.claimed(folder, key, wait=wait) as mine:
-        if not mine:
-            return None
-        if records.read(folder, key) is not None:  # done by another while this one waited
-            return key, 0.0
+    identities = {spec: _identity(spec, device) for spec in specs}
+    keys = {spec: records.digest(identities[spec])[:24] for spec in specs}
+
+    def there(spec: Spec) -> bool:
+        saved = not save_models or spec.method not in TRAINED or _saved(folder, keys[spec]).is_dir()
+        return saved and records.read(folder, keys[spec]) is not None
+
+    done = [(spec, keys[spec], 0.0) for spec in specs if there(spec)]
+    had = {spec for spec, _, _ in done}
+    with ExitStack() as claims:
+        mine = []
+        # In the order of their keys: two processes that wait for each other's would never end.
+        for spec in sorted(set(specs) - had, key=keys.__getitem__):
+            if claims.enter_context(records.claimed(folder, keys[spec], wait=wait)):
+                if there(spec):  # done by another while this one waited
+                    done.append((spec, keys[spec], 0.0))
+                else:
+                    mine.append(spec)
+        mine.sort(key=list(specs).index)
         start = time.perf_counter()
-        result = execute(spec, device=device, token_budget=token_budget)
-        row = result.row | identity | _provenance()
-        records.keep(folder, key, row, result.predictions)
-        return key, time.perf_counter() - start
+        save = {spec: _saved(folder, keys[spec]) for spec in mine} if save_models else {}
+        if not mine:
+            return done
+        # Closed here whatever happens: the model, which later runs share, is then as it was.
+        results = claims.enter_context(
+            closing(
+                methods.execute_together(mine, device=device, token_budget=token_budget, save=save)
+            )
+        )
+        for spec, result in results:
+            row = result.row | identities[spec] | _provenance()
+            records.keep(folder, keys[spec], row, result.predictions)
+            done.append((spec, keys[spec], time.perf_counter() - start))
+            start = time.perf_counter()
+    return done
+
+
+def _saved(folder: Path, key: str) -> Path:
+    """Where the trained model of a run is kept."""
+    return folder / "models" / key
 
 
 def _spread(
-    wanted: Sequence[Spec], folder: Path, scheduler: str, options: dict[str, Any]
-) -> list[str]:
-    """The same on a Dask cluster: a task a run, tried again when its worker dies."""
+    groups: Sequence[list[Spec]], folder: Path, scheduler: str, options: dict[str, Any]
+) -> dict[Spec, str]:
+    """The same on a Dask cluster: a task a group, tried again when its worker dies."""
     try:
         distributed: Any = importlib.import_module("distributed")  # an extra, and slow to import
     except ImportError:
         raise UserError("a scheduler needs Dask: pip install 'llmft[cluster]'") from None
-    progress = _Progress(len(wanted))
+    progress = _Progress(sum(map(len, groups)))
     keys: dict[Spec, str] = {}
     with _cluster(distributed, scheduler) as address:
         try:
@@ -190,17 +255,18 @@ def _spread(
         except (OSError, ValueError) as error:
             raise UserError(f"no Dask scheduler at {scheduler!r}: {error}") from None
         with client:
-            futures = {
-                client.submit(finish, spec, folder, wait=True, **options, pure=False): spec
-                for spec in wanted
-            }
+            futures = [
+                client.submit(finish, group, folder, wait=True, **options, pure=False)
+                for group in groups
+            ]
             try:
-                for future, done in distributed.as_completed(futures, with_results=True):
-                    keys[futures[future]], seconds = done
-                    progress.step(futures[future], seconds)
+                for _, done in distributed.as_completed(futures, with_results=True):
+                    for spec, key, seconds in done:
+                        keys[spec] = key
+                        progress.step(spec, seconds)
             except distributed.KilledWorker as error:
                 raise UserError(f"workers died over one run (out of memory?): {error}") from None
-    return [keys[spec] for spec in wanted]
+    return keys
 
 
 @contextmanager
@@ -250,22 +316,11 @@ class _Progress:
         records.say(f"{self.done}/{self.total} {spec}: {seconds:.1f} s{note}")
 
 
-@lru_cache(maxsize=1)
-def _commit() -> str:
-    """The commit of the book's folder, with a + when files differ from it; "" outside git."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=12"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
-
-
 def _provenance() -> dict[str, str]:
     python = ".".join(map(str, sys.version_info[:3]))
     return {
         "versions": ", ".join([f"python {python}", *(f"{p} {version(p)}" for p in _PACKAGES)]),
-        "commit": _commit(),
+        "commit": stamp.commit(ROOT),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -322,13 +377,29 @@ def by_domain(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def curves(rows: pd.DataFrame, fields: Sequence[str] = ()) -> pd.DataFrame:
+    """The runs' learning curves: a row a run and measurement.
+
+    Columns: key, the `fields` of the runs' rows, update, epoch, train_loss, train_accuracy,
+    validation_loss, validation_accuracy (losses in nats, without dropout).
+    """
+    named = ["key", *fields]
+    return pd.DataFrame(
+        [
+            dict(zip(named, values, strict=True)) | point
+            for *values, curve in rows[[*named, "curve"]].itertuples(index=False, name=None)
+            for point in curve
+        ]
+    )
+
+
 def comparable(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows, when their seconds and memory were measured on one device in one way.
 
     Raises:
         UserError: they were not, so a figure of their cost would compare machines, not methods.
     """
-    for column in ("device_name", "threads", "memory_kind"):
+    for column in ("device_name", "threads", "memory_kind", "stacked"):
         values = rows[column].astype(str).unique()
         if len(values) > 1:
             raise UserError(

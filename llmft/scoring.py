@@ -13,6 +13,7 @@ label's token at that place, normalised over the labels. In-context prompts shar
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
@@ -93,13 +94,67 @@ def score(
             that gives other numbers here than when it is run plainly, or too little memory.
     """
     _check(model, prompts, label_ids, token_budget)
+    with _evaluating(model):
+        return _logits(model, prompts, label_ids, token_budget).log_softmax(dim=-1)
+
+
+@torch.inference_mode()
+def distributions(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    last: Sequence[int] | None = None,
+    *,
+    token_budget: int = 0,
+) -> torch.Tensor:
+    """Log-probabilities of the whole vocabulary after the last tokens of each prompt.
+
+    Args:
+        model: as in `score`.
+        prompts: as in `score`.
+        token_budget: as in `score`.
+        last: how many of each prompt's last tokens; None is one each, the answer position.
+
+    Returns:
+        float32 (sum of last, vocabulary) on the CPU: prompt after prompt, token after token.
+
+    Raises:
+        UserError: as `score` does.
+    """
+    _check(model, prompts, [0], token_budget)
+    with _evaluating(model):
+        return _logits(model, prompts, None, token_budget, last).log_softmax(dim=-1)
+
+
+def text_nll(model: Any, texts: Sequence[Sequence[int]], *, token_budget: int = 0) -> float:
+    """Mean negative log-likelihood, nats a token, of every token of `texts` but the first.
+
+    Its exponential is the perplexity. Takes and raises what `score` does.
+    """
+    total, tokens = 0.0, 0
+    for start in range(0, len(texts), 64):  # whole distributions: a few at a time
+        some = [text for text in texts[start : start + 64] if len(text) > 1]
+        logp = distributions(
+            model,
+            [text[:-1] for text in some],
+            [len(text) - 1 for text in some],
+            token_budget=token_budget,
+        )
+        following = torch.tensor([token for text in some for token in text[1:]])
+        total -= float(logp.gather(1, following.unsqueeze(1)).double().sum())
+        tokens += len(following)
+    return total / max(1, tokens)
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """The model in evaluation mode, and known to give the same packed as plainly."""
     training = model.training
     model.eval()
     try:
         if model not in _probed:
             _probe(model)
             _probed.add(model)
-        return _score(model, prompts, label_ids, token_budget)
+        yield
     finally:
         model.train(training)
 
@@ -121,23 +176,35 @@ def score_plainly(
     return logits.float().log_softmax(dim=-1).cpu()
 
 
-def _score(
-    model: Any, prompts: Sequence[Sequence[int]], label_ids: Sequence[int], token_budget: int
+def _logits(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    classes: Sequence[int] | None,
+    token_budget: int,
+    last: Sequence[int] | None = None,
 ) -> torch.Tensor:
-    """`score` without its checks: prefix, rows, batches, labels."""
+    """Float32 logits of `classes` (None: all) after the `last` tokens of each prompt (None: one).
+
+    (sum of last, classes) on the CPU, prompt after prompt: prefix, rows, batches, output rows.
+    """
     device: torch.device = model.device
     budget = token_budget or BUDGET.get(device.type, BUDGET["cpu"])
     row_width = ROW.get(device.type, ROW["cpu"])
     causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
     body, head = causal_lm.base_model, causal_lm.get_output_embeddings()
-    labels = torch.tensor(list(label_ids), device=device)
+    rows = slice(None) if classes is None else torch.tensor(list(classes), device=device)
     # Float32 whatever the model's type: two label logits differ by less than bfloat16 can hold.
-    weight = head.weight[labels].float()
-    bias = None if head.bias is None else head.bias[labels].float()
+    weight = head.weight[rows].float()
+    bias = None if head.bias is None else head.bias[rows].float()
 
-    shared = common_prefix(prompts)
+    counts = list(last) if last is not None else [1] * len(prompts)
+    ends = np.cumsum(counts)
+    places = [range(end - n, end) for end, n in zip(ends, counts, strict=True)]  # in the result
+    # What is read lies behind the prefix.
+    before = [len(prompt) - n for prompt, n in zip(prompts, counts, strict=True)]
+    shared = min([common_prefix(prompts), *before])
     suffixes = [prompt[shared:] for prompt in prompts]
-    logits = torch.empty(len(prompts), len(labels))
+    logits = torch.empty(sum(counts), len(weight))
     pending = list(range(len(prompts)))
     try:
         prefix = run_prefix(body, prompts[0][:shared]) if shared else None
@@ -146,24 +213,24 @@ def _score(
             width = max(longest, min(row_width, budget))
             try:
                 for batch in _batches(pending, suffixes, width, budget):
-                    hidden = _last_hidden(body, prefix, suffixes, batch)
+                    hidden = _last_hidden(body, prefix, suffixes, batch, counts)
                     done = [i for row in batch for i in row]
-                    rows = torch.nn.functional.linear(hidden.float(), weight, bias)
-                    logits[done] = rows.cpu()
+                    there = [place for i in done for place in places[i]]
+                    logits[there] = torch.nn.functional.linear(hidden.float(), weight, bias).cpu()
                     pending = sorted(set(pending).difference(done))
             except RuntimeError as error:
-                if not _out_of_memory(error) or budget <= longest:
+                if not out_of_memory(error) or budget <= longest:
                     raise
                 budget //= 2
                 torch.cuda.empty_cache()
     except RuntimeError as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         raise UserError(
             f"{device} has too little memory for a prompt of {max(map(len, prompts))} tokens: "
             "use fewer shots, a smaller model, dtype bfloat16 or another device"
         ) from error
-    return logits.log_softmax(dim=-1)
+    return logits
 
 
 def _batches(
@@ -178,15 +245,20 @@ def _batches(
 
 
 def _last_hidden(
-    body: Any, prefix: Prefix | None, suffixes: Sequence[Sequence[int]], batch: list[list[int]]
+    body: Any,
+    prefix: Prefix | None,
+    suffixes: Sequence[Sequence[int]],
+    batch: list[list[int]],
+    counts: Sequence[int],
 ) -> torch.Tensor:
-    """Last-position hidden states (queries in `batch`, hidden), rows after rows."""
+    """Hidden states (positions, hidden) of the last `counts` of each query, rows after rows."""
     width = max(sum(len(suffixes[i]) for i in row) for row in batch)
     before = prefix.length if prefix else 0
     ids = np.zeros((len(batch), width), dtype=np.int64)
     positions = np.full((len(batch), width), before, dtype=np.int64)
     owner = np.full((len(batch), width), -1, dtype=np.int64)  # padding's owner is -1
-    row_of, last = [], []
+    row_of: list[int] = []
+    last: list[int] = []
     for r, row in enumerate(batch):
         end = 0
         for i in row:
@@ -194,8 +266,8 @@ def _last_hidden(
             ids[r, start:end] = suffixes[i]
             positions[r, start:end] = range(before, before + end - start)
             owner[r, start:end] = i
-            row_of.append(r)
-            last.append(end - 1)
+            row_of += [r] * counts[i]
+            last += range(end - counts[i], end)
     # Every token sees the prefix; in its row it sees its own query up to itself.
     owned = torch.from_numpy(owner).to(body.device)
     hidden = run_behind(
@@ -250,11 +322,12 @@ def _probe(model: Any) -> None:
     tolerance = 1e-3 if model.dtype == torch.float32 else 0.3
     try:
         plainly = score_plainly(model, prompts, label_ids)
-        gap = float((_score(model, prompts, label_ids, 0) - plainly).abs().max())
+        packed = _logits(model, prompts, label_ids, 0).log_softmax(dim=-1)
+        gap = float((packed - plainly).abs().max())
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, RuntimeError) and _out_of_memory(error):
+        if isinstance(error, RuntimeError) and out_of_memory(error):
             raise
         raise UserError(
             f"{model.config.model_type} cannot be scored with a shared prefix "
@@ -267,7 +340,7 @@ def _probe(model: Any) -> None:
         )
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
     """CUDA has a class for it; MPS and the CPU only say so."""
     text = str(error).lower()
     return (

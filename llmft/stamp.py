@@ -10,6 +10,7 @@ import ast
 import hashlib
 import json
 import re
+import subprocess
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -232,3 +233,14 @@ def _files(name: str, root: Path) -> Iterator[str]:
         for file in (f"{stem}/__init__.py", f"{stem}.py"):
             if (root / file).is_file():
                 yield file
+
+
+@lru_cache(maxsize=4)
+def commit(folder: Path) -> str:
+    """The commit that `folder` is at, with a + when files differ from it; "" outside git."""
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()

@@ -213,6 +213,38 @@ def crossed_difference(
     return Interval(mean, float(lo), float(hi), method, draws, examples, resamples, level)
 
 
+def crossed_share(
+    a: Any, b: Any, base: Any, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """Interval of (mean(a) - mean(base)) / (mean(b) - mean(base)): the share of b's gain a has.
+
+    Draws and examples are resampled together for all three (as in `crossed_difference`), then the
+    ratio is taken. Where b's own gain is not clearly above zero (its interval, at `level`, holds
+    it) there is nothing to have a share of: mean and ends are not numbers.
+    """
+    matrices = [_matrix(values) for values in (a, b, base)]
+    if len({matrix.shape[1] for matrix in matrices}) > 1:
+        raise ValueError(f"not the same examples: {[matrix.shape[1] for matrix in matrices]}")
+    first, second, third = matrices
+    draws, examples = max(map(len, matrices)), first.shape[1]
+    if len(first) != len(second) or len(third) not in (1, draws):
+        raise ValueError(f"not the same draws: {[len(matrix) for matrix in matrices]}")
+    tail, method = _tail(draws, examples, level), "ratio, paired crossed bootstrap"
+    gained = crossed_difference(second, third, level=level, resamples=resamples, seed=seed)
+    mean = lo = hi = float("nan")
+    if gained.lo > 0:
+        of_a, of_b = (
+            _bootstrap([(matrix, 1.0), (third, -1.0)], True, resamples, seed)
+            for matrix in (first, second)
+        )
+        mean = float((first.mean() - third.mean()) / (second.mean() - third.mean()))
+        # In a few resamples, fewer than a tail, b has no gain: these lie beyond the ends.
+        shares = np.divide(of_a, of_b, out=np.copysign(np.inf, of_a), where=of_b > 0)
+        lo = float(np.quantile(shares, tail, method="higher"))
+        hi = float(np.quantile(shares, 1 - tail, method="lower"))
+    return Interval(mean, lo, hi, method, draws, examples, resamples, level)
+
+
 # --- tests -------------------------------------------------------------------------------------
 
 

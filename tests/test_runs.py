@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from llmft import ROOT, UserError, methods, metrics, prompts, runs, scoring, stamp
+from llmft import ROOT, UserError, hardware, methods, metrics, prompts, runs, scoring, stamp, store
 
 
 PEOPLE = ["doctor", "lawyer", "judge", "artist", "senator", "actor"]
@@ -32,11 +35,26 @@ MEASURED = [
     "prefix_tokens",
 ]
 
+LORA: dict[str, Any] = {
+    "method": "lora",
+    "learning_rate": 1e-2,
+    "updates": 3,
+    "batch_size": 2,
+    "objective": "label words",
+    "selection": "last",
+    "rank": 2,
+    "alpha": 4.0,
+    "targets": "q_proj,v_proj",
+}
+FINE_TUNING = LORA | {"method": "fine-tuning", "rank": 0, "alpha": 0.0, "targets": ""}
+BITFIT = FINE_TUNING | {"method": "bitfit"}
+ICL = {field.name: field.default for field in fields(runs.Spec) if field.name in LORA}
+
 SCRIPT = """
 import json, sys, time
 from pathlib import Path
 from llmft import UserError, methods, runs
-base, store, n, partners = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+base, store, n, partners, stack = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 specs = runs.grid(runs.Spec(**json.loads(base)), data_seed=range(n))
 methods.model_of(specs[0].model, "", "cpu", "float32")
 ready = Path(store).parent
@@ -44,7 +62,7 @@ ready = Path(store).parent
 while len(list(ready.glob("ready-*"))) < partners:
     time.sleep(0.01)
 try:
-    runs.run_grid(specs, store=store, device="cpu")
+    runs.run_grid(specs, store=store, device="cpu", stack=stack)
 except UserError as error:
     sys.exit(str(error))
 """
@@ -90,6 +108,11 @@ def base(task_folder: Path, tiny_checkpoint: Path) -> runs.Spec:
     return runs.Spec(task=str(task_folder), model=str(tiny_checkpoint), shots=2)
 
 
+@pytest.fixture
+def lora(base: runs.Spec) -> runs.Spec:
+    return replace(base, **LORA)
+
+
 @pytest.fixture(autouse=True)
 def _forget() -> Iterator[None]:
     """A test may change a checkpoint or a data file: what a process remembers must not leak."""
@@ -104,12 +127,17 @@ def run(specs: list[runs.Spec], store: Path, **options: object) -> pd.DataFrame:
 
 
 def elsewhere(
-    base: runs.Spec, store: Path, n: int, partners: int = 1, file_size: int = 0
+    base: runs.Spec,
+    store: Path,
+    n: int,
+    partners: int = 1,
+    stack: int = 0,
+    file_size: int = 0,
 ) -> subprocess.Popen[str]:
     """The grid of `n` draws in another process."""
-    fields = {"task": base.task, "model": base.model, "shots": base.shots}
+    numbers = map(str, (n, partners, stack))
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, json.dumps(fields), str(store), str(n), str(partners)],
+        [sys.executable, "-c", SCRIPT, json.dumps(asdict(base)), str(store), *numbers],
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         stderr=subprocess.PIPE,
@@ -149,7 +177,7 @@ def test_a_row_is_what_its_predictions_say(base: runs.Spec, tmp_path: Path):
     assert row["peak_memory_mib"] > 50
     assert row["memory_kind"] in ("resident", "resident since start")
     assert row["threads"] == torch.get_num_threads()
-    assert len(row["demonstrations"].split()) == 2
+    assert len(row["examples"].split()) == 2
 
 
 @pytest.mark.parametrize("shots", [0, 4])
@@ -158,7 +186,7 @@ def test_a_run_scores_the_prompts_one_would_write_by_hand(base: runs.Spec, shots
     result = runs.execute(spec, device="cpu")
     model = methods.model_of(spec.model, "", "cpu", "float32")
     task = methods.task_of(spec.task, 0)
-    shown = methods.demonstrations(task, spec)
+    shown = methods.examples(task, spec)
     pattern = prompts.PATTERNS["minimal"]
     head = "".join(
         f"{d.premise} {d.hypothesis} ? {'Yes' if d.label == 0 else 'No'}\n\n"
@@ -176,8 +204,7 @@ def test_an_order_shows_the_same_demonstrations_otherwise(base: runs.Spec):
     task = methods.task_of(base.task, 0)
     spec = replace(base, shots=8)
     orders = [
-        methods.demonstrations(task, replace(spec, order_seed=seed))["id"].tolist()
-        for seed in (0, 1, 2)
+        methods.examples(task, replace(spec, order_seed=seed))["id"].tolist() for seed in (0, 1, 2)
     ]
     assert sorted(orders[0]) == sorted(orders[1]) == sorted(orders[2])
     assert orders[0] != orders[1] != orders[2]
@@ -185,12 +212,12 @@ def test_an_order_shows_the_same_demonstrations_otherwise(base: runs.Spec):
 
 def test_memory_of_a_run_is_its_own():
     """A large allocation counts while it lives, and not in the run after it."""
-    with methods.peak_memory(torch.device("cpu")) as before:
+    with hardware.peak_memory(torch.device("cpu")) as before:
         pass
-    with methods.peak_memory(torch.device("cpu")) as large:
+    with hardware.peak_memory(torch.device("cpu")) as large:
         block = np.ones(200 * 2**17)  # 200 MiB, touched
         del block
-    with methods.peak_memory(torch.device("cpu")) as after:
+    with hardware.peak_memory(torch.device("cpu")) as after:
         pass
     if before["memory_kind"] == "resident":
         assert large["peak_memory_mib"] > before["peak_memory_mib"] + 180
@@ -200,26 +227,12 @@ def test_memory_of_a_run_is_its_own():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"shots": -2}, "less than 0"),
-        ({"shots": 0}, "does not go with"),
-        ({"shots": "8"}, "type int"),
-        ({"shots": True}, "type int"),
-        ({"method": "magic"}, "zero-shot, icl"),
-        ({"pattern": "maximal"}, "minimal, gpt-3"),
-        ({"method": "zero-shot"}, "does not go with"),
-    ],
-)
-def test_a_wrong_specification_is_one_line(base: runs.Spec, change: dict[str, object], words: str):
-    with pytest.raises(UserError, match=words) as caught:
-        replace(base, **change)  # type: ignore[arg-type]
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
         ({"shots": 100}, "100 shots.*cannot draw 100"),
         ({"shots": 24, "pattern": "gpt-3"}, "24 shots.*512"),
+        ({"shots": 100} | FINE_TUNING, "run fine-tuning of .*100 shots.*cannot draw 100"),
+        ({"shots": 3} | FINE_TUNING, "run fine-tuning of .*cannot draw 3 .*an even number"),
+        (FINE_TUNING | {"learning_rate": 1e6}, "run fine-tuning of .*nats after . of 3 updates"),
+        (LORA | {"targets": "w_proj"}, "run lora of .*'w_proj'"),
         ({"model": "/nowhere/at all"}, "unknown model"),
         ({"task": "nowhere"}, "unknown task"),
     ],
@@ -250,6 +263,23 @@ def test_an_impossible_run_is_one_line_and_leaves_no_record(
 )
 def test_every_field_is_in_the_key(base: runs.Spec, change: dict[str, object]):
     assert runs.key_of(replace(base, **change)) != runs.key_of(base)  # type: ignore[arg-type]
+
+
+def test_every_field_of_training_is_in_the_key(lora: runs.Spec):
+    changes: dict[str, Any] = {
+        "asked": "validation",
+        "learning_rate": 0.1,
+        "updates": 4,
+        "batch_size": 3,
+        "objective": "head",
+        "selection": "best",
+        "init_seed": 1,
+        "rank": 3,
+        "alpha": 3.0,
+        "targets": "q_proj",
+    }
+    keys = {runs.key_of(replace(lora, **{name: value})) for name, value in changes.items()}
+    assert len({*keys, runs.key_of(lora)}) == 1 + len(changes)
 
 
 def test_the_key_stays_where_nothing_that_counts_changes(base: runs.Spec):
@@ -346,10 +376,16 @@ def test_costs_of_two_devices_are_not_compared(base: runs.Spec, tmp_path: Path):
         runs.comparable(rows.assign(device_name=["a", "b"]))
 
 
-def test_resumes_after_a_kill(base: runs.Spec, tmp_path: Path):
-    """`kill -9` in mid-grid: what was done stays as it is, the rest is done, the rows are right."""
-    store, n = tmp_path / "store", 40
-    process = elsewhere(base, store, n)
+@pytest.mark.parametrize(("change", "n", "stack"), [({}, 40, 0), (LORA, 12, 5)])
+def test_resumes_after_a_kill(
+    base: runs.Spec, change: dict[str, Any], n: int, stack: int, tmp_path: Path
+):
+    """`kill -9` in mid-grid: what was done stays as it is, the rest is done, the rows are right.
+
+    Of runs that are trained together, those that are left are trained in another company.
+    """
+    store, base = tmp_path / "store", replace(base, **change)
+    process = elsewhere(base, store, n, stack=stack)
     while len(stored(store)) < 3:
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
@@ -367,13 +403,19 @@ def test_resumes_after_a_kill(base: runs.Spec, tmp_path: Path):
         assert np.allclose(rows[column], whole[column], atol=1e-5)
 
 
-def test_two_processes_share_a_grid(base: runs.Spec, tmp_path: Path):
-    """Both come to the end, and each run was done once: their progress lines add up to the grid."""
-    store, n = tmp_path / "store", 30
-    processes = [elsewhere(base, store, n, partners=2) for _ in range(2)]
+@pytest.mark.parametrize(("change", "n", "stacks"), [({}, 30, (0, 0)), (LORA, 12, (3, 4))])
+def test_two_processes_share_a_grid(
+    base: runs.Spec, change: dict[str, Any], n: int, stacks: Sequence[int], tmp_path: Path
+):
+    """Both come to the end, and each run was done once: their progress lines add up to the grid.
+
+    Also when they train together what the other wants in another company.
+    """
+    store, base = tmp_path / "store", replace(base, **change)
+    processes = [elsewhere(base, store, n, partners=2, stack=stack) for stack in stacks]
     done = [process.communicate(timeout=240)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], done
-    counts = [text.count("icl of") for text in done]
+    counts = [text.count(f"{base.method} of") for text in done]
     assert sum(counts) == len(stored(store)) == n
     assert min(counts) > 0, "one process did it all: they never met"
 
@@ -410,6 +452,172 @@ def test_full_disk_keeps_what_was_done(base: runs.Spec, tmp_path: Path):
     assert run(runs.grid(base, data_seed=range(3)), store)["key"][0] == rows["key"][0]
 
 
+# --- trained runs ------------------------------------------------------------------------------
+
+
+def test_a_trained_run_says_what_it_learnt_and_what_it_cost(lora: runs.Spec, tmp_path: Path):
+    rows = run([replace(lora, **change) for change in (LORA, FINE_TUNING, BITFIT, ICL)], tmp_path)
+    task, model = methods.task_of(lora.task, 0), methods.model_of(lora.model, "", "cpu", "float32")
+    shown = methods.examples(task, lora)
+    ids = prompts.encode(model.tokenizer, lora.pattern, shown, None, 512)
+    biases = sum(p.numel() for n, p in model.model.named_parameters() if n.endswith(".bias"))
+    trained = rows.iloc[:3]
+    assert rows["trainable_parameters"].tolist() == [
+        2 * 2 * 2 * (32 + 32), model.parameters, biases, 0,
+    ]  # fmt: skip
+    assert rows["train_tokens"].tolist() == [3 * sum(map(len, ids))] * 3 + [0]
+    assert rows["examples"].tolist() == [" ".join(shown["id"])] * 4
+    assert rows["kept_update"].tolist() == [3, 3, 3, 0]
+    assert rows["curve"].map(len).tolist() == [4, 4, 4, 0]
+    assert trained["train_seconds"].gt(0).all()
+    assert trained["train_peak_memory_mib"].gt(50).all()
+    assert (trained["peak_memory_mib"] >= trained["train_peak_memory_mib"]).all()
+    assert rows["train_peak_memory_mib"][3] == rows["train_seconds"][3] == 0
+    assert len(set(trained["query_tokens"])) == 1, "all are asked the zero-shot prompt"
+    assert len(set(trained["in_domain_nll"])) == 3
+
+
+def test_a_run_can_be_asked_held_out_pairs(lora: runs.Spec, tmp_path: Path):
+    rows = run([replace(lora, asked="validation")], tmp_path)
+    said = runs.predictions(rows, tmp_path)
+    held_out = said[said["domain"] == "validation"]
+    assert set(said["domain"]) == {"validation", "content-free"}
+    assert held_out["id"].tolist() == methods.task_of(lora.task, 0).validation["id"].tolist()
+    logp, labels = held_out[metrics.LOGP].to_numpy(), held_out["label"].to_numpy()
+    assert rows["validation_accuracy"][0] == metrics.accuracy(logp, labels)
+    assert not [name for name in rows if "in_domain" in name or "out_of_domain" in name]
+
+
+def test_runs_of_other_seeds_are_trained_together_and_no_others(lora: runs.Spec):
+    seeds = runs.grid(lora, data_seed=[0, 1], order_seed=[0, 1], init_seed=[0, 1])
+    other = runs.grid(replace(lora, rank=3), data_seed=[0, 1])
+    shown = runs.grid(replace(lora, **ICL), data_seed=[0, 1])
+    mixed = [*seeds[:3], *other, *shown, *seeds[3:]]
+    assert runs._groups(mixed, 0) == [seeds, other, shown[:1], shown[1:]]
+    assert runs._groups(seeds, 3) == [seeds[:3], seeds[3:6], seeds[6:]]
+    assert runs._groups(mixed, 1) == [[spec] for spec in [*seeds, *other, *shown]]
+
+
+@pytest.mark.parametrize("change", [LORA, FINE_TUNING])
+def test_the_company_changes_no_number_but_the_cost(
+    base: runs.Spec, change: dict[str, Any], tmp_path: Path
+):
+    specs = runs.grid(replace(base, **change), data_seed=[0, 1], init_seed=[0, 1])
+    together, alone = (run(specs, tmp_path / str(stack), stack=stack) for stack in (0, 1))
+    assert together["key"].tolist() == alone["key"].tolist()
+    assert (together["stacked"].tolist(), alone["stacked"].tolist()) == ([4] * 4, [1] * 4)
+    for column in MEASURED:
+        assert np.allclose(together[column], alone[column], atol=1e-4)
+    assert together["in_domain_nll"].nunique() == 4
+    with pytest.raises(UserError, match="stacked is 4 and 1"):
+        runs.comparable(pd.concat([together, alone]))
+
+
+def test_curves_are_a_row_a_run_and_measurement(lora: runs.Spec, tmp_path: Path):
+    rows = run(runs.grid(lora, init_seed=[0, 1]), tmp_path, name="lora")
+    curves = runs.curves(rows, ["init_seed"])
+    assert curves["init_seed"].tolist() == [0] * 4 + [1] * 4
+    assert curves["update"].tolist() == [0, 1, 2, 3] * 2
+    assert curves["epoch"].tolist() == [0, 1, 2, 3] * 2
+    assert curves["validation_loss"].tolist()[:4] == [
+        p["validation_loss"] for p in rows["curve"][0]
+    ]
+    assert curves["train_loss"][0] == pytest.approx(curves["train_loss"][4]), "no LoRA as yet"
+    frozen = pd.read_csv(tmp_path / "lora.csv", keep_default_na=False)
+    assert runs.curves(frozen.assign(curve=frozen["curve"].map(json.loads)), ["init_seed"]).equals(
+        curves
+    )
+
+
+def test_an_order_trains_on_the_same_examples_otherwise(lora: runs.Spec, tmp_path: Path):
+    spec = replace(lora, shots=4)
+    rows = run(runs.grid(spec, order_seed=[0, 1]), tmp_path)
+    assert rows["examples"][0] == rows["examples"][1]
+    assert abs(rows["in_domain_nll"][0] - rows["in_domain_nll"][1]) > 1e-5
+
+
+@pytest.mark.parametrize("change", [LORA, FINE_TUNING, FINE_TUNING | {"objective": "head"}])
+def test_what_is_trained_is_kept_when_asked(
+    base: runs.Spec, change: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """A run whose model is gone is done again; one whose model is there is not."""
+    specs = runs.grid(replace(base, **change), init_seed=[0, 1])
+    rows = run(specs, tmp_path, save_models=True)
+    folders = [tmp_path / "models" / key for key in rows["key"]]
+    assert sorted((tmp_path / "models").iterdir()) == sorted(folders)
+    for spec, folder, key in zip(specs, folders, rows["key"], strict=True):
+        assert json.loads((folder / "run.json").read_text()) == asdict(spec)
+        plain = replace(base, method="zero-shot", shots=0, model=str(folder))
+        said = store.answers(tmp_path, [key])
+        again = runs.execute(plain, device="cpu").predictions
+        assert np.allclose(said[metrics.LOGP], again[metrics.LOGP], atol=1e-5)
+    shutil.rmtree(folders[1])
+    before, since = stored(tmp_path), folders[0].stat().st_mtime_ns
+    capsys.readouterr()
+    run(specs, tmp_path)
+    assert capsys.readouterr().err == ""
+    run(specs, tmp_path, save_models=True)
+    assert capsys.readouterr().err.count(" of ") == 1
+    assert [key for key, at in stored(tmp_path).items() if at != before[key]] == [rows["key"][1]]
+    assert folders[0].stat().st_mtime_ns == since
+    assert (folders[1] / "run.json").exists()
+
+
+def test_a_run_that_cannot_be_kept_leaves_the_model_as_it_was(
+    lora: runs.Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Later runs of this process ask the same model."""
+    model = methods.model_of(lora.model, "", "cpu", "float32").model
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def full(*_: object) -> None:
+        raise UserError("cannot write")
+
+    monkeypatch.setattr(store, "keep", full)
+    with pytest.raises(UserError, match="cannot write") as caught:
+        run(runs.grid(lora, data_seed=[0, 1]), tmp_path)
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert caught.traceback  # which holds on to all that was in use where it failed
+
+
+def test_two_that_claim_the_same_runs_in_other_orders_both_end(
+    lora: runs.Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As two clusters with one store may."""
+    specs = runs.grid(lora, data_seed=range(4))
+    done: list[runs.Spec] = []
+    claimed = store.claimed
+
+    @contextmanager
+    def slowly(*args: Any, **options: Any) -> Iterator[bool]:
+        with claimed(*args, **options) as mine:
+            time.sleep(0.05)
+            yield mine
+
+    def at_once(some: Sequence[runs.Spec], **_: object) -> Iterator[tuple[runs.Spec, runs.Result]]:
+        for spec in some:
+            done.append(spec)
+            yield spec, runs.Result({}, pd.DataFrame({"id": []}))
+
+    monkeypatch.setattr(store, "claimed", slowly)
+    monkeypatch.setattr(methods, "execute_together", at_once)
+    folder, ends = store.opened(tmp_path), []
+
+    def finish(order: list[runs.Spec]) -> None:
+        ends.append(len(runs.finish(order, folder, wait=True, device="cpu")))
+
+    runs.key_of(lora, device="cpu")  # loads the model before either begins
+    workers = [Thread(target=finish, args=(o,), daemon=True) for o in (specs, specs[::-1])]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=10)
+    assert ends == [4, 4], "they wait for each other"
+    assert sorted(done) == specs
+
+
 # --- Dask --------------------------------------------------------------------------------------
 
 
@@ -420,8 +628,11 @@ def cluster() -> Iterator[str]:
         yield here.scheduler_address
 
 
-def test_dask_gives_the_same_rows(base: runs.Spec, tmp_path: Path, cluster: str):
-    specs = runs.grid(base, data_seed=range(4))
+@pytest.mark.parametrize("change", [{}, LORA])
+def test_dask_gives_the_same_rows(
+    base: runs.Spec, change: dict[str, Any], tmp_path: Path, cluster: str
+):
+    specs = runs.grid(replace(base, **change), data_seed=range(4))
     here = run(specs, tmp_path / "here")
     there = run(specs, tmp_path / "there", scheduler=cluster)
     assert there["key"].tolist() == here["key"].tolist()

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from llmft import UserError
 from llmft import attention as attention_module
-from llmft.scoring import common_prefix, pack, score, score_plainly
+from llmft.scoring import common_prefix, distributions, pack, score, score_plainly, text_nll
 
 from .conftest import MODELS, POSITIONS, VOCABULARY, small_llama, small_opt
 
 
 LABELS = (7, 42)
-CLOSE = {"atol": 1e-4, "rtol": 0}
+CLOSE: dict[str, Any] = {"atol": 1e-4, "rtol": 0}
 
 
 def random_prompts(prefix: int, lengths: list[int], seed: int = 0) -> list[list[int]]:
@@ -220,6 +220,82 @@ def test_a_head_that_is_not_what_it_seems_is_refused() -> None:
     model.lm_head.register_forward_hook(lambda _, __, output: 3 * output)
     with pytest.raises(UserError, match="gives other log-probabilities with a shared prefix"):
         score(model, [[2, 3]], LABELS)
+
+
+# --- whole distributions -----------------------------------------------------------------------
+
+
+@torch.no_grad()
+def whole_plainly(model: Any, prompts: list[list[int]], last: list[int]) -> torch.Tensor:
+    """Every prompt alone, all logits, and of these the last tokens'."""
+    rows = [model(input_ids=torch.tensor([prompt])).logits[0] for prompt in prompts]
+    ends = [row[len(row) - n :].float().log_softmax(-1) for row, n in zip(rows, last, strict=True)]
+    return torch.cat(ends)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_distributions_are_those_of_every_prompt_whole_and_alone(
+    case: str, name: str, attention: str
+) -> None:
+    """At some last tokens of each, all behind the prefix; and at so many that some are in it."""
+    model, prompts = MODELS[name](attn_implementation=attention), CASES[case]
+    few = [min(i % 4, len(prompt) - common_prefix(prompts)) for i, prompt in enumerate(prompts)]
+    many = [len(prompt) if i % 3 == 0 else 1 for i, prompt in enumerate(prompts)]
+    for last in (few, many):
+        found = distributions(model, prompts, last)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, whole_plainly(model, prompts, last), **CLOSE)
+    answers = whole_plainly(model, prompts, [1] * len(prompts))
+    torch.testing.assert_close(distributions(model, prompts), answers, **CLOSE)
+    some = answers[:, list(LABELS)].log_softmax(-1)
+    torch.testing.assert_close(some, score(model, prompts, LABELS), **CLOSE)
+
+
+@pytest.mark.parametrize("budget", [1, 64, 1000, 100_000])
+def test_the_budget_does_not_change_distributions(tiny_model: Any, budget: int) -> None:
+    prompts = random_prompts(40, [int(n) for n in np.random.default_rng(1).integers(1, 60, 20)])
+    last = [1 + i % min(7, len(prompt) - 40) for i, prompt in enumerate(prompts)]
+    found = distributions(tiny_model, prompts, last, token_budget=budget)
+    torch.testing.assert_close(found, whole_plainly(tiny_model, prompts, last), **CLOSE)
+
+
+def test_distributions_run_the_prefix_once() -> None:
+    model, tokens = small_opt(), []
+    prompts = random_prompts(300, [10] * 40)
+    distributions(model, prompts[:1])  # the probe has been and gone
+    model.model.register_forward_pre_hook(
+        lambda _, __, kwargs: tokens.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    distributions(model, prompts, [9] * 40)
+    assert sum(tokens) <= 300 + 1.2 * 400
+
+
+def test_no_prompts_have_no_distributions() -> None:
+    assert distributions(small_opt(), []).shape == (0, VOCABULARY)
+    with pytest.raises(UserError, match="a prompt is empty"):
+        distributions(small_opt(), [[2], []])
+
+
+def test_the_likelihood_of_texts_is_transformers_loss_by_tokens(tiny_model: Any) -> None:
+    """A token is a token: a long text counts for more. A text of one token says nothing."""
+    texts = random_prompts(1, [int(n) for n in np.random.default_rng(3).integers(1, 30, 150)])
+    losses, weights = [], []
+    for text in texts:
+        ids = torch.tensor([text])
+        with torch.no_grad():
+            losses.append(float(tiny_model(input_ids=ids, labels=ids).loss))
+        weights.append(len(text) - 1)
+    expected = np.average(losses, weights=weights)
+    assert abs(expected - np.mean(losses)) > 1e-3
+    assert text_nll(tiny_model, texts) == pytest.approx(expected, abs=1e-4)
+    mixed = [[2], *texts, [2], [5]]
+    assert text_nll(tiny_model, mixed, token_budget=100) == pytest.approx(expected, abs=1e-4)
+    assert text_nll(tiny_model, [[2], [5]]) == text_nll(tiny_model, []) == 0
+
+
+# --- prefixes and rows -------------------------------------------------------------------------
 
 
 @given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=8))

@@ -161,6 +161,91 @@ def test_difference_refuses_other_examples_or_draws():
         stats.crossed_difference(np.ones((2, 3)), np.ones((3, 3)))
 
 
+def three_of(
+    rng: np.random.Generator, draws: int = 6, examples: int = 200, own: float = 0.0
+) -> list[np.ndarray]:
+    """Right or wrong: a, b and their start, with P(right) about .62, .66 and .5.
+
+    What a draw and an example are like is much the same for the three; `own` is the spread of what
+    a draw does to one of them alone.
+    """
+    draw, example = rng.normal(0, 0.3, (draws, 1)), rng.normal(0, 1, (1, examples))
+    right = []
+    for p in (0.65, 0.7, 0.5):
+        x = np.log(p / (1 - p)) + draw + example + rng.normal(0, own, (draws, 1))
+        right.append((rng.random(x.shape) < 1 / (1 + np.exp(-x))).astype(float))
+    return right
+
+
+def test_a_share_is_the_part_of_a_gain() -> None:
+    a, b, base = three_of(np.random.default_rng(0))
+    found = stats.crossed_share(a, b, base)
+    assert found.mean == pytest.approx((a.mean() - base.mean()) / (b.mean() - base.mean()))
+    assert found.lo < found.mean < found.hi
+    assert (found.draws, found.examples) == (6, 200)
+    # A start that is one run, as zero-shot's, is every draw's.
+    one, repeated = (stats.crossed_share(a, b, x) for x in (base[:1], base[:1].repeat(6, 0)))
+    assert (one.lo, one.mean, one.hi) == pytest.approx((repeated.lo, repeated.mean, repeated.hi))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0, 1.5])
+def test_a_share_that_is_the_same_everywhere_has_no_width(share: float) -> None:
+    """Draws and examples are resampled together: what they have in common cancels."""
+    _, b, base = three_of(np.random.default_rng(1))
+    found = stats.crossed_share(base + share * (b - base), b, base)
+    assert (found.lo, found.mean, found.hi) == pytest.approx((share, share, share))
+
+
+def test_there_is_no_share_of_a_gain_that_is_not_clear() -> None:
+    rng = np.random.default_rng(2)
+    a, b, base = three_of(rng)
+    chance = (rng.random(base.shape) < 0.5).astype(float)
+    for unclear in (base, chance, 1 - b):  # none, noise, a loss
+        assert stats.crossed_difference(unclear, base).lo <= 0
+        found = stats.crossed_share(a, unclear, base)
+        assert np.isnan([found.lo, found.mean, found.hi]).all()
+        assert found.n == "6 × 200"
+    assert np.isfinite(stats.crossed_share(a, b, base).mean)
+
+
+def test_a_share_of_a_gain_that_is_barely_clear_has_ends_of_its_own() -> None:
+    """Some resamples have no gain or a loss: no division by zero, and no end that is no number."""
+    a, b, base = np.zeros((3, 1, 40))
+    a[0, :4], b[0, :9], b[0, 9:11] = 1, 1, -1
+    assert 0 < stats.crossed_difference(b, base).lo <= 1 / 40, "the gain is not barely clear"
+    found = stats.crossed_share(a, b, base)
+    assert found.mean == pytest.approx(4 / 7)
+    assert 0 < found.lo < 0.3
+    assert 2 < found.hi < np.inf
+
+
+def test_a_share_refuses_other_examples_or_draws() -> None:
+    one = np.ones((2, 3))
+    for a, b, base, word in (
+        (np.ones((2, 4)), one, one, "examples"),
+        (one, one, np.ones((2, 4)), "examples"),
+        (np.ones((3, 3)), one, one, "draws"),
+        (one, one, np.ones((3, 3)), "draws"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            stats.crossed_share(a, b, base)
+
+
+@pytest.mark.parametrize("own", [0.0, 0.2])
+def test_a_share_covers_in_simulation(own: float) -> None:
+    """The truth, by a world so large that it hardly varies, is inside 95 times in 100 or more.
+
+    More where draws do the same to all three: noise that is neither a draw's nor an example's is
+    resampled twice (Owen 2007).
+    """
+    a, b, base = (m.mean() for m in three_of(np.random.default_rng(1), 20_000, 200, own))
+    truth, rng, worlds, inside = (a - base) / (b - base), np.random.default_rng(0), 150, 0
+    for _ in range(worlds):
+        found = stats.crossed_share(*three_of(rng, 8, 400, own), resamples=300)
+        inside += found.lo <= truth <= found.hi
+    assert 0.91 <= inside / worlds <= 1.0
+
+
 def test_mcnemar_counts_only_disagreements():
     a = np.array([1] * 9 + [0] * 1 + [1] * 50, bool)
     b = np.array([0] * 9 + [1] * 1 + [1] * 50, bool)

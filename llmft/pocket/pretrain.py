@@ -27,7 +27,7 @@ import torch
 from transformers import OPTConfig, OPTForCausalLM
 
 from llmft import ROOT, prompts, scoring, tasks
-from llmft.methods import device_name
+from llmft.hardware import device_name
 from llmft.pocket.data import reported_premises, write
 from llmft.pocket.text import LABEL, PLAIN, QUIZ, VOCABULARY, Mix, Pool, batches, pool, tokenizer
 

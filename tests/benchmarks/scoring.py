@@ -16,11 +16,9 @@ tokenising; llmft's time includes the run over the shared prefix. The harness wo
 
 import argparse
 import json
-import os
 import statistics
 import sys
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from llmft.prompts import PATTERNS, context, encode, label_tokens
 from llmft.scoring import common_prefix, score
 from llmft.sources import from_mnli
 from llmft.tasks import sample
+from tests.benchmarks.common import files, machine, opt_125m, table, timed
 
 
 SPEEDUP, GROWTH = 20.0, 1.5
@@ -45,7 +44,8 @@ def main() -> int:
     """Measure, print a table, and return 0 if both bounds hold and the labels agree."""
     options = _options()
     torch.set_num_threads(options.threads)
-    transformers.logging.set_verbosity_error()
+    log: Any = transformers.logging
+    log.set_verbosity_error()
     try:
         model, tokenizer, train, queries = _inputs(options.data)
         found = against_harness(model, tokenizer, train, queries[: options.examples], options)
@@ -53,12 +53,8 @@ def main() -> int:
     except UserError as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 2
-    found |= {"threads": options.threads, "torch": torch.__version__, "cores": os.cpu_count()}
-    print(
-        "\n".join(
-            f"| {name.replace('_', ' ')} | {_shown(value)} |" for name, value in found.items()
-        )
-    )
+    found |= machine(options.threads)
+    print(table(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     holds = (
@@ -85,12 +81,10 @@ def against_harness(
     starts = range(0, len(prompts), options.slice)
     for start in starts:
         part = requests[2 * start : 2 * (start + options.slice)]
-        seconds, answers = _timed(
-            lambda part=part: harness._loglikelihood_tokens(part, disable_tqdm=True)
-        )
+        seconds, answers = timed(partial(harness._loglikelihood_tokens, part, disable_tqdm=True))
         theirs.append(seconds)
         theirs_rows += [log_probability for log_probability, _ in answers]
-        seconds, rows = _timed(lambda: score(model, prompts, labels))
+        seconds, rows = timed(lambda: score(model, prompts, labels))
         ours.append(seconds)
         print(
             f"{min(start + options.slice, len(prompts))} of {len(prompts)} examples: harness "
@@ -131,7 +125,7 @@ def growth(
     times: dict[int, list[tuple[float, float]]] = {2: [], 32: []}
     for _ in range(repeats):
         for shots, several in times.items():
-            several.append(_timed(lambda shots=shots: score(model, prompts[shots], labels))[0])
+            several.append(timed(partial(score, model, prompts[shots], labels))[0])
     wall, cpu = (
         {n: statistics.median(pair[i] for pair in times[n]) / len(queries) for n in times}
         for i in (0, 1)
@@ -144,13 +138,6 @@ def growth(
         "cost_32_over_2": wall[32] / wall[2],
         "cost_32_over_2_in_cpu_time": cpu[32] / cpu[2],
     }
-
-
-def _timed(work: Callable[[], Any]) -> tuple[tuple[float, float], Any]:
-    """(Wall seconds, this process's CPU seconds) of `work`, and what it returned."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = work()
-    return (time.perf_counter() - wall, time.process_time() - cpu), result
 
 
 def _harness(model: Any, tokenizer: Any) -> Any:
@@ -189,25 +176,13 @@ def _requests(
 
 def _inputs(folder: Path) -> tuple[Any, Any, pd.DataFrame, pd.DataFrame]:
     """OPT-125m's shape with random weights, its tokenizer, MNLI's training and validation pairs."""
-    needed = ["opt/opt-125m", "opt/tokenizer", "mnli/train.jsonl.gz", "mnli/validation.jsonl.gz"]
-    roots = [folder, folder / "data"]
-    paths = [next((r / name for r in roots if (r / name).exists()), None) for name in needed]
-    if missing := [name for name, path in zip(needed, paths, strict=True) if path is None]:
-        raise UserError(f"{folder} lacks {', '.join(missing)}: name the folder with --data")
-    torch.manual_seed(0)
-    config = transformers.OPTConfig.from_pretrained(paths[0])
-    config.dtype = torch.float32
-    model = transformers.OPTForCausalLM(config).float().eval()
+    model, tokenizer = opt_125m(folder)
+    paths = files(folder, ["mnli/train.jsonl.gz", "mnli/validation.jsonl.gz"])
     frames = [
         from_mnli(pd.read_json(path, lines=True, dtype=False), path.name.split(".")[0])
-        for path in paths[2:]
-        if path
+        for path in paths
     ]
-    return model, transformers.AutoTokenizer.from_pretrained(paths[1]), frames[0], frames[1]
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return model, tokenizer, frames[0], frames[1]
 
 
 def _options() -> argparse.Namespace:

@@ -1,0 +1,72 @@
+"""What a run took of the machine, and which machine it was."""
+
+import contextlib
+import ctypes
+import gc
+import platform
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@contextlib.contextmanager
+def peak_memory(device: torch.device) -> Iterator[dict[str, Any]]:
+    """The most memory in use at once while the block runs, filled in when it ends.
+
+    `peak_memory_mib`; `memory_before_mib`, what of it was there when the block began; and
+    `memory_kind`, which says what was counted:
+    "device": what torch allocated on the CUDA device, the model's weights included;
+    "resident": this process's resident memory, libraries and model included (Linux: the kernel's
+    own high-water mark, set back when the block begins);
+    "resident since start": the same where the mark cannot be set back, so of the whole process.
+    """
+    found: dict[str, Any] = {}
+    gc.collect()  # what earlier runs left is not this run's
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device) / 2**20
+        yield found
+        peak, kind = torch.cuda.max_memory_allocated(device) / 2**20, "device"
+    else:
+        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL(None).malloc_trim(0)
+        try:
+            Path("/proc/self/clear_refs").write_text("5")  # 5: reset VmHWM, see proc(5)
+            kind = "resident"
+        except OSError:
+            kind = "resident since start"
+        before = _resident_peak()
+        yield found
+        peak = _resident_peak()
+    found |= {"peak_memory_mib": peak, "memory_before_mib": before, "memory_kind": kind}
+
+
+def _resident_peak() -> float:
+    """The high-water mark of this process's resident memory, MiB."""
+    with contextlib.suppress(OSError, IndexError):
+        status = Path("/proc/self/status").read_text()
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 2**10
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware's own name, such as "NVIDIA H200" or the processor's model."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    with contextlib.suppress(OSError):
+        if sys.platform == "darwin":
+            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.run(
+                command, capture_output=True, text=True, check=False
+            ).stdout.strip()
+        if found := re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()):
+            return found[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,645 @@
+"""Distillation: the teacher's words, where they are read, and what the student makes of them."""
+
+import gc
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from llmft import UserError, distill, finetune, methods, metrics, models, prompts, runs
+from llmft.distill import aligned, divergence, queries, taught
+from llmft.dropout import Dropout
+from llmft.finetune import Examples
+from llmft.learner import learner, start
+from llmft.models import Model
+from llmft.prompts import EXPLANATIONS, INSTRUCTION, PATTERNS, context, encode
+from llmft.spec import DISTILLED, Spec
+
+from .conftest import MODELS, SHARED
+from .training import spec, tiny
+
+
+PEOPLE = ["doctor", "lawyer", "judge", "artist", "senator", "actor"]
+
+
+def pairs(n: int, seed: int) -> pd.DataFrame:
+    """Pairs of several lengths, in the columns of MultiNLI."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        a, b = rng.choice(PEOPLE, 2, replace=False)
+        premise = f"The {a} {'and the actor ' * int(rng.integers(3))}saw the {b} ."
+        rows.append((premise, f"The {b} ran .", 2 * (i % 2), i))
+    return pd.DataFrame(rows, columns=["premise", "hypothesis", "label", "idx"])
+
+
+PAIRS = pairs(9, 0).assign(label=[0, 1] * 4 + [0], id=[f"pair-{i}" for i in range(9)])
+SHOWN, ASKED = PAIRS[:3], PAIRS[3:]
+
+
+LOW_RANK = {"rank": 2, "alpha": 4.0, "targets": "q_proj,v_proj", "learning_rate": 0.03}
+STUDENTS = pytest.mark.parametrize("student", [{}, LOW_RANK], ids=["all weights", "low rank"])
+
+
+def distilling(**changes: Any) -> Spec:
+    fields: dict[str, Any] = {"shots": 2, "queries": 8, "rounds": 1, "temperature": 1.0}
+    return spec("distillation", changes.pop("objective", "vocabulary"), **fields | changes)
+
+
+@pytest.fixture(params=sorted(MODELS))
+def model(request: pytest.FixtureRequest, tiny_tokenizer: Any) -> Model:
+    return replace(tiny(request.param), tokenizer=tiny_tokenizer)
+
+
+def update(
+    model: Model, said: Spec, examples: Examples, temperature: float = 1.0
+) -> tuple[float, dict[str, torch.Tensor]]:
+    """The loss of the untrained student, and its gradient."""
+    labels = prompts.label_tokens(model.tokenizer, said.pattern)
+    width, n = max(map(len, examples.prompts)), len(examples)
+    dropout = Dropout([(0, 0)], 0, n, [width], torch.device("cpu"))
+    with learner(model, said, labels) as learning:
+        stack = start(learning, [0])
+        loss = divergence(temperature)
+        [value], _ = finetune._accumulate(learning.reader, stack, [examples], loss, dropout, n)
+    return value, {name: value.grad[0] for name, value in stack.items() if value.grad is not None}
+
+
+def largest(gradient: dict[str, torch.Tensor]) -> float:
+    return max(float(value.abs().max()) for value in gradient.values())
+
+
+# --- the divergence ----------------------------------------------------------------------------
+
+HALF, QUARTER = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
+NINE = torch.tensor([[0.9, 0.1]]).log()
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "temperature", "expected"),
+    [
+        (QUARTER, HALF, 1.0, 0.5 * math.log(2) + 0.5 * math.log(2 / 3)),
+        (HALF, QUARTER, 1.0, 0.25 * math.log(1 / 2) + 0.75 * math.log(3 / 2)),  # not symmetric
+        # Softened by 2, 9 : 1 is 3 : 1.
+        (HALF, NINE, 2.0, 4 * (0.75 * math.log(3 / 2) + 0.25 * math.log(1 / 2))),
+        (NINE, HALF, 2.0, 4 * (0.5 * math.log(2 / 3) + 0.5 * math.log(2))),
+    ],
+)
+def test_the_divergence_is_kl_of_the_teacher_from_the_student(
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float, expected: float
+) -> None:
+    found = divergence(temperature)(student + 3, teacher)  # logits: a constant says nothing
+    assert found.shape == (1,)
+    assert found.item() == pytest.approx(expected, abs=1e-6)
+
+
+logits = st.lists(st.floats(-20, 20, width=32), min_size=5, max_size=5).map(torch.tensor)
+
+
+@settings(deadline=None)
+@given(logits, logits, st.floats(0.5, 8))
+def test_the_divergence_is_positive_and_zero_for_equals(
+    student: torch.Tensor, teacher: torch.Tensor, temperature: float
+) -> None:
+    kl = divergence(temperature)
+    assert kl(student, teacher.log_softmax(0)).item() >= -1e-5 * temperature**2
+    assert kl(teacher + 1, teacher.log_softmax(0)).item() == pytest.approx(0, abs=1e-3)
+    if float((student.softmax(0) - teacher.softmax(0)).abs().max()) > 0.05:
+        assert kl(student, teacher.log_softmax(0)).item() > 1e-4
+
+
+def test_the_divergence_of_label_words_is_that_of_the_renormalised() -> None:
+    student, teacher = torch.randn(2, 6, 400, generator=torch.Generator().manual_seed(0)) * 3
+    words = [7, 42]
+    p, q = (x.softmax(-1)[:, words] for x in (teacher, student))
+    p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
+    found = divergence(1.0)(student[:, words], teacher.log_softmax(-1)[:, words])
+    torch.testing.assert_close(found, (p * (p / q).log()).sum(-1), atol=1e-5, rtol=0)
+
+
+# --- what the teacher says ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", DISTILLED)
+@STUDENTS
+def test_without_a_context_there_is_nothing_to_learn(
+    model: Model, objective: str, student: dict[str, Any]
+) -> None:
+    said = distilling(objective=objective, **student)
+    for temperature in (1.0, 2.0):
+        with_context, without = (
+            update(model, said, taught(model, said, ASKED, shown), temperature)
+            for shown in (SHOWN, SHOWN[:0])
+        )
+        assert abs(without[0]) < 1e-6
+        assert with_context[0] > 1e-3
+        assert largest(without[1]) < 1e-3 * largest(with_context[1])
+    assert all(parameter.grad is None for parameter in model.model.parameters())
+
+
+@pytest.mark.parametrize("objective", DISTILLED)
+def test_the_teachers_words_are_plain_numbers(model: Model, objective: str) -> None:
+    model.model.requires_grad_()
+    found = taught(model, distilling(objective=objective), ASKED, SHOWN)
+    for tensor in (found.targets, found.places):
+        assert not tensor.requires_grad
+        assert not tensor.is_inference()  # such a one would stop autograd
+
+
+def by_hand(model: Model, said: Spec) -> Iterator[tuple[Examples, int, torch.Tensor, int]]:
+    """Each example, and what the model says by plain passes of the whole prompt of the teacher.
+
+    That is a row a token, and how many tokens it has more than the student's prompt.
+    """
+    explained = said.context == "explained"
+    behind, alone = (
+        encode(model.tokenizer, said.pattern, ASKED, shown, 9999, explained=explained)
+        for shown in (SHOWN, None)
+    )
+    found = taught(model, said, ASKED, SHOWN)
+    assert found.prompts == alone
+    for i, (ids, own) in enumerate(zip(behind, alone, strict=True)):
+        with torch.no_grad():
+            said_plainly = model.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
+        yield found, i, said_plainly, len(ids) - len(own)
+
+
+@pytest.mark.parametrize("explained", ["", "explained"])
+@pytest.mark.parametrize("objective", DISTILLED)
+def test_the_teacher_says_what_plain_passes_of_the_whole_prompt_say(
+    model: Model, objective: str, explained: str
+) -> None:
+    """At the answer position; for the query at each of its tokens, too, and nowhere else."""
+    labels = list(prompts.label_tokens(model.tokenizer, "minimal"))
+    said = distilling(objective=objective, context=explained)
+    for found, i, plainly, more in by_hand(model, said):
+        places = [int(place) for place in found.places[i] if place >= 0]
+        last = len(found.prompts[i]) - 1
+        first = 1 if objective == "query" else last  # token 0 begins the text
+        assert places == list(range(first, last + 1))
+        expected = plainly[[place + more for place in places]]
+        if objective == "label words":
+            expected = expected[:, labels].log_softmax(-1)
+        torch.testing.assert_close(found.targets[i, : len(places)], expected, atol=1e-4, rtol=0)
+
+
+def test_the_pocket_model_says_it_too() -> None:
+    model = models.load("pocket", device="cpu")
+    for found, i, plainly, more in by_hand(model, distilling(objective="query", pattern="gpt-3")):
+        places = found.places[i][found.places[i] >= 0]
+        assert places.tolist() == list(range(1, len(found.prompts[i])))
+        said = found.targets[i, : len(places)]
+        torch.testing.assert_close(said, plainly[places + more], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("source", ["pocket", "opt"])
+@pytest.mark.parametrize("pattern", sorted(PATTERNS))
+@pytest.mark.parametrize("explained", [False, True])
+def test_a_query_is_aligned_with_itself_behind_the_context(
+    source: str, pattern: str, explained: bool
+) -> None:
+    folder = models.POCKET if source == "pocket" else SHARED / "opt" / "tokenizer"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    behind, alone = (
+        encode(tokenizer, pattern, PAIRS, shown, 9999, explained=explained)
+        for shown in (SHOWN, None)
+    )
+    for ids, own, n in zip(behind, alone, aligned(behind, alone), strict=True):
+        assert ids[-n:] == own[-n:]
+        assert own[-n - 1] == tokenizer.bos_token_id  # all but the beginning of the text
+        assert len(ids) > len(own)
+
+
+def test_alignment_ends_where_the_tokens_differ() -> None:
+    behind = [[2, 9, 5, 6, 7], [2, 9, 8, 6, 7], [5, 6, 7], [2, 9, 5, 6, 1]]
+    assert aligned(behind, [[2, 5, 6, 7], [2, 5, 6, 7], [2, 5, 6, 7], [2, 5, 6, 7]]) == [3, 2, 3, 0]
+    assert aligned([[2, 5], [2]], [[2, 5], [3, 2]]) == [2, 1]
+
+
+# --- places and padding ------------------------------------------------------------------------
+
+
+def test_what_is_said_at_no_place_counts_for_nothing(model: Model) -> None:
+    said = distilling(objective="query")
+    found = taught(model, said, ASKED, SHOWN)
+    none = found.places < 0
+    assert 0 < none.sum() < none.numel()
+    noise = 3 * torch.randn(found.targets.shape, generator=torch.Generator().manual_seed(0))
+    noisy = Examples(
+        found.prompts, torch.where(none.unsqueeze(-1), noise, found.targets), found.places
+    )
+    loss, gradient = update(model, said, found)
+    other, others = update(model, said, noisy)
+    assert other == loss
+    torch.testing.assert_close(others, gradient, atol=0, rtol=0)
+    somewhere = Examples(found.prompts, torch.where(none.unsqueeze(-1), found.targets, noise))
+    assert update(model, said, replace(somewhere, places=found.places))[0] != loss
+
+
+@pytest.mark.parametrize("objective", DISTILLED)
+def test_padding_and_company_count_for_nothing(model: Model, objective: str) -> None:
+    """A batch's loss and gradient are the means of each prompt's alone."""
+    said = distilling(objective=objective)
+    found = taught(model, said, ASKED, SHOWN)
+    assert len(set(map(len, found.prompts))) > 1
+    loss, gradient = update(model, said, found)
+    alone = []
+    for i in range(len(found)):
+        one = found.part([i])
+        there = one.places[0] >= 0
+        one = Examples(one.prompts, one.targets[:, there], one.places[:, there])
+        alone.append(update(model, said, one))
+    assert loss == pytest.approx(np.mean([value for value, _ in alone]), rel=1e-5)
+    for name, value in gradient.items():
+        mean = torch.stack([one[name] for _, one in alone]).mean(0)
+        torch.testing.assert_close(value, mean, atol=1e-5 * largest(gradient), rtol=0)
+
+
+# --- queries -----------------------------------------------------------------------------------
+
+
+def test_queries_are_unlabelled_distinct_and_none_of_the_context() -> None:
+    pool = pd.concat([PAIRS.assign(id=[f"{k}-{i}" for i in range(9)]) for k in range(4)])
+    shown = pool[3:13]
+    found = queries(pool, 26, 0, shown)
+    assert set(found["id"]) == set(pool["id"]) - set(shown["id"])
+    assert "label" not in found
+    assert found["id"].is_unique
+    few = queries(pool, 5, 3, shown)
+    assert few.equals(queries(pool, 5, 3, shown))
+    assert list(few["id"]) != list(queries(pool, 5, 4, shown)["id"])
+    text = pool.set_index("id").loc[few["id"], "premise"]
+    assert list(text) == list(few["premise"])
+    with pytest.raises(UserError, match=r"cannot draw 27 queries: .* 26 besides") as caught:
+        queries(pool, 27, 0, shown)
+    assert "\n" not in str(caught.value)
+
+
+def test_queries_are_chosen_without_their_labels() -> None:
+    shuffled = PAIRS.assign(label=list(PAIRS["label"])[::-1])
+    assert queries(PAIRS, 5, 1, SHOWN).equals(queries(shuffled, 5, 1, SHOWN))
+
+
+# --- runs --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_collections() -> Iterator[None]:
+    """A run collects garbage before it is measured: without the libraries' objects it is quick."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("task")
+    for name, n, seed in (("train", 24, 1), ("validation", 8, 2), ("test", 6, 3)):
+        pairs(n, seed).to_csv(folder / f"{name}.csv", index=False)
+    pairs(4, 4).to_csv(folder / "out-of-domain.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def base(task_folder: Path, tiny_checkpoint: Path) -> Spec:
+    return distilling(
+        task=str(task_folder), model=str(tiny_checkpoint), learning_rate=3e-3, updates=4
+    )
+
+
+def done(specs: list[Spec]) -> list[methods.Result]:
+    """The results in the order of `specs`."""
+    results = dict(methods.execute_together(specs, device="cpu"))
+    return [results[one] for one in specs]
+
+
+def apart(one: methods.Result, other: methods.Result) -> float:
+    """The largest difference of what two runs said."""
+    assert list(one.predictions["id"]) == list(other.predictions["id"])
+    found = one.predictions[metrics.LOGP] - other.predictions[metrics.LOGP]
+    return float(found.abs().to_numpy().max())
+
+
+def rounds_of(base: Spec, *rounds: int) -> list[Spec]:
+    return runs.grid(base, rounds=rounds)
+
+
+@pytest.mark.parametrize(
+    ("change", "least"),
+    [
+        ({}, 0.5),
+        ({"objective": "label words"}, 0.5),
+        ({"objective": "query"}, 0.7),
+        (LOW_RANK | {"learning_rate": 0.1}, 0.7),
+        ({"temperature": 2.0}, 0.5),
+        ({"context": "explained"}, 0.5),
+    ],
+)
+def test_training_moves_the_student_towards_its_teacher(
+    base: Spec, change: dict[str, Any], least: float
+) -> None:
+    """On queries that it was not trained on."""
+    said = replace(base, **{"updates": 24, "batch_size": 8, "queries": 16} | change)
+    row = methods.execute(said, device="cpu").row
+    first, last = row["curve"][0]["validation_loss"], row["curve"][-1]["validation_loss"]
+    assert last < least * first
+    assert row["train_kl"] < least * row["curve"][0]["train_loss"]
+    if said.temperature == 1:
+        assert row["held_out_kl"] == row["first_kl"] == pytest.approx(last, rel=1e-4)
+        assert row["held_out_agreement"] == pytest.approx(row["curve"][-1]["validation_accuracy"])
+
+
+def test_labels_are_not_used_but_the_contexts(base: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = methods.task_of(base.task, 0)
+    shown = methods.examples(task, base)
+    monkeypatch.setattr(methods, "examples", lambda *_: shown)
+    [right] = done([base])
+    train, validation = (
+        part.assign(label=1 - part["label"]) for part in (task.train, task.validation)
+    )
+    flipped = replace(task, train=train, validation=validation)
+    monkeypatch.setattr(methods, "task_of", lambda *_: flipped)
+    [wrong] = done([base])
+    assert right.predictions.equals(wrong.predictions)
+    assert right.row["curve"] == wrong.row["curve"]
+    shown = shown.assign(label=1 - shown["label"])
+    assert apart(right, done([base])[0]) > 1e-3  # the context's are
+
+
+@STUDENTS
+def test_rounds_asked_together_are_those_asked_alone(base: Spec, student: dict[str, Any]) -> None:
+    base = replace(base, **student)
+    first, second, third = done(rounds_of(base, 1, 2, 3))
+    for together, rounds in ((first, 1), (third, 3)):
+        [alone] = done(rounds_of(base, rounds))
+        assert apart(together, alone) < 1e-6
+        assert together.row["curve"] == alone.row["curve"]
+        assert together.row["first_kl"] == pytest.approx(alone.row["first_kl"])
+    assert min(apart(first, second), apart(second, third)) > 1e-3
+    updates = [point["update"] for point in third.row["curve"]]
+    assert updates == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8, 9, 10, 11, 12]
+    assert second.row["curve"] == third.row["curve"][:10]
+    assert [r.row["kept_update"] for r in (first, second, third)] == [4, 8, 12]
+    assert third.row["curve"][-1]["epoch"] == 3 * first.row["curve"][-1]["epoch"]
+    tokens = [r.row["train_tokens"] for r in (first, second, third)]
+    assert tokens[0] < tokens[1] < tokens[2]
+    assert first.row["held_out_kl"] == first.row["first_kl"]
+    assert third.row["held_out_kl"] != third.row["first_kl"]
+
+
+@pytest.mark.parametrize("objective", DISTILLED)
+def test_runs_distilled_together_are_the_runs_one_by_one(base: Spec, objective: str) -> None:
+    """Other contexts and queries, and with objective query as many places as each has."""
+    specs = runs.grid(replace(base, objective=objective), data_seed=[0, 1, 2])
+    together = done(specs)
+    assert [result.row["stacked"] for result in together] == [3, 3, 3]
+    for said, result in zip(specs, together, strict=True):
+        [alone] = done([said])
+        assert apart(alone, result) < 1e-3
+        assert alone.row["first_kl"] == pytest.approx(result.row["first_kl"], abs=1e-3)
+    assert min(apart(together[0], other) for other in together[1:]) > 1e-2
+
+
+def tail(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """By names that a model, a PEFT model around it, and its reader have in common."""
+    return {
+        name.partition("decoder.")[2].replace(".base_layer", ""): weight
+        for name, weight in weights.items()
+    }
+
+
+@STUDENTS
+def test_the_teacher_of_a_round_is_the_student_of_the_round_before(
+    base: Spec, student: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And it is asked once a set and round, however many epochs there are."""
+    base = replace(base, **student)
+    asked: list[tuple[str, dict[str, torch.Tensor]]] = []
+    students: list[list[finetune.Trained]] = []
+
+    def taught_and_noted(teacher: Model, spec: Spec, frame: pd.DataFrame, *rest: Any) -> Examples:
+        weights = {n: p.detach().clone() for n, p in teacher.model.named_parameters()}
+        asked.append((" ".join(frame["id"]), tail(weights)))
+        return taught(teacher, spec, frame, *rest)
+
+    def trained_and_noted(*given: Any, **options: Any) -> list[finetune.Trained]:
+        students.append(train(*given, **options))
+        return students[-1]
+
+    train = finetune.train
+    monkeypatch.setattr(distill, "taught", taught_and_noted)
+    monkeypatch.setattr(finetune, "train", trained_and_noted)
+    specs = runs.grid(base, data_seed=[0, 1], rounds=[3], batch_size=[8], updates=[5])
+    done(specs)
+    assert len(students) == 3
+    assert len(asked) == 3 * 2 * 2  # rounds, runs, and training and held-out queries
+    queried, teachers = zip(*asked, strict=True)
+    assert queried[:4] == queried[4:8] == queried[8:]  # the same queries every round
+    own = models.load(base.model, device="cpu").model.named_parameters()
+    untrained = tail(dict(own))
+    for i, teacher in enumerate(teachers):
+        number, run = i // 4, i % 4 // 2
+        before = tail(students[number - 1][run].weights) if number else untrained
+        if number:
+            changes = [(teacher[n] - w).abs().max() for n, w in untrained.items() if n in before]
+            assert student or max(changes) > 1e-3
+        there = [name for name in before if name in teacher]
+        assert len(there) >= len(before) - 1  # a tied embedding has one name
+        for name in there:
+            assert torch.equal(teacher[name], before[name])
+
+
+def nearer(
+    monkeypatch: pytest.MonkeyPatch, distances: dict[int, list[float]]
+) -> list[list[finetune.Job]]:
+    """Have each run (by its seed) be as far from its first teacher as said, round by round.
+
+    The jobs of every round come to stand in what is returned.
+    """
+    usual, train = methods._fidelity, finetune.train
+    jobs: list[list[finetune.Job]] = []
+
+    def fidelity(learning: Any, one: Any, job: finetune.Job, first: Any) -> dict[str, float]:
+        return usual(learning, one, job, first) | {"first_kl": distances[job.init_seed][job.round]}
+
+    def noted(learning: Any, some: list[finetune.Job], *rest: Any, **options: Any) -> Any:
+        jobs.append(some)
+        return train(learning, some, *rest, **options)
+
+    monkeypatch.setattr(methods, "_fidelity", fidelity)
+    monkeypatch.setattr(finetune, "train", noted)
+    return jobs
+
+
+def test_best_stops_at_the_round_after_which_the_first_teacher_is_farther(
+    base: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run by itself; later rounds report the best one's weights."""
+    base = replace(base, selection="best")
+    jobs = nearer(monkeypatch, {0: [3.0, 2.0, 2.5, 0.1], 1: [3.0, 2.0, 1.0, 0.5]})
+    specs = runs.grid(base, init_seed=[0, 1], rounds=[1, 2, 3, 4])
+    found = done(specs)
+    assert [len(some) for some in jobs] == [2, 2, 2, 1]
+    stopped, going = found[:4], found[4:]
+    assert [r.row["first_kl"] for r in stopped] == [3.0, 2.0, 2.0, 2.0]
+    assert [r.row["first_kl"] for r in going] == [3.0, 2.0, 1.0, 0.5]
+    assert apart(stopped[0], stopped[1]) > 1e-3
+    for later in stopped[2:]:
+        assert later.predictions.equals(stopped[1].predictions)
+        for name in ("curve", "kept_update", "train_tokens", "held_out_kl"):
+            assert later.row[name] == stopped[1].row[name]
+    assert apart(going[1], going[3]) > 1e-3
+    assert [len(r.row["curve"]) for r in going] == [5, 10, 15, 20]
+
+
+def test_best_ends_when_no_run_goes_on(base: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = nearer(monkeypatch, {0: [1.0, 2.0]})
+    first, last = done(rounds_of(replace(base, selection="best"), 1, 4))
+    assert sum(map(len, jobs)) == 2
+    assert apart(first, last) == 0
+
+
+def test_last_goes_on_whatever_the_distance(base: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = nearer(monkeypatch, {0: [1.0, 2.0, 3.0]})
+    found = done(rounds_of(base, 2, 3))
+    assert [len(some) for some in jobs] == [1, 1, 1]
+    assert apart(*found) > 1e-3
+    assert [r.row["first_kl"] for r in found] == [2.0, 3.0]
+
+
+@STUDENTS
+def test_a_saved_student_says_what_the_run_said(
+    base: Spec, student: dict[str, Any], tmp_path: Path
+) -> None:
+    specs = rounds_of(replace(base, **student), 1, 2)
+    rows = runs.run_grid(specs, store=tmp_path, device="cpu", save_models=True)
+    said = runs.predictions(rows, tmp_path, ["rounds"])
+    task = methods.task_of(base.task, 0)
+    for key, rounds in zip(rows["key"], rows["rounds"], strict=True):
+        saved = models.load(str(tmp_path / "models" / key), device="cpu")
+        _, again = methods.evaluate(saved, task, base, task.train.iloc[:0])
+        expected = said[said["rounds"] == rounds]
+        assert list(again["id"]) == list(expected["id"])
+        torch.testing.assert_close(
+            *(torch.tensor(frame[metrics.LOGP].to_numpy()) for frame in (again, expected)),
+            atol=1e-5,
+            rtol=0,
+        )
+
+
+# --- an explained context ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(PATTERNS))
+def test_an_explained_context_has_an_instruction_and_reasons(
+    name: str, tiny_tokenizer: Any
+) -> None:
+    pattern = PATTERNS[name]
+    shown = PAIRS.iloc[[1, 4, 3]]
+    text = context(name, shown, explained=True)
+    begin, *blocks = text.split(pattern.separator)
+    assert begin == INSTRUCTION
+    plain = context(name, shown).split(pattern.separator)
+    assert [pattern.verbalizer.index(block.split()[-1]) for block in plain] == [1, 0, 1]
+    for block, bare, label in zip(blocks, plain, shown["label"], strict=True):
+        assert block == f"{bare}, {EXPLANATIONS[label]}."
+    assert context(name, shown[:0], explained=True) == ""
+    found = encode(tiny_tokenizer, name, ASKED, shown, 9999, explained=True)
+    for ids, query in zip(found, ASKED.itertuples(), strict=True):
+        whole = text + pattern.separator + pattern.fill(str(query.premise), str(query.hypothesis))
+        assert ids == tiny_tokenizer(whole)["input_ids"]
+    # A demonstration's label word is the token that is scored, also where a reason follows.
+    words = prompts.label_tokens(tiny_tokenizer, name)
+    assert [i for i in found[0] if i in words][-3:] == [words[label] for label in shown["label"]]
+
+
+def test_an_explained_context_is_shown_and_taught_but_not_asked(
+    base: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ICL reads it before every query; of distillation the teacher does, and not the student."""
+    icl = Spec(task=base.task, model=base.model, shots=2)
+    plain, explained = done([icl, replace(icl, context="explained")])
+    tokenizer = methods.model_of(base.model, "", "cpu", "float32").tokenizer
+    shown = methods.examples(methods.task_of(base.task, 0), icl)
+    more, fewer = (
+        len(tokenizer(context("minimal", shown, explained=how))["input_ids"])
+        for how in (True, False)
+    )
+    assert explained.row["prefix_tokens"] - plain.row["prefix_tokens"] == more - fewer
+    assert apart(plain, explained) > 1e-2
+    bare, taught_more = done([base]) + done([replace(base, context="explained")])
+    assert apart(bare, taught_more) > 1e-3
+    assert (
+        taught_more.row["prefix_tokens"] == bare.row["prefix_tokens"] < plain.row["prefix_tokens"]
+    )
+    assert taught_more.row["query_tokens"] == bare.row["query_tokens"]
+
+
+# --- specifications ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"queries": 0}, "distillation has a teacher and needs queries"),
+        ({"rounds": 0}, "distillation has a teacher and needs rounds"),
+        ({"temperature": 0.0}, "distillation has a teacher and needs temperature"),
+        ({"temperature": float("nan")}, "temperature = nan is not a number"),
+        ({"queries": -1}, "queries = -1 is not a number from 0 up"),
+        ({"rounds": 1.0}, "rounds = 1.0 must be of type int"),
+        ({"objective": "head"}, "unknown objective 'head': use one of vocabulary, label words, qu"),
+        ({"objective": ""}, "needs objective"),
+        ({"context": "long"}, "unknown context 'long': use one of explained"),
+        ({"shots": 0}, "distillation does not go with shots = 0"),
+        ({"learning_rate": 0.0}, "distillation trains and needs learning_rate"),
+        ({"alpha": 1.0}, "distillation has no alpha: nothing of it adds low-rank weights"),
+        (LOW_RANK | {"alpha": 0.0}, "distillation adds low-rank weights and needs alpha"),
+        ({"method": "fine-tuning"}, "fine-tuning has no queries: nothing of it has a teacher"),
+        ({"method": "fine-tuning", "objective": "query"}, "unknown objective 'query'"),
+    ],
+)
+def test_a_wrong_distillation_is_one_line(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        replace(distilling(), **change)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Spec(method="zero-shot", shots=0, context="explained"),
+        lambda: spec("fine-tuning", context="explained"),
+        lambda: spec("lora", context="explained"),
+        lambda: spec("bitfit", context="explained"),
+    ],
+)
+def test_methods_without_a_context_have_none_to_explain(make: Callable[[], Spec]) -> None:
+    with pytest.raises(UserError, match="has no context to be explained") as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_impossible_distillation_is_one_line_that_names_the_run(base: Spec) -> None:
+    with pytest.raises(
+        UserError, match=r"run distillation .* 23 queries.*cannot draw 23"
+    ) as caught:
+        done([replace(base, queries=23)])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [{"queries": 9}, {"rounds": 2}, {"temperature": 2.0}, {"context": "explained"}]
+)
+def test_what_is_distilled_is_in_the_key(base: Spec, change: dict[str, Any]) -> None:
+    assert runs.key_of(replace(base, **change)) != runs.key_of(base)

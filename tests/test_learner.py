@@ -1,0 +1,364 @@
+"""A model made ready to learn, read, put back as it was, and saved."""
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from llmft import UserError, models
+from llmft.finetune import Examples, _logits, _summed, cross_entropy, labelled, train
+from llmft.learner import Learner, applied, learner, save, start
+from llmft.models import Model
+from llmft.scoring import score, score_plainly
+from llmft.spec import OBJECTIVES
+
+from .conftest import MODELS
+from .training import LABELS, LEARNERS, SHAPES, job, spec, tiny
+
+
+PROMPTS = [[2, 5, 9, 30, 8], [2, 7, 7], [2, 40, 41, 42]]
+
+
+def one_of(stack: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value[0].detach() for name, value in stack.items()}
+
+
+@pytest.fixture
+def base(tiny_checkpoint: Path) -> Model:
+    return models.load(str(tiny_checkpoint), device="cpu")
+
+
+# --- logits and losses -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("shape", MODELS)
+def test_the_loss_is_minus_log_softmax_at_the_answer_position(shape: str, objective: str) -> None:
+    """In one padded batch, and by hand for each prompt alone."""
+    model, said = tiny(shape), spec(objective=objective)
+    targets = [0, 1, 1]
+    classes = [LABELS[i] for i in targets] if objective == "vocabulary" else targets
+    batch = Examples(PROMPTS, torch.tensor(classes).unsqueeze(1))
+    with learner(model, said, LABELS) as learning, torch.no_grad():
+        stack = start(learning, [3])
+        logits = _logits(learning.reader, stack, [batch])
+    losses = [_summed(logits[:, [i]], [batch.part([i])], cross_entropy).item() for i in range(3)]
+    for prompt, target, found in zip(PROMPTS, targets, losses, strict=True):
+        ids = torch.tensor([prompt])
+        with torch.no_grad():
+            at = model.model(input_ids=ids).logits[0, -1]
+            hidden = model.model.base_model(input_ids=ids).last_hidden_state[0, -1]
+            head = stack["head"][0] if "head" in stack else torch.zeros(2, len(hidden))
+        by_hand = {
+            "label words": at[list(LABELS)].log_softmax(0)[target],
+            "vocabulary": at.log_softmax(0)[LABELS[target]],
+            "head": (head @ hidden).log_softmax(0)[target],
+        }[objective]
+        assert found == pytest.approx(-by_hand.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_example_is_the_zero_shot_prompt_and_its_label(base: Model, objective: str) -> None:
+    frame = pd.DataFrame(
+        {"premise": ["The judge ran ."], "hypothesis": ["The judge ."], "label": 1}
+    )
+    found = labelled(frame, spec(objective=objective), base)
+    assert found.prompts == [base.tokenizer("The judge ran . The judge . ?")["input_ids"]]
+    [no] = base.tokenizer(" No", add_special_tokens=False)["input_ids"]
+    assert found.targets.tolist() == [[no if objective == "vocabulary" else 1]]
+    assert found.places.tolist() == [[len(found.prompts[0]) - 1]]
+
+
+def test_an_example_with_several_places_counts_their_mean() -> None:
+    model, said = tiny(), spec()
+    batch = Examples(
+        PROMPTS[:2], torch.tensor([[0, 1], [1, 0]]), places=torch.tensor([[4, 2], [1, -1]])
+    )
+    with learner(model, said, LABELS) as learning, torch.no_grad():
+        logits = _logits(learning.reader, start(learning, [0]), [batch])
+        logp = [
+            model.model(input_ids=torch.tensor([p])).logits[0][:, list(LABELS)].log_softmax(-1)
+            for p in PROMPTS
+        ]
+    by_hand = -(logp[0][4, 0] + logp[0][2, 1]) / 2 - logp[1][1, 1]
+    assert _summed(logits, [batch], cross_entropy).item() == pytest.approx(by_hand.item(), abs=1e-5)
+
+
+# --- weights -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", MODELS)
+def test_lora_starts_as_the_model_itself(shape: str) -> None:
+    model = tiny(shape)
+    before = score(model.model, PROMPTS, LABELS)
+    with learner(model, spec("lora"), LABELS) as learning:
+        stack = start(learning, [0, 1, 0])
+        with applied(learning, one_of(stack)) as changed:
+            assert torch.equal(score(changed.model, PROMPTS, LABELS), before)
+    a = {name: value for name, value in stack.items() if ".lora_A" in name}
+    assert len(a) == len(stack) / 2 == 4
+    assert all(not torch.equal(value[0], value[1]) for value in a.values())
+    assert all(torch.equal(value[0], value[2]) for value in stack.values())
+
+
+def test_a_head_starts_as_its_seed_draws_it() -> None:
+    with learner(tiny(), spec(objective="head"), LABELS) as learning:
+        head = start(learning, [0, 1, 0])["head"]
+    assert not torch.equal(head[0], head[1])
+    assert torch.equal(head[0], head[2])
+
+
+@pytest.mark.parametrize("shape", MODELS)
+def test_lora_adds_alpha_over_rank_b_a(shape: str) -> None:
+    model, said = tiny(shape), spec("lora", rank=3, alpha=7.0, targets="v_proj, q_proj")
+    with learner(model, said, LABELS) as learning:
+        weights = train(learning, [job()], cross_entropy)[0].weights
+        with applied(learning, weights) as changed:
+            found = score(changed.model, PROMPTS, LABELS)
+    assert (score(model.model, PROMPTS, LABELS) - found).abs().max() > 1e-2
+    by_hand = tiny(shape).model
+    with torch.no_grad():
+        for name, layer in by_hand.base_model.named_modules():
+            if name.endswith(("q_proj", "v_proj")):
+                a, b = (weights[f"body.{name}.lora_{x}.default.weight"] for x in "AB")
+                layer.weight += 7 / 3 * b @ a
+    torch.testing.assert_close(score_plainly(by_hand, PROMPTS, LABELS), found, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("method", "objective"), LEARNERS)
+def test_only_what_the_method_names_changes(method: str, objective: str) -> None:
+    model = tiny()
+    own = {f"body.{name}" for name, _ in model.model.base_model.named_parameters()}
+    with learner(model, spec(method, objective), LABELS) as learning:
+        names = set(learning.names)
+    expected = {
+        "fine-tuning": own,
+        "lora": {
+            f"body.layers.{i}.self_attn.{target}.lora_{x}.default.weight".replace(
+                "body.", "body.decoder."
+            )
+            for i in range(2)
+            for target in ("q_proj", "v_proj")
+            for x in "AB"
+        },
+        "bitfit": {name for name in own if name.endswith(".bias")},
+    }[method]
+    assert names == expected | ({"head"} if objective == "head" else set())
+
+
+# --- as it was ---------------------------------------------------------------------------------
+
+
+def snapshot(model: Any) -> dict[str, Any]:
+    return {
+        "requires": [(name, p.requires_grad) for name, p in model.named_parameters()],
+        "gradients": [p.grad for p in model.parameters()],
+        "modules": [(n, type(module), sorted(vars(module))) for n, module in model.named_modules()],
+        "training": [module.training for module in model.modules()],
+        "tied": model.get_output_embeddings().weight is model.get_input_embeddings().weight,
+        "config": model.config.to_dict(),
+        "attention": model.config._attn_implementation,
+    }
+
+
+@pytest.mark.parametrize(("shape", "method", "objective"), SHAPES)
+def test_the_model_is_afterwards_as_it_was(shape: str, method: str, objective: str) -> None:
+    """After training and scoring, a loss that runs away, and an error inside."""
+    model = tiny(shape)
+    next(model.model.parameters()).requires_grad_(False)
+    before = snapshot(model.model)
+    weights = {name: value.clone() for name, value in model.model.state_dict().items()}
+    assert before["tied"] == (shape != "llama")
+
+    def as_it_was() -> bool:
+        assert snapshot(model.model) == before
+        after = model.model.state_dict()
+        assert after.keys() == weights.keys()
+        return all(torch.equal(after[name], value) for name, value in weights.items())
+
+    with learner(model, spec(method, objective), LABELS) as learning:
+        trained = train(learning, [job(0), job(1)], cross_entropy)
+        with applied(learning, trained[0].weights) as changed:
+            score(changed.model, PROMPTS, LABELS)
+    assert as_it_was()
+    said = spec(method, objective)
+    with pytest.raises(UserError, match="nats"), learner(model, said, LABELS) as learning:
+        train(learning, [job()], lambda logits, _: logits[:, 0] * float("nan"))
+    assert as_it_was()
+    with suppress(KeyboardInterrupt), learner(model, said, LABELS) as learning:
+        stack = start(learning, [7])
+        with applied(learning, {name: value[0] + 1 for name, value in stack.items()}):
+            raise KeyboardInterrupt
+    assert as_it_was()
+
+
+@pytest.mark.parametrize(
+    ("shape", "method", "changes", "line"),
+    [
+        ("llama", "bitfit", {}, "model llama has no biases"),
+        ("llama", "bitfit", {"objective": "head"}, "model llama has no biases"),
+        (
+            "opt",
+            "lora",
+            {"targets": "q_proj,w_proj"},
+            "'w_proj' .* k_proj, v_proj, q_proj, out_pro",
+        ),
+        ("llama", "lora", {"targets": "fc1"}, "layers are q_proj, k_proj, v_proj, o_proj, gate_pr"),
+        ("opt", "lora", {"targets": "lm_head"}, "'lm_head'"),
+        ("opt", "lora", {"targets": "q_proj,"}, "no linear layer ''"),
+    ],
+)
+def test_what_a_model_lacks_is_one_line(
+    shape: str, method: str, changes: dict[str, Any], line: str
+) -> None:
+    model = tiny(shape)
+    before = snapshot(model.model)
+    said = spec(method, **changes)
+    with pytest.raises(UserError, match=line) as caught, learner(model, said, LABELS):
+        pass
+    assert "\n" not in str(caught.value)
+    assert snapshot(model.model) == before
+
+
+# --- saved -------------------------------------------------------------------------------------
+
+
+def trained(learning: Learner, folder: Path) -> torch.Tensor:
+    """Save what a short training gives, and how it scores."""
+    weights = train(learning, [job()], cross_entropy)[0].weights
+    with applied(learning, weights) as changed:
+        save(learning, folder, asdict(learning.spec))
+        return score(changed.model, PROMPTS, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("method", "objective"), [learner for learner in LEARNERS if learner != ("lora", "head")]
+)
+def test_what_is_saved_loads_and_scores_the_same(
+    base: Model, method: str, objective: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models" / "key"
+    said = spec(method, objective)
+    before, config = score(base.model, PROMPTS, LABELS), base.model.config.to_dict()
+    with learner(base, said, LABELS) as learning:
+        found = trained(learning, folder)
+        assert (found - before).abs().max() > 1e-2
+    assert base.model.config.to_dict() == config
+    again = models.load(str(folder), device="cpu")
+    assert torch.equal(score(again.model, PROMPTS, LABELS), found)
+    assert json.loads((folder / "run.json").read_text()) == asdict(said)
+    assert again.name == str(folder)
+    assert again.digest != base.digest
+    assert again.tokenizer("The doctor")["input_ids"] == base.tokenizer("The doctor")["input_ids"]
+    assert (folder / "model.safetensors").exists() == (method != "lora")
+    assert [path.name for path in folder.parent.iterdir()] == ["key"]
+
+
+def test_a_saved_model_is_trained_on(base: Model, tmp_path: Path) -> None:
+    """A whole one; of an adapter, its line says what to do."""
+    for method in ("fine-tuning", "lora"):
+        with learner(base, spec(method), LABELS) as learning:
+            trained(learning, tmp_path / method)
+    whole, adapter = (models.load(str(tmp_path / m), device="cpu") for m in ("fine-tuning", "lora"))
+    with learner(whole, spec("lora"), LABELS) as learning:
+        train(learning, [job()], cross_entropy)
+    with pytest.raises(UserError, match="adapter"), learner(adapter, spec("lora"), LABELS):
+        pass
+
+
+def test_what_cannot_be_saved_is_one_line_and_leaves_nothing(
+    base: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with learner(base, spec("lora", "head"), LABELS) as learning:
+        start(learning, [0])
+        with pytest.raises(UserError, match="an adapter with a head cannot be saved"):
+            save(learning, tmp_path / "head", {})
+    with learner(base, spec(objective="head"), LABELS) as learning:
+
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        start(learning, [0])
+        monkeypatch.setattr(base.model, "save_pretrained", full)
+        with pytest.raises(UserError, match=r"cannot write .*No space left"):
+            save(learning, tmp_path / "full", {})
+        assert base.model.config.tie_word_embeddings
+    assert not list(tmp_path.iterdir())
+
+
+def test_saving_again_takes_the_place_of_what_was_there(base: Model, tmp_path: Path) -> None:
+    folder, left = tmp_path / "key", tmp_path / ".key.123"
+    for path in (folder, left):  # an older model, and what a killed process left half-written
+        path.mkdir()
+        (path / "old").touch()
+    with learner(base, spec("lora"), LABELS) as learning:
+        trained(learning, folder)
+    assert not (folder / "old").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+def lose_a_weight(folder: Path) -> None:
+    path = folder / "adapter_model.safetensors"
+    weights = load_file(path)
+    weights.popitem()
+    save_file(weights, path, metadata={"format": "pt"})
+
+
+def change_config(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapter") / "saved"
+    with learner(models.load(str(tiny_checkpoint), device="cpu"), spec("lora"), LABELS) as learning:
+        trained(learning, folder)
+    return folder
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda f: (f / "adapter_config.json").write_text("{"), "adapter_config.json is damaged"),
+        (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter_config.json is damaged"),
+        (lambda f: (f / "adapter_config.json").write_text("[]"), "adapter_config.json is damaged"),
+        (lambda f: change_config(f, lambda c: c | {"r": "many"}), "damaged"),
+        (lambda f: change_config(f, lambda c: c | {"base_model_name_or_path": "/a b"}), "'/a b'"),
+        (lambda f: (f / "adapter_model.safetensors").unlink(), "missing files or damaged"),
+        (lambda f: (f / "adapter_model.safetensors").write_bytes(b"short"), "damaged"),
+        (lose_a_weight, "damaged"),
+    ],
+)
+def test_a_damaged_adapter_is_one_line(
+    adapter: Path, tmp_path: Path, damage: Callable[[Path], Any], line: str
+) -> None:
+    folder = Path(shutil.copytree(adapter, tmp_path / "copy"))
+    assert models.load(str(folder), device="cpu").model
+    damage(folder)
+    with pytest.raises(UserError, match=line) as caught:
+        models.load(str(folder), device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_digest_of_an_adapter_follows_its_weights_and_its_model(
+    adapter: Path, base: Model, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(adapter, tmp_path / "copy"))
+    lose_a_weight(copy)
+    other = Path(shutil.copytree(base.name, tmp_path / "other"))
+    (other / "tokenizer.json").write_text((other / "tokenizer.json").read_text() + "\n")
+    moved = Path(shutil.copytree(adapter, tmp_path / "moved"))
+    change_config(moved, lambda config: config | {"base_model_name_or_path": str(other)})
+    digests = {models.load(str(folder), device="cpu").digest for folder in (adapter, moved)}
+    digests |= {models.folder_digest(copy, begin=base.digest), base.digest}
+    assert len(digests) == 4

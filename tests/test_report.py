@@ -1,0 +1,254 @@
+"""The tables that chapters share, on frames small enough to count by hand."""
+
+import re
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llmft import UserError, report, stats, tables
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is shown comes to stand here."""
+    texts: list[str] = []
+    monkeypatch.setattr(tables, "say", texts.append)
+    return texts
+
+
+def read(text: str) -> pd.DataFrame:
+    """A Markdown table as a frame of texts."""
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
+    ]
+    return pd.DataFrame(rows, columns=head)
+
+
+def said_by(right: dict[tuple[str, int], list[list[int]]], model: str = "opt") -> pd.DataFrame:
+    """Rows from (domain, shots) and, a row a draw, which of its examples were right."""
+    rows = [
+        (f"{model}-{shots}-{draw}", model, shots, domain, f"{domain}-{i}", correct)
+        for (domain, shots), draws in right.items()
+        for draw, examples in enumerate(draws)
+        for i, correct in enumerate(examples)
+    ]
+    return pd.DataFrame(rows, columns=["key", "model", "shots", "domain", "id", "correct"])
+
+
+INSIDE, OUTSIDE = "in-domain", "out-of-domain"
+SAID = said_by(
+    {
+        (INSIDE, 0): [[1, 0, 0, 1]],
+        (INSIDE, 8): [[1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0]],
+        (OUTSIDE, 8): [[1, 0], [0, 0], [1, 1]],
+    }
+)
+BY = ["model", "domain", "shots"]
+
+
+def single_of(said: pd.DataFrame) -> pd.DataFrame:
+    single = said.groupby(["key", *BY], sort=False)["correct"].mean().rename("accuracy")
+    return single.reset_index()
+
+
+def test_what_is_chosen_is_a_row_a_draw() -> None:
+    assert report.chosen(SAID, shots=8, domain=OUTSIDE).tolist() == [[1, 0], [0, 0], [1, 1]]
+    twice = SAID.assign(nll=2 * SAID["correct"])
+    assert report.chosen(twice, "nll", shots=0).tolist() == [[2, 0, 0, 2]]
+
+
+def test_choosing_what_is_not_there_is_one_line() -> None:
+    missing: list[dict[str, Any]] = [{"shots": 16}, {"shots": 0, "domain": OUTSIDE}]
+    for where in missing:
+        with pytest.raises(UserError, match="no run with shots = ") as caught:
+            report.chosen(SAID, **where)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="no run with shots = 4, domain = in-domain"):
+        report.difference(SAID, {"shots": 8}, {"shots": 4, "domain": INSIDE})
+
+
+def test_a_difference_is_paired_on_draws_and_on_examples_of_one_domain() -> None:
+    which: list[dict[str, Any]] = [
+        {"shots": shots, "domain": domain}
+        for shots, domain in ((8, INSIDE), (0, INSIDE), (8, OUTSIDE))
+    ]
+    eight, none, outside = which
+    found = report.difference(SAID, eight, none)
+    assert found.mean == pytest.approx(10 / 12 - 1 / 2)
+    a, b, out = (report.chosen(SAID, **where) for where in which)
+    assert found == stats.crossed_difference(a, b)
+    assert found != stats.crossed_difference(a, b, same_examples=False)
+    same = report.difference(SAID, eight, eight)
+    assert (same.lo, same.mean, same.hi) == (0, 0, 0)
+    other = report.difference(SAID, eight, outside)
+    assert other.mean == pytest.approx(10 / 12 - 3 / 6)
+    assert other == stats.crossed_difference(a, out, same_examples=False)
+
+
+def test_accuracy_over_draws_and_examples_and_over_draws_alone(shown: list[str]) -> None:
+    report.accuracy_table(SAID, single_of(SAID), BY)
+    [text] = shown
+    table = read(text)
+    assert list(table) == [
+        "domain", "shots", "accuracy [draws and examples]", "[draws]", "sd", "n",
+    ]  # fmt: skip
+    assert table["domain"].tolist() == [INSIDE, INSIDE, OUTSIDE]
+    assert table["shots"].tolist() == ["0", "8", "8"]
+    for row, (domain, shots) in zip(
+        table.itertuples(index=False), [(INSIDE, 0), (INSIDE, 8), (OUTSIDE, 8)], strict=True
+    ):
+        right = report.chosen(SAID, domain=domain, shots=shots)
+        both, draws = stats.crossed_interval(right), stats.t_interval(right.mean(1))
+        assert row[2] == f"{both.mean:.3f} [{both.lo:.3f}, {both.hi:.3f}]"
+        if len(right) > 1:
+            assert row[3] == f"{draws.mean:.3f} [{draws.lo:.3f}, {draws.hi:.3f}]"
+        assert row[5] == f"{len(right)} × {right.shape[1]}"
+    assert table["[draws]"][0] == "0.500"  # one draw has no interval over draws
+    assert table["sd"].tolist() == ["–", "0.144", "0.500"]
+
+
+def test_the_model_is_named_where_there_are_several(shown: list[str]) -> None:
+    several = pd.concat([SAID, said_by({(INSIDE, 8): [[0, 0, 0, 1]] * 2}, "pocket")])
+    report.accuracy_table(several, single_of(several), BY)
+    table = read(shown[0])
+    assert table["model"].tolist() == ["opt", "opt", "opt", "pocket"]
+    assert str(table.iloc[3, 3]).startswith("0.250 [")
+
+
+def test_the_search_says_which_learning_rate_is_best_and_which_is_used(shown: list[str]) -> None:
+    rows = pd.DataFrame(
+        [
+            (8, rate, accuracy, nll)
+            for rate, accuracies, nlls in (
+                (1e-5, (0.5, 0.6), (0.7, 0.7)),
+                (1e-4, (0.7, 0.6), (0.4, 0.5)),
+                (1e-3, (0.8, 0.9), (0.9, 0.5)),
+            )
+            for accuracy, nll in zip(accuracies, nlls, strict=True)
+        ],
+        columns=["shots", "learning_rate", "validation_accuracy", "validation_nll"],
+    )
+    report.search_table(rows, 3e-4)
+    table = read(shown[0])
+    assert table["learning rate"].tolist() == ["1e-05", "0.0001", "0.001"]
+    assert [text.split()[0] for text in table["accuracy"]] == ["0.550", "0.650", "0.850"]
+    assert table["NLL"].tolist()[0] == "0.700 [0.700, 0.700]"
+    assert [text.split()[0] for text in table["NLL"]] == ["0.700", "0.450", "0.700"]
+    assert set(table["draws"]) == {"2"}
+    assert "With 8 examples" in shown[1]
+    assert re.findall(r"0\.\d+", shown[1]) == ["0.001", "0.0001", "0.0003"]
+
+
+def test_calibration_shows_constant_predictors(shown: list[str]) -> None:
+    single = pd.DataFrame(
+        {
+            "model": "opt",
+            "domain": [INSIDE] * 2 + [OUTSIDE] * 2,
+            "shots": 8,
+            "ece": [0.1, 0.2, 0.3, 0.3],
+            "share_entailment": [0.0, 1.0, 0.4, 0.5],
+        }
+    )
+    report.calibration_table(single, BY)
+    table = read(shown[0])
+    assert list(table) == ["domain", "shots", "ECE", "called entailment", "draws"]
+    assert [text.split()[0] for text in table["ECE"]] == ["0.150", "0.300"]
+    assert table["called entailment"].tolist() == ["0.50 (0.00 to 1.00)", "0.45 (0.40 to 0.50)"]
+
+
+def test_subcases_are_the_out_of_domain_means() -> None:
+    out = said_by({(OUTSIDE, 0): [[1, 1, 0, 0]], (OUTSIDE, 8): [[1, 1, 1, 0], [0, 1, 1, 0]]})
+    said = pd.concat([SAID[SAID["domain"] == INSIDE], out])
+    swapped = said["id"].isin([f"{OUTSIDE}-0", f"{OUTSIDE}-1"])
+    said = said.assign(subcase=np.where(swapped, "swap", "passive"))
+    chart = report.subcases(said, "shots", x_title="examples", note="means").to_dict()
+    [rows] = [rows for rows in chart["datasets"].values() if "correct" in rows[0]]
+    found = {(row["subcase"], row["shots"]): row["correct"] for row in rows}
+    assert found == {
+        ("swap", 0): 1.0, ("swap", 8): 0.75, ("passive", 0): 0.0, ("passive", 8): 0.5,
+    }  # fmt: skip
+    assert "means, at least 2 pairs a subcase" in str(chart)
+
+
+def test_by_cue_tells_where_negation_is_right() -> None:
+    """A negation says "not entailment", none says "entailment"."""
+    pairs = pd.DataFrame(
+        [
+            (f"{INSIDE}-{i}", "The judge ran .", hypothesis, label)
+            for i, (hypothesis, label) in enumerate(
+                [
+                    ("The judge did not run .", 1),
+                    ("The judge did not run .", 0),
+                    ("The judge ran .", 0),
+                    ("The judge ran .", 1),
+                ]
+            )
+        ],
+        columns=["id", "premise", "hypothesis", "label"],
+    )
+    found = report.by_cue(SAID, pairs.iloc[::-1])
+    assert set(found["domain"]) == {INSIDE}
+    assert len(found) == (SAID["domain"] == INSIDE).sum()
+    cues = found.drop_duplicates("id").set_index("id")["cue"]
+    assert cues.to_dict() == {
+        f"{INSIDE}-0": "cue is right",
+        f"{INSIDE}-1": "cue misleads",
+        f"{INSIDE}-2": "cue is right",
+        f"{INSIDE}-3": "cue misleads",
+    }
+
+
+def cost(**changes: Any) -> dict[str, Any]:
+    return {
+        "key": "k",
+        "shots": 8,
+        "trainable_parameters": 1200,
+        "train_tokens": 3000,
+        "train_seconds": 2.0,
+        "eval_seconds": 1.0,
+        "peak_memory_mib": 900.0,
+        "memory_before_mib": 600.0,
+        "memory_kind": "resident",
+        "device_name": "a machine",
+        "device": "cpu",
+        "threads": 2,
+        "stacked": 1,
+        "dtype": "float32",
+    } | changes
+
+
+def test_cost_is_the_mean_over_runs_and_what_they_added(shown: list[str]) -> None:
+    rows = pd.DataFrame(
+        [
+            cost(),
+            cost(train_seconds=4.0, eval_seconds=2.0, peak_memory_mib=1500.0, train_tokens=5000),
+            cost(shots=0, train_seconds=0.0, trainable_parameters=0, memory_before_mib=899.0),
+        ]
+    )
+    report.cost_table(rows, ["shots"])
+    assert read(shown[0]).iloc[0].to_dict() == {
+        "shots": "8",
+        "weights trained": "1,200",
+        "tokens trained on": "4,000",
+        "training (s)": "3.00",
+        "asking (s)": "1.50",
+        "peak memory, resident (MiB)": "1,200",
+        "of it the run's (MiB)": "600",
+        "runs": "2",
+    }
+    assert read(shown[0]).iloc[1]["of it the run's (MiB)"] == "1"
+    assert shown[1] == "Hardware: a machine, 2 thread(s), float32."
+    shown.clear()
+    report.effort(rows)
+    assert "3 runs" in shown[0]
+    assert "10 s of training and asking in all and at most 1,500 MiB (resident)" in shown[0]
+
+
+@pytest.mark.parametrize("change", [{"device_name": "another"}, {"stacked": 4}, {"threads": 8}])
+def test_costs_that_cannot_be_compared_are_one_line(change: dict[str, Any]) -> None:
+    rows = pd.DataFrame([cost(), cost(**change)])
+    with pytest.raises(UserError, match=f"cannot be compared: {next(iter(change))}") as caught:
+        report.cost_table(rows, ["shots"])
+    assert "\n" not in str(caught.value)

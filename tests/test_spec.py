@@ -1,0 +1,69 @@
+"""What goes together in a run's specification, and what is refused in one line."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from llmft import UserError
+from llmft.spec import OBJECTIVES, SELECTIONS, Spec
+
+from .training import spec
+
+
+@pytest.mark.parametrize("method", ["fine-tuning", "lora", "bitfit"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_every_training_has_a_specification(method: str, objective: str, selection: str) -> None:
+    assert method in str(spec(method, objective, selection=selection))
+
+
+@pytest.mark.parametrize(
+    ("base", "change", "words"),
+    [
+        ("icl", {"shots": -2}, "shots = -2 is not a number from 0 up"),
+        ("icl", {"shots": 0}, "does not go with shots = 0"),
+        ("icl", {"shots": "8"}, "type int"),
+        ("icl", {"shots": True}, "type int"),
+        ("icl", {"method": "magic"}, "zero-shot, icl, fine-tuning, lora, bitfit"),
+        ("icl", {"method": "zero-shot"}, "does not go with shots"),
+        ("icl", {"pattern": "maximal"}, "minimal, gpt-3"),
+        ("icl", {"asked": "train"}, "unknown asked 'train': use one of test, validation"),
+        ("icl", {"learning_rate": 1e-3}, "icl has no learning_rate: nothing of it trains"),
+        ("icl", {"updates": 5}, "icl has no updates"),
+        ("icl", {"batch_size": 5}, "icl has no batch_size"),
+        ("icl", {"objective": "head"}, "icl has no objective"),
+        ("icl", {"selection": "best"}, "icl has no selection"),
+        ("icl", {"init_seed": 1}, "icl has no init_seed"),
+        ("icl", {"rank": 2}, "icl has no rank: nothing of it adds low-rank weights"),
+        ("fine-tuning", {"shots": 0}, "does not go with shots = 0"),
+        ("fine-tuning", {"learning_rate": 0.0}, "fine-tuning trains and needs learning_rate"),
+        ("fine-tuning", {"learning_rate": 1}, "type float"),
+        ("fine-tuning", {"learning_rate": float("nan")}, "not a number"),
+        ("fine-tuning", {"learning_rate": float("inf")}, "not a number"),
+        ("fine-tuning", {"updates": 0}, "needs updates"),
+        ("fine-tuning", {"batch_size": 0}, "needs batch_size"),
+        ("fine-tuning", {"objective": ""}, "needs objective"),
+        ("fine-tuning", {"objective": "words"}, "one of label words, vocabulary, head"),
+        ("fine-tuning", {"selection": ""}, "needs selection"),
+        ("fine-tuning", {"selection": "first"}, "one of last, best"),
+        ("fine-tuning", {"rank": 2}, "fine-tuning has no rank"),
+        ("bitfit", {"targets": "q_proj"}, "bitfit has no targets"),
+        ("bitfit", {"alpha": 1.0}, "bitfit has no alpha"),
+        ("lora", {"rank": 0}, "lora adds low-rank weights and needs rank"),
+        ("lora", {"alpha": 0.0}, "needs alpha"),
+        ("lora", {"targets": ""}, "needs targets"),
+    ],
+)
+def test_a_wrong_specification_is_one_line(base: str, change: dict[str, Any], words: str) -> None:
+    right = Spec() if base == "icl" else spec(base)
+    with pytest.raises(UserError, match=words) as caught:
+        replace(right, **change)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_is_told_from_its_neighbours() -> None:
+    base = spec("lora")
+    several = [replace(base, **{seed: 3}) for seed in ("data_seed", "order_seed", "init_seed")]
+    several += [base, replace(base, rank=4), replace(base, learning_rate=0.1)]
+    assert len(set(map(str, several))) == len(several)
