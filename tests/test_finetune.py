@@ -223,15 +223,14 @@ def test_no_memory_for_one_example_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_stack_has_as_many_runs_as_the_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_the_cpu_a_stack_has_few_runs_and_a_large_model_is_trained_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model, jobs = tiny(), [job(0), job(1), job(2)]
-    weights = sum(parameter.numel() for parameter in model.model.parameters())
-    monkeypatch.setattr(finetune, "STACK_BYTES", 2.5 * weights * 4 * 4)  # gradient, two moments
+    monkeypatch.setattr(finetune, "STACK", 2)
     assert [one.stacked for one in trained(model, spec(updates=1), jobs)] == [2, 2, 1]
-    monkeypatch.setattr(finetune, "STACK_BYTES", 1)
+    monkeypatch.setattr(finetune, "ALONE", model.parameters - 1)
     assert [one.stacked for one in trained(model, spec(updates=1), jobs)] == [1, 1, 1]
-    lora = trained(model, spec("lora", updates=1, targets="q_proj"), jobs)
-    assert [one.stacked for one in lora] == [1, 1, 1]
 
 
 # --- what comes of it --------------------------------------------------------------------------

@@ -488,6 +488,16 @@ def test_a_run_can_be_asked_held_out_pairs(lora: runs.Spec, tmp_path: Path):
     assert not [name for name in rows if "in_domain" in name or "out_of_domain" in name]
 
 
+def test_a_task_without_validation_pairs_of_both_labels_is_one_line(
+    lora: runs.Spec, tmp_path: Path
+):
+    folder = Path(shutil.copytree(lora.task, tmp_path / "task"))
+    one = pairs(6, 2).query("label == 0").assign(label="entailment")
+    one.to_csv(folder / "validation.csv", index=False)
+    with pytest.raises(UserError, match="no validation pairs of both labels"):
+        run([replace(lora, task=str(folder))], tmp_path / "store")
+
+
 def test_runs_of_other_seeds_are_trained_together_and_no_others(lora: runs.Spec):
     seeds = runs.grid(lora, data_seed=[0, 1], order_seed=[0, 1], init_seed=[0, 1])
     other = runs.grid(replace(lora, rank=3), data_seed=[0, 1])
@@ -536,7 +546,7 @@ def test_an_order_trains_on_the_same_examples_otherwise(lora: runs.Spec, tmp_pat
     assert abs(rows["in_domain_nll"][0] - rows["in_domain_nll"][1]) > 1e-5
 
 
-@pytest.mark.parametrize("change", [LORA, FINE_TUNING, FINE_TUNING | {"objective": "head"}])
+@pytest.mark.parametrize("change", [LORA, FINE_TUNING | {"objective": "head"}])
 def test_what_is_trained_is_kept_when_asked(
     base: runs.Spec, change: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

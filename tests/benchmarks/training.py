@@ -489,7 +489,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2, help="of a pocket case")
     parser.add_argument("--opt-rounds", type=int, default=1, help="of an OPT-125m case")
     parser.add_argument("--threads", type=int, default=1, help="torch threads, for all")
-    parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or mps")
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
     parser.add_argument("--json", type=Path, help="write the numbers here, too")
     return parser.parse_args()
 
