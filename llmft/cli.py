@@ -52,7 +52,10 @@ def run(
             continue
         click.echo(f"{path.stem}: running ...", err=True)
         started = time.perf_counter()
-        mine = {n: v for n, v in values.items() if n in book.declared(path)}
+        known = book.declared(path)
+        mine = {n: v for n, v in values.items() if n in known}
+        if out and len(paths) > 1 and "results" in known:
+            mine = {"results": out, **mine}  # those that the chapters before it leave there
         made = book.run(path.stem, file=file, values=mine, out=out)
         seconds = time.perf_counter() - started
         click.echo(f"{path.stem}: done in {seconds:.0f} s, {made}", err=True)

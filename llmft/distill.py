@@ -23,7 +23,7 @@ from llmft.models import Model
 from llmft.spec import Spec
 
 
-HELD_OUT = 256
+HELD_OUT = 128
 """Most validation queries on which a student's fidelity to its teacher is measured."""
 
 
@@ -60,10 +60,12 @@ def taught(
         for shown in (context, context.iloc[:0])
     ]
     with_context, alone = encoded
+    prefix = scoring.common_prefix(with_context)  # read once
+    read = prefix + sum(len(prompt) - prefix for prompt in with_context)
     if spec.objective == "label words":
         labels = prompts.label_tokens(teacher.tokenizer, spec.pattern)
         logp = scoring.score(teacher.model, with_context, labels, token_budget=token_budget)
-        return Examples(alone, logp.clone().unsqueeze(1))
+        return Examples(alone, logp.clone().unsqueeze(1), read=read)
     counts = aligned(with_context, alone) if spec.objective == "query" else [1] * len(alone)
     logp = scoring.distributions(teacher.model, with_context, counts, token_budget=token_budget)
     targets = torch.zeros(len(alone), max(counts), logp.shape[1])
@@ -73,7 +75,7 @@ def taught(
     ):
         targets[i, :n] = own
         places[i, :n] = torch.arange(len(prompt) - n, len(prompt))
-    return Examples(alone, targets, places)
+    return Examples(alone, targets, places, read)
 
 
 def aligned(with_context: Sequence[Sequence[int]], alone: Sequence[Sequence[int]]) -> list[int]:
@@ -85,6 +87,15 @@ def aligned(with_context: Sequence[Sequence[int]], alone: Sequence[Sequence[int]
         return next((i for i, (x, y) in enumerate(pairs) if x != y), shorter)
 
     return [common(a, b) for a, b in zip(with_context, alone, strict=True)]
+
+
+def agreement(a: Examples, b: Examples) -> float:
+    """The share of prompts whose answers' likeliest tokens are the same in two sets of targets."""
+    answers = [
+        part.targets[torch.arange(len(part)), (part.places >= 0).sum(1) - 1].argmax(-1)
+        for part in (a, b)
+    ]
+    return float((answers[0] == answers[1]).float().mean())
 
 
 def divergence(temperature: float) -> Loss:

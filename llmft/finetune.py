@@ -52,9 +52,9 @@ DIVERGED = 100.0
 STACK = 10
 """Runs in a stack on the CPU, at most: wider ones are no faster there, and take more memory."""
 
-ALONE = 20_000_000
-"""Parameters from which a model on the CPU is trained alone: stacks of OPT-125m gain nothing there
-(tests/benchmarks/training.py), stacks of the pocket model do."""
+SMALL = 20_000_000
+"""Parameters up to which a model is small on the CPU: its repeats are trained in stacks, and it
+computes on one thread. Stacks of OPT-125m gain nothing there (tests/benchmarks/training.py)."""
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(positions, classes) logits and a target for each position to (positions,) losses in nats."""
@@ -66,12 +66,13 @@ class Examples:
 
     `targets` is (examples, places, ...); `places` (examples, places) says at which token of its
     prompt each is read, in rising order, then -1 for none. By default there is one, the last: the
-    answer position.
+    answer position. `read` counts the tokens that a teacher read for the targets.
     """
 
     prompts: Sequence[Sequence[int]]
     targets: torch.Tensor
     places: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    read: int = 0
 
     def __post_init__(self) -> None:
         if not len(self.places):
@@ -196,7 +197,7 @@ def _room(learner: Learner) -> int:
     """
     device = learner.model.device
     if device.type != "cuda":
-        return STACK if learner.model.parameters <= ALONE else 1
+        return STACK if learner.model.parameters <= SMALL else 1
     weights = dict(learner.reader.named_parameters())
     each = 4 * 4 * sum(weights[name].numel() for name in learner.names)
     return int(torch.cuda.mem_get_info(device)[0] // 2 // each)

@@ -16,8 +16,11 @@ import torch
 
 
 @contextlib.contextmanager
-def peak_memory(device: torch.device) -> Iterator[dict[str, Any]]:
+def peak_memory(device: torch.device, *, clear: bool = True) -> Iterator[dict[str, Any]]:
     """The most memory in use at once while the block runs, filled in when it ends.
+
+    What earlier work left is first given back, unless `clear` is false (it takes a quarter of a
+    second).
 
     `peak_memory_mib`; `memory_before_mib`, what of it was there when the block began; and
     `memory_kind`, which says what was counted:
@@ -27,7 +30,8 @@ def peak_memory(device: torch.device) -> Iterator[dict[str, Any]]:
     "resident since start": the same where the mark cannot be set back, so of the whole process.
     """
     found: dict[str, Any] = {}
-    gc.collect()  # what earlier runs left is not this run's
+    if clear:
+        gc.collect()  # what earlier runs left is not this run's
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -55,6 +59,23 @@ def _resident_peak() -> float:
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 2**10
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one CPU thread while the block runs.
+
+    A small model's matrices are too small to share: two threads are hardly faster than one, and
+    wait for each other (twenty times as long, measured) when another process wants the core. One
+    thread also adds up in one order, so that a run gives the same digits whatever the machine's
+    number of cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def device_name(device: torch.device) -> str:

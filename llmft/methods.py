@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from llmft import UserError, distill, finetune, learner, metrics, models, prompts, scoring, tasks
-from llmft.hardware import device_name, peak_memory
+from llmft.hardware import device_name, one_thread, peak_memory
 from llmft.spec import TRAINED, Spec
 
 
@@ -98,14 +98,14 @@ def execute_together(
     task = task_of(spec.task, spec.limit)
     model = model_of(spec.model, spec.revision, device, spec.dtype)
     try:
-        if spec.method in TRAINED:
-            yield from _trained(specs, task, model, token_budget, save or {})
-            return
-        for spec in specs:
-            with peak_memory(model.device) as memory:
+        with one_thread() if model.parameters <= finetune.SMALL else nullcontext():
+            if spec.method in TRAINED:
+                yield from _trained(specs, task, model, token_budget, save or {})
+                return
+            for spec in specs:
                 shown = examples(task, spec)
                 row, predictions = evaluate(model, task, spec, shown, token_budget)
-            yield spec, _result(spec, model, shown, row | memory, predictions)
+                yield spec, _result(spec, model, shown, row, predictions)
     except UserError as error:
         raise UserError(f"run {spec}: {error}") from error
 
@@ -145,9 +145,10 @@ def _trained(
                 after = replace(after, seconds=after.seconds + prepared)
                 if distils:
                     taught_first.setdefault(run, job.validation)
+                    so_far = fidelity.get(run, {"teacher_seconds": 0.0, "teacher_tokens": 0.0})
                     found = _fidelity(learning, one, job, taught_first[run]) | {
-                        "teacher_seconds": prepared
-                        + fidelity.get(run, {}).get("teacher_seconds", 0.0)
+                        "teacher_seconds": so_far["teacher_seconds"] + prepared,
+                        "teacher_tokens": so_far["teacher_tokens"] + job.train.read,
                     }
                     early = run in state and run.selection == "best"
                     if early and found["first_kl"] > fidelity[run]["first_kl"]:
@@ -162,11 +163,11 @@ def _trained(
                 with learner.applied(learning, state[run].weights) as changed:
                     if spec in save:
                         learner.save(learning, save[spec], asdict(spec))
-                    with peak_memory(model.device) as asking:
-                        nothing = frames[run].iloc[:0]
-                        row, predictions = evaluate(changed, task, spec, nothing, token_budget)
-                most = max(asking, memory, key=lambda found: found["peak_memory_mib"])
-                row |= state[run].row() | fidelity.get(run, {}) | most
+                    nothing = frames[run].iloc[:0]
+                    row, predictions = evaluate(changed, task, spec, nothing, token_budget)
+                if memory["peak_memory_mib"] > row["peak_memory_mib"]:
+                    row |= memory
+                row |= state[run].row() | fidelity.get(run, {})
                 row["train_peak_memory_mib"] = memory["peak_memory_mib"]
                 yield spec, _result(spec, model, frames[run], row, predictions)
 
@@ -219,7 +220,8 @@ def _fidelity(
 ) -> dict[str, float]:
     """KL to the teacher (nats) and agreement with it, over what is distilled.
 
-    On training queries, on held-out ones, and on these to the first round's teacher.
+    On training queries, on held-out ones, and on these to the first round's teacher; and how often
+    this round's teacher agrees with that one.
     """
     stack = {name: weight.unsqueeze(0) for name, weight in one.weights.items()}
     loss = distill.divergence(1.0)
@@ -232,7 +234,7 @@ def _fidelity(
     ):
         found = finetune.measure(learning, stack, [part], loss)[0]
         row |= {f"{name}_kl": found["loss"], f"{name}_agreement": found["accuracy"]}
-    return row
+    return row | {"teacher_agreement": distill.agreement(job.validation, first)}
 
 
 def _result(
@@ -273,56 +275,62 @@ def evaluate(
 
     A run asked for "validation" is asked those pairs in place of the domains'.
 
-    Returns the measurements (metrics by domain, seconds, tokens) and the predictions. The seconds
-    count tokenising and scoring; loading the model and the data is not in them.
+    Returns the measurements (by domain: metrics, seconds, the most memory in use; tokens) and the
+    predictions. The seconds count tokenising and scoring; loading the model and the data is not in
+    them.
     """
     names = DOMAINS if spec.asked == "test" else (spec.asked,)
     sets = {name: getattr(task, name.replace("-", "_")) for name in names}
     sets["content-free"] = prompts.content_free_queries()
-    queries = pd.concat(
-        [part.assign(domain=name) for name, part in sets.items()], ignore_index=True
-    )
     labels = prompts.label_tokens(model.tokenizer, spec.pattern)
-    start = time.perf_counter()
-    ids = prompts.encode(
-        model.tokenizer,
-        spec.pattern,
-        queries,
-        shown,
-        model.max_positions,
-        explained=spec.context == "explained",
-    )
-    logp = scoring.score(model.model, ids, labels, token_budget=token_budget).numpy()
-    seconds = time.perf_counter() - start
-    if not np.isfinite(logp).all():
-        raise UserError(f"model {model.name} gives NaN or infinity: use dtype float32")
-    prefix = scoring.common_prefix(ids)
-    row: dict[str, Any] = {}
-    for name in names:
-        rows = np.flatnonzero(queries["domain"] == name)
-        own, gold = logp[rows], queries["label"].to_numpy()[rows]
-        stem = name.replace("-", "_")
+    ids: list[list[int]] = []
+    row: dict[str, Any] = {"eval_seconds": 0.0}
+    answers, memories = [], []
+    for name, queries in sets.items():
+        with peak_memory(model.device, clear=not memories) as memory:
+            start = time.perf_counter()
+            encoded = prompts.encode(
+                model.tokenizer,
+                spec.pattern,
+                queries,
+                shown,
+                model.max_positions,
+                explained=spec.context == "explained",
+            )
+            logp = scoring.score(model.model, encoded, labels, token_budget=token_budget).numpy()
+            seconds = time.perf_counter() - start
+        if not np.isfinite(logp).all():
+            raise UserError(f"model {model.name} gives NaN or infinity: use dtype float32")
+        ids += encoded
+        answers.append(logp)
+        memories.append(memory)
+        row["eval_seconds"] += seconds
+        if name not in names:
+            continue
+        gold, stem = queries["label"].to_numpy(), name.replace("-", "_")
         row |= {
-            f"{stem}_accuracy": metrics.accuracy(own, gold),
-            f"{stem}_nll": metrics.nll(own, gold),
-            f"{stem}_brier": metrics.brier(own, gold),
-            f"{stem}_ece": metrics.ece(own, gold),
-            f"{stem}_share_entailment": metrics.share_entailment(own),
-            f"{stem}_n": len(rows),
+            f"{stem}_accuracy": metrics.accuracy(logp, gold),
+            f"{stem}_nll": metrics.nll(logp, gold),
+            f"{stem}_brier": metrics.brier(logp, gold),
+            f"{stem}_ece": metrics.ece(logp, gold),
+            f"{stem}_share_entailment": metrics.share_entailment(logp),
+            f"{stem}_n": len(gold),
+            f"{stem}_seconds": seconds,
+            f"{stem}_peak_memory_mib": memory["peak_memory_mib"],
         }
-    blank = logp[(queries["domain"] == "content-free").to_numpy()]
+    prefix = scoring.common_prefix(ids)
     row |= {
-        "content_free_p_entailment": float(np.exp(blank[:, 0]).mean()),
+        "content_free_p_entailment": float(np.exp(answers[-1][:, 0]).mean()),
         "prefix_tokens": prefix,
         "query_tokens": sum(len(prompt) - prefix for prompt in ids) / len(ids),
-        "eval_seconds": seconds,
         "text_nll": scoring.text_nll(model.model, _texts(model, task), token_budget=token_budget),
-        "examples_per_second": len(ids) / seconds,
+        "examples_per_second": len(ids) / row["eval_seconds"],
+        **max(memories, key=lambda found: found["peak_memory_mib"]),
     }
-    predictions = queries[["domain", "id", "label"]].assign(
-        **dict(zip(metrics.LOGP, logp.astype(np.float32).T, strict=True))
-    )
-    return row, predictions
+    asked = [part[["id", "label"]].assign(domain=name) for name, part in sets.items()]
+    predictions = pd.concat(asked, ignore_index=True)[["domain", "id", "label"]]
+    logps = np.concatenate(answers).astype(np.float32)
+    return row, predictions.assign(**dict(zip(metrics.LOGP, logps.T, strict=True)))
 
 
 def _texts(model: models.Model, task: tasks.Task) -> list[list[int]]:

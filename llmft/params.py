@@ -20,7 +20,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from llmft import ROOT, UserError
 
 
-EXECUTION = frozenset({"profile", "device", "token_budget", "store", "scheduler", "save_models"})
+EXECUTION = frozenset(
+    {"profile", "device", "token_budget", "store", "results", "scheduler", "save_models"}
+)
 """Fields that say where and how a run is made, never what it measures."""
 
 
@@ -101,9 +103,9 @@ class Params(BaseModel):
         "query", description="'query', 'vocabulary' or 'label words'"
     )
     distill_learning_rate: Real = Field(
-        1e-3, gt=0, description="distillation's largest learning rate, above 0"
+        2e-3, gt=0, description="distillation's largest learning rate, above 0"
     )
-    distill_updates: Whole = Field(100, ge=1, description="optimiser steps a round, at least 1")
+    distill_updates: Whole = Field(48, ge=1, description="optimiser steps a round, at least 1")
     distill_batch_size: Whole = Field(16, ge=1, description="queries an update, at least 1")
     save_models: bool = Field(
         False, description="true to keep what is trained under <store>/models, or false"
@@ -117,6 +119,7 @@ class Params(BaseModel):
         "float32", description="float32, bfloat16 or float16"
     )
     token_budget: Whole = Field(0, ge=0, description="tokens a batch; 0 chooses by the device")
+    results: str = Field("", description="folder of the chapters' results; '' is data/results")
     store: str = Field("runs", min_length=1, description="the folder of finished runs")
     scheduler: str = Field("", description="'' is here, 'local', or a Dask scheduler's address")
 

@@ -20,6 +20,7 @@ from llmft.theme import HEIGHT, WIDTH
 
 __all__ = [
     "bars",
+    "beside",
     "curve",
     "dots",
     "forest",
@@ -49,11 +50,14 @@ def curve(
     chance: float | None = 0.5,
     chance_name: str = "chance",
     y_domain: Sequence[float] | None = None,
+    doublings: bool = True,
     note: str = "",
     width: int = 0,
     height: int = HEIGHT,
 ) -> Any:
     """Points with intervals along an axis of doublings, one line a series, named at its end.
+
+    With `doublings` false the axis is linear: updates, rounds.
 
     `frame`: a row a point, columns x (0 allowed: it stands apart, joined by no line), series, and
     y, lo, hi as `stats.summary` makes them. `draws`: every single draw (x, series, `draws_y`) as
@@ -65,7 +69,7 @@ def curve(
     names, panels = theme.order(frame[series]), theme.order(frame[facet]) if facet else [None]
     ends_room = 8 * max(len(str(name)) for name in [*names, chance_name]) + 12
     width = width or (WIDTH if not facet else (600 - ends_room) // len(panels))
-    step = theme.steps(frame[x])
+    step = theme.steps(frame[x], doublings)
     # Neighbouring series stand a few pixels apart, so that no interval hides another.
     pixel = (max(step.values()) - min(step.values()) + 0.55) / width
     dodge = min(8.0, 16 / len(names)) * pixel
@@ -74,7 +78,7 @@ def curve(
     def place(rows: pd.DataFrame) -> pd.Series:
         return rows[x].map(step).astype(float) + rows[series].map(shift).astype(float)
 
-    data = frame.assign(_x=place(frame), _zero=frame[x] == 0)
+    data = frame.assign(_x=place(frame), _zero=(frame[x] == 0) & doublings)
     extra = [] if chance is None else [chance]
     others = [] if draws is None else draws[draws_y].astype(float).tolist()
     domain = list(y_domain) if y_domain else theme.span(frame, [y, lo, hi], [*extra, *others])
@@ -355,6 +359,11 @@ def dots(
         .encode(x="_x:Q", x2="_x2:Q", y=f"{y}:Q")
     )
     return theme.finish(alt.layer(*layers).properties(width=width, height=height), note, width)
+
+
+def beside(charts: Sequence[Any], note: str = "") -> Any:
+    """Finished charts side by side, with one note under them."""
+    return theme.finish(alt.hconcat(*charts, spacing=24), note, 640)
 
 
 def bars(

@@ -6,12 +6,15 @@ domain (`runs.by_domain`).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from llmft import UserError, cues, plots, runs, stats, tables
+from llmft.spec import Spec
 
 
 def chosen(said: pd.DataFrame, value: str = "correct", **where: Any) -> stats.Floats:
@@ -27,7 +30,11 @@ def chosen(said: pd.DataFrame, value: str = "correct", **where: Any) -> stats.Fl
 
 
 def difference(
-    said: pd.DataFrame, a: Mapping[str, Any], b: Mapping[str, Any], value: str = "correct"
+    said: pd.DataFrame,
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    value: str = "correct",
+    level: float = 0.95,
 ) -> stats.Interval:
     """The mean of `value` where columns are as in `a`, less that of `b`.
 
@@ -38,6 +45,7 @@ def difference(
         chosen(said, value, **a),
         chosen(said, value, **b),
         same_examples=a.get("domain") == b.get("domain"),
+        level=level,
     )
 
 
@@ -164,3 +172,93 @@ def effort(rows: pd.DataFrame) -> None:
 def _varying(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:
     """The columns of `by`, the model's only where there are several."""
     return [name for name in by if name != "model" or len(set(frame[name])) > 1]
+
+
+# --- side by side ------------------------------------------------------------------------------
+
+
+def ways(rows: pd.DataFrame, grids: Mapping[str, Sequence[Spec]]) -> pd.DataFrame:
+    """The rows that are runs of a grid but for their draw, with the grid's name as `way`.
+
+    `size` is the number of labelled examples. So runs that were made alone, of draws of their own,
+    are found by what they are.
+    """
+    names = [f.name for f in fields(Spec) if f.name not in ("data_seed", "revision")]
+    way_of = {
+        tuple(getattr(spec, name) for name in names): way
+        for way, specs in grids.items()
+        for spec in specs
+    }
+    found = [way_of.get(row) for row in rows[names].itertuples(index=False, name=None)]
+    named = rows.assign(way=pd.Series(found, index=rows.index), size=rows["shots"])
+    return named[named["way"].notna()].reset_index(drop=True)
+
+
+def facing(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """In-domain as x, x_lo, x_hi and out-of-domain as y, y_lo, y_hi, a row a group of `by`.
+
+    `frame` has a row a group and domain: `mean`, and lo, hi where there are intervals.
+    """
+    wide = frame.assign(**{c: frame.get(c, np.nan) for c in ("lo", "hi")})
+    sides = [
+        wide[wide["domain"] == domain][[*by, "mean", "lo", "hi"]].rename(
+            columns={"mean": axis, "lo": f"{axis}_lo", "hi": f"{axis}_hi"}
+        )
+        for axis, domain in (("x", "in-domain"), ("y", "out-of-domain"))
+    ]
+    return sides[0].merge(sides[1], on=list(by))
+
+
+def operations(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `tokens` an answer reads, and FLOPs to adapt (`adapt`) and to answer.
+
+    With N weights a token read costs 2 N, a token trained on 6 N, or 4 N where few weights change
+    (no gradient for the others); attention is left out (Kaplan et al. 2020, arXiv:2001.08361,
+    section 2.1). Every prompt is read whole.
+    """
+    n, tokens = rows["parameters"], rows["prefix_tokens"] + rows["query_tokens"]
+    step = np.where(rows["trainable_parameters"] < n, 4, 6)
+    taught = rows.get("teacher_tokens", pd.Series(0.0, index=rows.index)).fillna(0)
+    adapt = n * (step * rows["train_tokens"] + 2 * taught)
+    return rows.assign(tokens=tokens, adapt=adapt, answer=2 * n * tokens)
+
+
+def costs(rows: pd.DataFrame, size: int) -> pd.DataFrame:
+    """A row a way, of runs made alone with `size` examples or as near as there are, their means.
+
+    Columns: way, examples, to adapt (s), 1,000 answers (s), peak memory (MiB), tokens an answer,
+    adapt and answer (FLOPs, see `operations`), runs.
+    """
+    lines = []
+    for way, part in operations(rows).groupby("way", sort=False):
+        near = min(part["size"], key=lambda at: abs(np.log2(max(at, 1)) - np.log2(size)))
+        own = part[part["size"] == near]
+        asked = own["examples_per_second"] * own["eval_seconds"]
+        lines.append(
+            {
+                "way": way,
+                "examples": int(near),
+                "to adapt (s)": own["train_seconds"].mean(),
+                "1,000 answers (s)": (1_000 * own["eval_seconds"] / asked).mean(),
+                "peak memory (MiB)": own["peak_memory_mib"].mean(),
+                "tokens an answer": own["tokens"].mean(),
+                "adapt": own["adapt"].mean(),
+                "answer": own["answer"].mean(),
+                "runs": len(own),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def export(summary: pd.DataFrame, stem: Path) -> None:
+    """A table with `stats.Interval`s as STEM.csv, three columns each, and STEM.tex (booktabs)."""
+    plain, text = summary.copy(), summary.copy()
+    for name in summary:
+        if isinstance(summary[name].iloc[0], stats.Interval):
+            text[name] = text[name].map(str)
+            for end in ("lo", "hi"):
+                plain[f"{name}_{end}"] = plain[name].map(lambda i, end=end: getattr(i, end))
+            plain[name] = plain[name].map(lambda i: i.mean)
+    plain.to_csv(stem.with_suffix(".csv"), index=False)
+    latex = text.to_latex(index=False, float_format="%.2f", escape=True)
+    stem.with_suffix(".tex").write_text(latex, encoding="utf-8")

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
@@ -332,16 +332,54 @@ def _folder(store: str | Path) -> Path:
 # --- frames ------------------------------------------------------------------------------------
 
 
+def stored(files: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows and the answers that `run_grid` left as `NAME.csv` and `NAME.parquet`, each once.
+
+    Args:
+        files: the CSV files; each has its answers beside it.
+
+    Raises:
+        UserError: a file is not there, cannot be read, or has no answers to a run of its rows.
+    """
+    frames, answers = [], []
+    for file in files:
+        try:
+            frames.append(pd.read_csv(file, float_precision="round_trip"))
+            answers.append(pd.read_parquet(file.with_suffix(".parquet")))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{file} and its .parquet cannot be read ({type(error).__name__}): run the chapter "
+                f"{file.stem} first, with the same parameters"
+            ) from error
+        if missing := set(frames[-1]["key"]) - set(answers[-1]["key"]):
+            raise UserError(f"{file}: no answers of run {min(missing)}: run its chapter again")
+    rows = pd.concat(frames, ignore_index=True).drop_duplicates("key", ignore_index=True)
+    for field in fields(Spec):
+        if isinstance(field.default, str):  # an empty text is no missing value
+            rows[field.name] = rows[field.name].fillna("").astype(str)
+    said = pd.concat(answers, ignore_index=True).drop_duplicates(["key", "domain", "id"])
+    return rows.assign(curve=rows["curve"].map(json.loads)), said.reset_index(drop=True)
+
+
 def predictions(
-    rows: pd.DataFrame, store: str | Path = "runs", fields: Sequence[str] = ()
+    rows: pd.DataFrame, store: str | Path | pd.DataFrame = "runs", names: Sequence[str] = ()
 ) -> pd.DataFrame:
     """What the runs of `rows` said to every query: a row a run and query.
 
-    Columns: key, domain ("in-domain", "out-of-domain", "content-free"), id, label,
-    logp_entailment, logp_not (float32); the task's heuristic and subcase where it has them; and
-    the `fields` of the runs' rows, such as shots, to group by.
+    Args:
+        rows: of `run_grid` or `stored`.
+        store: the folder of finished runs, or the answers that `stored` read.
+        names: fields of the runs' rows, such as shots, to group by.
+
+    Returns:
+        Columns key, domain ("in-domain", "out-of-domain", "content-free"), id, label,
+        logp_entailment, logp_not (float32); the task's heuristic and subcase where it has them;
+        and the columns `names`.
     """
-    frame = records.answers(_folder(store), list(rows["key"]))
+    if isinstance(store, pd.DataFrame):
+        frame = store
+    else:
+        frame = records.answers(_folder(store), list(rows["key"]))
     parts = []
     for task, limit in dict.fromkeys(zip(rows["task"], rows["limit"], strict=True)):
         asked = methods.task_of(task, int(limit)).out_of_domain
@@ -350,14 +388,22 @@ def predictions(
         part = frame[frame["key"].isin(keys)]
         parts.append(part.merge(asked[["id", *extra]], on="id", how="left"))
     joined = pd.concat(parts, ignore_index=True)
-    return joined.merge(rows[["key", *fields]], on="key", how="left") if fields else joined
+    return joined.merge(rows[["key", *names]], on="key", how="left") if names else joined
 
 
 def select(rows: pd.DataFrame, specs: Sequence[Spec]) -> pd.DataFrame:
-    """The rows of these specifications, in their order: a part of a grid that was run as one."""
+    """The rows of these specifications, in their order: a part of a grid that was run as one.
+
+    Raises:
+        UserError: a run is not among them.
+    """
     names = [name for name in asdict(specs[0]) if name != "revision"]  # resolved in the rows
     at = {values: i for i, values in enumerate(rows[names].itertuples(index=False, name=None))}
-    places = [at[tuple(asdict(spec)[name] for name in names)] for spec in specs]
+    wanted = [tuple(asdict(spec)[name] for name in names) for spec in specs]
+    for spec, values in zip(specs, wanted, strict=True):
+        if values not in at:
+            raise UserError(f"the results have no run {spec}: run its chapter with its parameters")
+    places = [at[values] for values in wanted]
     return rows.iloc[list(dict.fromkeys(places))].reset_index(drop=True)
 
 

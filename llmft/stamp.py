@@ -22,7 +22,7 @@ from llmft import UserError, params
 Notebook = dict[str, Any]
 Cell = dict[str, Any]
 
-RESULT_SUFFIXES = (".csv", ".parquet", ".svg")
+RESULT_SUFFIXES = (".csv", ".parquet", ".svg", ".tex", ".md")
 """What a chapter may leave in the store under its own name, to be committed in `data/results/`."""
 
 

@@ -161,9 +161,15 @@ def chance(at: float, field: str, channel: str, scale: alt.Scale | None = None) 
     return line.encode(**{channel: position(f"{field}:Q", **options)})
 
 
-def steps(values: Iterable[float]) -> dict[float, float]:
-    """Where each x stands on an axis of doublings; 0, which has no logarithm, one step before."""
+def steps(values: Iterable[float], doublings: bool = True) -> dict[float, float]:
+    """Where each x stands on an axis of doublings; 0, which has no logarithm, one step before.
+
+    Otherwise evenly, scaled so that the values' mean distance is one step.
+    """
     known = sorted(set(values))
+    if not doublings:
+        step_size = (known[-1] - known[0]) / max(1, len(known) - 1) or 1.0
+        return {v: v / step_size for v in known}
     positive = [v for v in known if v > 0]
     if any(v < 0 for v in known) or not positive:
         raise ValueError(f"no axis of doublings for {known}")
