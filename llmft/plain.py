@@ -1,8 +1,8 @@
 """The book as plain HTML pages, made by nbconvert, for where Quarto cannot be had.
 
 They show what Quarto would: prose, folded code, figures and tables with their numbers and captions,
-equations (as MathML), links between chapters, citations. There is no script in them and nothing is
-loaded from a network.
+equations (as MathML), links between chapters, citations. There is no script in them (but for
+interactive figures, `pages.finish`) and nothing is loaded from a network.
 """
 
 import base64
@@ -20,23 +20,32 @@ from llmft import gate, stamp
 
 
 STYLE = """
-:root { color-scheme: light dark; --line: #8886; --soft: #8881; }
+:root { color-scheme: light dark; --line: #8886; --soft: #8881; --link: #0550ae; }
+@media (prefers-color-scheme: dark) { :root { --link: #6cb6ff; --page: #15191e; --ink: #dee2e6; } }
 body { font: 17px/1.6 system-ui, sans-serif; max-width: 46rem; margin: 0 auto; padding: 1rem; }
+body { background: var(--page, #fff); color: var(--ink, #1f2328); overflow-wrap: break-word; }
+a { color: var(--link); }
 nav { border-bottom: 1px solid var(--line); padding-bottom: .5rem; font-size: .9rem; }
-nav a { margin-right: 1rem; white-space: nowrap; }
+nav a { margin-right: 1rem; display: inline-block; }
 nav a[aria-current] { font-weight: bold; text-decoration: none; }
+nav.downloads { border: 0; border-top: 1px solid var(--line); margin-top: 2rem; }
+nav.downloads p { font-weight: bold; margin-bottom: 0; }
 h1, h2, h3 { line-height: 1.25; }
-pre { overflow-x: auto; background: var(--soft); padding: .6rem; font-size: .82rem; }
+pre { overflow-x: auto; background: var(--soft); padding: .6rem; font-size: min(.82rem, 3.2vw); }
+.highlight pre { font-size: .82rem; background: none; }
 table { border-collapse: collapse; font-size: .92rem; margin: auto; }
+table { display: block; width: fit-content; max-width: 100%; overflow-x: auto; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); }
 figure { margin: 1.5rem 0; overflow-x: auto; }
-figcaption { font-size: .9rem; margin-bottom: .5rem; }
-img, figure svg { max-width: 100%; height: auto; background: #fff; }
+figcaption { font-size: .9rem; margin-bottom: .5rem; position: sticky; left: 0; }
+img { max-width: 100%; height: auto; background: #fff; border-radius: .5rem; }
+@media (max-width: 600px) { figure img { width: 35rem; max-width: none; } }
 .note { border-left: 4px solid #0072b2; padding: .1rem 1rem; background: var(--soft); }
 .note { margin: 1rem 0; }
 .anchor-link { display: none; }
 .equation { display: flex; justify-content: space-between; align-items: center; overflow-x: auto; }
 .equation math { margin: auto; }
+math { max-width: 100%; overflow-x: auto; overflow-y: hidden; }
 summary { cursor: pointer; font-size: .85rem; }
 footer { border-top: 1px solid var(--line); margin-top: 3rem; display: flex; gap: 2rem; }
 """
@@ -67,6 +76,7 @@ class Book:
     pages: list[Page]
     labels: dict[str, tuple[str, str]] = field(default_factory=dict)  # label -> page, words
     entries: dict[str, tuple[str, str]] = field(default_factory=dict)  # key -> short, in full
+    icon: bytes = b""  # an SVG
 
 
 def write(root: Path, folder: Path) -> Path:
@@ -91,6 +101,8 @@ def _read(root: Path) -> Book:
     """All pages, with the numbers of what can be referred to."""
     about = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))["book"]
     book = Book(str(about.get("title", "Book")), [])
+    icon = root / str(about.get("favicon", ""))
+    book.icon = icon.read_bytes() if icon.is_file() else b""
     bibliography = root / "references.bib"
     if bibliography.is_file():
         book.entries = bibliography_entries(bibliography.read_text(encoding="utf-8"))
@@ -172,7 +184,9 @@ def _code(cell: stamp.Cell, page: Page, book: Book) -> str:
     shown = ""
     if options.get("echo", True) is not False and not hidden and stamp.code(cell):
         listing = Highlight2HTML(pygments_lexer="python")(stamp.code(cell))
-        shown = f"<details><summary>Code</summary>{listing}</details>"
+        folded = "" if options.get("code-fold") is not False else " open"
+        summary = html.escape(str(options.get("code-summary", "Code")))
+        shown = f"<details{folded}><summary>{summary}</summary>{listing}</details>"
     if options.get("include", True) is False or options.get("output", True) is False:
         return shown
     label = str(options.get("label", ""))
@@ -351,14 +365,20 @@ def _frame(page: Page, book: Book, body: str) -> str:
         return f'<a href="{here}{other.href}"{current}>{mark}{html.escape(name)}</a>'
 
     around = [link(b, "Next: ") for a, b in pairwise(book.pages) if a is page]
-    colours = HtmlFormatter(style="default").get_style_defs(".highlight")
+    colours = "".join(
+        f"@media (prefers-color-scheme: {scheme}) {{ {made.get_style_defs('.highlight')} }}\n"
+        for scheme, style in (("light", "default"), ("dark", "github-dark"))
+        for made in (HtmlFormatter(style=style),)
+    )
+    icon = base64.b64encode(book.icon).decode()
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{html.escape(page.title)} – {html.escape(book.title)}</title>
-<style>{STYLE}@media (prefers-color-scheme: light) {{ {colours} }}</style>
+<link rel="icon" href="data:image/svg+xml;base64,{icon}">
+<style>{STYLE}{colours}</style>
 </head>
 <body>
 <nav aria-label="Chapters">{"".join(link(other) for other in book.pages)}</nav>

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 
-from llmft import ROOT, UserError
+from llmft import ROOT, UserError, pages
 
 
 QUARTO = "1.10.19"
@@ -49,9 +49,10 @@ def render(root: Path = ROOT, *, plain: bool = False) -> tuple[Path, str]:
     """
     quarto = None if plain else find() or fetch()
     if quarto is None:
-        from llmft import plain as pages
+        from llmft import plain as plain_pages
 
-        first = pages.write(root, root / "_book")
+        first = plain_pages.write(root, root / "_book")
+        pages.finish(root, root / "_book")
         return first, "plain pages" + ("" if plain else f", without Quarto; {HELP}")
     command = [quarto, "render", str(root), "--no-execute", "--to", "html"]
     environment = {**os.environ, "NO_COLOR": "1", "QUARTO_PYTHON": sys.executable}
@@ -63,6 +64,7 @@ def render(root: Path = ROOT, *, plain: bool = False) -> tuple[Path, str]:
         raise UserError(f"quarto render failed: {'; '.join(wrong)}")
     if wrong:
         raise UserError(f"quarto render warns: {'; '.join(wrong)}")
+    pages.finish(root, root / "_book")
     return root / "_book" / "index.html", f"by {quarto}"
 
 

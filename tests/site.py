@@ -1,0 +1,165 @@
+"""Look at the rendered book as a reader would: every page in a real Chromium, on a desktop and on a
+phone, in light and in dark.
+
+    python -m tests.site [FOLDER]      # _book/ unless another is named
+
+A line a problem, and exit status 1 when there is one: console errors, requests to another host,
+what cannot be loaded, links and anchors that lead nowhere, what is wider than its column without a
+scroll box of its own, images without alt text, headings out of order, text of too little contrast,
+a dark theme that stays light. `tests/site.js` is what is asked of a page.
+"""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag, urlsplit
+
+from tests import chromium
+
+
+SCRIPT = Path(__file__).with_suffix(".js").read_text(encoding="utf-8")
+VIEWS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark")]
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """The folder's files, without a word about each."""
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
+        """Say nothing."""
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address at which this machine, and no other, gets the folder."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@dataclass
+class Seen:
+    """One page: what is wrong with it, in which views, and what it holds."""
+
+    wrong: dict[str, list[str]] = field(default_factory=dict)
+    links: list[str] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
+    images: int = 0
+    tables: int = 0
+
+
+def look(folder: Path) -> dict[str, Seen]:
+    """See every page of the folder in every view; page -> what was seen."""
+    pages = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.html"))
+    pages = [p for p in pages if not p.startswith("site_libs/")]
+    found = {page: Seen() for page in pages}
+    with served(folder) as address, chromium.tab() as tab:
+        for page, seen in found.items():
+            for width, scheme in VIEWS:
+                tab.show(address + page, width, scheme)
+                made = tab.run(SCRIPT)
+                lines = [*made["wrong"], *_events(tab, address)]
+                if made["dark"] != (scheme == "dark"):
+                    lines.append(f"is not {scheme}")
+                for line in lines:
+                    seen.wrong.setdefault(line, []).append(f"{width} {scheme}")
+                seen.ids |= set(made["ids"])
+                seen.links = made["links"]
+                seen.images, seen.tables = made["images"], made["tables"]
+        for seen in found.values():
+            for line in _links(seen.links, address, folder, found):
+                seen.wrong[line] = []
+    return found
+
+
+def _events(tab: chromium.Tab, address: str) -> list[str]:
+    """What went wrong while the page was loaded."""
+    lines = []
+    for event in tab.of("Network.requestWillBeSent"):
+        url = event["params"]["request"]["url"]
+        if not url.startswith((address, "data:", "blob:", "about:")):
+            lines.append(f"requests {url}")
+    for event in tab.of("Network.responseReceived"):
+        answer = event["params"]["response"]
+        if answer["status"] >= 400:
+            lines.append(f"{answer['status']} for {answer['url'].removeprefix(address)}")
+    for event in tab.of("Runtime.exceptionThrown"):
+        details = event["params"]["exceptionDetails"]
+        thrown = details.get("exception", {}).get("description", details["text"])
+        lines.append(f"exception: {thrown.splitlines()[0]}")
+    for event in tab.of("Runtime.consoleAPICalled"):
+        if event["params"]["type"] in ("error", "assert"):
+            words = [str(a.get("value", a.get("description"))) for a in event["params"]["args"]]
+            lines.append(f"console: {' '.join(words)}")
+    for event in tab.of("Log.entryAdded"):
+        entry = event["params"]["entry"]
+        if entry["level"] == "error" and entry["source"] != "network":  # these are said above
+            lines.append(f"console: {entry['text']}")
+    return lines
+
+
+def _links(links: list[str], address: str, folder: Path, pages: dict[str, Seen]) -> Iterator[str]:
+    """The links within the site that lead nowhere."""
+    for link in dict.fromkeys(links):
+        if not link.startswith(address):
+            if urlsplit(link).hostname == "127.0.0.1" or link.startswith("file:"):
+                yield f"links to {link}"
+            continue
+        path, anchor = urldefrag(unquote(link.removeprefix(address)))
+        path = path.partition("?")[0]
+        page = f"{path}index.html" if path == "" or path.endswith("/") else path
+        if not (folder / page).is_file():
+            yield f"links to {page}, which does not exist"
+        elif anchor and page in pages and anchor not in pages[page].ids:
+            yield f"links to {page}#{anchor}, which does not exist"
+
+
+def problems(found: dict[str, Seen]) -> list[str]:
+    """A line a problem."""
+    lines = []
+    for page, seen in found.items():
+        for what, views in seen.wrong.items():
+            where = "" if len(views) in (0, len(VIEWS)) else f" [{', '.join(views)}]"
+            lines.append(f"{page}{where}: {what}")
+    return lines
+
+
+def summary(found: dict[str, Seen]) -> str:
+    """A table of the pages and what was looked at on each."""
+    rows: list[tuple[Any, ...]] = [("page", "links", "images", "tables", "problems")]
+    for page, seen in found.items():
+        rows.append((page, len(set(seen.links)), seen.images, seen.tables, len(seen.wrong)))
+    wide = max(len(str(row[0])) for row in rows)
+    return "\n".join(
+        f"{row[0]:<{wide}}" + "".join(f"{value:>10}" for value in row[1:]) for row in rows
+    )
+
+
+def main() -> int:
+    """Look at the folder that the command line names."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "_book")
+    if not folder.is_dir():
+        print(f"no folder {folder}: render the book first, `llmft render`", file=sys.stderr)
+        return 1
+    if not chromium.find():
+        print("no Chromium on PATH, nor in $CHROMIUM: nothing was looked at", file=sys.stderr)
+        return 1
+    found = look(folder.resolve())
+    lines = problems(found)
+    print(summary(found))
+    print(f"{len(found)} pages in {len(VIEWS)} views, {len(lines)} problems")
+    print("\n".join(lines))
+    return bool(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
