@@ -285,7 +285,8 @@ def evaluate(
     labels = prompts.label_tokens(model.tokenizer, spec.pattern)
     ids: list[list[int]] = []
     row: dict[str, Any] = {"eval_seconds": 0.0}
-    answers, memories = [], []
+    answers: list[Any] = []
+    memories: list[dict[str, Any]] = []
     for name, queries in sets.items():
         with peak_memory(model.device, clear=not memories) as memory:
             start = time.perf_counter()

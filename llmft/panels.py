@@ -90,7 +90,7 @@ def frontier(
     hi: str = "hi",
     x_title: str = "",
     y_title: str = "accuracy",
-    tooltip: Sequence[str] = (),
+    kept: Sequence[str] = (),
     chance: float = 0.5,
     note: str = "",
     width: int = 560,
@@ -98,8 +98,8 @@ def frontier(
 ) -> Any:
     """Accuracy against a cost on a logarithmic axis, and the steps of what is best for its cost.
 
-    `frame`: a row a method and number of examples; `tooltip`: its columns that a reader who points
-    at a mark sees, where scripts run. The grey steps join the points that no cheaper one reaches.
+    `frame`: a row a method and number of examples; `kept`: columns that the marks carry along, for
+    `interactive.figure` to show. The grey steps join the points that no cheaper one reaches.
     """
     names = theme.order(frame[series])
     domain = theme.span(frame, [y, lo, hi], [chance])
@@ -120,7 +120,7 @@ def frontier(
         interpolate="step-after", color="#8c959f", strokeWidth=5, opacity=0.35
     )
     bars = alt.Chart(frame[[x, lo, hi, series]].dropna()).mark_rule(strokeWidth=1.2, opacity=0.6)
-    points = alt.Chart(frame[list(dict.fromkeys([x, y, series, *tooltip]))]).mark_point(
+    points = alt.Chart(frame[list(dict.fromkeys([x, y, series, *kept]))]).mark_point(
         filled=True, size=90, opacity=0.95, stroke="white", strokeWidth=0.8
     )
     chart = alt.layer(
@@ -131,7 +131,6 @@ def frontier(
             **at,
             color=colour,
             shape=theme.shape(series, names, legend),
-            **({"tooltip": list(tooltip)} if tooltip else {}),
         ),
     ).properties(width=width, height=height)
     return theme.finish(chart, note, width + 60)

@@ -20,7 +20,6 @@ from llmft.theme import HEIGHT, WIDTH
 
 __all__ = [
     "bars",
-    "beside",
     "curve",
     "dots",
     "forest",
@@ -29,6 +28,7 @@ __all__ = [
     "markdown",
     "reliability",
     "say",
+    "stacked",
     "table",
     "with_interval",
 ]
@@ -361,9 +361,9 @@ def dots(
     return theme.finish(alt.layer(*layers).properties(width=width, height=height), note, width)
 
 
-def beside(charts: Sequence[Any], note: str = "") -> Any:
-    """Finished charts side by side, with one note under them."""
-    return theme.finish(alt.hconcat(*charts, spacing=24), note, 640)
+def stacked(charts: Sequence[Any], note: str = "") -> Any:
+    """Charts one above the other, with one note under them."""
+    return theme.finish(alt.vconcat(*charts, spacing=18), note, 640)
 
 
 def bars(

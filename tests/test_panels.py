@@ -1,0 +1,60 @@
+"""Figures that set methods side by side."""
+
+import pandas as pd
+
+from llmft import panels
+
+
+FRAME = pd.DataFrame(
+    {
+        "way": ["a", "a", "b", "c"],
+        "cost": [1.0, 4.0, 2.0, 2.0],
+        "mean": [0.5, 0.9, 0.7, 0.6],
+        "lo": [0.4, 0.8, 0.6, 0.5],
+        "hi": [0.6, 1.0, 0.8, 0.7],
+    }
+)
+
+
+def test_the_frontier_is_what_nothing_cheaper_reaches() -> None:
+    best = panels.pareto(FRAME, "cost", "mean")
+    assert best["mean"].tolist() == [0.5, 0.7, 0.9]
+    assert best["way"].tolist() == ["a", "b", "a"]
+
+
+def test_what_is_dearer_and_no_better_is_not_on_the_frontier() -> None:
+    frame = pd.DataFrame({"cost": [1, 2, 3], "mean": [0.8, 0.8, 0.7]})
+    assert panels.pareto(frame, "cost", "mean")["cost"].tolist() == [1]
+
+
+def test_the_steps_of_the_figure_go_on_to_its_end() -> None:
+    spec = panels.frontier(FRAME, "cost", "way").to_dict()
+    steps = next(part for part in spec["layer"] if part["mark"].get("interpolate"))
+    drawn = spec["datasets"][steps["data"]["name"]]
+    assert [row["mean"] for row in drawn] == [0.5, 0.7, 0.9, 0.9]
+    assert drawn[-1]["cost"] > 4
+
+
+def test_each_quantity_has_a_panel_with_equal_axes_and_the_diagonal() -> None:
+    frame = pd.DataFrame(
+        {
+            "quantity": ["accuracy", "accuracy", "seconds"],
+            "way": ["none", "some", "some"],
+            "x": [0.5, 0.8, 3.0],
+            "x_lo": [0.4, 0.7, None],
+            "x_hi": [0.6, 0.9, None],
+            "y": [0.5, 0.6, 2.0],
+            "y_lo": [0.4, 0.5, None],
+            "y_hi": [0.6, 0.7, None],
+        }
+    )
+    spec = panels.against(frame, "way", ["accuracy", "seconds"], marked="none").to_dict()
+    accuracy, seconds = spec["vconcat"][0]["hconcat"]
+    for panel in (accuracy, seconds):
+        axes = panel["layer"][0]["encoding"]
+        assert axes["x"]["scale"]["domain"] == axes["y"]["scale"]["domain"]
+    dashed = [p for p in accuracy["layer"] if p["mark"].get("strokeDash")]
+    assert len(dashed) == 2  # from both axes to the marked one, which the other panel lacks
+    assert not [p for p in seconds["layer"] if p["mark"].get("strokeDash")]
+    bars = [p for p in seconds["layer"] if p["mark"]["type"] == "rule"]
+    assert all(not spec["datasets"][bar["data"]["name"]] for bar in bars)  # no interval, no bar
