@@ -94,7 +94,9 @@ def calibration_table(single: pd.DataFrame, by: Sequence[str]) -> None:
 def subcases(said: pd.DataFrame, x: str, *, x_title: str, note: str) -> Any:
     """A heat map of out-of-domain accuracy by subcase (rows) and `x` (columns)."""
     out = said[said["domain"] == "out-of-domain"]
-    by_subcase = out.groupby(["subcase", x], sort=True, observed=True)["correct"].mean().reset_index()
+    by_subcase = (
+        out.groupby(["subcase", x], sort=True, observed=True)["correct"].mean().reset_index()
+    )
     fewest = out.groupby("subcase")["id"].nunique().min()
     note = f"{note}, at least {fewest:,} pairs a subcase"
     return plots.heat(by_subcase, x, "subcase", "correct", x_title=x_title, note=note)

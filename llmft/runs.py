@@ -28,6 +28,7 @@ import torch
 from llmft import ROOT, UserError, methods, stamp
 from llmft import store as records
 from llmft.methods import DOMAINS, Result, execute
+from llmft.params import Params
 from llmft.spec import TRAINED, Spec
 
 
@@ -67,6 +68,55 @@ def grid(base: Spec, **axes: Sequence[Any]) -> list[Spec]:
         replace(base, **dict(zip(axes, values, strict=True)))
         for values in itertools.product(*axes.values())
     ]
+
+
+def asked_for(p: Params, method: str, **fields: Any) -> Spec:
+    """The run of `method` that the parameters ask for, of the first model; `fields` win over them.
+
+    Its examples are as many as the context to distil has. A distillation has the middle one of the
+    numbers of queries, each of which comes up at least once, and one round.
+
+    Raises:
+        UserError: an unknown method, or fields that do not go together.
+    """
+    common: dict[str, Any] = {
+        "task": p.task,
+        "model": p.models[0],
+        "pattern": p.pattern,
+        "limit": p.limit,
+        "dtype": p.dtype,
+        "shots": 0 if method == "zero-shot" else p.context_shots,
+    }
+    training: dict[str, Any] = {}
+    if method in ("fine-tuning", "lora", "bitfit"):
+        training = {
+            "learning_rate": p.learning_rate,
+            "updates": p.updates,
+            "batch_size": p.batch_size,
+            "objective": p.objective,
+            "selection": p.selection,
+        }
+    if method == "lora":
+        training |= {"learning_rate": p.lora_learning_rate} | low_rank(p)
+    if method == "distillation":
+        queries = int(fields.get("queries", p.queries[len(p.queries) // 2]))
+        training = {
+            "learning_rate": p.distill_learning_rate,
+            "updates": max(p.distill_updates, -(-queries // p.distill_batch_size)),
+            "batch_size": p.distill_batch_size,
+            "objective": p.distill_objective,
+            "selection": "last",
+            "context": p.context.replace("demonstrations", ""),
+            "queries": queries,
+            "rounds": 1,
+            "temperature": p.temperature,
+        }
+    return Spec(**common | {"method": method} | training | fields)
+
+
+def low_rank(p: Params) -> dict[str, Any]:
+    """The fields of a run that changes weights by LoRA alone."""
+    return {"rank": p.lora_rank, "alpha": p.lora_alpha, "targets": p.lora_targets}
 
 
 @lru_cache(maxsize=1)
@@ -344,7 +394,7 @@ def stored(files: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     frames, answers = [], []
     for file in files:
         try:
-            frames.append(pd.read_csv(file, float_precision="round_trip"))
+            frames.append(pd.read_csv(file))
             answers.append(pd.read_parquet(file.with_suffix(".parquet")))
         except (OSError, ValueError) as error:
             raise UserError(

@@ -1,10 +1,8 @@
 """A run's specification: everything that decides its numbers, checked before anything is done."""
 
 from dataclasses import dataclass, fields
-from typing import Any
 
 from llmft import UserError, prompts
-from llmft.params import Params
 
 
 TRAINED = ("fine-tuning", "lora", "bitfit", "distillation")
@@ -124,52 +122,3 @@ class Spec:
         parts += [f"learning rate {self.learning_rate:g}"] * (self.learning_rate > 0)
         parts += [f"rank {self.rank}"] * (self.rank > 0)
         return ", ".join([*parts, f"pattern {self.pattern}"])
-
-
-def asked_for(p: Params, method: str, **fields: Any) -> Spec:
-    """The run of `method` that the parameters ask for, of the first model; `fields` win over them.
-
-    Its examples are as many as the context to distil has. A distillation has the middle one of the
-    numbers of queries, each of which comes up at least once, and one round.
-
-    Raises:
-        UserError: an unknown method, or fields that do not go together.
-    """
-    common: dict[str, Any] = {
-        "task": p.task,
-        "model": p.models[0],
-        "pattern": p.pattern,
-        "limit": p.limit,
-        "dtype": p.dtype,
-        "shots": 0 if method == "zero-shot" else p.context_shots,
-    }
-    training: dict[str, Any] = {}
-    if method in ("fine-tuning", "lora", "bitfit"):
-        training = {
-            "learning_rate": p.learning_rate,
-            "updates": p.updates,
-            "batch_size": p.batch_size,
-            "objective": p.objective,
-            "selection": p.selection,
-        }
-    if method == "lora":
-        training |= {"learning_rate": p.lora_learning_rate} | low_rank(p)
-    if method == "distillation":
-        queries = int(fields.get("queries", p.queries[len(p.queries) // 2]))
-        training = {
-            "learning_rate": p.distill_learning_rate,
-            "updates": max(p.distill_updates, -(-queries // p.distill_batch_size)),
-            "batch_size": p.distill_batch_size,
-            "objective": p.distill_objective,
-            "selection": "last",
-            "context": p.context.replace("demonstrations", ""),
-            "queries": queries,
-            "rounds": 1,
-            "temperature": p.temperature,
-        }
-    return Spec(**common | {"method": method} | training | fields)
-
-
-def low_rank(p: Params) -> dict[str, Any]:
-    """The fields of a run that changes weights by LoRA alone."""
-    return {"rank": p.lora_rank, "alpha": p.lora_alpha, "targets": p.lora_targets}

@@ -1,6 +1,8 @@
 """The tables that chapters share, on frames small enough to count by hand."""
 
 import re
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,6 +10,7 @@ import pandas as pd
 import pytest
 
 from llmft import UserError, report, stats, tables
+from llmft.spec import Spec
 
 
 @pytest.fixture
@@ -252,3 +255,75 @@ def test_costs_that_cannot_be_compared_are_one_line(change: dict[str, Any]) -> N
     with pytest.raises(UserError, match=f"cannot be compared: {next(iter(change))}") as caught:
         report.cost_table(rows, ["shots"])
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_made_alone_is_found_by_what_it_is() -> None:
+    grids = {
+        "two shots": [Spec(shots=2, data_seed=i) for i in range(3)],
+        "four shots": [Spec(shots=4, data_seed=i) for i in range(3)],
+    }
+    specs = [Spec(shots=4, data_seed=9), Spec(shots=2, data_seed=9), Spec(shots=8)]
+    rows = pd.DataFrame([asdict(spec) | {"revision": "abc"} for spec in specs])
+    found = report.ways(rows, grids)
+    assert found[["way", "size"]].to_numpy().tolist() == [["four shots", 4], ["two shots", 2]]
+
+
+def test_facing_pairs_the_domains() -> None:
+    frame = pd.DataFrame(
+        {
+            "way": ["a", "a", "b"],
+            "domain": [INSIDE, OUTSIDE, INSIDE],
+            "mean": [0.8, 0.5, 0.9],
+            "lo": [0.7, 0.4, 0.8],
+            "hi": [0.9, 0.6, 1.0],
+        }
+    )
+    found = report.facing(frame, ["way"])
+    assert found.to_numpy().tolist() == [["a", 0.8, 0.7, 0.9, 0.5, 0.4, 0.6]]
+    assert report.facing(frame[["way", "domain", "mean"]], ["way"])["x_lo"].isna().all()
+
+
+COSTS = pd.DataFrame(
+    {
+        "way": ["shown", "full", "lora", "lora"],
+        "size": [4, 4, 2, 32],
+        "parameters": 1_000,
+        "trainable_parameters": [0, 1_000, 10, 10],
+        "prefix_tokens": [90, 2, 2, 2],
+        "query_tokens": 8.0,
+        "train_tokens": [0, 50, 50, 50],
+        "teacher_tokens": [np.nan, np.nan, 100.0, 100.0],
+        "train_seconds": [0.0, 1.0, 2.0, 3.0],
+        "eval_seconds": 4.0,
+        "examples_per_second": 500.0,
+        "peak_memory_mib": 600.0,
+    }
+)
+
+
+def test_operations_are_counted_by_token() -> None:
+    found = report.operations(COSTS)
+    assert found["tokens"].tolist() == [98, 10, 10, 10]
+    assert found["answer"].tolist() == [2_000 * n for n in (98, 10, 10, 10)]
+    taught = 2 * 100 * 1_000
+    assert found["adapt"].tolist() == [0, 300_000, 200_000 + taught, 200_000 + taught]
+
+
+def test_costs_are_those_of_the_nearest_size() -> None:
+    found = report.costs(COSTS, 4).set_index("way")
+    assert found["examples"].to_dict() == {"shown": 4, "full": 4, "lora": 2}
+    assert found.loc["lora", "to adapt (s)"] == 2.0
+    assert found["1,000 answers (s)"].tolist() == [2.0] * 3
+    assert report.costs(COSTS, 32).set_index("way").loc["lora", "to adapt (s)"] == 3.0
+
+
+def test_a_table_is_exported_with_its_intervals(tmp_path: Path) -> None:
+    interval = stats.Interval(0.81234, 0.7, 0.9, "t over draws", 3, 0)
+    summary = pd.DataFrame({"way": ["50 % of_it"], "accuracy": [interval], "n": ["3"]})
+    report.export(summary, tmp_path / "all")
+    back = pd.read_csv(tmp_path / "all.csv")
+    assert back.loc[0, ["accuracy", "accuracy_lo", "accuracy_hi"]].tolist() == [0.81234, 0.7, 0.9]
+    text = (tmp_path / "all.tex").read_text()
+    assert "0.81 [0.70, 0.90]" in text
+    assert r"50 \% of\_it" in text
+    assert r"\toprule" in text

@@ -20,7 +20,20 @@ import pandas as pd
 import pytest
 import torch
 
-from llmft import ROOT, UserError, hardware, methods, metrics, prompts, runs, scoring, stamp, store
+from llmft import (
+    ROOT,
+    UserError,
+    hardware,
+    methods,
+    metrics,
+    params,
+    prompts,
+    runs,
+    scoring,
+    stamp,
+    store,
+)
+from llmft.spec import METHODS
 
 
 PEOPLE = ["doctor", "lawyer", "judge", "artist", "senator", "actor"]
@@ -670,3 +683,76 @@ def test_key_covers_every_module_that_a_run_imports() -> None:
     run = {"cells": [{"cell_type": "code", "metadata": {}, "source": "from llmft import methods"}]}
     imported = {Path(file).stem for file in stamp.module_digests(run, ROOT)}
     assert imported - {"__init__"} == set(runs.CODE)
+
+
+def test_what_a_grid_left_is_read_back(base: runs.Spec, lora: runs.Spec, tmp_path: Path) -> None:
+    first = run([base, lora], tmp_path, name="first")
+    second = run([base, replace(base, data_seed=1)], tmp_path, name="second")
+    rows, answers = runs.stored([tmp_path / "first.csv", tmp_path / "second.csv"])
+    assert rows["key"].tolist() == [*first["key"], second["key"].iloc[1]]
+    for spec in (base, lora, replace(base, data_seed=1)):
+        assert runs.select(rows, [spec])["key"].tolist() == [runs.key_of(spec, device="cpu")]
+    for name in ("curve", "in_domain_accuracy", "eval_seconds", "objective", "alpha"):
+        assert runs.select(rows, [lora])[name].tolist() == runs.select(first, [lora])[name].tolist()
+    pd.testing.assert_frame_equal(
+        runs.predictions(rows, answers, ["shots"]).sort_values(["key", "domain", "id"]),
+        runs.predictions(rows, tmp_path, ["shots"]).sort_values(["key", "domain", "id"]),
+        check_like=True,
+    )
+    with pytest.raises(UserError, match=r"the results have no run icl .* draw 7"):
+        runs.select(rows, [replace(base, data_seed=7)])
+
+
+def test_results_that_are_not_there_are_one_line(base: runs.Spec, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.csv.*run the chapter none first"):
+        runs.stored([tmp_path / "none.csv"])
+    run([base], tmp_path, name="half")
+    pd.read_parquet(tmp_path / "half.parquet").iloc[:0].to_parquet(tmp_path / "half.parquet")
+    with pytest.raises(UserError, match="no answers of run"):
+        runs.stored([tmp_path / "half.csv"])
+
+
+def test_time_and_memory_are_measured_by_domain(base: runs.Spec, tmp_path: Path) -> None:
+    row = run([base], tmp_path).iloc[0]
+    assert 0 < row["in_domain_seconds"] + row["out_of_domain_seconds"] < row["eval_seconds"]
+    assert (
+        row["peak_memory_mib"]
+        == max(row["in_domain_peak_memory_mib"], row["out_of_domain_peak_memory_mib"])
+        or row["peak_memory_mib"] > row["in_domain_peak_memory_mib"]
+    )
+
+
+def test_a_small_model_computes_on_one_thread(base: runs.Spec, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert run([base], tmp_path).loc[0, "threads"] == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_parameters_ask_for_a_run_of_every_method(method: str) -> None:
+    p = params.parse({"task": "here", "models": ["m", "n"], "context_shots": 8, "limit": 5})
+    one = runs.asked_for(p, method)
+    assert (one.method, one.task, one.model, one.limit) == (method, "here", "m", 5)
+    assert one.shots == (0 if method == "zero-shot" else 8)
+    assert runs.asked_for(p, method, data_seed=3) == replace(one, data_seed=3)
+
+
+def test_each_method_has_its_own_parameters() -> None:
+    p = params.parse({"learning_rate": 0.1, "lora_learning_rate": 0.2, "lora_rank": 7})
+    assert runs.asked_for(p, "fine-tuning").learning_rate == 0.1
+    assert (runs.asked_for(p, "lora").learning_rate, runs.asked_for(p, "lora").rank) == (0.2, 7)
+    assert runs.low_rank(p)["rank"] == 7
+    p = params.parse({"context": "explained", "distill_learning_rate": 0.3, "temperature": 2})
+    one = runs.asked_for(p, "distillation")
+    assert (one.context, one.learning_rate, one.temperature) == ("explained", 0.3, 2.0)
+
+
+def test_every_query_comes_up_at_least_once() -> None:
+    p = params.parse({"queries": [16, 40, 100], "distill_updates": 4, "distill_batch_size": 16})
+    assert runs.asked_for(p, "distillation").queries == 40
+    for queries, updates in ((16, 4), (40, 4), (64, 4), (65, 5), (100, 7)):
+        assert runs.asked_for(p, "distillation", queries=queries).updates == updates
