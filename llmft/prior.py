@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from llmft import ROOT, UserError, stats
@@ -38,7 +37,7 @@ GENERATED = ("zero-shot", "ICL", "distilled", "recursive")
 any other text the label that is wrong. The other two have a classification head and a true loss."""
 
 SAID_NO = float(np.log1p(np.e))
-"""Their loss of the hard answer 1 for a true label 0, log(1 + e): 1 was taken for a logit."""
+"""The loss there of an answer 1 that is wrong, log(1 + e); one that is right costs 1 less."""
 
 
 def read(folder: str | Path = "data/prior") -> pd.DataFrame:
@@ -103,18 +102,18 @@ def _csv(path: Path) -> pd.DataFrame:
 # --- what the loss of a hard answer says -------------------------------------------------------
 
 
-def hard_loss(said: Any, labels: Any) -> float:
+def hard_losses(said: Any, labels: Any) -> stats.Floats:
     """The earlier study's loss of generated answers: 0 or 1 taken for the logit of label 1.
 
     `said`, `labels`: (n,) zeros and ones. Each answer costs softplus(said) - said * label nats:
-    ln 2 for a 0, right or wrong; 0.313 for a right 1; 1.313 for a wrong 1. Its mean.
+    ln 2 for a 0, right or wrong; 0.313 for a right 1; 1.313 for a wrong 1. Returns (n,).
     """
     x, y = np.asarray(said, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    return float((np.logaddexp(0, x) - x * y).mean())
+    return np.asarray(np.logaddexp(0, x) - x * y)
 
 
 def answers(losses: Any, accuracies: Any, n: int = EXAMPLES) -> pd.DataFrame:
-    """What a model said to `n` pairs, solved from its `hard_loss` and accuracy.
+    """What a model said to `n` pairs, solved from its mean of `hard_losses` and its accuracy.
 
     A loss is (z ln 2 + (n - z) log(1 + e) - r) / n for z answers of 0 and r right answers of 1;
     up to 50 pairs no other whole numbers z, r come within 0.005 / n of it, and 2e-4 / n is allowed
@@ -159,7 +158,7 @@ def pooled(accuracies: Any, examples: int = EXAMPLES) -> stats.Interval:
     examples that has both (Kish 1965): at most 50, however many the repeats, and never too narrow
     for what is not known. One run is Wilson's interval as it is.
     """
-    runs: npt.NDArray[np.float64] = np.asarray(accuracies, dtype=np.float64).ravel()
+    runs = np.asarray(accuracies, dtype=np.float64).ravel()
     p, draws = float(runs.mean()), len(runs)
     of_pairs = p * (1 - p) / examples
     of_draws = float(runs.var(ddof=1)) / draws if draws > 1 else 0.0
