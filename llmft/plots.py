@@ -311,6 +311,7 @@ def dots(
     x_title: str = "",
     y_title: str = "accuracy",
     chance: float | None = 0.5,
+    chance_name: str = "chance",
     y_domain: Sequence[float] | None = None,
     note: str = "",
     width: int = WIDTH,
@@ -319,6 +320,7 @@ def dots(
     """Every draw as a dot, one column a category, the mean as a short bar: sensitivity at a glance.
 
     Dots are set aside by their rank, not at random, so that the figure is the same each time.
+    `chance`, called `chance_name`, is a dashed line; None draws none.
     """
     names = theme.order(frame[x])
     place = {name: float(i) for i, name in enumerate(names)}
@@ -345,7 +347,7 @@ def dots(
         word = alt.Chart(pd.DataFrame({"_x": [len(names) - 0.4], y: [chance]}))
         layers.append(
             word.mark_text(align="left", dx=8, color=theme.QUIET, fontSize=12).encode(
-                x="_x:Q", y=f"{y}:Q", text=alt.value("chance")
+                x="_x:Q", y=f"{y}:Q", text=alt.value(chance_name)
             )
         )
     layers.append(

@@ -90,8 +90,11 @@ def how(intervals: pd.DataFrame | Interval) -> str:
 # --- intervals ---------------------------------------------------------------------------------
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
-    """Wilson's score interval for a share of n independent examples (Wilson 1927)."""
+def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
+    """Wilson's score interval for a share of n independent examples (Wilson 1927).
+
+    Both are counts; an effective number of examples need not be whole.
+    """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} of {n} is no share")
     z = scipy_stats.norm.ppf((1 + level) / 2)
@@ -99,7 +102,7 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
     centre = (share + z**2 / (2 * n)) / shrink
     half = z / shrink * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     lo, hi = max(0.0, float(centre - half)), min(1.0, float(centre + half))  # against rounding
-    return Interval(share, lo, hi, "Wilson", 0, n, 0, level)
+    return Interval(share, lo, hi, "Wilson", 0, int(n), 0, level)
 
 
 def t_interval(values: Any, level: float = 0.95) -> Interval:

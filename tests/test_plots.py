@@ -89,6 +89,12 @@ def test_a_curve_names_its_series_where_they_end_and_draws_chance():
     assert text.count("stroke-dasharray") >= 2  # the second series, and chance
 
 
+def test_the_line_of_a_figure_of_dots_has_the_name_it_is_given():
+    text = svg(plots.dots(MINIMAL, "domain", "mean", chance=0.4, chance_name="true share"))
+    assert ">true share<" in text
+    assert ">chance<" not in text
+
+
 def test_series_differ_in_shape_and_dash_as_well_as_in_colour():
     for values in (theme.COLOURS, theme.SHAPES, theme.DASHES):
         assert len({str(value) for value in values}) == 7
