@@ -63,11 +63,11 @@ def figure(
     if not found:
         raise ValueError(f"no data of the chart has a column {by!r}")
     names = list(names) or list(dict.fromkeys(found))
-    boxes = [{"name": f"show{i}", "value": True} for i in range(len(names))]
-    ticked = f"[{', '.join(box['name'] for box in boxes)}]"
-    for box, name in zip(boxes, names, strict=True):
-        box["bind"] = {"input": "checkbox", "name": str(name)}
-    spec["params"] = [*spec.get("params", []), *boxes]
+    spec["params"] = spec.get("params", []) + [
+        {"name": f"show{i}", "value": True, "bind": {"input": "checkbox", "name": str(name)}}
+        for i, name in enumerate(names)
+    ]
+    ticked = f"[{', '.join(f'show{i}' for i in range(len(names)))}]"
     for unit, rows in units:
         mark = {"type": unit["mark"]} if isinstance(unit["mark"], str) else unit["mark"]
         encoding = unit.setdefault("encoding", {})
@@ -109,5 +109,5 @@ def _tooltip(rows: list[Any], wanted: Sequence[Any]) -> list[Spec]:
         return {"field": name, **kind}
 
     if not wanted:
-        return [column(name) for name in frame if not name.startswith("_")]
+        return [column(name) for name in map(str, frame) if not name.startswith("_")]
     return [column(entry) if isinstance(entry, str) else entry.to_dict() for entry in wanted]

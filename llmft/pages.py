@@ -79,7 +79,8 @@ def finish(root: Path, folder: Path) -> None:
     if interactive:
         from vl_convert import javascript_bundle
 
-        (folder / BUNDLE).write_text(javascript_bundle(), encoding="utf-8")
+        bundle = javascript_bundle()  # type: ignore[call-arg]  # its stub has no default
+        (folder / BUNDLE).write_text(bundle, encoding="utf-8")
 
 
 def _downloads(chapter: str, here: str, root: Path, folder: Path) -> str:
@@ -93,7 +94,9 @@ def _downloads(chapter: str, here: str, root: Path, folder: Path) -> str:
             link = f'<a href="{here}{file}" download>{Path(file).name}</a>'
             size = (root / file).stat().st_size / 1e6
             lines.append(f"<li>{link} ({size:.1f} MB): {what}</li>")
-    return f'<nav class="downloads"><p>Download</p><ul>{"".join(lines)}</ul></nav>' if lines else ""
+    items = "".join(lines)
+    head = '<nav class="downloads" aria-label="Downloads"><p>Download</p>'
+    return f"{head}<ul>{items}</ul></nav>" if lines else ""
 
 
 def _marked(text: str, page: Path) -> str:

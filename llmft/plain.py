@@ -9,6 +9,7 @@ import base64
 import html
 import re
 import shutil
+import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -31,8 +32,10 @@ nav a[aria-current] { font-weight: bold; text-decoration: none; }
 nav.downloads { border: 0; border-top: 1px solid var(--line); margin-top: 2rem; }
 nav.downloads p { font-weight: bold; margin-bottom: 0; }
 h1, h2, h3 { line-height: 1.25; }
-pre { overflow-x: auto; background: var(--soft); padding: .6rem; font-size: min(.82rem, 3.2vw); }
-.highlight pre { font-size: .82rem; background: none; }
+pre { overflow-x: auto; background: var(--soft); padding: .6rem; }
+pre { font-size: clamp(.5rem, 2.35vw, .82rem); }
+details pre { font-size: .82rem; }
+.highlight pre { background: none; }
 table { border-collapse: collapse; font-size: .92rem; margin: auto; }
 table { display: block; width: fit-content; max-width: 100%; overflow-x: auto; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); }
@@ -317,7 +320,7 @@ def bibliography_entries(text: str) -> dict[str, tuple[str, str]]:
     entries = {}
     for key, body in re.findall(r"(?ms)^@\w+\{\s*([^,\s]+),\s*\n(.*?)^\}", text):
         fields = {
-            name.lower(): re.sub(r"[{}]", "", " ".join(value.split()))
+            name.lower(): _unicode(" ".join(value.split()))
             for name, value in re.findall(r"(?ms)^\s*(\w+)\s*=\s*\{(.*?)\},?\s*$", body)
         }
         authors = [_family(name) for name in fields.get("author", key).split(" and ")]
@@ -334,6 +337,21 @@ def bibliography_entries(text: str) -> dict[str, tuple[str, str]]:
         )
         entries[key] = (f"{short}, {year}", full)
     return entries
+
+
+def _unicode(latex: str) -> str:
+    """BibTeX's text as it is read: accents put on their letters, braces gone."""
+    marks = {
+        "'": "\u0301",
+        "`": "\u0300",
+        "^": "\u0302",
+        '"': "\u0308",
+        "~": "\u0303",
+        "c": "\u0327",
+    }
+    accent = r"\\(?:([\"'`^~])\s*\{?|(c)[ {]\s*\{?)(\w)"
+    made = re.sub(accent, lambda m: m[3] + marks[m[1] or m[2]], latex)
+    return unicodedata.normalize("NFC", re.sub(r"[{}]", "", made))
 
 
 def _family(name: str) -> str:

@@ -55,6 +55,10 @@
     const [r, g, b] = colour.map((c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
     return 0.2126 * r + 0.7152 * g + 0.0722 * b;
   };
+  const probe = document.documentElement.appendChild(document.createElement("i"));
+  probe.style.background = "Canvas"; // what the browser paints under the page in this theme
+  const canvas = rgba(getComputedStyle(probe).backgroundColor);
+  probe.remove();
   const behind = (e) => {
     const layers = [];
     for (let up = e; up; up = up.parentElement) {
@@ -63,7 +67,7 @@
       if (!colour || style.backgroundImage !== "none") return null;
       layers.unshift(colour);
     }
-    return layers.reduce((under, top) => over(top, under), [255, 255, 255]);
+    return layers.reduce((under, top) => over(top, under), canvas.slice(0, 3));
   };
   for (const e of document.body.querySelectorAll("*")) {
     const own = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
@@ -88,7 +92,7 @@
 
   return {
     wrong,
-    dark: light(behind(document.body) ?? [255, 255, 255]) < 0.2,
+    dark: light(behind(document.body) ?? canvas) < 0.2,
     links: [...document.querySelectorAll("a[href]")].map((a) => a.href),
     ids: [...document.querySelectorAll("[id], a[name]")].flatMap((e) => [e.id, e.name].filter(Boolean)),
     images: document.images.length,

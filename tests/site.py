@@ -1,7 +1,7 @@
 """Look at the rendered book as a reader would: every page in a real Chromium, on a desktop and on a
 phone, in light and in dark.
 
-    python -m tests.site [FOLDER]      # _book/ unless another is named
+    python -m tests.site [FOLDER [BASE]]      # _book/ unless another is named; served at /BASE/
 
 A line a problem, and exit status 1 when there is one: console errors, requests to another host,
 what cannot be loaded, links and anchors that lead nowhere, what is wider than its column without a
@@ -28,19 +28,29 @@ VIEWS = [(width, scheme) for width in (1280, 390) for scheme in ("light", "dark"
 
 
 class Quiet(SimpleHTTPRequestHandler):
-    """The folder's files, without a word about each."""
+    """The folder's files under a base, as a project's pages are published, without a word."""
+
+    def __init__(self, *args: Any, base: str = "/", **options: Any) -> None:
+        self.base = base
+        super().__init__(*args, **options)
+
+    def translate_path(self, path: str) -> str:
+        """The file of an address; none outside the base."""
+        inside = path.startswith(self.base)
+        return super().translate_path(f"/{path[len(self.base) :]}" if inside else "/outside")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
         """Say nothing."""
 
 
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served(folder: Path, base: str = "/") -> Iterator[str]:
     """The address at which this machine, and no other, gets the folder."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    handler = partial(Quiet, directory=str(folder), base=base)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/"
+        yield f"http://127.0.0.1:{server.server_port}{base}"
     finally:
         server.shutdown()
         server.server_close()
@@ -57,12 +67,12 @@ class Seen:
     tables: int = 0
 
 
-def look(folder: Path) -> dict[str, Seen]:
+def look(folder: Path, base: str = "/") -> dict[str, Seen]:
     """See every page of the folder in every view; page -> what was seen."""
     pages = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.html"))
     pages = [p for p in pages if not p.startswith("site_libs/")]
     found = {page: Seen() for page in pages}
-    with served(folder) as address, chromium.tab() as tab:
+    with served(folder, base) as address, chromium.tab() as tab:
         for page, seen in found.items():
             for width, scheme in VIEWS:
                 tab.show(address + page, width, scheme)
@@ -153,7 +163,8 @@ def main() -> int:
     if not chromium.find():
         print("no Chromium on PATH, nor in $CHROMIUM: nothing was looked at", file=sys.stderr)
         return 1
-    found = look(folder.resolve())
+    base = sys.argv[2].strip("/") if len(sys.argv) > 2 else ""
+    found = look(folder.resolve(), f"/{base}/" if base else "/")
     lines = problems(found)
     print(summary(found))
     print(f"{len(found)} pages in {len(VIEWS)} views, {len(lines)} problems")

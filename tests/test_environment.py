@@ -74,7 +74,12 @@ def test_quarto_is_the_same_version_everywhere() -> None:
     assert quarto["with"]["version"] == render.QUARTO
 
 
-IMPORT_NAMES = {"yaml": "pyyaml", "IPython": "ipykernel", "nbclient": "papermill"}
+IMPORT_NAMES = {
+    "yaml": "pyyaml",
+    "IPython": "ipykernel",
+    "nbclient": "papermill",
+    "vl_convert": "vl-convert-python",
+}
 """What an import is called at PyPI, or which requirement brings it."""
 
 
