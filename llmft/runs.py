@@ -406,7 +406,7 @@ def stored(files: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = pd.concat(frames, ignore_index=True).drop_duplicates("key", ignore_index=True)
     for field in fields(Spec):
         if isinstance(field.default, str):  # an empty text is no missing value
-            rows[field.name] = rows[field.name].fillna("").astype(str)
+            rows[field.name] = rows[field.name].astype(object).fillna("").astype(str)
     said = pd.concat(answers, ignore_index=True).drop_duplicates(["key", "domain", "id"])
     return rows.assign(curve=rows["curve"].map(json.loads)), said.reset_index(drop=True)
 
