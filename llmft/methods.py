@@ -23,11 +23,6 @@ from llmft.hardware import device_name, peak_memory
 from llmft.spec import TRAINED, Spec
 
 
-DOMAINS = ("in-domain", "out-of-domain")
-"""The two reported domains, in the order of every table; "content-free" is no domain of the task
-but what contextual calibration needs, and "validation" is held-out training data."""
-
-
 TEXTS = 256
 """Sentences whose likelihood says whether a trained model still knows its language (`text_nll`)."""
 
@@ -44,9 +39,9 @@ class Result:
 
 
 @lru_cache(maxsize=4)
-def task_of(name: str, limit: int) -> tasks.Task:
+def task_of(name: str, limit: int, labels: str = "") -> tasks.Task:
     """The task, read once a process. Which examples a limit keeps is the same for every run."""
-    return tasks.load(name, limit=limit, seed=0)
+    return tasks.load(name, limit=limit, seed=0, labels=labels)
 
 
 @lru_cache(maxsize=1)
@@ -95,7 +90,7 @@ def execute_together(
         UserError: as `execute` does; it names the run, or the first of those trained together.
     """
     spec = specs[0]
-    task = task_of(spec.task, spec.limit)
+    task = task_of(spec.task, spec.limit, spec.labels)
     model = model_of(spec.model, spec.revision, device, spec.dtype)
     try:
         if spec.method in TRAINED:
@@ -269,18 +264,23 @@ def evaluate(
     shown: pd.DataFrame,
     token_budget: int = 0,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Ask the model every query of both domains, and the content-free ones, behind `shown`.
+    """Ask the model every query of each domain, and the content-free ones, behind `shown`.
 
-    A run asked for "validation" is asked those pairs in place of the domains'.
+    A run asked for "validation" is asked those pairs in place of the domains'. The content-free
+    queries are no domain of the task but what contextual calibration needs.
 
-    Returns the measurements (metrics by domain, seconds, tokens) and the predictions. The seconds
-    count tokenising and scoring; loading the model and the data is not in them.
+    Returns the measurements (metrics by domain, none for a domain that the task lacks but its n of
+    0; seconds, tokens) and the predictions. The seconds count tokenising and scoring; loading the
+    model and the data is not in them.
     """
-    names = DOMAINS if spec.asked == "test" else (spec.asked,)
-    sets = {name: getattr(task, name.replace("-", "_")) for name in names}
-    sets["content-free"] = prompts.content_free_queries()
+    sets = task.domains if spec.asked == "test" else {spec.asked: task.validation}
+    names = list(sets)
     queries = pd.concat(
-        [part.assign(domain=name) for name, part in sets.items()], ignore_index=True
+        [
+            part.assign(domain=name)
+            for name, part in (sets | {"content-free": prompts.content_free_queries()}).items()
+        ],
+        ignore_index=True,
     )
     labels = prompts.label_tokens(model.tokenizer, spec.pattern)
     start = time.perf_counter()
@@ -298,6 +298,8 @@ def evaluate(
         raise UserError(f"model {model.name} gives NaN or infinity: use dtype float32")
     prefix = scoring.common_prefix(ids)
     row: dict[str, Any] = {}
+    if spec.asked == "test":
+        row |= {f"{name.replace('-', '_')}_n": 0 for name in tasks.DOMAINS}
     for name in names:
         rows = np.flatnonzero(queries["domain"] == name)
         own, gold = logp[rows], queries["label"].to_numpy()[rows]
