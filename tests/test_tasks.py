@@ -257,7 +257,7 @@ def test_a_limit_above_the_number_keeps_all(folder: Path) -> None:
         (lambda f: (f / "train.csv").write_text("premise,hypothesis\na,b\n"), "no column label"),
         (lambda f: (f / "test.csv").write_text("premise,hypothesis,label\n"), "has no examples"),
         (lambda f: mnli(9).assign(idx=7).to_csv(f / "test.csv"), "id 'test-7' appears twice"),
-        (lambda f: (f / "hans.tsv").write_text("gold_label\tsentence1\nx\ty\n"), "no column sent"),
+        (lambda f: (f / "hans.tsv").write_text("gold_label\nx\n"), "no column premise"),
     ],
 )
 def test_damaged_files_are_one_line(folder: Path, damage: Any, line: str) -> None:
