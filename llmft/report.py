@@ -41,6 +41,19 @@ def difference(
     )
 
 
+def point(summary: pd.DataFrame, **where: Any) -> str:
+    """`0.81 [0.78, 0.84]` of the row of a `stats.summary` where each column has its value.
+
+    A dash where there is none, as for pairs of a kind that a small test set lacks.
+    """
+    there = np.logical_and.reduce([summary[name] == wanted for name, wanted in where.items()])
+    rows = summary[there]
+    return (
+        " ".join(f"{r['mean']:.2f} [{r['lo']:.2f}, {r['hi']:.2f}]" for _, r in rows.iterrows())
+        or "–"
+    )
+
+
 def accuracy_table(said: pd.DataFrame, single: pd.DataFrame, by: Sequence[str]) -> None:
     """Accuracy over draws and examples, over draws alone, and the spread of draws."""
     both = tables.with_interval(stats.summary(said, by), "accuracy [draws and examples]", 3)

@@ -3,12 +3,17 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import papermill
 import pytest
+from transformers import AutoTokenizer
 
-from llmft import ROOT, book, gate, params, stamp
+from llmft import ROOT, book, gate, models, params, stamp
+
+from .conftest import small_opt
 
 
 CHAPTERS = gate.chapters()
@@ -40,6 +45,89 @@ def test_runs_on_smoke_parameters(chapter: Path, store: Path, tmp_path: Path) ->
     ]
     for cell in stamp.code_cells(stamp.read(made)):
         assert cell["execution_count"]
+
+
+TINY = {"train_shots": [2, 4], "updates": 2, "limit": 16, "distill_updates": 2, "queries": [4, 6]}
+"""Less than smoke: enough for every cell to have something to show."""
+
+
+@pytest.fixture(scope="module")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two random OPT, pre-norm and post-norm, that read the pocket world's words."""
+    tokenizer = AutoTokenizer.from_pretrained(models.POCKET)
+    folders = []
+    for name, changes in (
+        ("before", {}),
+        ("after", {"do_layer_norm_before": False, "word_embed_proj_dim": 16}),
+    ):
+        folder = tmp_path_factory.mktemp(name)
+        vocabulary = {"vocab_size": len(tokenizer), "max_position_embeddings": 1024}
+        small_opt(**vocabulary, **changes).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        folders.append(str(folder))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def own_task(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A user's folder: no out-of-domain set, no validation file, labels of its own."""
+    folder = tmp_path_factory.mktemp("own")
+    for name in ("train", "test"):
+        pairs = pd.read_csv(ROOT / "data" / "pocket" / f"{name}.csv").head(400)
+        pairs["label"] = pairs["label"].map({0: "e", 2: "c"})
+        pairs.loc[::7, "label"] = "?"
+        pairs.to_json(folder / f"{name}.jsonl", orient="records", lines=True)
+    return str(folder)
+
+
+def shown_by(chapter: Path, values: dict[str, object], out: Path) -> Iterator[tuple[str, str]]:
+    """Each labelled figure and table of a chapter run with these parameters, as its text."""
+    known = book.declared(chapter)
+    values = {name: value for name, value in (TINY | values).items() if name in known}
+    made = book.run(chapter.stem, file=ROOT / "params/smoke.yaml", values=values, out=out)
+    assert not [p.what for p in gate.check_chapter(made) if p.what.startswith("hollow")]
+    for cell in stamp.code_cells(stamp.read(made)):
+        name = re.search(r"(?m)^#\| label: ((?:fig|tbl)-\S+)", stamp.text(cell["source"]))
+        data = [output.get("data", {}) for output in cell["outputs"]]
+        text = "\n".join(
+            stamp.text(d.get("image/svg+xml", d.get("text/markdown", ""))) for d in data
+        )
+        yield name[1] if name else "", text
+
+
+def of_a_task(chapter: Path) -> Path:
+    """The chapter, if it has a task: the pocket world's own chapter shows nothing else."""
+    if "task" not in book.declared(chapter):
+        pytest.skip("always about the pocket world")
+    return chapter
+
+
+ONE_FOR_ALL = {"tbl-icl-baselines"}
+"""Figures and tables of the task, not of a model."""
+
+
+def test_two_models_are_shown(chapter: Path, tiny_models: list[str], tmp_path: Path) -> None:
+    values: dict[str, object] = {"models": tiny_models, "store": str(tmp_path / "store")}
+    for name, text in shown_by(of_a_task(chapter), values, tmp_path / "out"):
+        if name and name not in ONE_FOR_ALL and not name.startswith(("tbl-data-", "fig-data-")):
+            # A heading may be cut short, and its beginning tells the two apart.
+            beginnings = [Path(folder).name[:4] for folder in tiny_models]
+            assert [b for b in beginnings if b not in text] == [], name
+
+
+def test_a_task_without_an_out_of_domain_set(
+    chapter: Path, tiny_models: list[str], own_task: str, tmp_path: Path
+) -> None:
+    values: dict[str, object] = {
+        "models": tiny_models[:1],
+        "store": str(tmp_path / "store"),
+        "task": own_task,
+        "labels": "e: entailment, ?: drop, c: not entailment",
+    }
+    found = dict(shown_by(of_a_task(chapter), values, tmp_path / "out"))
+    assert "out-of-domain" not in "".join(
+        re.sub("This task has no out-of-domain set", "", text) for text in found.values()
+    )
 
 
 def test_help_lists_every_parameter(chapter: Path) -> None:
