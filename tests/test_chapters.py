@@ -12,8 +12,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from llmft import ROOT, book, gate, models, params, stamp
+from llmft.sources import read
 
-from .conftest import small_opt
+from .conftest import SHARED, small_opt
 
 
 CHAPTERS = gate.chapters()
@@ -51,21 +52,27 @@ TINY = {"train_shots": [2, 4], "updates": 2, "limit": 16, "distill_updates": 2, 
 """Less than smoke: enough for every cell to have something to show."""
 
 
-@pytest.fixture(scope="module")
-def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Two random OPT, pre-norm and post-norm, that read the pocket world's words."""
-    tokenizer = AutoTokenizer.from_pretrained(models.POCKET)
+def two_opt(source: Path, vocabulary: int, make: pytest.TempPathFactory) -> list[str]:
+    """Two random OPT with a tokenizer: "before" is pre-norm as opt-125m, "after" as opt-350m."""
+    tokenizer = AutoTokenizer.from_pretrained(source)
     folders = []
     for name, changes in (
         ("before", {}),
         ("after", {"do_layer_norm_before": False, "word_embed_proj_dim": 16}),
     ):
-        folder = tmp_path_factory.mktemp(name)
-        vocabulary = {"vocab_size": len(tokenizer), "max_position_embeddings": 1024}
-        small_opt(**vocabulary, **changes).save_pretrained(folder)
+        folder = make.mktemp(name)
+        model = small_opt(vocab_size=vocabulary, max_position_embeddings=2048, **changes)
+        model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         folders.append(str(folder))
     return folders
+
+
+@pytest.fixture(scope="module")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two that read the pocket world's words."""
+    vocabulary = len(AutoTokenizer.from_pretrained(models.POCKET))
+    return two_opt(models.POCKET, vocabulary, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -102,17 +109,15 @@ def of_a_task(chapter: Path) -> Path:
     return chapter
 
 
-ONE_FOR_ALL = {"tbl-icl-baselines"}
+OF_THE_TASK = ("tbl-icl-baselines", "fig-data", "tbl-data")
 """Figures and tables of the task, not of a model."""
 
 
 def test_two_models_are_shown(chapter: Path, tiny_models: list[str], tmp_path: Path) -> None:
     values: dict[str, object] = {"models": tiny_models, "store": str(tmp_path / "store")}
     for name, text in shown_by(of_a_task(chapter), values, tmp_path / "out"):
-        if name and name not in ONE_FOR_ALL and not name.startswith(("tbl-data-", "fig-data-")):
-            # A heading may be cut short, and its beginning tells the two apart.
-            beginnings = [Path(folder).name[:4] for folder in tiny_models]
-            assert [b for b in beginnings if b not in text] == [], name
+        if name and not name.startswith(OF_THE_TASK):
+            assert [folder for folder in tiny_models if Path(folder).name not in text] == [], name
 
 
 def test_a_task_without_an_out_of_domain_set(
@@ -128,6 +133,43 @@ def test_a_task_without_an_out_of_domain_set(
     assert "out-of-domain" not in "".join(
         re.sub("This task has no out-of-domain set", "", text) for text in found.values()
     )
+
+
+@pytest.fixture(scope="module")
+def real_task(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A few hundred pairs of MultiNLI, and HANS's in its own columns."""
+    folder = tmp_path_factory.mktemp("mnli-hans")
+    for name, source, rows in (
+        ("train", "train", slice(300)),
+        ("validation", "train", slice(300, 400)),
+        ("test", "validation", slice(200)),
+    ):
+        path = SHARED / "data" / "mnli" / f"{source}.jsonl.gz"
+        pairs = pd.read_json(path, lines=True, dtype=False)[rows]
+        pairs.to_parquet(folder / f"{name}.parquet")
+    hans = read(SHARED / "data" / "hans" / "heuristics_evaluation_set.txt.gz")
+    hans.groupby("subcase").head(4).to_csv(folder / "hans.tsv", sep="\t", index=False)
+    return str(folder)
+
+
+@pytest.mark.usefixtures("shared")
+def test_real_pairs_and_the_real_tokenizer(
+    chapter: Path,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+) -> None:
+    """MultiNLI and HANS through OPT's tokenizer, pre- and post-norm, in opt.yaml's pattern."""
+    chapter = of_a_task(chapter)
+    values: dict[str, object] = {
+        "models": two_opt(SHARED / "opt" / "tokenizer", 50_272, tmp_path_factory),
+        "store": str(tmp_path / "store"),
+        "task": request.getfixturevalue("real_task"),
+        "pattern": "gpt-3",
+        "limit": 60,
+    }
+    found = dict(shown_by(chapter, values, tmp_path / "out"))
+    assert "out-of-domain" in "".join(found.values())
 
 
 def test_help_lists_every_parameter(chapter: Path) -> None:
