@@ -23,11 +23,6 @@ from llmft.hardware import device_name, one_thread, peak_memory
 from llmft.spec import TRAINED, Spec
 
 
-DOMAINS = ("in-domain", "out-of-domain")
-"""The two reported domains, in the order of every table; "content-free" is no domain of the task
-but what contextual calibration needs, and "validation" is held-out training data."""
-
-
 TEXTS = 256
 """Sentences whose likelihood says whether a trained model still knows its language (`text_nll`)."""
 
@@ -44,9 +39,9 @@ class Result:
 
 
 @lru_cache(maxsize=4)
-def task_of(name: str, limit: int) -> tasks.Task:
+def task_of(name: str, limit: int, labels: str = "") -> tasks.Task:
     """The task, read once a process. Which examples a limit keeps is the same for every run."""
-    return tasks.load(name, limit=limit, seed=0)
+    return tasks.load(name, limit=limit, seed=0, labels=labels)
 
 
 @lru_cache(maxsize=1)
@@ -95,7 +90,7 @@ def execute_together(
         UserError: as `execute` does; it names the run, or the first of those trained together.
     """
     spec = specs[0]
-    task = task_of(spec.task, spec.limit)
+    task = task_of(spec.task, spec.limit, spec.labels)
     model = model_of(spec.model, spec.revision, device, spec.dtype)
     try:
         with one_thread() if model.parameters <= finetune.SMALL else nullcontext():
@@ -271,20 +266,22 @@ def evaluate(
     shown: pd.DataFrame,
     token_budget: int = 0,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Ask the model every query of both domains, and the content-free ones, behind `shown`.
+    """Ask the model every query of each domain, and the content-free ones, behind `shown`.
 
-    A run asked for "validation" is asked those pairs in place of the domains'.
+    A run asked for "validation" is asked those pairs in place of the domains'. The content-free
+    queries are no domain of the task but what contextual calibration needs.
 
-    Returns the measurements (by domain: metrics, seconds, the most memory in use; tokens) and the
-    predictions. The seconds count tokenising and scoring; loading the model and the data is not in
-    them.
+    Returns the measurements (by domain: metrics, seconds, the most memory in use, or an n of 0 for
+    one that the task lacks; tokens) and the predictions. The seconds count tokenising and scoring;
+    loading the model and the data is not in them.
     """
-    names = DOMAINS if spec.asked == "test" else (spec.asked,)
-    sets = {name: getattr(task, name.replace("-", "_")) for name in names}
-    sets["content-free"] = prompts.content_free_queries()
+    domains = task.domains if spec.asked == "test" else {spec.asked: task.validation}
+    sets = domains | {"content-free": prompts.content_free_queries()}
     labels = prompts.label_tokens(model.tokenizer, spec.pattern)
     ids: list[list[int]] = []
     row: dict[str, Any] = {"eval_seconds": 0.0}
+    if spec.asked == "test":
+        row |= {f"{name.replace('-', '_')}_n": 0 for name in tasks.DOMAINS}
     answers: list[Any] = []
     memories: list[dict[str, Any]] = []
     for name, queries in sets.items():
@@ -306,7 +303,7 @@ def evaluate(
         answers.append(logp)
         memories.append(memory)
         row["eval_seconds"] += seconds
-        if name not in names:
+        if name not in domains:
             continue
         gold, stem = queries["label"].to_numpy(), name.replace("-", "_")
         row |= {

@@ -50,6 +50,9 @@ class Params(BaseModel):
         "pocket", description="the name of the parameter set; smoke is never frozen"
     )
     task: str = Field("pocket", min_length=1, description="'pocket', 'mnli-hans' or a folder")
+    labels: str = Field(
+        "", description="what other labels mean, such as 'e: entailment, n: drop', or ''"
+    )
     models: list[str] = Field(
         ["pocket"], min_length=1, description="a list: 'pocket', Hub ids or folders"
     )

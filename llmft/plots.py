@@ -6,7 +6,7 @@ under the figure says which intervals are drawn. They arrive as columns (mean, l
 numbers in prose are `table` and `say`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import altair as alt
@@ -26,6 +26,7 @@ __all__ = [
     "heat",
     "lines",
     "markdown",
+    "panels",
     "reliability",
     "say",
     "stacked",
@@ -61,14 +62,16 @@ def curve(
 
     `frame`: a row a point, columns x (0 allowed: it stands apart, joined by no line), series, and
     y, lo, hi as `stats.summary` makes them. `draws`: every single draw (x, series, `draws_y`) as
-    faint dots behind. `facet`: one panel a value, side by side, on the same axes. Series are drawn
+    faint dots behind. `facet`: one panel a value, up to three side by side and more in twos, on the
+    same axes. Series are drawn
     in the order in which the frame first shows them. NaN intervals are left out, their points not.
     `chance`, called `chance_name`, is a dashed line; None draws none.
     """
     frame = frame.reset_index(drop=True)
-    names, panels = theme.order(frame[series]), theme.order(frame[facet]) if facet else [None]
+    names, values = theme.order(frame[series]), theme.order(frame[facet]) if facet else [None]
     ends_room = 8 * max(len(str(name)) for name in [*names, chance_name]) + 12
-    width = width or (WIDTH if not facet else (600 - ends_room) // len(panels))
+    columns = len(values) if len(values) <= 3 else 2
+    width = width or (WIDTH if not facet else (600 - ends_room) // columns)
     step = theme.steps(frame[x], doublings)
     # Neighbouring series stand a few pixels apart, so that no interval hides another.
     pixel = (max(step.values()) - min(step.values()) + 0.55) / width
@@ -94,8 +97,8 @@ def curve(
     y_scale = alt.Scale(domain=domain, nice=False, zero=False)
     colour = theme.colour(series, names)
 
-    def panel(value: Any) -> Any:
-        first = value == panels[0]
+    def panel(number: int, value: Any) -> Any:
+        first = number % columns == 0
         y_axis = alt.Axis(title=y_title if first else None, labels=first)
         at = {
             "x": alt.X("_x:Q", axis=x_axis, scale=x_scale),
@@ -132,8 +135,8 @@ def curve(
                 filled=True, size=70, opacity=1, stroke="white", strokeWidth=0.8
             ).encode(**at, color=colour, shape=theme.shape(series, names))
         )
-        # Only the last panel names the series: the order and the colours are the same in all.
-        if value == panels[-1]:
+        # Only a row's last panel names the series: the order and the colours are the same in all.
+        if number % columns == columns - 1 or number == len(values) - 1:
             ends = rows.sort_values("_x").groupby(series, sort=False).tail(1)
             named = list(ends[series]) if len(names) > 1 else []
             wished = ends[y].tolist() if len(names) > 1 else []
@@ -151,9 +154,30 @@ def curve(
         return shown if value is None else shown.properties(title=theme.panel_title(value))
 
     if not facet:
-        return theme.finish(panel(None), note, width + ends_room)
-    joined = alt.hconcat(*[panel(value) for value in panels], spacing=26)
+        return theme.finish(panel(0, None), note, width + ends_room)
+    joined = alt.concat(*[panel(*at) for at in enumerate(values)], columns=columns, spacing=26)
     return theme.finish(joined, note, 640)
+
+
+def panels(
+    frame: pd.DataFrame,
+    by: str,
+    draw: Callable[[pd.DataFrame, str], Any],
+    *,
+    note: str = "",
+    columns: int = 1,
+) -> Any:
+    """`draw(part, note)` for each value of the column `by`, which heads its panel.
+
+    The note stands under all of them. Where `by` is "", it is `draw(frame, note)`.
+    """
+    if not by:
+        return draw(frame, note)
+    drawn = [
+        draw(frame[frame[by] == value], "").properties(title=theme.panel_title(value))
+        for value in theme.order(frame[by])
+    ]
+    return theme.finish(alt.concat(*drawn, columns=columns, spacing=26), note, 640)
 
 
 def lines(

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from llmft import ROOT, UserError, stats
-from llmft.methods import DOMAINS
+from llmft.tasks import DOMAINS
 
 
 EXAMPLES = 50

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llmft import UserError, cues, plots, runs, stats, tables
+from llmft import UserError, cues, plots, runs, stats, tables, tasks
 from llmft.spec import Spec
 
 
@@ -49,6 +49,19 @@ def difference(
     )
 
 
+def point(summary: pd.DataFrame, **where: Any) -> str:
+    """`0.81 [0.78, 0.84]` of the row of a `stats.summary` where each column has its value.
+
+    A dash where there is none, as for pairs of a kind that a small test set lacks.
+    """
+    there = np.logical_and.reduce([summary[name] == wanted for name, wanted in where.items()])
+    rows = summary[there]
+    return (
+        " ".join(f"{r['mean']:.2f} [{r['lo']:.2f}, {r['hi']:.2f}]" for _, r in rows.iterrows())
+        or "–"
+    )
+
+
 def accuracy_table(said: pd.DataFrame, single: pd.DataFrame, by: Sequence[str]) -> None:
     """Accuracy over draws and examples, over draws alone, and the spread of draws."""
     both = tables.with_interval(stats.summary(said, by), "accuracy [draws and examples]", 3)
@@ -62,21 +75,26 @@ def accuracy_table(said: pd.DataFrame, single: pd.DataFrame, by: Sequence[str]) 
 
 def search_table(rows: pd.DataFrame, used: float) -> None:
     """Accuracy and likelihood on validation pairs by learning rate; which is best, which `used`."""
+    by = ["model", "learning_rate"]
     accuracy, nll = (
-        stats.over_draws(rows, ["learning_rate"], f"validation_{what}")
-        for what in ("accuracy", "nll")
+        stats.over_draws(rows, by, f"validation_{what}") for what in ("accuracy", "nll")
     )
     wide = tables.with_interval(accuracy, "accuracy", 3)
     wide["NLL"] = tables.with_interval(nll, "NLL", 3)["NLL"]
     wide = wide.rename(columns={"n": "draws", "learning_rate": "learning rate"})
-    tables.table(wide[["learning rate", "accuracy", "NLL", "draws"]], {"learning rate": ".2g"})
-    surest = accuracy["learning_rate"].iloc[int(accuracy["mean"].argmax())]
-    likeliest = nll["learning_rate"].iloc[int(nll["mean"].argmin())]
-    tables.say(
-        f"With {rows['shots'].iloc[0]} examples, accuracy is highest at a learning rate of "
-        f"{surest:.2g} and the NLL lowest at "
-        f"{likeliest:.2g}; the reported runs use {used:.2g}."
-    )
+    first = _varying(rows, ["model"])
+    columns = [*first, "learning rate", "accuracy", "NLL", "draws"]
+    tables.table(wide[columns], {"learning rate": ".2g"})
+    for model, of_model in accuracy.groupby("model", sort=False):
+        surest = of_model["learning_rate"].iloc[int(of_model["mean"].argmax())]
+        losses = nll[nll["model"] == model]
+        likeliest = losses["learning_rate"].iloc[int(losses["mean"].argmin())]
+        tables.say(
+            f"{f'**{model}.** ' if first else ''}"
+            f"With {rows['shots'].iloc[0]} examples, accuracy is highest at a learning rate of "
+            f"{surest:.2g} and the NLL lowest at "
+            f"{likeliest:.2g}; the reported runs use {used:.2g}."
+        )
 
 
 def calibration_table(single: pd.DataFrame, by: Sequence[str]) -> None:
@@ -92,14 +110,33 @@ def calibration_table(single: pd.DataFrame, by: Sequence[str]) -> None:
 
 
 def subcases(said: pd.DataFrame, x: str, *, x_title: str, note: str) -> Any:
-    """A heat map of out-of-domain accuracy by subcase (rows) and `x` (columns)."""
-    out = said[said["domain"] == "out-of-domain"]
-    by_subcase = (
-        out.groupby(["subcase", x], sort=True, observed=True)["correct"].mean().reset_index()
+    """A heat map of out-of-domain accuracy by subcase (rows) and `x` (columns), a panel a model.
+
+    In-domain where the task has no other domain, and by gold label where it has no subcases: both
+    show whether a model leans to one answer.
+    """
+    domain = tasks.DOMAINS[int((said["domain"] == tasks.DOMAINS[1]).any())]
+    own, rows = said[said["domain"] == domain], "subcase"
+    if rows not in own or own[rows].isna().all():
+        own, rows = own.assign(gold=own["label"].map(dict(enumerate(tasks.LABELS)))), "gold"
+    fewest = own.groupby(rows)["id"].nunique().min()
+    what = "subcase" if rows == "subcase" else f"label; {domain} by label, as there are no subcases"
+    found = (
+        own.groupby(["model", rows, x], sort=False, observed=True)["correct"].mean()
+    found = found.reset_index()
     )
-    fewest = out.groupby("subcase")["id"].nunique().min()
-    note = f"{note}, at least {fewest:,} pairs a subcase"
-    return plots.heat(by_subcase, x, "subcase", "correct", x_title=x_title, note=note)
+    return plots.panels(
+        found.sort_values([rows, x], kind="stable"),  # the models stay in their order
+        "".join(_varying(found, ["model"])),
+        lambda part, note: plots.heat(part, x, rows, "correct", x_title=x_title, note=note),
+        note=f"{note}, at least {fewest:,} pairs a {what}",
+    )
+
+
+def missing(task: tasks.Task) -> list[str]:
+    """What a chapter says where the task has no out-of-domain set; nothing where it has one."""
+    both = len(task.domains) == len(tasks.DOMAINS)
+    return [] if both else ["This task has no out-of-domain set: nothing is shown of one."]
 
 
 def by_cue(said: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
@@ -114,13 +151,15 @@ def by_cue(said: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
     """Seconds, memory and weights of a run, means over runs made alone, on what hardware.
 
+    By the columns `by`, the model's only where there are several.
+
     Raises:
         UserError: the runs' times cannot be compared.
     """
     kind = runs.comparable(rows)["memory_kind"].iloc[0]
     # What the run added: the libraries' own memory is no method's.
     added = rows["peak_memory_mib"] - rows["memory_before_mib"]
-    found = rows.assign(added=added).groupby(list(by), sort=False)
+    found = rows.assign(added=added).groupby(_varying(rows, by), sort=False)
     cost = found.agg(
         weights=("trainable_parameters", "first"),
         tokens=("train_tokens", "mean"),

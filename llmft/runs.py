@@ -27,9 +27,10 @@ import torch
 
 from llmft import ROOT, UserError, methods, stamp
 from llmft import store as records
-from llmft.methods import DOMAINS, Result, execute
+from llmft.methods import Result, execute
 from llmft.params import Params
 from llmft.spec import TRAINED, Spec
+from llmft.tasks import DOMAINS
 
 
 __all__ = [
@@ -81,6 +82,7 @@ def asked_for(p: Params, method: str, **fields: Any) -> Spec:
     """
     common: dict[str, Any] = {
         "task": p.task,
+        "labels": p.labels,
         "model": p.models[0],
         "pattern": p.pattern,
         "limit": p.limit,
@@ -139,7 +141,7 @@ def _identity(spec: Spec, device: str) -> dict[str, Any]:
     model = methods.model_of(spec.model, spec.revision, device, spec.dtype)
     return asdict(spec) | {
         "revision": model.revision,
-        "task_digest": methods.task_of(spec.task, spec.limit).digest,
+        "task_digest": methods.task_of(spec.task, spec.limit, spec.labels).digest,
         "model_digest": model.digest,
         "code_digest": _code_digest(),
         "device": model.device.type,
@@ -431,11 +433,11 @@ def predictions(
     else:
         frame = records.answers(_folder(store), list(rows["key"]))
     parts = []
-    for task, limit in dict.fromkeys(zip(rows["task"], rows["limit"], strict=True)):
-        asked = methods.task_of(task, int(limit)).out_of_domain
+    for _, own in rows.groupby(["task", "limit", "labels"], sort=False):
+        task, limit, labels = own[["task", "limit", "labels"]].iloc[0]
+        asked = pd.concat(methods.task_of(task, int(limit), labels).domains.values())
         extra = [column for column in ("heuristic", "subcase") if column in asked]
-        keys = rows.loc[(rows["task"] == task) & (rows["limit"] == limit), "key"]
-        part = frame[frame["key"].isin(keys)]
+        part = frame[frame["key"].isin(own["key"])]
         parts.append(part.merge(asked[["id", *extra]], on="id", how="left"))
     joined = pd.concat(parts, ignore_index=True)
     return joined.merge(rows[["key", *names]], on="key", how="left") if names else joined
@@ -460,7 +462,7 @@ def select(rows: pd.DataFrame, specs: Sequence[Spec]) -> pd.DataFrame:
 def by_domain(rows: pd.DataFrame) -> pd.DataFrame:
     """A row a run and domain: columns domain, accuracy, nll, brier, ece, share_entailment, n.
 
-    The runs' other columns are kept.
+    The runs' other columns are kept. A domain that a run was not asked about has no row.
     """
     stems = {domain: f"{domain.replace('-', '_')}_" for domain in DOMAINS}
     own = [c for c in rows.columns if c.startswith(tuple(stems.values()))]
@@ -470,7 +472,7 @@ def by_domain(rows: pd.DataFrame) -> pd.DataFrame:
         )
         for domain, stem in stems.items()
     ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat([part[part["n"] > 0] for part in parts], ignore_index=True)
 
 
 def curves(rows: pd.DataFrame, fields: Sequence[str] = ()) -> pd.DataFrame:

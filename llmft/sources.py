@@ -1,7 +1,8 @@
 """Where sentence pairs come from: files, MNLI and HANS, all parsed to one table.
 
 The table has the columns `id`, `premise`, `hypothesis` and `label` (0 entailment, 1 not
-entailment; MultiNLI's neutral is dropped), and for HANS its `heuristic` and `subcase`. What is
+entailment; MultiNLI's neutral is dropped unless a mapping of labels says otherwise), and where the
+source has them, as HANS, `heuristic` and `subcase`. What is
 downloaded is pinned: GLUE by its revision on the Hugging Face Hub, HANS by commit and SHA-256.
 """
 
@@ -11,7 +12,6 @@ import os
 import urllib.request
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from llmft import UserError
@@ -26,43 +26,77 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".jsonl.gz", ".parquet")
 
 _HANS_NAME = "heuristics_evaluation_set.txt"
 
-_BINARY = {
+_MEANINGS = {
     "entailment": 0,
-    "contradiction": 1,
-    "non-entailment": 1,
-    "not_entailment": 1,
     "not entailment": 1,
+    "not_entailment": 1,
+    "non-entailment": 1,
+    "contradiction": 1,
 }
+"""What the usual words mean; HANS's are among them."""
+
+_TARGETS = {"entailment": 0, "not entailment": 1, "drop": -1}
+"""What a mapping may map a label to; pairs of -1 are dropped."""
+
+_MNLI_NUMBERS = {"0": "entailment", "1": "neutral", "2": "contradiction"}
+
+_NAMES = {
+    "premise": ("premise", "sentence1"),
+    "hypothesis": ("hypothesis", "sentence2"),
+    "label": ("label", "gold_label"),
+}
+"""A column's names: MNLI's on the Hub first, then those of HANS, RTE and MNLI's own files."""
 
 
-def from_mnli(frame: pd.DataFrame, source: str = "mnli") -> pd.DataFrame:
-    """Binary NLI pairs from MNLI's columns `premise`, `hypothesis`, `label` (and `idx`, or `id`).
+def meanings(labels: str = "") -> dict[str, int]:
+    """What each label means, 0, 1 or -1 (drop): the usual words, and what `labels` adds.
 
     Args:
-        frame: labels as MNLI's numbers (0 entailment, 1 neutral, 2 contradiction) or as words.
+        labels: what differs, such as "neutral: not entailment" or "e: entailment, n: drop, c: not
+            entailment".
+
+    Raises:
+        UserError: a mapping that cannot be read.
+    """
+    given = {}
+    for part in filter(None, (part.strip() for part in labels.split(","))):
+        name, _, target = (text.strip().lower() for text in part.rpartition(":"))
+        if not name or target not in _TARGETS or name in given:
+            raise UserError(
+                f"labels = {labels!r}: {part!r} is not one of LABEL: entailment, LABEL: not "
+                "entailment, LABEL: drop, each label once, with commas between"
+            )
+        given[name] = _TARGETS[target]
+    return _MEANINGS | {"neutral": -1} | given
+
+
+def from_mnli(frame: pd.DataFrame, source: str = "mnli", labels: str = "") -> pd.DataFrame:
+    """Binary NLI pairs from the columns `premise`, `hypothesis`, `label`, or as HANS calls them.
+
+    Args:
+        frame: labels as MNLI's numbers (0 entailment, 1 neutral, 2 contradiction) or as words. The
+            column `id`, `idx` or `pairID` numbers the pairs, else their order does; `heuristic`
+            and `subcase` are kept.
         source: the beginning of each id, such as "train" in "train-17".
+        labels: what other labels mean, or these; see `meanings`.
 
     Returns:
-        A frame with `id`, `premise`, `hypothesis`, `label`, in the same order, without neutral.
+        A frame with `id`, `premise`, `hypothesis`, `label`, in the same order, without those that
+        are dropped: neutral, unless `labels` says otherwise.
 
     Raises:
         UserError: a missing column, an unknown label, or the numbers 0 and 1 alone, which MNLI
-            and two-way data read differently.
+            and two-way data read differently, where `labels` says nothing about them.
     """
-    _need(frame, ("premise", "hypothesis", "label"), source)
-    label = frame["label"].astype(str).str.strip().str.lower()
-    if len(label) and label.isin(["0", "1"]).all():
-        raise UserError(
-            f"{source}: labels 0 and 1 can mean neutral or not; write entailment, neutral, "
-            "contradiction or not_entailment"
-        )
-    label = label.replace({"0": "entailment", "1": "neutral", "2": "contradiction"})
-    numbers = frame[next((c for c in ("id", "idx", "pairID") if c in frame), "label")].astype(str)
-    if numbers.name == "label":
-        numbers = pd.Series(range(len(frame)), index=frame.index).astype(str)
-    return _pairs(
-        source + "-" + numbers, frame["premise"], frame["hypothesis"], label, source, drop="neutral"
-    )
+    meaning, label = meanings(labels), labels_in(frame, source)
+    if not any(name.isdigit() for name in meaning):  # nothing is said of numbers: they are MNLI's
+        if len(label) and label.isin(["0", "1"]).all():
+            raise UserError(
+                f"{source}: labels 0 and 1 can mean neutral or not; say it with the parameter "
+                'labels, such as "0: entailment, 1: not entailment"'
+            )
+        meaning |= {number: meaning[word] for number, word in _MNLI_NUMBERS.items()}
+    return _pairs(frame, source, meaning)
 
 
 def from_hans(frame: pd.DataFrame, source: str = "hans") -> pd.DataFrame:
@@ -78,13 +112,17 @@ def from_hans(frame: pd.DataFrame, source: str = "hans") -> pd.DataFrame:
     """
     columns = ("gold_label", "sentence1", "sentence2", "pairID", "heuristic", "subcase")
     _need(frame, columns, source)
-    ids = source + "-" + frame["pairID"].astype(str)
-    label = frame["gold_label"].astype(str).str.strip().str.lower()
-    pairs = _pairs(ids, frame["sentence1"], frame["sentence2"], label, source)
-    return pairs.assign(
-        heuristic=frame["heuristic"].astype(str).to_numpy(),
-        subcase=frame["subcase"].astype(str).to_numpy(),
-    )
+    return _pairs(frame, source, _MEANINGS)
+
+
+def labels_in(frame: pd.DataFrame, source: str) -> pd.Series:
+    """The labels of a table as they are compared: text in lower case, 1.0 as 1.
+
+    Raises:
+        UserError: a missing column.
+    """
+    label = frame[_columns(frame, source)["label"]]
+    return label.astype(str).str.strip().str.lower().str.removesuffix(".0")
 
 
 def hans_file() -> Path:
@@ -114,8 +152,10 @@ def hans_file() -> Path:
     return path
 
 
-def glue_mnli() -> tuple[pd.DataFrame, pd.DataFrame]:
+def glue_mnli(labels: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
     """MNLI's training and matched validation pairs at the pinned revision of GLUE.
+
+    `labels` as in `from_mnli`.
 
     Raises:
         UserError: they are not in the Hugging Face cache and cannot be downloaded.
@@ -131,13 +171,20 @@ def glue_mnli() -> tuple[pd.DataFrame, pd.DataFrame]:
             f"MNLI ({name} at {revision[:8]}) is not on this machine and cannot be downloaded "
             f"({type(error).__name__}): load it once where there is a network"
         ) from error
-    return from_mnli(train, "train"), from_mnli(matched, "matched")
+    return from_mnli(train, "train", labels), from_mnli(matched, "matched", labels)
 
 
 def find(folder: Path, names: tuple[str, ...]) -> Path | None:
-    """The first file in `folder` with one of `names` and a suffix of `SUFFIXES`."""
+    """The file in `folder` with one of `names` and a suffix of `SUFFIXES`, if there is one.
+
+    Raises:
+        UserError: there are several.
+    """
     candidates = (folder / f"{name}{suffix}" for name in names for suffix in SUFFIXES)
-    return next((path for path in candidates if path.is_file()), None)
+    found = [path for path in candidates if path.is_file()]
+    if len(found) > 1:
+        raise UserError(f"{folder} has both {found[0].name} and {found[1].name}: keep one of them")
+    return found[0] if found else None
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -154,6 +201,7 @@ def read(path: Path) -> pd.DataFrame:
             quoting=csv.QUOTE_MINIMAL if plain else csv.QUOTE_NONE,
             dtype=str,
             keep_default_na=False,
+            encoding="utf-8-sig",  # spreadsheets begin a file with a byte order mark
         )
     except (OSError, ValueError) as error:  # pandas' and pyarrow's own errors are ValueErrors
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -163,29 +211,48 @@ def read(path: Path) -> pd.DataFrame:
 def _need(frame: pd.DataFrame, columns: tuple[str, ...], source: str) -> None:
     missing = [column for column in columns if column not in frame]
     if missing:
-        raise UserError(f"{source}: no column {', '.join(missing)} (needed: {', '.join(columns)})")
+        raise UserError(
+            f"{source}: no column {', '.join(missing)} (needed: {', '.join(columns)}; "
+            f"there: {', '.join(map(str, frame.columns))})"
+        )
 
 
-def _pairs(
-    ids: pd.Series,
-    premise: pd.Series,
-    hypothesis: pd.Series,
-    label: pd.Series,
-    source: str,
-    drop: str = "",
-) -> pd.DataFrame:
-    unknown = np.flatnonzero(~label.isin([*_BINARY, drop]))
-    if len(unknown):
-        first = int(unknown[0])
-        raise UserError(f"{source}: unknown label {label.iloc[first]!r} in row {first + 1}")
-    if premise.isna().any() or hypothesis.isna().any():
-        raise UserError(f"{source}: a premise or hypothesis is missing")
-    frame = pd.DataFrame(
+def _columns(frame: pd.DataFrame, source: str) -> dict[str, str]:
+    """What the columns premise, hypothesis and label are called here."""
+    found = {
+        column: next((name for name in names if name in frame), column)
+        for column, names in _NAMES.items()
+    }
+    _need(frame, tuple(found.values()), source)
+    return found
+
+
+def _pairs(frame: pd.DataFrame, source: str, meaning: dict[str, int]) -> pd.DataFrame:
+    """The pairs whose label means 0 or 1."""
+    found, label = _columns(frame, source), labels_in(frame, source)
+    unknown = ~label.isin(list(meaning)).to_numpy()
+    if unknown.any():
+        first = int(unknown.argmax())
+        raise UserError(
+            f"{source}: unknown label {label.iloc[first]!r} in row {first + 1}; say what it means "
+            f'with the parameter labels, such as "{label.iloc[first]}: drop"'
+        )
+    texts = frame[[found["premise"], found["hypothesis"]]]
+    missing = texts.isna().any(axis=1).to_numpy()
+    if missing.any():
+        raise UserError(
+            f"{source}: a premise or hypothesis is missing in row {int(missing.argmax()) + 1}: "
+            "remove the row or complete it"
+        )
+    number = next((name for name in ("id", "idx", "pairID") if name in frame), None)
+    numbers = frame[number] if number else pd.Series(range(len(frame)), index=frame.index)
+    pairs = pd.DataFrame(
         {
-            "id": ids,
-            "premise": premise.astype(str).str.strip(),
-            "hypothesis": hypothesis.astype(str).str.strip(),
-            "label": label.map(_BINARY),
+            "id": source + "-" + numbers.astype(str),
+            "premise": texts.iloc[:, 0].astype(str).str.strip(),
+            "hypothesis": texts.iloc[:, 1].astype(str).str.strip(),
+            "label": label.map(meaning),
+            **{name: frame[name].astype(str) for name in ("heuristic", "subcase") if name in frame},
         }
     )
-    return frame[label != drop].astype({"label": "int64"}).reset_index(drop=True)
+    return pairs[pairs["label"] >= 0].astype({"label": "int64"}).reset_index(drop=True)

@@ -37,6 +37,7 @@ class Spec:
     """
 
     task: str = "pocket"
+    labels: str = ""  # what its labels mean, where that is not the usual (`sources.meanings`)
     model: str = "pocket"
     revision: str = ""  # of a model on the Hub; "" is the pinned one
     method: str = "icl"

@@ -3,8 +3,8 @@
 A task has a training pool (demonstrations, few-shot samples), a validation set that comes from the
 training data and never from what is reported, and two test domains: in-domain (as MultiNLI's
 matched set, Williams et al. 2018) and out-of-domain (as HANS, McCoy et al. 2019, where word overlap
-says nothing). The pocket world, the real data and a user's own folder come through the same parsers
-(`sources.py`).
+says nothing), which a user's own task may lack. The pocket world, the real data and a user's folder
+come through the same parsers (`sources.py`).
 """
 
 import hashlib
@@ -24,9 +24,14 @@ from llmft.sources import (
     from_mnli,
     glue_mnli,
     hans_file,
+    labels_in,
+    meanings,
     read,
 )
 
+
+DOMAINS = ("in-domain", "out-of-domain")
+"""The names of the two reported domains, in the order of every table."""
 
 LABELS = ("entailment", "not entailment")
 """The names of labels 0 and 1."""
@@ -39,8 +44,9 @@ VALIDATION = 2_000
 class Task:
     """Four frames with the columns `id`, `premise`, `hypothesis`, `label` (0 or 1).
 
-    `out_of_domain` has `heuristic` and `subcase`, too, where its source has them. Ids are unique in
-    a task. `digest` is a SHA-256 (16 hex digits) of the source files or pinned revisions.
+    They have `heuristic` and `subcase`, too, where their source has them. `out_of_domain` has no
+    rows where the task has no such set. Ids are unique in a task. `digest` is a SHA-256 (16 hex
+    digits) of the source files or pinned revisions, and of what the labels were said to mean.
     """
 
     name: str
@@ -50,18 +56,26 @@ class Task:
     out_of_domain: pd.DataFrame
     digest: str
 
+    @property
+    def domains(self) -> dict[str, pd.DataFrame]:
+        """The reported test sets by name, in the order of `DOMAINS`, without one that is empty."""
+        sets = dict(zip(DOMAINS, (self.in_domain, self.out_of_domain), strict=True))
+        return {name: frame for name, frame in sets.items() if len(frame)}
 
-def load(name: str, *, limit: int = 0, seed: int = 0) -> Task:
+
+def load(name: str, *, limit: int = 0, seed: int = 0, labels: str = "") -> Task:
     """The task `name`: "pocket", "mnli-hans", or a folder.
 
-    A folder holds `train`, `test` and `out-of-domain` (or `hans`), and may hold `validation`, each
-    as .csv, .tsv, .jsonl, .jsonl.gz or .parquet with MNLI's columns (premise, hypothesis, label)
-    or HANS's (sentence1, sentence2, gold_label).
+    A folder holds `train` and `test`, and may hold `validation` and `out-of-domain` (or `hans`),
+    each as .csv, .tsv, .jsonl, .jsonl.gz or .parquet with MNLI's columns (premise, hypothesis,
+    label) or HANS's (sentence1, sentence2, gold_label), and `heuristic` and `subcase` if it likes.
 
     Args:
         name: the task.
         limit: test examples kept in each domain, 0 = all; stratified by label and subcase.
         seed: draws which examples `limit` keeps.
+        labels: what the labels mean, where they are other words or should mean something else
+            (`sources.meanings`). HANS's own keep their meaning.
 
     Raises:
         UserError: an unknown task, a missing or damaged file, no network where one is needed.
@@ -69,18 +83,21 @@ def load(name: str, *, limit: int = 0, seed: int = 0) -> Task:
     if limit < 0:
         raise UserError(f"limit is {limit}: give a number of examples, or 0 for all")
     if name == "mnli-hans":
-        task = _mnli_hans()
+        task = _mnli_hans(labels)
     else:
-        folder = ROOT / "data" / "pocket" if name == "pocket" else Path(name)
+        folder = ROOT / "data" / "pocket" if name == "pocket" else Path(name).expanduser()
         if not name or not folder.is_dir():
             raise UserError(
-                f"unknown task {name!r}: use pocket, mnli-hans, or a folder with train, test and "
-                "out-of-domain files"
+                f"unknown task {name!r}: use pocket, mnli-hans, or a folder with train and test "
+                "files"
             )
-        task = _from_folder(name, folder)
+        task = _from_folder(name, folder, labels)
     ids = pd.concat([task.train.id, task.validation.id, task.in_domain.id, task.out_of_domain.id])
     if not ids.is_unique:
-        raise UserError(f"task {name}: the id {ids[ids.duplicated()].iloc[0]!r} appears twice")
+        raise UserError(
+            f"task {name}: the id {ids[ids.duplicated()].iloc[0]!r} appears twice: make ids "
+            "unique, or remove the column"
+        )
     if not limit:
         return task
     return Task(
@@ -119,15 +136,17 @@ def sample(pool: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     return pool.iloc[np.concatenate(chosen)[order]].reset_index(drop=True)
 
 
-def _mnli_hans() -> Task:
+def _mnli_hans(labels: str) -> Task:
     hans = from_hans(read(hans_file()))
-    train, matched = glue_mnli()
+    _all_there(labels, {"0", "1", "2"}, "mnli-hans")
+    train, matched = glue_mnli(labels)
     kept, validation = _split(train)
-    digest = hashlib.sha256(f"{GLUE} {HANS_SHA256} {VALIDATION}".encode()).hexdigest()[:16]
+    sources = f"{GLUE} {HANS_SHA256} {VALIDATION} {labels}"
+    digest = hashlib.sha256(sources.encode()).hexdigest()[:16]
     return Task("mnli-hans", kept, validation, matched, hans, digest)
 
 
-def _from_folder(name: str, folder: Path) -> Task:
+def _from_folder(name: str, folder: Path, labels: str) -> Task:
     paths = {
         part: find(folder, names)
         for part, names in {
@@ -137,30 +156,42 @@ def _from_folder(name: str, folder: Path) -> Task:
             "out-of-domain": ("hans", "out-of-domain"),
         }.items()
     }
-    for part in ("train", "test", "out-of-domain"):
+    for part in ("train", "test"):
         if paths[part] is None:
             raise UserError(f"task {name}: {folder} has no {part} file ({', '.join(SUFFIXES)})")
-    digest = hashlib.sha256()
+    # Only a mapping that was given is in the digest.
+    digest, found = hashlib.sha256(labels.encode()), set()
     frames = {}
     for part, path in paths.items():
         if path is None:
             continue
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
         frame = read(path)
-        parse = from_hans if "sentence1" in frame else from_mnli
-        frames[part] = parse(frame, path.name.split(".")[0])
+        frames[part] = from_mnli(frame, path.name.split(".")[0], labels)
+        found |= set(labels_in(frame, path.name))
         if frames[part].empty:
-            raise UserError(f"{path} has no examples")
+            raise UserError(f"{path} has no examples: fill it or remove it")
+    _all_there(labels, found, name)
     if "validation" not in frames:
         frames["train"], frames["validation"] = _split(frames["train"])
+        if frames["validation"].empty:
+            raise UserError(
+                f"{paths['train']} has too few examples to set some aside: add a validation file"
+            )
     return Task(
         name,
         frames["train"],
         frames["validation"],
         frames["test"],
-        frames["out-of-domain"],
+        frames.get("out-of-domain", frames["test"].iloc[:0]),
         digest.hexdigest()[:16],
     )
+
+
+def _all_there(labels: str, found: set[str], name: str) -> None:
+    """Refuse a misspelt label: what was meant would keep its usual meaning without a word."""
+    if unused := meanings(labels).keys() - meanings().keys() - found:
+        raise UserError(f"labels = {labels!r}: task {name} has no label {sorted(unused)[0]!r}")
 
 
 def _split(train: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

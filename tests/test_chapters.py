@@ -3,12 +3,18 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import papermill
 import pytest
+from transformers import AutoTokenizer
 
-from llmft import ROOT, book, gate, params, stamp
+from llmft import ROOT, book, gate, models, params, stamp
+from llmft.sources import read
+
+from .conftest import SHARED, small_opt
 
 
 CHAPTERS = gate.chapters()
@@ -51,6 +57,130 @@ def test_runs_on_smoke_parameters(chapter: Path, store: Path, tmp_path: Path) ->
     ]
     for cell in stamp.code_cells(stamp.read(made)):
         assert cell["execution_count"]
+
+
+TINY = {"train_shots": [2, 4], "updates": 2, "limit": 16, "distill_updates": 2, "queries": [4, 6]}
+"""Less than smoke: enough for every cell to have something to show."""
+
+
+def two_opt(source: Path, vocabulary: int, make: pytest.TempPathFactory) -> list[str]:
+    """Two random OPT with a tokenizer: "before" is pre-norm as opt-125m, "after" as opt-350m."""
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    folders = []
+    for name, changes in (
+        ("before", {}),
+        ("after", {"do_layer_norm_before": False, "word_embed_proj_dim": 16}),
+    ):
+        folder = make.mktemp(name)
+        model = small_opt(vocab_size=vocabulary, max_position_embeddings=2048, **changes)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        folders.append(str(folder))
+    return folders
+
+
+@pytest.fixture(scope="module")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two that read the pocket world's words."""
+    vocabulary = len(AutoTokenizer.from_pretrained(models.POCKET))
+    return two_opt(models.POCKET, vocabulary, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def own_task(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A user's folder: no out-of-domain set, no validation file, labels of its own."""
+    folder = tmp_path_factory.mktemp("own")
+    for name in ("train", "test"):
+        pairs = pd.read_csv(ROOT / "data" / "pocket" / f"{name}.csv").head(400)
+        pairs["label"] = pairs["label"].map({0: "e", 2: "c"})
+        pairs.loc[::7, "label"] = "?"
+        pairs.to_json(folder / f"{name}.jsonl", orient="records", lines=True)
+    return str(folder)
+
+
+def shown_by(chapter: Path, values: dict[str, object], out: Path) -> Iterator[tuple[str, str]]:
+    """Each labelled figure and table of a chapter run with these parameters, as its text."""
+    known = book.declared(chapter)
+    values = {name: value for name, value in (TINY | values).items() if name in known}
+    made = book.run(chapter.stem, file=ROOT / "params/smoke.yaml", values=values, out=out)
+    assert not [p.what for p in gate.check_chapter(made) if p.what.startswith("hollow")]
+    for cell in stamp.code_cells(stamp.read(made)):
+        name = re.search(r"(?m)^#\| label: ((?:fig|tbl)-\S+)", stamp.text(cell["source"]))
+        data = [output.get("data", {}) for output in cell["outputs"]]
+        text = "\n".join(
+            stamp.text(d.get("image/svg+xml", d.get("text/markdown", ""))) for d in data
+        )
+        yield name[1] if name else "", text
+
+
+def of_a_task(chapter: Path) -> Path:
+    """The chapter, if it has a task: the pocket world's own chapter shows nothing else."""
+    if "task" not in book.declared(chapter):
+        pytest.skip("always about the pocket world")
+    return chapter
+
+
+OF_THE_TASK = ("tbl-icl-baselines", "fig-data", "tbl-data")
+"""Figures and tables of the task, not of a model."""
+
+
+def test_two_models_are_shown(chapter: Path, tiny_models: list[str], tmp_path: Path) -> None:
+    values: dict[str, object] = {"models": tiny_models, "store": str(tmp_path / "store")}
+    for name, text in shown_by(of_a_task(chapter), values, tmp_path / "out"):
+        if name and not name.startswith(OF_THE_TASK):
+            assert [folder for folder in tiny_models if Path(folder).name not in text] == [], name
+
+
+def test_a_task_without_an_out_of_domain_set(
+    chapter: Path, tiny_models: list[str], own_task: str, tmp_path: Path
+) -> None:
+    values: dict[str, object] = {
+        "models": tiny_models[:1],
+        "store": str(tmp_path / "store"),
+        "task": own_task,
+        "labels": "e: entailment, ?: drop, c: not entailment",
+    }
+    found = dict(shown_by(of_a_task(chapter), values, tmp_path / "out"))
+    assert "out-of-domain" not in "".join(
+        re.sub("This task has no out-of-domain set", "", text) for text in found.values()
+    )
+
+
+@pytest.fixture(scope="module")
+def real_task(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A few hundred pairs of MultiNLI, and HANS's in its own columns."""
+    folder = tmp_path_factory.mktemp("mnli-hans")
+    for name, source, rows in (
+        ("train", "train", slice(300)),
+        ("validation", "train", slice(300, 400)),
+        ("test", "validation", slice(200)),
+    ):
+        path = SHARED / "data" / "mnli" / f"{source}.jsonl.gz"
+        pairs = pd.read_json(path, lines=True, dtype=False)[rows]
+        pairs.to_parquet(folder / f"{name}.parquet")
+    hans = read(SHARED / "data" / "hans" / "heuristics_evaluation_set.txt.gz")
+    hans.groupby("subcase").head(4).to_csv(folder / "hans.tsv", sep="\t", index=False)
+    return str(folder)
+
+
+@pytest.mark.usefixtures("shared")
+def test_real_pairs_and_the_real_tokenizer(
+    chapter: Path,
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+) -> None:
+    """MultiNLI and HANS through OPT's tokenizer, pre- and post-norm, in opt.yaml's pattern."""
+    chapter = of_a_task(chapter)
+    values: dict[str, object] = {
+        "models": two_opt(SHARED / "opt" / "tokenizer", 50_272, tmp_path_factory),
+        "store": str(tmp_path / "store"),
+        "task": request.getfixturevalue("real_task"),
+        "pattern": "gpt-3",
+        "limit": 60,
+    }
+    found = dict(shown_by(chapter, values, tmp_path / "out"))
+    assert "out-of-domain" in "".join(found.values())
 
 
 def test_help_lists_every_parameter(chapter: Path) -> None:

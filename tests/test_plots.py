@@ -62,6 +62,17 @@ BINS = pd.DataFrame(
 FIGURES: dict[str, Callable[[], alt.Chart]] = {
     "curve": lambda: plots.curve(MINIMAL, "shots", "domain", draws=MINIMAL, note="a note " * 30),
     "facets": lambda: plots.curve(points(), "shots", "pattern", facet="domain"),
+    "many facets": lambda: plots.curve(
+        pd.concat([points().assign(model=m) for m in ("a", "b")]).assign(
+            panel=lambda f: f["model"] + ", " + f["domain"]
+        ),
+        "shots",
+        "pattern",
+        facet="panel",
+    ),
+    "panels": lambda: plots.panels(
+        BINS, "which", lambda part, note: plots.reliability(part, "which", note=note), note="n"
+    ),
     "forest": lambda: plots.forest(EIGHT, "pattern", "domain", note="n"),
     "blocks": lambda: plots.forest(EIGHT, "pattern", group="domain"),
     "dots": lambda: plots.dots(MINIMAL.assign(shots=MINIMAL["shots"].astype(str)), "shots", "mean"),
@@ -93,6 +104,21 @@ def test_the_line_of_a_figure_of_dots_has_the_name_it_is_given():
     text = svg(plots.dots(MINIMAL, "domain", "mean", chance=0.4, chance_name="true share"))
     assert ">true share<" in text
     assert ">chance<" not in text
+
+
+def test_more_than_three_panels_stand_in_twos_and_each_row_names_its_series():
+    spec = FIGURES["many facets"]().to_dict()
+    assert (spec["columns"], len(spec["concat"])) == (2, 4)
+    texts = re.findall(r">(minimal|gpt-3|chance)<", svg(FIGURES["many facets"]()))
+    assert sorted(texts) == ["chance"] * 2 + ["gpt-3"] * 2 + ["minimal"] * 2
+
+
+def test_panels_are_headed_by_their_value_and_one_is_none():
+    spec = FIGURES["panels"]().to_dict()
+    assert [panel["title"]["text"] for panel in spec["concat"]] == ["as scored", "calibrated"]
+    assert "n" in spec["title"]["text"]
+    alone = plots.panels(BINS, "", lambda part, note: plots.reliability(part, "which", note=note))
+    assert alone.to_dict() == plots.reliability(BINS, "which").to_dict()
 
 
 def test_series_differ_in_shape_and_dash_as_well_as_in_colour():

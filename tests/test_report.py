@@ -132,7 +132,7 @@ def test_the_search_says_which_learning_rate_is_best_and_which_is_used(shown: li
             for accuracy, nll in zip(accuracies, nlls, strict=True)
         ],
         columns=["shots", "learning_rate", "validation_accuracy", "validation_nll"],
-    )
+    ).assign(model="opt")
     report.search_table(rows, 3e-4)
     table = read(shown[0])
     assert table["learning rate"].tolist() == ["1e-05", "0.0001", "0.001"]
@@ -142,6 +142,20 @@ def test_the_search_says_which_learning_rate_is_best_and_which_is_used(shown: li
     assert set(table["draws"]) == {"2"}
     assert "With 8 examples" in shown[1]
     assert re.findall(r"0\.\d+", shown[1]) == ["0.001", "0.0001", "0.0003"]
+
+
+def test_the_search_goes_model_by_model(shown: list[str]) -> None:
+    rows = pd.DataFrame(
+        [(m, 8, r, a, 1 - a) for m, r, a in (("x", 0.1, 0.6), ("x", 0.2, 0.5), ("y", 0.2, 0.9))],
+        columns=["model", "shots", "learning_rate", "validation_accuracy", "validation_nll"],
+    )
+    report.search_table(rows, 0.2)
+    assert read(shown[0])["model"].tolist() == ["x", "x", "y"]
+    assert [re.findall(r"0\.\d+", text) for text in shown[1:]] == [
+        ["0.1", "0.1", "0.2"],
+        ["0.2", "0.2", "0.2"],
+    ]
+    assert shown[2].startswith("**y.** ")
 
 
 def test_calibration_shows_constant_predictors(shown: list[str]) -> None:
@@ -173,6 +187,20 @@ def test_subcases_are_the_out_of_domain_means() -> None:
         ("swap", 0): 1.0, ("swap", 8): 0.75, ("passive", 0): 0.0, ("passive", 8): 0.5,
     }  # fmt: skip
     assert "means, at least 2 pairs a subcase" in str(chart)
+
+
+def test_without_subcases_the_map_shows_labels_and_each_model_has_one() -> None:
+    several = pd.concat([SAID, said_by({(INSIDE, 8): [[0, 0, 0, 1]] * 2}, "pocket")])
+    inside = several[several["domain"] == INSIDE]
+    inside = inside.assign(label=inside["id"].str.endswith(("0", "1")).astype(int))
+    chart = report.subcases(inside, "shots", x_title="examples", note="means").to_dict()
+    assert [panel["title"]["text"] for panel in chart["concat"]] == ["opt", "pocket"]
+    assert "in-domain by label, as there are no subcases" in str(chart["title"])
+    found = [row for rows in chart["datasets"].values() for row in rows if "gold" in row]
+    assert {(r["gold"], r["correct"]) for r in found if r["shots"] == 8} >= {
+        ("not entailment", 0.0),
+        ("entailment", 0.5),
+    }
 
 
 def test_by_cue_tells_where_negation_is_right() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft import ROOT, UserError
-from llmft.sources import HANS_SHA256, from_hans, from_mnli, hans_file
+from llmft.sources import HANS_SHA256, from_hans, from_mnli, hans_file, meanings, read
 from llmft.tasks import Task, load, sample
 
 
@@ -75,6 +75,42 @@ def test_two_numbers_alone_are_ambiguous() -> None:
         from_mnli(mnli(6).query("label != 2"))
 
 
+def test_labels_can_be_said_to_mean_something_else() -> None:
+    frame = mnli(6)
+    kept = from_mnli(frame, labels="neutral: not entailment")
+    assert list(kept.label) == [0, 1, 1] * 2
+    letters = frame.assign(label=frame.label.map(list("ENC").__getitem__))
+    said = from_mnli(letters, labels="e: entailment, n: drop, c: not entailment")
+    pd.testing.assert_frame_equal(said, from_mnli(frame))
+    two = frame.assign(label=[1, 0, 1, 0, 1, 0])
+    assert list(from_mnli(two, labels="1: entailment, 0: not entailment").label) == [0, 1] * 3
+    as_float = two.assign(label=two.label.astype(float))
+    assert list(from_mnli(as_float, labels="0:entailment,1:not entailment").label) == [1, 0] * 3
+    colon = frame.assign(label="a:b")
+    assert set(from_mnli(colon, labels="a:b: not entailment").label) == {1}
+
+
+def test_numbers_that_are_said_stand_in_place_of_mnlis() -> None:
+    with pytest.raises(UserError, match="unknown label '2' in row 3"):
+        from_mnli(mnli(6), labels="0: entailment, 1: not entailment")
+
+
+@pytest.mark.parametrize("labels", ["e", "e: yes", ": drop", "e: drop, E: entailment", "e=drop"])
+def test_mappings_that_cannot_be_read(labels: str) -> None:
+    with pytest.raises(UserError, match="is not one of LABEL: entailment") as error:
+        meanings(labels)
+    assert "\n" not in str(error.value)
+
+
+def test_the_columns_of_rte_and_of_mnlis_own_files() -> None:
+    frame = mnli(6).rename(columns={"premise": "sentence1", "hypothesis": "sentence2"})
+    pd.testing.assert_frame_equal(from_mnli(frame), from_mnli(mnli(6)))
+    own = frame.rename(columns={"label": "gold_label", "idx": "pairID"})
+    pd.testing.assert_frame_equal(from_mnli(own), from_mnli(mnli(6)))
+    grouped = from_mnli(mnli(6).assign(subcase="genre"))
+    assert set(grouped.subcase) == {"genre"}
+
+
 def test_hans_keeps_heuristic_and_subcase() -> None:
     found = from_hans(hans(4))
     assert list(found.columns) == ["id", "premise", "hypothesis", "label", "heuristic", "subcase"]
@@ -89,7 +125,8 @@ def test_hans_keeps_heuristic_and_subcase() -> None:
         (lambda frame: frame.drop(columns="label"), "no column label"),
         (lambda frame: frame.assign(label="perhaps"), "unknown label 'perhaps' in row 1"),
         (lambda frame: frame.assign(label=[0, 2, -1]), "unknown label '-1' in row 3"),
-        (lambda frame: frame.assign(premise=None), "premise or hypothesis is missing"),
+        (lambda frame: frame.assign(premise=["a", None, "b"]), "is missing in row 2"),
+        (lambda frame: frame.rename(columns={"label": "y"}), r"there: premise, hypothesis, y, idx"),
     ],
 )
 def test_damaged_frames(change: Any, line: str) -> None:
@@ -131,6 +168,40 @@ def test_every_format_reads_alike(folder: Path, suffix: str) -> None:
     else:
         frame.to_json(folder / f"train.{suffix}", orient="records", lines=True)
     pd.testing.assert_frame_equal(load(str(folder)).train, expected)
+
+
+def test_a_task_without_an_out_of_domain_set(folder: Path) -> None:
+    both = load(str(folder))
+    assert list(both.domains) == ["in-domain", "out-of-domain"]
+    (folder / "hans.tsv").unlink()
+    task = load(str(folder), limit=10)
+    assert task.out_of_domain.empty
+    assert list(task.domains) == ["in-domain"]
+    assert len(task.domains["in-domain"]) == 10
+    assert task.digest != both.digest
+
+
+def test_the_mapping_is_part_of_the_task(folder: Path) -> None:
+    usual = load(str(folder))
+    said = load(str(folder), labels="neutral: not entailment")
+    assert said.digest != usual.digest
+    assert len(said.in_domain) == 120 > len(usual.in_domain)
+    pd.testing.assert_frame_equal(said.out_of_domain, usual.out_of_domain)  # HANS is binary
+    with pytest.raises(UserError, match=f"task {folder} has no label 'netural'"):
+        load(str(folder), labels="netural: not entailment")
+
+
+def test_without_validation_train_must_be_large_enough(folder: Path) -> None:
+    (folder / "validation.csv").unlink()
+    mnli(12).to_csv(folder / "train.csv", index=False)
+    with pytest.raises(UserError, match="too few examples to set some aside: add a validation"):
+        load(str(folder))
+
+
+def test_a_spreadsheets_byte_order_mark_is_no_part_of_a_name(folder: Path) -> None:
+    path = folder / "train.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(load(str(folder)).train) == 200
 
 
 def test_na_is_text_not_a_missing_value(folder: Path) -> None:
@@ -178,13 +249,15 @@ def test_a_limit_above_the_number_keeps_all(folder: Path) -> None:
     ("damage", "line"),
     [
         (lambda f: (f / "test.csv").unlink(), "has no test file"),
-        (lambda f: (f / "hans.tsv").unlink(), "has no out-of-domain file"),
+        (lambda f: (f / "train.tsv").write_text(""), "has both train.csv and train.tsv: keep one"),
+        (lambda f: mnli(9).to_csv(f / "out-of-domain.csv"), "has both hans.tsv and out-of-domain"),
+        (lambda f: (f / "train.csv").write_text("premise;hypothesis;label\na;b;1\n"), "no column"),
         (lambda f: (f / "train.csv").write_text(""), "cannot be read"),
         (lambda f: (f / "train.csv").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
         (lambda f: (f / "train.csv").write_text("premise,hypothesis\na,b\n"), "no column label"),
         (lambda f: (f / "test.csv").write_text("premise,hypothesis,label\n"), "has no examples"),
         (lambda f: mnli(9).assign(idx=7).to_csv(f / "test.csv"), "id 'test-7' appears twice"),
-        (lambda f: (f / "hans.tsv").write_text("gold_label\tsentence1\nx\ty\n"), "no column sent"),
+        (lambda f: (f / "hans.tsv").write_text("gold_label\nx\n"), "no column premise"),
     ],
 )
 def test_damaged_files_are_one_line(folder: Path, damage: Any, line: str) -> None:
@@ -256,10 +329,15 @@ def test_hans_is_checked_and_cached(shared: Path, tmp_path: Path, monkeypatch: A
         shutil.copyfileobj(packed, plain)
     path = hans_file()
     assert hashlib.sha256(path.read_bytes()).hexdigest() == HANS_SHA256
-    found = from_hans(pd.read_csv(path, sep="\t"))
+    found = from_hans(read(path))
+    assert len(found) == 30_000
     assert found.groupby(["heuristic", "label"]).size().tolist() == [5000] * 6
-    assert found.subcase.nunique() == 30
+    assert found.heuristic.value_counts().tolist() == [10_000] * 3
+    assert found.label.value_counts().tolist() == [15_000] * 2
+    assert found.subcase.value_counts().tolist() == [1000] * 30
     assert found.id.is_unique
+    for subcase, part in found.groupby("subcase"):
+        assert set(part.label) == {int(str(subcase)[1] == "n")}
 
 
 def no_network(*_: Any, **__: Any) -> Any:

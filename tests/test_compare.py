@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from llmft import panels
+from llmft import compare
 
 
 FRAME = pd.DataFrame(
@@ -17,18 +17,18 @@ FRAME = pd.DataFrame(
 
 
 def test_the_frontier_is_what_nothing_cheaper_reaches() -> None:
-    best = panels.pareto(FRAME, "cost", "mean")
+    best = compare.pareto(FRAME, "cost", "mean")
     assert best["mean"].tolist() == [0.5, 0.7, 0.9]
     assert best["way"].tolist() == ["a", "b", "a"]
 
 
 def test_what_is_dearer_and_no_better_is_not_on_the_frontier() -> None:
     frame = pd.DataFrame({"cost": [1, 2, 3], "mean": [0.8, 0.8, 0.7]})
-    assert panels.pareto(frame, "cost", "mean")["cost"].tolist() == [1]
+    assert compare.pareto(frame, "cost", "mean")["cost"].tolist() == [1]
 
 
 def test_the_steps_of_the_figure_go_on_to_its_end() -> None:
-    spec = panels.frontier(FRAME, "cost", "way").to_dict()
+    spec = compare.frontier(FRAME, "cost", "way").to_dict()
     steps = next(part for part in spec["layer"] if part["mark"].get("interpolate"))
     drawn = spec["datasets"][steps["data"]["name"]]
     assert [row["mean"] for row in drawn] == [0.5, 0.7, 0.9, 0.9]
@@ -48,7 +48,7 @@ def test_each_quantity_has_a_panel_with_equal_axes_and_the_diagonal() -> None:
             "y_hi": [0.6, 0.7, None],
         }
     )
-    spec = panels.against(frame, "way", ["accuracy", "seconds"], marked="none").to_dict()
+    spec = compare.against(frame, "way", ["accuracy", "seconds"], marked="none").to_dict()
     accuracy, seconds = spec["vconcat"][0]["hconcat"]
     for panel in (accuracy, seconds):
         axes = panel["layer"][0]["encoding"]
