@@ -69,11 +69,14 @@ def fetch(file: str, folder: str | None) -> None:
     Afterwards no network is needed. What is complete is kept, so it can be interrupted and run
     again. The one line on the standard output is for the shell that runs the book later.
     """
-    from llmft import fetch as fetcher
-    from llmft import hub, params
+    from llmft import params
+
+    values = params.parse(params.load(file))
+    from llmft import fetch as fetcher  # which takes seconds
+    from llmft import hub
 
     home = Path(folder).expanduser().resolve() if folder else None
-    for it in fetcher.fetch(params.parse(params.load(file)), home):
+    for it in fetcher.fetch(values, home):
         size = f"{it.size / 1e6:,.1f} MB"
         click.echo(f"  {it.name} {it.revision[:16]}: {size}, licence {it.licence}", err=True)
         click.echo(f"  {it.about}", err=True)

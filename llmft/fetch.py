@@ -89,14 +89,13 @@ def _hans(home: Path | None) -> Fetched:
 
 def _licence(kind: str, name: str, revision: str) -> str:
     """What the card says, at the revision that is downloaded."""
-    label = "model" if kind == "model" else "data set"
-    _say(f"{label} {name} at {revision[:8]} ...")
+    _say(f"{name} at {revision[:8]} ...")
     with hub.one_line(kind, name, revision):
         info: Any = huggingface_hub.HfApi().repo_info(name, repo_type=kind, revision=revision)
     card = info.card_data.to_dict() if info.card_data else {}
     found = card.get("license_name") or card.get("license")
     words = ", ".join(map(str, found)) if isinstance(found, list) else str(found or "")
-    return words if words not in ("", "other", "unknown") else f"see the {label}'s card"
+    return words if words not in ("", "other", "unknown") else f"see {hub.page(kind, name)}"
 
 
 def _verify(kind: str, name: str, folder: Path) -> None:

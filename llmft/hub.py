@@ -105,7 +105,6 @@ def _why(error: BaseException, kind: str, name: str, revision: str) -> str:
     chain = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) and inner not in chain:
         chain.append(inner)
-    page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
     login = "log in with `hf auth login`, or set HF_TOKEN"
 
     def one(kinds: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
@@ -115,7 +114,7 @@ def _why(error: BaseException, kind: str, name: str, revision: str) -> str:
     names = {kind.__name__ for link in chain for kind in type(link).__mro__}
     written = next((e for e in chain if getattr(e, "errno", None) in _DISK), None)
     if one(hub.GatedRepoError):
-        return f"it is gated: accept its terms at {page}, and {login}"
+        return f"it is gated: accept its terms at {page(kind, name)}, and {login}"
     if one(hub.RevisionNotFoundError):
         return f"the Hub has no revision {revision!r} of it: check the name, or leave it out"
     if one(hub.RepositoryNotFoundError):
@@ -189,6 +188,11 @@ def _quiet(unless: object) -> Iterator[None]:
         yield
     finally:
         log.set_verbosity(verbosity)
+
+
+def page(kind: str, name: str) -> str:
+    """Where a repository's card is."""
+    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
 
 
 def cache(home: Path | None = None) -> Path:

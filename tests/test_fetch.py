@@ -282,6 +282,7 @@ def test_fetched_through_the_hub_and_used_without_it(running: Hub, tmp_path: Pat
         f"{PRE_NORM} {models.PINNED[PRE_NORM][:16]}: 0.1 MB, licence opt-175b-license",
         "20 training and 20 matched pairs without neutral",
         "licence MIT",
+        f"licence see {running.url}/datasets/nyu-mll/glue",
         "24 pairs",
         "model pocket: on this machine already",
     ):
