@@ -2,8 +2,9 @@
 
 The book in `chapters/` is the program; this package holds what its chapters share. Imports go only
 downward: `cli`, `render`, `book`, `gate`, `stamp` (the book); `report`, `plots`, `stats`, `runs`,
-`methods` (a chapter's own words); `distill`, `finetune`, `learner` (training); `metrics`,
-`scoring`, `models`, `prompts`, `tasks`, `cues`, `params`.
+`methods`, `sanity` (a chapter's own words); `distill`, `finetune`, `learner` (training); `fetch`
+(downloads beforehand); `metrics`, `scoring`, `models`, `prompts`, `tasks`, `sources`, `hub`,
+`cues`, `params`.
 """
 
 from pathlib import Path

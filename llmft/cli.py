@@ -3,8 +3,10 @@
 torch and papermill are imported only by the commands that need them, so `llmft check` is quick.
 """
 
+import shlex
 import sys
 import time
+from pathlib import Path
 
 import click
 
@@ -59,6 +61,30 @@ def run(
         made = book.run(path.stem, file=file, values=mine, out=out)
         seconds = time.perf_counter() - started
         click.echo(f"{path.stem}: done in {seconds:.0f} s, {made}", err=True)
+
+
+@cli.command()
+@click.option("--params", "file", metavar="FILE", required=True, help="A YAML file of parameters.")
+@click.option("--to", "folder", metavar="DIR", help="Put all of it below DIR, not in HF_HOME.")
+def fetch(file: str, folder: str | None) -> None:
+    """Download the models and data that a parameter set names, and check them.
+
+    Afterwards no network is needed. What is complete is kept, so it can be interrupted and run
+    again. The one line on the standard output is for the shell that runs the book later.
+    """
+    from llmft import params
+
+    values = params.parse(params.load(file))
+    from llmft import fetch as fetcher  # which takes seconds
+    from llmft import hub
+
+    home = Path(folder).expanduser().resolve() if folder else None
+    for it in fetcher.fetch(values, home):
+        size = f"{it.size / 1e6:,.1f} MB"
+        click.echo(f"  {it.name} {it.revision[:16]}: {size}, licence {it.licence}", err=True)
+        click.echo(f"  {it.about}", err=True)
+    exports = (f"{name}={shlex.quote(value)}" for name, value in hub.exports(home).items())
+    click.echo(f"export {' '.join(exports)}")
 
 
 @cli.command()

@@ -20,7 +20,7 @@ import peft
 import torch
 import transformers
 
-from llmft import ROOT, UserError
+from llmft import ROOT, UserError, hub
 
 
 POCKET = ROOT / "data" / "pocket" / "model"
@@ -76,21 +76,26 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     if name and (folder / "adapter_config.json").is_file():
         return _adapted(name, folder, device, dtype)
     if name and folder.is_dir():
-        source, revision = str(folder), ""
+        revision = ""
     elif name == "pocket":
         raise UserError(f"no pocket checkpoint in {POCKET}: git checkout it, or run `llmft pocket`")
     elif re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
-        source, revision = name, revision or PINNED.get(name, "main")
+        revision = revision or PINNED.get(name, "main")
+        folder = hub.model(name, revision)
     else:
         raise UserError(f"unknown model {name!r}: use pocket, a folder, or a Hugging Face Hub id")
 
-    with _one_line(name, source):
-        options: dict[str, Any] = {"trust_remote_code": False}
-        if revision:
-            options["revision"] = revision
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+    with one_line(name, folder):
+        # A folder in any case, so that no other revision's weights can come in (transformers
+        # looks for converted ones); pickles are read without executing anything.
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            source, dtype=DTYPES[dtype], output_loading_info=True, **options
+            folder,
+            dtype=DTYPES[dtype],
+            trust_remote_code=False,
+            use_safetensors=any(folder.glob(hub.WEIGHTS[0])),
+            weights_only=True,
+            output_loading_info=True,
         )
         model, info = loaded
     _check_whole(name, model, info)
@@ -109,7 +114,7 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
         tokenizer=tokenizer,
         name=name,
         revision=revision,
-        digest=folder_digest(folder) if folder.is_dir() else _commit(model, revision),
+        digest=folder.name if revision else folder_digest(folder),
         device=target,
         max_positions=int(max_positions),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -118,13 +123,9 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
 
 def _adapted(name: str, folder: Path, device: str, dtype: str) -> Model:
     """The adapter in `folder` on the model that it was trained on, which is loaded, too."""
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        base_name, revision = str(config["base_model_name_or_path"]), config.get("revision") or ""
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"model {name}: its adapter_config.json is damaged ({error})") from error
+    base_name, revision = adapted(name, folder)
     base = load(base_name, revision=revision, device=device, dtype=dtype)
-    with _one_line(name, str(folder)), warnings.catch_warnings():
+    with one_line(name, folder), warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5.23 by a name that is about to change.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         warnings.filterwarnings("error", "Found missing adapter keys")  # would stay random
@@ -133,6 +134,19 @@ def _adapted(name: str, folder: Path, device: str, dtype: str) -> Model:
     return replace(
         base, model=model, name=name, digest=folder_digest(folder, begin=base.digest), revision=""
     )
+
+
+def adapted(name: str, folder: Path) -> tuple[str, str]:
+    """Name and revision (or "") of the model that the adapter in `folder` stands on.
+
+    Raises:
+        UserError: its configuration cannot be read.
+    """
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        return str(config["base_model_name_or_path"]), str(config.get("revision") or "")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"model {name}: its adapter_config.json is damaged ({error})") from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -189,11 +203,6 @@ def _check_whole(name: str, model: Any, info: dict[str, Any]) -> None:
         )
 
 
-def _commit(model: Any, revision: str) -> str:
-    """The commit that a branch or tag of the Hub stood for, where transformers recorded it."""
-    return str(getattr(model.config, "_commit_hash", None) or revision)
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep transformers' reports and progress bars out of a chapter's frozen output."""
@@ -210,18 +219,14 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _one_line(name: str, source: str) -> Iterator[None]:
-    """Turn whatever a damaged or absent checkpoint raises (a dozen kinds) into one line."""
+def one_line(name: str, folder: Path) -> Iterator[None]:
+    """Turn whatever a damaged checkpoint raises (a dozen kinds) into one line."""
     try:
         with quiet():
             yield
     except Exception as error:
-        if Path(source).is_dir():
-            cause = f"the checkpoint in {source} is missing files or damaged: restore it"
-        else:
-            cause = (
-                "it is not on this machine and cannot be had from the Hugging Face Hub: check the "
-                "name and revision, and load it once where there is a network"
-            )
         detail = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise UserError(f"model {name}: {cause} ({detail})") from error
+        raise UserError(
+            f"model {name}: the checkpoint in {folder} is missing files or damaged: restore it "
+            f"({detail})"
+        ) from error

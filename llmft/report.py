@@ -121,10 +121,8 @@ def subcases(said: pd.DataFrame, x: str, *, x_title: str, note: str) -> Any:
         own, rows = own.assign(gold=own["label"].map(dict(enumerate(tasks.LABELS)))), "gold"
     fewest = own.groupby(rows)["id"].nunique().min()
     what = "subcase" if rows == "subcase" else f"label; {domain} by label, as there are no subcases"
-    found = (
-        own.groupby(["model", rows, x], sort=False, observed=True)["correct"].mean()
-    found = found.reset_index()
-    )
+    groups = own.groupby(["model", rows, x], sort=False, observed=True)
+    found = groups["correct"].mean().reset_index()
     return plots.panels(
         found.sort_values([rows, x], kind="stable"),  # the models stay in their order
         "".join(_varying(found, ["model"])),

@@ -8,23 +8,46 @@ downloaded is pinned: GLUE by its revision on the Hugging Face Hub, HANS by comm
 
 import csv
 import hashlib
+import http.client
 import os
 import urllib.request
 from pathlib import Path
 
 import pandas as pd
 
-from llmft import UserError
+from llmft import UserError, hub
 
 
 GLUE = ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")
-HANS_COMMIT = "7299f6f657089ce06a0f98e7e81f8d0f5b7741ce"
+MNLI = {"train": "mnli/train-*.parquet", "matched": "mnli/validation_matched-*.parquet"}
+"""What is needed of GLUE, and how ids begin."""
+
+HANS_URL = (
+    "https://raw.githubusercontent.com/tommccoy1/hans/7299f6f657089ce06a0f98e7e81f8d0f5b7741ce/"
+    "heuristics_evaluation_set.txt"
+)
 HANS_SHA256 = "c55b62feef9913070e88f38938dc2492018c945ac81f70139346472494124e79"
+
+HANS_COPY = ("jhu-cogsci/hans", "refs/convert/parquet", "plain_text/validation/*.parquet")
+"""The Hub's own conversion. Its commit may change, its content may not: see `hans_file`."""
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".jsonl.gz", ".parquet")
 """The formats that `read` takes."""
 
-_HANS_NAME = "heuristics_evaluation_set.txt"
+_HANS_COLUMNS = {
+    "gold_label": "label",
+    "sentence1_binary_parse": "binary_parse_premise",
+    "sentence2_binary_parse": "binary_parse_hypothesis",
+    "sentence1_parse": "parse_premise",
+    "sentence2_parse": "parse_hypothesis",
+    "sentence1": "premise",
+    "sentence2": "hypothesis",
+    "pairID": "",
+    "heuristic": "heuristic",
+    "subcase": "subcase",
+    "template": "template",
+}
+"""The official file's columns, in order, and what the Hub's copy calls them."""
 
 _MEANINGS = {
     "entailment": 0,
@@ -125,53 +148,87 @@ def labels_in(frame: pd.DataFrame, source: str) -> pd.Series:
     return label.astype(str).str.strip().str.lower().str.removesuffix(".0")
 
 
-def hans_file() -> Path:
+def hans_file(home: Path | None = None) -> Path:
     """The official HANS file at its pinned commit: from the cache, else downloaded and checked.
 
-    The cache is `$XDG_CACHE_HOME/llmft` (`~/.cache/llmft`); a copy put there by hand does as well.
+    Where the authors' own cannot be had, it is rebuilt byte for byte from the copy that the Hugging
+    Face Hub converted to Parquet; both must have the one SHA-256. The cache is `$HF_HOME/llmft`
+    (`~/.cache/huggingface/llmft`), or `home`'s; a copy put there by hand does as well.
+
+    Raises:
+        UserError: neither can be had, or what comes is not the pinned file.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmft"
-    path = cache / _HANS_NAME
+    path = hub.cache(home) / HANS_URL.rpartition("/")[2]
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == HANS_SHA256:
         return path
-    url = f"https://raw.githubusercontent.com/tommccoy1/hans/{HANS_COMMIT}/{_HANS_NAME}"
-    try:
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            content: bytes = answer.read()
-    except OSError as error:
+    if hub.is_offline():
         raise UserError(
-            f"HANS cannot be downloaded from {url} ({error}): load it where there is a network, or "
-            f"put the file at {path}"
-        ) from error
+            f"HANS is not whole on this machine ({path}), and HF_HUB_OFFLINE is set: run `llmft "
+            "fetch` where there is a network"
+        )
+    try:
+        with urllib.request.urlopen(HANS_URL, timeout=60) as answer:
+            content: bytes = answer.read()
+        source = HANS_URL
+    except (OSError, http.client.HTTPException) as error:
+        source = HANS_COPY[0]
+        try:
+            content = _converted_hans(home)
+        except UserError as why:
+            raise UserError(
+                f"HANS cannot be downloaded from {HANS_URL} ({error}), nor the Hub's copy ({why}); "
+                f"or put the file at {path}"
+            ) from error
     if hashlib.sha256(content).hexdigest() != HANS_SHA256:
-        raise UserError(f"HANS from {url} is not the pinned file (wrong SHA-256): try again later")
-    cache.mkdir(parents=True, exist_ok=True)
+        raise UserError(
+            f"HANS from {source} is not the pinned file (wrong SHA-256): run it again, or put the "
+            f"file at {path}"
+        )
     partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; make room, or choose another disk with HF_HOME"
+        ) from error
     return path
 
 
-def glue_mnli(labels: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+def _converted_hans(home: Path | None) -> bytes:
+    """The official file's bytes from the Hub's copy, which lacks `pairID`: it counts the rows."""
+    name, revision, files = HANS_COPY
+    folder = hub.snapshot("dataset", name, revision, [files], home=home)
+    tables = [pd.read_parquet(path) for path in sorted(folder.glob(files))]
+    if not tables or not {*_HANS_COLUMNS.values()} - {""} <= {*tables[0]}:
+        raise UserError(f"data set {name} has other files or columns than it had: {folder}")
+    copy = pd.concat(tables, ignore_index=True)
+    copy["label"] = copy["label"].map({0: "entailment", 1: "non-entailment"})
+    copy[""] = [f"ex{row}" for row in range(len(copy))]
+    rows = copy[list(_HANS_COLUMNS.values())].astype(str).itertuples(index=False)
+    return "".join("\t".join(row) + "\n" for row in [tuple(_HANS_COLUMNS), *rows]).encode()
+
+
+def glue_mnli(labels: str = "", home: Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """MNLI's training and matched validation pairs at the pinned revision of GLUE.
 
-    `labels` as in `from_mnli`.
+    Args:
+        labels: as in `from_mnli`.
+        home: the folder to use in HF_HOME's place.
 
     Raises:
         UserError: they are not in the Hugging Face cache and cannot be downloaded.
     """
-    import datasets  # here: it takes seconds, and only this source needs it
-
-    name, revision = GLUE
-    try:
-        glue = datasets.load_dataset(name, "mnli", revision=revision)
-        train, matched = (glue[split].to_pandas() for split in ("train", "validation_matched"))
-    except Exception as error:  # the Hub's clients raise many kinds
-        raise UserError(
-            f"MNLI ({name} at {revision[:8]}) is not on this machine and cannot be downloaded "
-            f"({type(error).__name__}): load it once where there is a network"
-        ) from error
-    return from_mnli(train, "train", labels), from_mnli(matched, "matched", labels)
+    folder = hub.snapshot("dataset", *GLUE, list(MNLI.values()), home=home)
+    parts = {}
+    for source, files in MNLI.items():
+        tables = [read(path) for path in sorted(folder.glob(files))]
+        if not tables:
+            raise UserError(f"data set {GLUE[0]} at {GLUE[1][:8]} has no {files}")
+        parts[source] = from_mnli(pd.concat(tables, ignore_index=True), source, labels)
+    return parts["train"], parts["matched"]
 
 
 def find(folder: Path, names: tuple[str, ...]) -> Path | None:

@@ -20,6 +20,7 @@ def llmft(*words: str) -> subprocess.CompletedProcess[str]:
         (["run", "-p", "shots"], "must be NAME=VALUE"),
         (["run", "-p", "shotz=[2]"], "unknown parameter 'shotz'"),
         (["run", "--params", "nowhere.yaml", "-p", "zebra=1"], "zebra"),
+        (["fetch", "--params", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )
 def test_a_user_error_is_one_line(words: list[str], said: str) -> None:
@@ -33,7 +34,7 @@ def test_a_user_error_is_one_line(words: list[str], said: str) -> None:
 def test_help_lists_the_commands() -> None:
     made = CliRunner().invoke(cli.cli, ["--help"])
     assert made.exit_code == 0
-    assert all(name in made.output for name in ("run", "check", "render", "pocket"))
+    assert all(name in made.output for name in ("run", "fetch", "check", "render", "pocket"))
 
 
 def test_check_needs_no_torch_and_is_quick() -> None:

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from llmft import ROOT, __version__, render, stamp
 
 
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"torch": "pytorch", "huggingface-hub": "huggingface_hub"}
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = ("book", "tests")
 

@@ -5,16 +5,25 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM
+from tokenizers import Tokenizer, processors
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
-from llmft import UserError
-from llmft.models import choose_device, folder_digest, load
-from llmft.scoring import score
+from llmft import UserError, prompts
+from llmft.models import choose_device, folder_digest, load, quiet
+from llmft.scoring import score, score_plainly
 
-from .conftest import POSITIONS, small_llama, small_opt
+from .conftest import MODELS, POSITIONS, VOCABULARY, _randomised, small_llama, small_opt
 
 
 @pytest.fixture
@@ -68,6 +77,117 @@ def test_untied_embeddings_stay_two(tmp_path: Path, tiny_tokenizer: Any) -> None
     found = load(str(tmp_path))
     assert isinstance(found.model, LlamaForCausalLM)
     assert not torch.equal(found.model.lm_head.weight, found.model.get_input_embeddings().weight)
+
+
+EMBEDDING, HEAD = "model.decoder.embed_tokens.weight", "lm_head.weight"
+
+
+def without(*names: str) -> Any:
+    return lambda weights: {name: w for name, w in weights.items() if name not in names}
+
+
+def body_alone(weights: Any) -> Any:
+    return {n.removeprefix("model."): w for n, w in weights.items() if n != HEAD}
+
+
+@pytest.mark.parametrize("shape", ["opt", "opt-post-norm"])
+@pytest.mark.parametrize(
+    ("published", "line"),
+    [
+        (lambda weights: weights, ""),
+        (body_alone, ""),  # as OPT's own are
+        (lambda weights: body_alone(weights) | {HEAD: weights[HEAD]}, ""),
+        (without(HEAD), ""),
+        (without(EMBEDDING), ""),
+        # huggingface/transformers#43159: the tied weight is in neither place, and stays random
+        (without(EMBEDDING, HEAD), "2 missing keys"),
+        (lambda weights: weights | {HEAD: weights[HEAD] + 1}, "ties input and output embedding, "),
+    ],
+)
+def test_a_pickle_is_whole_however_its_tied_weight_is_stored(
+    tmp_path: Path, tiny_tokenizer: Any, shape: str, published: Any, line: str
+) -> None:
+    model = MODELS[shape]()
+    model.config.save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    half = {name: weight.half().clone() for name, weight in model.state_dict().items()}
+    torch.save(published(half), tmp_path / "pytorch_model.bin")
+    if line:
+        with pytest.raises(UserError, match=line):
+            load(str(tmp_path), device="cpu")
+        return
+    found = load(str(tmp_path), device="cpu").model
+    assert found.lm_head.weight.data_ptr() == found.get_input_embeddings().weight.data_ptr()
+    assert torch.equal(found.lm_head.weight, half[HEAD].float())
+    assert found.dtype == torch.float32
+
+
+class Executed:
+    """What a pickle could do: it asks to be rebuilt by a call."""
+
+    def __reduce__(self) -> Any:
+        return (print, ("executed",))
+
+
+def test_a_pickle_executes_nothing(tmp_path: Path, tiny_tokenizer: Any, capsys: Any) -> None:
+    small_opt().config.save_pretrained(tmp_path)
+    tiny_tokenizer.save_pretrained(tmp_path)
+    torch.save({EMBEDDING: Executed()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="damaged"):
+        load(str(tmp_path))
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_safetensors_are_taken_where_there_are_both(copy: Path) -> None:
+    (copy / "pytorch_model.bin").write_bytes(b"not weights")
+    assert load(str(copy)).digest == folder_digest(copy)
+
+
+def small_gpt2() -> Any:
+    """Learnt positions; its configuration calls them n_positions."""
+    shape = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    ends = {"bos_token_id": 2, "eos_token_id": 2}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, **shape, **ends))
+
+
+def small_gpt_neox() -> Any:
+    """Rotary positions on a part of each head, parallel layers, an untied output embedding."""
+    shape = {"hidden_size": 32, "intermediate_size": 64, "max_position_embeddings": 64}
+    deep = {"num_hidden_layers": 2, "num_attention_heads": 4}
+    return GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=VOCABULARY, **shape, **deep))
+
+
+ANY = MODELS | {"gpt2": small_gpt2, "gpt-neox": small_gpt_neox}
+
+
+@pytest.mark.parametrize("bos", [True, False])
+@pytest.mark.parametrize("shape", sorted(ANY))
+def test_any_causal_model_is_loaded_and_scored(
+    tmp_path: Path, tiny_tokenizer: Any, shape: str, bos: bool
+) -> None:
+    """From a folder, with a tokenizer that pads nothing and may or may not begin a text."""
+    original = _randomised(ANY[shape]())
+    with quiet():
+        original.save_pretrained(tmp_path)
+    backend = Tokenizer.from_str(tiny_tokenizer.backend_tokenizer.to_str())
+    if not bos:
+        backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    ends = {"eos_token": "</s>", "unk_token": "</s>"} | ({"bos_token": "</s>"} if bos else {})
+    PreTrainedTokenizerFast(tokenizer_object=backend, **ends).save_pretrained(tmp_path)
+    found = load(str(tmp_path), device="cpu")
+    assert found.tokenizer.pad_token is None
+    assert found.max_positions == (64 if shape in ("gpt2", "gpt-neox") else POSITIONS)
+    queries = pd.DataFrame(
+        {
+            "premise": ["The doctor ran .", "The judge saw the actor ."],
+            "hypothesis": "The judge ran .",
+        }
+    )
+    texts = prompts.encode(found.tokenizer, "minimal", queries, None, found.max_positions)
+    assert (texts[0][0] == 2) == bos
+    labels = prompts.label_tokens(found.tokenizer, "minimal")
+    plainly = score_plainly(original, texts, labels)
+    torch.testing.assert_close(score(found.model, texts, labels), plainly, atol=1e-4, rtol=0)
 
 
 def test_the_digest_follows_weights_configuration_and_tokenizer(copy: Path) -> None:

@@ -321,7 +321,7 @@ def test_impossible_samples(n: Any) -> None:
 
 
 def test_hans_is_checked_and_cached(shared: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     source = shared / "data" / "hans" / "heuristics_evaluation_set.txt.gz"
     (tmp_path / "llmft").mkdir()
     cached = tmp_path / "llmft" / "heuristics_evaluation_set.txt"
@@ -345,17 +345,17 @@ def no_network(*_: Any, **__: Any) -> Any:
 
 
 def test_no_network_is_one_line(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     (tmp_path / "llmft").mkdir()
     (tmp_path / "llmft" / "heuristics_evaluation_set.txt").write_text("cut short")
-    with pytest.raises(UserError, match=r"HANS cannot be downloaded .* load it where") as error:
+    with pytest.raises(UserError, match=r"HANS cannot be downloaded .* or put the file") as error:
         load("mnli-hans")
     assert "\n" not in str(error.value)
 
 
 def test_another_file_than_the_pinned_one_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     (tmp_path / "other").write_text("gold_label\n")
     real = urllib.request.urlopen
     monkeypatch.setattr(

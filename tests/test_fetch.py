@@ -1,0 +1,471 @@
+"""Models and data come from the Hub whole, once, and are found again without a network.
+
+The real clients talk to `hub.py` on the loopback device; its repositories have the structure of the
+published ones (float16 pickles or safetensors, GLUE's tables, HANS's file and its converted copy).
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import resource
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from llmft import ROOT, UserError, fetch, hub, models, params, sources
+
+from .conftest import small_opt
+from .hub import Hub, Repository, serve
+
+
+PRE_NORM, POST_NORM = "facebook/opt-125m", "facebook/opt-350m"
+GLUE, HANS_COPY = "datasets/nyu-mll/glue", "datasets/jhu-cogsci/hans"
+
+CARD = {"license": "other", "license_name": "opt-175b-license"}
+
+
+def tokenizer_files(tokenizer: Any, folder: Path) -> dict[str, bytes]:
+    """As OPT's repositories have them: vocabulary and merges, and no tokenizer.json."""
+    tokenizer.backend_tokenizer.model.save(str(folder))
+    special = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
+    about = special | {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True}
+    return {
+        "vocab.json": (folder / "vocab.json").read_bytes(),
+        "merges.txt": (folder / "merges.txt").read_bytes(),
+        "special_tokens_map.json": json.dumps(special).encode(),
+        "tokenizer_config.json": json.dumps(about).encode(),
+    }
+
+
+def pickled(model: Any) -> bytes:
+    """Weights as OPT's were published: float16, of the body alone, the output embedding tied."""
+    weights = {
+        name.removeprefix("model."): weight.to(torch.float16).clone()
+        for name, weight in model.state_dict().items()
+        if name != "lm_head.weight"
+    }
+    buffer = io.BytesIO()
+    torch.save(weights, buffer)
+    return buffer.getvalue()
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def mnli(rows: int, first: str) -> bytes:
+    """GLUE's columns and types; a hypothesis "n/a" is text."""
+    number = range(rows)
+    frame = pd.DataFrame(
+        {
+            "premise": [f"{first} {i}" for i in number],
+            "hypothesis": ["n/a" if i == 2 else f"a hypothesis {i}" for i in number],
+            "label": np.array([i % 3 for i in number], dtype="int64"),
+            "idx": np.array(number, dtype="int32"),
+        }
+    )
+    return parquet(frame)
+
+
+def hans_rows(rows: int) -> pd.DataFrame:
+    """HANS as its authors publish it."""
+    number = range(rows)
+    columns: dict[str, Any] = {
+        "gold_label": [("non-entailment", "entailment")[i % 2] for i in number],
+        "sentence1_binary_parse": "( ( The doctor ) ( ran . ) )",
+        "sentence2_binary_parse": "( ( The judge ) ( ran . ) )",
+        "sentence1_parse": "(ROOT (S (NP The doctor) (VP ran) (. .)))",
+        "sentence2_parse": "(ROOT (S (NP The judge) (VP ran) (. .)))",
+        "sentence1": [f"The doctor {i} ran ." for i in number],
+        "sentence2": [f'The "judge" {i} ran .' for i in number],
+        "pairID": [f"ex{i}" for i in number],
+        "heuristic": [("lexical_overlap", "constituent")[i % 4 // 2] for i in number],
+        "subcase": [f"subcase{i % 4}" for i in number],
+        "template": "temp1",
+    }
+    return pd.DataFrame(columns)
+
+
+def official(frame: pd.DataFrame) -> bytes:
+    rows = [list(frame.columns), *frame.to_numpy().tolist()]
+    return "".join("\t".join(row) + "\n" for row in rows).encode()
+
+
+def converted(frame: pd.DataFrame) -> bytes:
+    """The Hub's copy: other names and order, labels as numbers, no ids."""
+    copy = pd.DataFrame(
+        {
+            "premise": frame.sentence1,
+            "hypothesis": frame.sentence2,
+            "label": frame.gold_label.map({"entailment": 0, "non-entailment": 1}),
+            "parse_premise": frame.sentence1_parse,
+            "parse_hypothesis": frame.sentence2_parse,
+            "binary_parse_premise": frame.sentence1_binary_parse,
+            "binary_parse_hypothesis": frame.sentence2_binary_parse,
+            "heuristic": frame.heuristic,
+            "subcase": frame.subcase,
+            "template": frame.template,
+        }
+    )
+    return parquet(copy)
+
+
+HANS = hans_rows(24)
+HANS_FILE = official(HANS)
+HANS_PATH = "hans/heuristics_evaluation_set.txt"
+HANS_SHA256 = hashlib.sha256(HANS_FILE).hexdigest()
+
+GLUE_CARD = """---
+configs:
+- config_name: mnli
+  data_files:
+  - split: train
+    path: mnli/train-*
+  - split: validation_matched
+    path: mnli/validation_matched-*
+---
+"""
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: Any, tiny_tokenizer: Any) -> Iterator[Hub]:
+    """The hub, with the two models, GLUE, and HANS in both forms."""
+    folder = tmp_path_factory.mktemp("repositories")
+    files = tokenizer_files(tiny_tokenizer, folder)
+    pre = small_opt()
+    post = small_opt(do_layer_norm_before=False, word_embed_proj_dim=16)
+    with models.quiet():
+        post.save_pretrained(folder / "post")
+    config = json.loads(pre.config.to_json_string(use_diff=False)) | {"torch_dtype": "float16"}
+    glue = {
+        f"mnli/{part}-00000-of-00001.parquet": mnli(30, part)
+        for part in ("train", "validation_matched", "validation_mismatched", "test_matched")
+    }
+    repositories = {
+        f"models/{PRE_NORM}": Repository(
+            models.PINNED[PRE_NORM],
+            files
+            | {
+                "config.json": json.dumps(config).encode(),
+                "pytorch_model.bin": pickled(pre),
+                "flax_model.msgpack": b"another format",
+                "README.md": b"# OPT",
+            },
+            card=CARD,
+        ),
+        f"models/{POST_NORM}": Repository(
+            models.PINNED[POST_NORM],
+            files
+            | {
+                name: (folder / "post" / name).read_bytes()
+                for name in ("config.json", "model.safetensors")
+            }
+            | {"pytorch_model.bin": pickled(post), "onnx/config.json": b"{}"},
+            card=CARD,
+        ),
+        "models/facebook/locked": Repository("1" * 40, {"config.json": b"{}"}, gated=True),
+        "models/facebook/empty": Repository("2" * 40, {"config.json": b"{}", "tf_model.h5": b"x"}),
+        GLUE: Repository(sources.GLUE[1], glue | {"README.md": GLUE_CARD.encode()}),
+        HANS_COPY: Repository(
+            "3" * 40,
+            {
+                "plain_text/validation/0000.parquet": converted(HANS),
+                "plain_text/train/0000.parquet": b"not needed",
+            },
+            refs=("main", "refs/convert/parquet"),
+        ),
+    }
+    with serve(repositories, {HANS_PATH: HANS_FILE}) as found:
+        yield found
+
+
+@pytest.fixture
+def server(running: Hub, monkeypatch: Any, tmp_path: Path) -> Hub:
+    """The hub, with this process's clients turned to it and to an empty cache."""
+    running.log.clear()
+    running.faults.clear()
+    running.wrong.clear()
+    for name, value in {
+        "ENDPOINT": running.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": running.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_URL_HOSTS": frozenset({"127.0.0.1"}),
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_CACHE": str(tmp_path / "home" / "hub"),
+        "HF_HUB_OFFLINE": False,
+        "DOWNLOAD_CHUNK_SIZE": 4096,
+    }.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setattr("time.sleep", lambda _: None)  # the clients wait before they try again
+    monkeypatch.setattr(sources, "HANS_URL", f"{running.url}/{HANS_PATH}")
+    monkeypatch.setattr(sources, "HANS_SHA256", HANS_SHA256)
+    return running
+
+
+def fetched(*names: str, task: str = "pocket", home: Path | None = None) -> list[fetch.Fetched]:
+    return list(fetch.fetch(params.parse({"models": list(names), "task": task}), home))
+
+
+COMMAND = """
+import sys
+from huggingface_hub import constants
+from llmft import cli, sources
+constants.DOWNLOAD_CHUNK_SIZE = 4096  # so that a small file comes in many pieces, too
+sources.HANS_URL, sources.HANS_SHA256 = sys.argv[1:3]
+sys.argv[1:] = sys.argv[3:]
+cli.main()
+"""
+
+OFFLINE = """
+import json, sys
+from llmft import models, prompts, scoring, sources, tasks
+sources.HANS_SHA256 = sys.argv[1]
+task = tasks.load("mnli-hans")
+found = {"sizes": [len(f) for f in (task.train, task.validation, task.in_domain)]}
+found["hans"] = task.out_of_domain.to_dict("list")
+for name in sys.argv[2:]:
+    model = models.load(name, device="cpu")
+    texts = prompts.encode(model.tokenizer, "gpt-3", task.in_domain, None, model.max_positions)
+    fast = scoring.score(model.model, texts, (7, 42))
+    plain = scoring.score_plainly(model.model, texts, (7, 42))
+    weight = model.model.model.decoder.layers[0].fc1.weight
+    found[name] = {
+        "digest": model.digest, "gap": float((fast - plain).abs().max()),
+        "dtype": str(weight.dtype), "sum": float(weight.double().sum()),
+        "first": texts[0][0],
+    }
+print(json.dumps(found))
+"""
+
+
+def python(code: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: the clients read their variables once, when they are imported."""
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("HF_", "HUGGINGFACE_"))}
+    return subprocess.run(
+        [sys.executable, "-c", code, *words],
+        env=kept | {"NO_PROXY": "127.0.0.1,localhost"} | variables,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def test_fetched_through_the_hub_and_used_without_it(running: Hub, tmp_path: Path) -> None:
+    """End to end, by the command, with the Hub's clients as they come: faults, then no network."""
+    running.log.clear()
+    running.faults["merges.txt"] = ["429"]
+    running.faults["pytorch_model.bin"] = ["break"]
+    file = tmp_path / "real.yaml"
+    file.write_text(f"task: mnli-hans\nmodels: [{PRE_NORM}, {POST_NORM}, pocket]\n")
+    words = ("fetch", "--params", str(file), "--to", str(tmp_path / "to go"))
+    online = {"HF_ENDPOINT": running.url, "HF_HOME": str(tmp_path / "home")}
+    done = python(COMMAND, f"{running.url}/{HANS_PATH}", HANS_SHA256, *words, **online)
+    assert done.returncode == 0, done.stderr
+    assert shlex.split(done.stdout) == [
+        "export",
+        "HF_HUB_OFFLINE=1",
+        f"HF_HOME={tmp_path / 'to go'}",
+    ]
+    for said in (
+        f"{PRE_NORM} {models.PINNED[PRE_NORM][:16]}: 0.1 MB, licence opt-175b-license",
+        "20 training and 20 matched pairs without neutral",
+        "licence MIT",
+        f"licence see {running.url}/datasets/nyu-mll/glue",
+        "24 pairs",
+        "model pocket: on this machine already",
+    ):
+        assert said in done.stderr
+    # Half of it came, and the other half, from where it broke; nothing that is not needed came.
+    whole, rest = running.transfers("pytorch_model.bin")
+    assert whole == (200, "")
+    assert rest[0] == 206
+    assert int(rest[1].removeprefix("bytes=").rstrip("-")) >= 4096
+    for needless in (
+        "msgpack",
+        "mismatched-00000-of-00001.parquet",
+        "README.md",
+        "onnx/config.json",
+    ):
+        assert not running.transfers(needless)
+    assert len(running.transfers("model.safetensors")) == 1
+    assert not list((tmp_path / "home").rglob("*.safetensors"))
+
+    variables = dict(pair.split("=", 1) for pair in shlex.split(done.stdout)[1:])
+    asked = len(running.log)
+    dead = {"HF_ENDPOINT": running.url} | variables
+    used = python(OFFLINE, HANS_SHA256, PRE_NORM, POST_NORM, **dead)
+    assert used.returncode == 0, used.stderr
+    assert len(running.log) == asked
+    found = json.loads(used.stdout)
+    assert found["sizes"] == [18, 2, 20]
+    assert found["hans"]["id"] == [f"hans-ex{i}" for i in range(24)]
+    for name, model in (
+        (PRE_NORM, small_opt().half()),
+        (POST_NORM, small_opt(do_layer_norm_before=False, word_embed_proj_dim=16)),
+    ):
+        weight = model.model.decoder.layers[0].fc1.weight
+        assert found[name]["sum"] == pytest.approx(weight.double().sum().item(), abs=1e-9)
+        assert found[name]["dtype"] == "torch.float32"
+        assert found[name]["digest"] == models.PINNED[name]
+        assert found[name]["gap"] < 1e-4
+        assert found[name]["first"] == 2
+
+
+def test_the_data_sets_library_reads_the_same_rows(server: Hub, tmp_path: Path) -> None:
+    """`datasets` agrees about GLUE's tables, which llmft reads without it."""
+    code = (
+        "import sys, datasets; datasets.disable_progress_bars();"
+        f"glue = datasets.load_dataset({sources.GLUE[0]!r}, 'mnli', revision={sources.GLUE[1]!r});"
+        "[glue[part].to_parquet(f'{sys.argv[1]}/{part}.parquet') for part in glue]"
+    )
+    done = python(code, str(tmp_path), HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / "other"))
+    assert done.returncode == 0, done.stderr
+    for ours, part in zip(sources.glue_mnli(), ("train", "validation_matched"), strict=True):
+        theirs = sources.from_mnli(pd.read_parquet(tmp_path / f"{part}.parquet"), "x")
+        assert list(ours.columns) == list(theirs.columns)
+        pd.testing.assert_frame_equal(ours.drop(columns="id"), theirs.drop(columns="id"))
+    assert list(ours.id[:3]) == ["matched-0", "matched-2", "matched-3"]
+    assert "n/a" in set(ours.hypothesis)
+
+
+def test_an_interrupted_fetch_goes_on_with_what_is_missing(server: Hub) -> None:
+    server.faults["pytorch_model.bin"] = ["break"] * 20
+    with pytest.raises(
+        UserError, match=r"model facebook/opt-125m: the transfer broke: run it again"
+    ):
+        fetched(PRE_NORM)
+    server.faults.clear()
+    server.log.clear()
+    [model] = fetched(PRE_NORM)
+    assert model.revision == models.PINNED[PRE_NORM]
+    assert len(server.transfers("pytorch_model.bin")) == 1
+    assert not server.transfers("vocab.json")  # which was there
+    server.log.clear()
+    assert fetched(PRE_NORM) == [model]
+    assert not any(method == "GET" and "/api/" not in path for method, path, _, _ in server.log)
+
+
+def test_a_file_that_is_not_what_the_hub_lists_is_refused(server: Hub) -> None:
+    server.wrong.add("model.safetensors")
+    with pytest.raises(UserError, match=r"model.safetensors is damaged \(wrong checksum\)"):
+        fetched(POST_NORM)
+    server.wrong.clear()
+    assert len(fetched(POST_NORM)) == 1  # it was removed, and comes again
+
+
+def test_a_full_disk_is_one_line(server: Hub) -> None:
+    """RLIMIT_FSIZE stands in for the disk: the kernel refuses the write in the same way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, hard))
+    try:
+        with pytest.raises(UserError, match=r"File too large .*: make room, or choose") as error:
+            fetched(POST_NORM)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(error.value)
+
+
+def test_hans_of_another_content_is_refused(server: Hub, monkeypatch: Any) -> None:
+    monkeypatch.setitem(server.elsewhere, HANS_PATH, HANS_FILE.replace(b"ran", b"run"))
+    with pytest.raises(UserError, match=r"not the pinned file \(wrong SHA-256\)"):
+        sources.hans_file()
+    assert not list(hub.cache().glob("*"))
+
+
+@pytest.mark.parametrize("rows", ["stand-in", "real"])
+def test_both_forms_of_hans_are_the_same(
+    server: Hub, tmp_path: Path, monkeypatch: Any, rows: str, request: pytest.FixtureRequest
+) -> None:
+    """The Hub's copy has no ids; they are rebuilt, and with them the file, byte for byte."""
+    if rows == "real":
+        shared = request.getfixturevalue("shared")
+        packed = shared / "data" / "hans" / "heuristics_evaluation_set.txt.gz"
+        content = gzip.decompress(packed.read_bytes())
+        assert hashlib.sha256(content).hexdigest() == PINNED_HANS
+        monkeypatch.setattr(sources, "HANS_SHA256", PINNED_HANS)
+        monkeypatch.setitem(server.elsewhere, HANS_PATH, content)
+        path = tmp_path / "hans.tsv"
+        path.write_bytes(content)
+        copy = {"plain_text/validation/0000.parquet": converted(sources.read(path))}
+        refs = ("refs/convert/parquet",)
+        monkeypatch.setitem(server.repositories, HANS_COPY, Repository("4" * 40, copy, refs))
+    first = sources.hans_file(tmp_path / "official")
+    assert not any("parquet" in path for _, path, _, _ in server.log)
+    monkeypatch.delitem(server.elsewhere, HANS_PATH)
+    second = sources.hans_file(tmp_path / "copy")
+    assert server.transfers("0000.parquet")
+    assert second.read_bytes() == first.read_bytes()
+    frame = sources.from_hans(sources.read(second))
+    assert list(frame.id) == [f"hans-ex{i}" for i in range(len(frame))]
+    assert len(frame) == (30_000 if rows == "real" else 24)
+
+
+PINNED_HANS = sources.HANS_SHA256
+
+
+def test_a_converted_copy_that_changed_is_refused(server: Hub, monkeypatch: Any) -> None:
+    monkeypatch.delitem(server.elsewhere, HANS_PATH)
+    for frame, line in ((HANS.iloc[::-1], "wrong SHA-256"), (None, "other files or columns")):
+        content = mnli(3, "p") if frame is None else converted(frame.reset_index(drop=True))
+        files = {"plain_text/validation/0000.parquet": content}
+        commit = "56"[frame is None] * 40
+        changed = Repository(commit, files, ("refs/convert/parquet",))
+        monkeypatch.setitem(server.repositories, HANS_COPY, changed)
+        with pytest.raises(UserError, match=line):
+            sources.hans_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("facebook/no-such", "the Hub has none by this name, or it is private: check the name, or"),
+        ("facebook/locked", r"it is gated: accept its terms at http.*/facebook/locked, and log in"),
+        ("facebook/empty", r"has no model\*.safetensors or pytorch_model\*.bin"),
+        ("a--b/..c", "cannot be downloaded: check its name"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_one_line(server: Hub, name: str, line: str) -> None:
+    with pytest.raises(UserError, match=line) as error:
+        fetched(name)
+    assert "\n" not in str(error.value)
+    assert str(error.value).startswith(f"model {name}: ")
+
+
+def test_other_failures_are_one_line(server: Hub, monkeypatch: Any, capfd: Any) -> None:
+    def refused(line: str, revision: str = "") -> None:
+        with pytest.raises(UserError, match=line) as error:
+            models.load(PRE_NORM, revision=revision)
+        assert "\n" not in str(error.value)
+
+    refused("the Hub has no revision 'v2' of it", "v2")
+    server.faults["config.json"] = ["429"] * 20
+    refused(r"the Hub takes no more requests for now \(429\): run it again in some minutes")
+    server.faults["config.json"] = ["503"] * 20
+    refused(r"the Hub answers with an error \(503\): run it again later")
+    server.faults["config.json"] = ["401"]
+    refused(r"the Hub refuses it \(401\): log in with")
+    server.faults.clear()
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    refused(r"http://127.0.0.1:9 cannot be reached: run `llmft fetch` where there is a network")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    refused("HF_HUB_OFFLINE is set: run `llmft fetch` where there is a network")
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
+        sources.hans_file()
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set, which forbids the network"):
+        fetched(PRE_NORM)
+    out, err = capfd.readouterr()
+    assert out + err == ""  # a chapter's output stays clean

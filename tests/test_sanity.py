@@ -1,0 +1,60 @@
+"""A trained model knows word order, a random one does not."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import OPTForCausalLM
+
+from llmft import models, sanity, tasks
+from llmft.scoring import score_plainly
+
+
+@pytest.fixture(scope="module")
+def pocket() -> models.Model:
+    return models.load("pocket", device="cpu")
+
+
+def test_the_pocket_checkpoint_knows_its_language_and_random_weights_do_not(pocket: Any) -> None:
+    torch.manual_seed(0)
+    random = dataclasses.replace(pocket, model=OPTForCausalLM(pocket.model.config).eval())
+    found = sanity.table([pocket, random], tasks.load("pocket"))
+    assert list(found.model) == ["pocket", "pocket"]
+    trained, untrained = found.to_dict("records")
+    assert trained["difference"] > 3
+    assert trained["likelier"] == 1
+    assert abs(untrained["difference"]) < 0.2
+    assert 0 < untrained["likelier"] < 1
+    assert sanity.table([pocket], tasks.load("pocket")).equals(found.iloc[:1])  # repeatable
+
+
+def test_it_is_the_mean_log_probability_of_a_token(pocket: Any) -> None:
+    text = "The tall senator taught the banker."
+    ids = list(pocket.tokenizer(text)["input_ids"])
+    expected = np.mean(
+        [
+            score_plainly(pocket.model, [ids[:i]], range(pocket.model.config.vocab_size))[0, ids[i]]
+            for i in range(1, len(ids))
+        ]
+    )
+    found = sanity.word_order(pocket, [text])
+    assert found["as written"] == pytest.approx(float(expected), abs=1e-4)
+    assert found["difference"] == pytest.approx(found["as written"] - found["shuffled"])
+
+
+def test_the_mark_stays_and_the_words_are_the_same(pocket: Any) -> None:
+    seen = []
+
+    def tokenizer(text: str) -> Any:
+        seen.append(text)
+        return pocket.tokenizer(text)
+
+    sanity.word_order(dataclasses.replace(pocket, tokenizer=tokenizer), ["Who saw the old cat ?"])
+    first, *others = seen
+    assert first == "Who saw the old cat ?"
+    assert len(others) == sanity.SHUFFLES
+    assert all(text.endswith(" ?") for text in others)
+    assert {tuple(sorted(text.split())) for text in others} == {tuple(sorted(first.split()))}
+    assert len(set(seen)) > 2
