@@ -340,6 +340,18 @@ def test_the_data_sets_library_reads_the_same_rows(server: Hub, tmp_path: Path) 
     assert "n/a" in set(ours.hypothesis)
 
 
+def test_a_long_download_says_how_far_it_is(server: Hub, monkeypatch: Any, capfd: Any) -> None:
+    monkeypatch.setattr(hub, "EVERY", 0)
+    fetched(PRE_NORM)
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("  Downloading bytes: ")]
+    assert len(lines) >= 3
+    assert "\r" not in err
+    assert "\x1b" not in err
+    assert len(err.splitlines()) == len(lines) + 2  # and the names
+
+
 def test_an_interrupted_fetch_goes_on_with_what_is_missing(server: Hub) -> None:
     server.faults["pytorch_model.bin"] = ["break"] * 20
     with pytest.raises(
