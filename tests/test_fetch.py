@@ -252,7 +252,11 @@ print(json.dumps(found))
 
 def python(code: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """A process of its own: the clients read their variables once, when they are imported."""
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(("HF_", "HUGGINGFACE_"))}
+    kept = {
+        n: v
+        for n, v in os.environ.items()
+        if not n.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_"))
+    }
     return subprocess.run(
         [sys.executable, "-c", code, *words],
         env=kept | {"NO_PROXY": "127.0.0.1,localhost"} | variables,
