@@ -149,11 +149,15 @@ def _why(error: BaseException, kind: str, name: str, revision: str) -> str:
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM)
 
 
+EVERY = 10.0
+"""Seconds between two lines about a download."""
+
+
 class _Stream:
     """Where tqdm would draw a bar over and over, lines on the standard error stream."""
 
     def write(self, text: str) -> None:
-        if line := text.strip("\r\n "):
+        if (line := text.strip()).startswith("Downloading"):  # and no cursor movements
             print(f"  {line}", file=sys.stderr, flush=True)
 
     def flush(self) -> None:
@@ -161,13 +165,13 @@ class _Stream:
 
 
 def lines(*args: Any, desc: str = "", **options: Any) -> Any:
-    """A progress bar as plain lines, one in ten seconds, of the bytes that come."""
+    """A progress bar as plain lines, one in `EVERY` seconds, of the bytes that come."""
     plain = {
         "disable": not desc.startswith("Downloading"),
         "file": _Stream(),
         "bar_format": "{desc}: {n_fmt}, {rate_fmt}",
-        "mininterval": 10,
-        "delay": 10,
+        "mininterval": EVERY,
+        "delay": EVERY,
         "leave": False,
     }
     return tqdm(*args, desc=desc, **(options | plain))

@@ -252,7 +252,11 @@ print(json.dumps(found))
 
 def python(code: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """A process of its own: the clients read their variables once, when they are imported."""
-    kept = {n: v for n, v in os.environ.items() if not n.startswith(("HF_", "HUGGINGFACE_"))}
+    kept = {
+        n: v
+        for n, v in os.environ.items()
+        if not n.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_"))
+    }
     return subprocess.run(
         [sys.executable, "-c", code, *words],
         env=kept | {"NO_PROXY": "127.0.0.1,localhost"} | variables,
@@ -338,6 +342,18 @@ def test_the_data_sets_library_reads_the_same_rows(server: Hub, tmp_path: Path) 
         pd.testing.assert_frame_equal(ours.drop(columns="id"), theirs.drop(columns="id"))
     assert list(ours.id[:3]) == ["matched-0", "matched-2", "matched-3"]
     assert "n/a" in set(ours.hypothesis)
+
+
+def test_a_long_download_says_how_far_it_is(server: Hub, monkeypatch: Any, capfd: Any) -> None:
+    monkeypatch.setattr(hub, "EVERY", 0)
+    fetched(PRE_NORM)
+    out, err = capfd.readouterr()
+    assert out == ""
+    lines = [line for line in err.splitlines() if line.startswith("  Downloading bytes: ")]
+    assert len(lines) >= 3
+    assert "\r" not in err
+    assert "\x1b" not in err
+    assert len(err.splitlines()) == len(lines) + 2  # and the names
 
 
 def test_an_interrupted_fetch_goes_on_with_what_is_missing(server: Hub) -> None:

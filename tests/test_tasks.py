@@ -344,23 +344,29 @@ def no_network(*_: Any, **__: Any) -> Any:
     raise urllib.error.URLError("Name or service not known")
 
 
-def test_no_network_is_one_line(tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: Any) -> Path:
+    """An empty cache, and no Hub behind it."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    return tmp_path
+
+
+def test_no_network_is_one_line(home: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("urllib.request.urlopen", no_network)
-    (tmp_path / "llmft").mkdir()
-    (tmp_path / "llmft" / "heuristics_evaluation_set.txt").write_text("cut short")
+    (home / "llmft").mkdir()
+    (home / "llmft" / "heuristics_evaluation_set.txt").write_text("cut short")
     with pytest.raises(UserError, match=r"HANS cannot be downloaded .* or put the file") as error:
         load("mnli-hans")
     assert "\n" not in str(error.value)
 
 
-def test_another_file_than_the_pinned_one_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
-    (tmp_path / "other").write_text("gold_label\n")
+def test_another_file_than_the_pinned_one_is_refused(home: Path, monkeypatch: Any) -> None:
+    (home / "other").write_text("gold_label\n")
     real = urllib.request.urlopen
-    monkeypatch.setattr(
-        "urllib.request.urlopen", lambda *_, **__: real((tmp_path / "other").as_uri())
-    )
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: real((home / "other").as_uri()))
     with pytest.raises(UserError, match="not the pinned file"):
         hans_file()
 
