@@ -33,16 +33,17 @@ nav.downloads { border: 0; border-top: 1px solid var(--line); margin-top: 2rem; 
 nav.downloads p { font-weight: bold; margin-bottom: 0; }
 h1, h2, h3 { line-height: 1.25; }
 pre { overflow-x: auto; background: var(--soft); padding: .6rem; }
-pre { font-size: clamp(.5rem, 2.35vw, .82rem); }
+pre { font-size: clamp(.5rem, 2.15vw, .82rem); }
 details pre { font-size: .82rem; }
 .highlight pre { background: none; }
-table { border-collapse: collapse; font-size: .92rem; margin: auto; }
+table { border-collapse: collapse; font-size: .88rem; margin: auto; }
 table { display: block; width: fit-content; max-width: 100%; overflow-x: auto; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); }
+th, td { padding: .25rem .45rem; border-bottom: 1px solid var(--line); }
 figure { margin: 1.5rem 0; overflow-x: auto; }
 figcaption { font-size: .9rem; margin-bottom: .5rem; position: sticky; left: 0; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: .5rem; }
-@media (max-width: 600px) { figure img { width: 35rem; max-width: none; } }
+@media (max-width: 600px) { figure img { width: 35rem; max-width: none; }
+  td { min-width: 4.5rem; } td code { overflow-wrap: anywhere; } }
 .note { border-left: 4px solid #0072b2; padding: .1rem 1rem; background: var(--soft); }
 .note { margin: 1rem 0; }
 .anchor-link { display: none; }

@@ -76,6 +76,18 @@ def test_plain_pages_read_like_the_book(root: Path) -> None:
     assert "{#" not in page
 
 
+def test_a_chapter_offers_its_files(root: Path) -> None:
+    (root / "data/results/toy.csv").write_text("a\n1\n")
+    first, _ = render.render(root, plain=True)
+    page = (root / "_book/chapters/toy.html").read_text()
+    for file in ("chapters/toy.ipynb", "data/results/toy.csv"):
+        assert f'<a href="../{file}" download>' in page
+        assert (root / "_book" / file).read_bytes() == (root / file).read_bytes()
+    assert "toy.parquet" not in page
+    assert "downloads" not in first.read_text().partition("<body>")[2]
+    assert not (root / "_book/vega.js").exists()  # no figure asks for it
+
+
 def fake_quarto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """A `quarto` on PATH that says what the real one says."""
     command = tmp_path / "bin" / "quarto"
@@ -128,3 +140,5 @@ def test_the_bibliography_is_read_whole() -> None:
     assert len(made) == entries.count("\n@") + 1
     assert made["mosbach2023"][0] == "Mosbach et al., 2023"
     assert all(re.search(r", \d{4}$", short) for short, _ in made.values())
+    assert made["schick2021"][0] == "Schick & Schütze, 2021"
+    assert not any(re.search(r"[\\{}]", short + full) for short, full in made.values())
