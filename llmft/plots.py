@@ -85,7 +85,8 @@ def curve(
     extra = [] if chance is None else [chance]
     others = [] if draws is None else draws[draws_y].astype(float).tolist()
     domain = list(y_domain) if y_domain else theme.span(frame, [y, lo, hi], [*extra, *others])
-    labels = {f"{v:.6f}": f"{k:,.0f}" for k, v in step.items()}
+    # Vega writes a real minus: 0 stands at -1 where the axis begins with 1.
+    labels = {f"{v:.6f}".replace("-", "−"): f"{k:,.0f}" for k, v in step.items()}
     last = max(step.values())
     x_axis = alt.Axis(
         values=sorted(step.values()),

@@ -75,7 +75,7 @@ def load(name: str, *, limit: int = 0, seed: int = 0, labels: str = "") -> Task:
         limit: test examples kept in each domain, 0 = all; stratified by label and subcase.
         seed: draws which examples `limit` keeps.
         labels: what the labels mean, where they are other words or should mean something else
-            (`sources.meanings`). HANS's own keep their meaning.
+            (`sources.meanings`): in all files of a folder, and in MNLI of mnli-hans.
 
     Raises:
         UserError: an unknown task, a missing or damaged file, no network where one is needed.

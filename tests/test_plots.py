@@ -136,6 +136,13 @@ def test_zero_shots_stand_one_step_before_the_first_and_are_joined_by_no_line():
         theme.steps([-1, 2])
 
 
+@pytest.mark.parametrize("shots", [(0, 1, 2), (0, 2, 4)])
+def test_every_tick_has_its_label(shots: tuple[int, ...]):
+    frame = points(shots).query("pattern == 'minimal' and domain == 'in-domain'")
+    text = svg(plots.curve(frame, "shots", "domain", chance=None, y_domain=[0.3, 0.9]))
+    assert [int(n) for n in re.findall(r">(\d+)<", text)] == list(shots)
+
+
 def test_a_missing_interval_leaves_its_point():
     frame = points((2, 4)).query("pattern == 'minimal'").assign(lo=np.nan, hi=np.nan)
     spec = plots.curve(frame, "shots", "domain").to_dict()

@@ -60,4 +60,4 @@ def test_mnli_is_scored_by_opts_real_shape(
     with torch.inference_mode():
         logits = loaded.model(torch.tensor([ids])).logits[0, -1, list(tokens)]
     own = said[["logp_entailment", "logp_not"]].iloc[0].to_numpy(dtype="float32")
-    torch.testing.assert_close(torch.from_numpy(own), logits.log_softmax(0), atol=1e-4, rtol=0)
+    torch.testing.assert_close(torch.tensor(own), logits.log_softmax(0), atol=1e-4, rtol=0)

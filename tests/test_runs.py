@@ -382,6 +382,38 @@ def test_select_and_by_domain(base: runs.Spec, tmp_path: Path):
     assert part["n"].eq(8).all()
 
 
+def test_a_task_without_an_out_of_domain_set_has_no_such_rows(
+    base: runs.Spec, lora: runs.Spec, task_folder: Path, tmp_path: Path
+):
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("train", "validation", "test"):
+        shutil.copy(task_folder / f"{name}.csv", alone)
+    both = [base, lora, replace(base, task=str(alone)), replace(lora, task=str(alone))]
+    rows = run(both, tmp_path / "store")
+    assert rows["out_of_domain_n"].tolist() == [8, 8, 0, 0]
+    assert rows["out_of_domain_accuracy"].isna().tolist() == [False, False, True, True]
+    assert rows["in_domain_accuracy"][0] == rows["in_domain_accuracy"][2]
+    long = runs.by_domain(rows)
+    assert long["domain"].tolist() == ["in-domain"] * 4 + ["out-of-domain"] * 2
+    said = runs.predictions(rows, tmp_path / "store", ["task"])
+    assert set(said[said["task"] == str(alone)]["domain"]) == {"in-domain", "content-free"}
+    assert set(said[said["task"] == str(task_folder)]["domain"]) > {"out-of-domain"}
+
+
+def test_what_labels_mean_is_part_of_a_run(base: runs.Spec, tmp_path: Path):
+    turned = replace(base, labels="entailment: not entailment, contradiction: entailment")
+    assert runs.key_of(turned, device="cpu") != runs.key_of(base, device="cpu")
+    rows = run(
+        [replace(base, method="zero-shot", shots=0), replace(turned, method="zero-shot", shots=0)],
+        tmp_path,
+    )
+    one, other = rows["in_domain_accuracy"]
+    assert one + other == 1
+    said = runs.predictions(rows, tmp_path)
+    assert len(said) == 2 * 21
+
+
 def test_costs_of_two_devices_are_not_compared(base: runs.Spec, tmp_path: Path):
     rows = run(runs.grid(base, data_seed=[0, 1]), tmp_path)
     assert runs.comparable(rows) is rows
