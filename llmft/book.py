@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from llmft import ROOT, UserError, gate, params, stamp
 
 
-VERSIONS = ("llmft", "torch", "transformers", "peft", "numpy", "pandas", "papermill")
+VERSIONS = ("llmft", "torch", "transformers", "datasets", "peft", "numpy", "pandas", "papermill")
 """The packages whose versions the stamp records."""
 
 

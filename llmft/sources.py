@@ -10,6 +10,7 @@ import csv
 import hashlib
 import http.client
 import os
+import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -221,13 +222,22 @@ def glue_mnli(labels: str = "", home: Path | None = None) -> tuple[pd.DataFrame,
     Raises:
         UserError: they are not in the Hugging Face cache and cannot be downloaded.
     """
+    import datasets  # here: it takes seconds, and only this source needs it
+
     folder = hub.snapshot("dataset", *GLUE, list(MNLI.values()), home=home)
     parts = {}
     for source, files in MNLI.items():
-        tables = [read(path) for path in sorted(folder.glob(files))]
-        if not tables:
+        paths = [str(path) for path in sorted(folder.glob(files))]
+        if not paths:
             raise UserError(f"data set {GLUE[0]} at {GLUE[1][:8]} has no {files}")
-        parts[source] = from_mnli(pd.concat(tables, ignore_index=True), source, labels)
+        try:
+            with tempfile.TemporaryDirectory() as cache:  # the snapshot is the cache
+                table = datasets.Dataset.from_parquet(paths, cache_dir=cache, keep_in_memory=True)
+                parts[source] = from_mnli(table.to_pandas(), source, labels)
+        except (OSError, datasets.exceptions.DatasetGenerationError) as error:
+            raise UserError(
+                f"{folder} has a damaged {files}: remove it and fetch it again"
+            ) from error
     return parts["train"], parts["matched"]
 
 
