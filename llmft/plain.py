@@ -348,7 +348,7 @@ def bibliography_entries(text: str) -> dict[str, tuple[str, str]]:
         if len(authors) == 2:
             short = " & ".join(authors)
         where = fields.get("journal") or fields.get("booktitle") or fields.get("publisher", "")
-        link = fields.get("url") or (f"https://doi.org/{fields['doi']}" if "doi" in fields else "")
+        link = f"https://doi.org/{fields['doi']}" if "doi" in fields else fields.get("url", "")
         title = html.escape(fields.get("title", ""))
         title = f'<a href="{html.escape(link)}">{title}</a>' if link else title
         year = fields.get("year", "")
