@@ -26,7 +26,7 @@ from llmft.prompts import CONTENT_FREE
 from llmft.spec import TRAINED, Spec
 
 
-OPT = {
+OPT: dict[str, dict[str, Any]] = {
     "facebook/opt-125m": {},
     "facebook/opt-350m": {
         "hidden_size": 1024,
@@ -110,7 +110,7 @@ def _grids(line: ast.stmt) -> Iterator[ast.Call]:
 
 
 def _read(node: ast.expr) -> set[str]:
-    """The names that an expression reads, but for its own (of a comprehension) and the parameters."""
+    """The names that an expression reads, but for `p` and its own (of a comprehension)."""
     names = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
     return {n.id for n in names} - {n.id for n in names if isinstance(n.ctx, ast.Store)} - {"p"}
 
@@ -134,7 +134,8 @@ def outline(name: str) -> Model:
     else:
         raise UserError(f"the shape of model {name!r} is not known: use one of {', '.join(OPT)}")
     with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
+        auto: Any = transformers.AutoModelForCausalLM
+        model = auto.from_config(config)
     parameters = sum(weight.numel() for weight in model.parameters())
     device = torch.device("meta")
     return Model(model, None, name, "", "", device, config.max_position_embeddings, parameters)
