@@ -311,9 +311,12 @@ def test_data_named_in_the_code(tmp_path: Path) -> None:
     (tmp_path / "data/results").mkdir()
     (tmp_path / "data/results/icl.csv").write_text("")
     (tmp_path / "data/results/toy.csv").write_text("")
-    notebook = {"cells": [cell("code", 'a = ROOT / "data/prior"\nb = "data/results/"')]}
-    found = stamp.data_digests(notebook, "toy", tmp_path)
-    assert set(found) == {"data/prior/runs.csv", "data/results/icl.csv"}
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/opt.yaml").write_text("")
+    (tmp_path / "params/smoke.yaml").write_text("")
+    code = 'a = ROOT / "data/prior"\nb = "data/results/"\nc = "params/opt.yaml"'
+    found = stamp.data_digests({"cells": [cell("code", code)]}, "toy", tmp_path)
+    assert set(found) == {"data/prior/runs.csv", "data/results/icl.csv", "params/opt.yaml"}
 
 
 # The gate: how a chapter must be
