@@ -8,7 +8,7 @@ chapter would make is read from the chapter itself, so the prediction cannot fal
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +23,26 @@ from llmft import UserError, learner, models, report, stamp, tasks
 from llmft.models import Model
 from llmft.params import Params
 from llmft.prompts import CONTENT_FREE
+from llmft.report import made
 from llmft.spec import TRAINED, Spec
 
+
+__all__ = [
+    "Texts",
+    "asked",
+    "counted",
+    "grids",
+    "hours",
+    "kept",
+    "made",
+    "memory",
+    "outline",
+    "predicted",
+    "spans",
+    "texts_of",
+    "trained",
+    "versions",
+]
 
 OPT: dict[str, dict[str, Any]] = {
     "facebook/opt-125m": {},
@@ -41,8 +59,6 @@ OPT: dict[str, dict[str, Any]] = {
 
 MNLI_HANS = (6_692, 30_000)
 """Pairs of MultiNLI's matched set without neutral, and of HANS."""
-
-_ADDED_UP = ("train_seconds", "train_tokens", "teacher_seconds", "teacher_tokens")
 
 
 @dataclass(frozen=True)
@@ -186,21 +202,6 @@ def predicted(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(lines)
-
-
-def made(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of runs that were made, with `answers`; what was done once is in one row only.
-
-    The row of a recursive round holds the seconds and tokens of the rounds before it, too: here
-    each has its own.
-    """
-    alike = [f.name for f in fields(Spec) if f.name not in ("rounds", "revision")]
-    ordered = rows.sort_values("rounds", kind="stable")
-    there = [name for name in _ADDED_UP if name in ordered]
-    ordered[there] = ordered[there].fillna(0)
-    before = ordered.groupby(alike, sort=False)[there].shift(fill_value=0)
-    answers = (rows["examples_per_second"] * rows["eval_seconds"]).round()
-    return (ordered.assign(**(ordered[there] - before)).sort_index()).assign(answers=answers)
 
 
 def counted(rows: pd.DataFrame) -> pd.DataFrame:
