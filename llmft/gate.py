@@ -293,7 +293,8 @@ def check_links(links: dict[str, Links], root: Path = ROOT) -> list[Problem]:
     said = {key for found in links.values() for key in found.references}
     for label, name in defined.items():
         if label.startswith(("fig-", "tbl-")) and label not in said:
-            problems.append(Problem(name, f"nothing refers to @{label}: say in prose what it shows"))
+            what = f"nothing refers to @{label}: say in prose what it shows"
+            problems.append(Problem(name, what))
     for source, found in links.items():
         for key in dict.fromkeys(found.references):
             if LABEL.match(key):
