@@ -92,6 +92,19 @@ def test_a_file_with_the_same_values_is_the_same_run(root: Path) -> None:
     assert problems(root) == ""
 
 
+def test_a_book_of_other_parameters_is_checked_against_them(root: Path) -> None:
+    file = root / "params" / "opt.yaml"
+    file.write_text("profile: opt\nrepeats: 3\nlearning_rate: 0.1\n")
+    book.run("toy", file=file, root=root)
+    assert gate.check(root, "params/opt.yaml") == []
+    assert gate.check(root, file) == []
+    assert "opt profile; the book is the pocket profile" in problems(root)
+    book.run("toy", file=file, values={"repeats": "4"}, root=root)
+    found = "\n".join(map(str, gate.check(root, file)))
+    assert "repeats = 4; params/opt.yaml has 3" in found
+    assert "custom profile; the book is the opt profile" in found
+
+
 def test_another_folder_leaves_the_frozen_book(root: Path, tmp_path: Path) -> None:
     before = everything(root)
     out = tmp_path / "out"

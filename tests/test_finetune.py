@@ -229,7 +229,7 @@ def test_on_the_cpu_a_stack_has_few_runs_and_a_large_model_is_trained_alone(
     model, jobs = tiny(), [job(0), job(1), job(2)]
     monkeypatch.setattr(finetune, "STACK", 2)
     assert [one.stacked for one in trained(model, spec(updates=1), jobs)] == [2, 2, 1]
-    monkeypatch.setattr(finetune, "ALONE", model.parameters - 1)
+    monkeypatch.setattr(finetune, "SMALL", model.parameters - 1)
     assert [one.stacked for one in trained(model, spec(updates=1), jobs)] == [1, 1, 1]
 
 
