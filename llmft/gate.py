@@ -302,6 +302,11 @@ def check_links(links: dict[str, Links], root: Path = ROOT) -> list[Problem]:
             if label in defined:
                 problems.append(Problem(name, f"label `{label}` is also in {defined[label]}"))
             defined[label] = name
+    said = {key for found in links.values() for key in found.references}
+    for label, name in defined.items():
+        if label.startswith(("fig-", "tbl-")) and label not in said:
+            what = f"nothing refers to @{label}: say in prose what it shows"
+            problems.append(Problem(name, what))
     for source, found in links.items():
         for key in dict.fromkeys(found.references):
             if LABEL.match(key):

@@ -346,6 +346,7 @@ def shows(**data: str) -> Callable[[dict[str, Any]], None]:
         (mutate_source(0, "# A toy {#sec-toy}", "# A toy"), "# Title {#sec-name}"),
         (mutate_source(0, "@tbl-runs", "@tbl-run"), "@tbl-run refers to nothing"),
         (mutate_source(0, "@tbl-runs", "@smith2020"), "@smith2020 is not in references.bib"),
+        (mutate_source(0, "@tbl-runs", "the table"), "nothing refers to @tbl-runs"),
         (mutate_source(4, "@eq-a", "@eq-b"), "@eq-b refers to nothing"),
         (mutate_source(3, "#| fig-cap: A line.\n", ""), "no `#| fig-cap:`"),
         (mutate_source(3, "#| fig-alt: A diagonal line.\n", ""), "no `#| fig-alt:`"),
