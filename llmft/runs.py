@@ -6,8 +6,8 @@ store lacks, so a grid can be killed at any moment and started again, and severa
 machine or on several that share the folder, can work on one grid.
 """
 
-import hashlib
 import gc
+import hashlib
 import importlib
 import itertools
 import json
