@@ -36,10 +36,10 @@ def run(chapter: Path, values: dict[str, object], out: Path) -> Path:
     known = book.declared(chapter)
     if "results" in known:  # a grid leaves its results in the store, too
         values = values | {"results": values["store"]}
-        for file in stamp.data_digests(stamp.read(chapter), chapter.stem, ROOT):
-            other = ROOT / "chapters" / f"{Path(file).stem}.ipynb"
-            if other.is_file() and not (Path(str(values["store"])) / f"{other.stem}.csv").is_file():
-                run(other, values, out)
+        code = "".join(map(stamp.code, stamp.code_cells(stamp.read(chapter))))
+        for name in re.findall(r'"data/results/([\w-]+)\.csv"', code):
+            if not (Path(str(values["store"])) / f"{name}.csv").is_file():
+                run(book.chapter_path(name), values, out)
     mine = {name: value for name, value in values.items() if name in known}
     return book.run(chapter.stem, file=ROOT / "params/smoke.yaml", values=mine, out=out)
 
