@@ -1,5 +1,6 @@
 # make book          run the chapters that are not current, check, render into _book/
 # make book FORCE=1  run every chapter from nothing
+# make book PARAMS=params/opt.yaml   fetch OPT and its data, and make the same book of them
 # make test          lint, types, tests (with every chapter on params/smoke.yaml), and the gate
 #
 # Each sets up the virtual environment .venv by itself, once. PYTHON chooses the interpreter.
@@ -13,8 +14,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .DELETE_ON_ERROR:
 
 book: $(VENV)/.book
-	$(BIN)/llmft run $(if $(FORCE),--force)
-	$(BIN)/llmft check
+	$(if $(PARAMS),$(BIN)/llmft fetch --params $(PARAMS))
+	$(BIN)/llmft run $(if $(FORCE),--force) $(if $(PARAMS),--params $(PARAMS))
+	$(BIN)/llmft check $(if $(PARAMS),--params $(PARAMS))
 	$(BIN)/llmft render
 
 test: $(VENV)/.tests

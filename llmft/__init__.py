@@ -1,10 +1,10 @@
 """llmft: adapting small causal language models to natural language inference, measured honestly.
 
 The book in `chapters/` is the program; this package holds what its chapters share. Imports go only
-downward: `cli`, `render`, `book`, `gate`, `stamp` (the book); `report`, `plots`, `stats`, `runs`,
-`methods`, `sanity` (a chapter's own words); `distill`, `finetune`, `learner` (training); `fetch`
-(downloads beforehand); `metrics`, `scoring`, `models`, `prompts`, `tasks`, `sources`, `hub`,
-`cues`, `params`.
+downward: `cli`, `render`, `book`, `gate`, `stamp` (the book); `effort`, `report`, `plots`, `stats`,
+`runs`, `methods`, `sanity` (a chapter's own words); `distill`, `finetune`, `learner` (training);
+`fetch` (downloads beforehand); `metrics`, `scoring`, `models`, `prompts`, `tasks`, `sources`,
+`hub`, `cues`, `params`.
 """
 
 from pathlib import Path

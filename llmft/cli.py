@@ -88,11 +88,18 @@ def fetch(file: str, folder: str | None) -> None:
 
 
 @cli.command()
-def check() -> None:
+@click.option(
+    "--params",
+    "file",
+    metavar="FILE",
+    default="params/pocket.yaml",
+    help="The parameters that the book is to have been run with, if not params/pocket.yaml.",
+)
+def check(file: str) -> None:
     """Say what is wrong with the frozen book; nothing is executed."""
     from llmft import gate
 
-    problems = gate.check()
+    problems = gate.check(file=file)
     for problem in problems:
         click.echo(problem)
     number = len(gate.chapters())

@@ -30,6 +30,10 @@ LABEL = re.compile(r"(fig|tbl|sec|eq|lst)-[a-z0-9]+(-[a-z0-9]+)*")
 REFERENCE = re.compile(r"(?<![\w@/.:\\])@(\{[^}\s]+\}|[A-Za-z0-9_][\w:.#$%&+?<>~/-]*)")
 
 
+STANDARD = "params/pocket.yaml"
+"""The parameters of the published book."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong; `stale` when running the chapter again puts it right."""
@@ -83,8 +87,11 @@ def chapters(root: Path = ROOT) -> list[Path]:
     return [p for p in known if p.is_file()] + [p for p in found if p not in known]
 
 
-def check(root: Path = ROOT) -> list[Problem]:
-    """Every problem of the book: of its chapters, its order and its references."""
+def check(root: Path = ROOT, file: str | Path = STANDARD) -> list[Problem]:
+    """Every problem of the book: of its chapters, its order and its references.
+
+    `file`: the parameters that the book is to have been run with.
+    """
     sources = listed(root)
     problems = [
         Problem("_quarto.yml", f"lists {source}, which does not exist")
@@ -94,18 +101,18 @@ def check(root: Path = ROOT) -> list[Problem]:
     links = {s: links_of(root / s) for s in sources if (root / s).is_file()}
     for path in chapters(root):
         source = path.relative_to(root).as_posix()
-        problems += check_chapter(path, root)
+        problems += check_chapter(path, root, file)
         if source not in sources:
             problems.append(Problem(path.stem, "is not listed in _quarto.yml"))
             links[source] = links_of(path)
     return problems + check_links(links, root)
 
 
-def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
+def check_chapter(path: Path, root: Path = ROOT, file: str | Path = STANDARD) -> list[Problem]:
     """Every problem of one chapter by itself."""
     notebook = stamp.read(path)
     if "llmft" in notebook.get("metadata", {}):
-        stale = [*_stamp(notebook, path.stem, root), *_execution(notebook)]
+        stale = [*_stamp(notebook, path.stem, root, root / file), *_execution(notebook)]
     else:
         stale = ["was never run: it has no stamp"]
     edits = [*_outputs(notebook, root), *_author(notebook)]
@@ -118,7 +125,7 @@ def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
     ]
 
 
-def _stamp(notebook: stamp.Notebook, chapter: str, root: Path) -> Iterator[str]:
+def _stamp(notebook: stamp.Notebook, chapter: str, root: Path, file: Path) -> Iterator[str]:
     """Where the stamp and what it was made from disagree."""
     made = notebook["metadata"]["llmft"]
     if made.get("code") != stamp.code_digest(notebook):
@@ -138,15 +145,20 @@ def _stamp(notebook: stamp.Notebook, chapter: str, root: Path) -> Iterator[str]:
             yield f"stale: {', '.join(changed[:4])}{more} {verb}"
     if made.get("outputs") != stamp.output_digest(notebook):
         yield "its outputs were edited after the run"
-    if made.get("profile") != "pocket":
-        yield f"was run with the {made.get('profile')} profile; the book is the pocket profile"
+    standard = params.load(file)
+    profile = standard.get("profile", "custom")
+    if made.get("profile") != profile:
+        yield f"was run with the {made.get('profile')} profile; the book is the {profile} profile"
     ran = stamp.parameters(notebook)
     if made.get("parameters") != ran:
         yield "its injected parameters are not those of its stamp"
-    standard = params.load(root / "params" / "pocket.yaml")
     for name, value in stamp.measured(ran).items():
         if name in standard and value != standard[name]:
-            yield f"was run with {name} = {value!r}; params/pocket.yaml has {standard[name]!r}"
+            yield f"was run with {name} = {value!r}; {_within(file, root)} has {standard[name]!r}"
+
+
+def _within(file: Path, root: Path) -> str:
+    return str(file.relative_to(root) if file.is_relative_to(root) else file)
 
 
 def _execution(notebook: stamp.Notebook) -> Iterator[str]:
@@ -290,6 +302,11 @@ def check_links(links: dict[str, Links], root: Path = ROOT) -> list[Problem]:
             if label in defined:
                 problems.append(Problem(name, f"label `{label}` is also in {defined[label]}"))
             defined[label] = name
+    said = {key for found in links.values() for key in found.references}
+    for label, name in defined.items():
+        if label.startswith(("fig-", "tbl-")) and label not in said:
+            what = f"nothing refers to @{label}: say in prose what it shows"
+            problems.append(Problem(name, what))
     for source, found in links.items():
         for key in dict.fromkeys(found.references):
             if LABEL.match(key):

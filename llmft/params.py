@@ -125,6 +125,16 @@ class Params(BaseModel):
     results: str = Field("", description="folder of the chapters' results; '' is data/results")
     store: str = Field("runs", min_length=1, description="the folder of finished runs")
     scheduler: str = Field("", description="'' is here, 'local', or a Dask scheduler's address")
+    # What the prediction of a large run assumes.
+    pair_tokens: Real = Field(36.0, gt=0, description="mean tokens of an in-domain pair, above 0")
+    out_of_domain_tokens: Real = Field(
+        15.0, gt=0, description="mean tokens of an out-of-domain pair, above 0"
+    )
+    pattern_tokens: Real = Field(8.0, ge=0, description="tokens that a pattern adds to a pair")
+    cpu_tflops: Real = Field(0.5, gt=0, description="a CPU's peak, TFLOP/s, above 0")
+    small_gpu_tflops: Real = Field(10.0, gt=0, description="a small GPU's peak, TFLOP/s, above 0")
+    large_gpu_tflops: Real = Field(60.0, gt=0, description="a large GPU's peak, TFLOP/s, above 0")
+    utilisation: Real = Field(0.3, gt=0, le=1, description="share of the peak in use, above 0 to 1")
 
     @field_validator("models", "shots", "train_shots", "queries", mode="before")
     @classmethod

@@ -54,6 +54,9 @@ summary { cursor: pointer; font-size: .85rem; }
 footer { border-top: 1px solid var(--line); margin-top: 3rem; display: flex; gap: 2rem; }
 """
 
+INCLUDE = r"\{\{<\s*include\s+(\S+)\s*>\}\}"
+"""Quarto's shortcode for the text of another file."""
+
 WORDS = {"fig": "Figure", "tbl": "Table", "eq": "Equation", "lst": "Listing"}
 
 
@@ -127,7 +130,13 @@ def _read(root: Path) -> Book:
 def _cells(path: Path) -> list[stamp.Cell]:
     if path.suffix == ".ipynb":
         return list(stamp.read(path)["cells"])
-    return [{"cell_type": "markdown", "source": path.read_text(encoding="utf-8"), "metadata": {}}]
+
+    def included(match: re.Match[str]) -> str:
+        file = path.parent / match[1]
+        return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+    text = re.sub(INCLUDE, included, path.read_text(encoding="utf-8"))
+    return [{"cell_type": "markdown", "source": text, "metadata": {}}]
 
 
 def _label(page: Page, book: Book) -> None:
@@ -174,6 +183,7 @@ def _body(page: Page, book: Book) -> tuple[str, set[str]]:
         if cell["cell_type"] == "markdown":
             parts.append(_prose(source, page, book))
             files |= set(re.findall(r"!\[[^\]]*\]\(([^)\s:]+)\)", source))
+            files |= set(re.findall(r"\]\((data/[^)\s:]+)\)", source))
         elif cell["cell_type"] == "code":
             parts.append(_code(cell, page, book))
     return "\n".join(parts), files
@@ -294,6 +304,15 @@ def _inline(piece: str, page: Page, book: Book, keep: Callable[[str], str]) -> s
         anchor = keep(f'<a id="{match[2]}"></a>')
         return f"\n{anchor}**{words}:** {match[1]}\n"
 
+    def figure(match: re.Match[str]) -> str:
+        words = book.labels.get(match[3], ("", ""))[1]
+        alt = re.search(r'fig-alt="([^"]*)"', match[0])
+        image = f'<img alt="{html.escape(alt[1] if alt else "")}" src="{match[2]}">'
+        line = f"<figcaption><strong>{words}:</strong> {html.escape(match[1])}</figcaption>"
+        return f"\n\n{keep(f'<figure id={match[3]!r}>{line}{image}</figure>')}\n\n"
+
+    pictured = r"(?m)^!\[([^\]]*)\]\(([^)\s]+)\)\{[^}\n]*#(fig-[\w-]+)[^}\n]*\}\s*$"
+    piece = re.sub(pictured, figure, piece)
     piece = re.sub(r"(?m)^: (.+?)\s*\{[^}\n]*#(tbl-[\w-]+)[^}\n]*\}\s*$", caption, piece)
     return re.sub(r"(\]\([^)\s]+\))\{[^}\n]*\}", r"\1", piece)
 
@@ -329,7 +348,7 @@ def bibliography_entries(text: str) -> dict[str, tuple[str, str]]:
         if len(authors) == 2:
             short = " & ".join(authors)
         where = fields.get("journal") or fields.get("booktitle") or fields.get("publisher", "")
-        link = fields.get("url") or (f"https://doi.org/{fields['doi']}" if "doi" in fields else "")
+        link = f"https://doi.org/{fields['doi']}" if "doi" in fields else fields.get("url", "")
         title = html.escape(fields.get("title", ""))
         title = f'<a href="{html.escape(link)}">{title}</a>' if link else title
         year = fields.get("year", "")

@@ -390,7 +390,9 @@ def dots(
 
 def stacked(charts: Sequence[Any], note: str = "") -> Any:
     """Charts one above the other, with one note under them."""
-    return theme.finish(alt.vconcat(*charts, spacing=18), note, 640)
+    # Bars beside each other are as wide as their own chart's categories let them be.
+    joined = alt.vconcat(*charts, spacing=18).resolve_scale(xOffset="independent")
+    return theme.finish(joined, note, 640)
 
 
 def bars(

@@ -17,6 +17,9 @@ from llmft import UserError, cues, plots, runs, stats, tables, tasks
 from llmft.spec import Spec
 
 
+_ADDED_UP = ("train_seconds", "train_tokens", "teacher_seconds", "teacher_tokens")
+
+
 def chosen(said: pd.DataFrame, value: str = "correct", **where: Any) -> stats.Floats:
     """One value by run and example, (runs, examples), of the rows where each column has its value.
 
@@ -196,9 +199,24 @@ def hardware(rows: pd.DataFrame) -> None:
     tables.say(f"Hardware: {first['device_name']}, {first['threads']} thread(s), {first['dtype']}.")
 
 
+def made(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of runs that were made, with `answers`; what was done once is in one row only.
+
+    The row of a recursive round holds the seconds and tokens of the rounds before it, too: here
+    each has its own.
+    """
+    alike = [f.name for f in fields(Spec) if f.name not in ("rounds", "revision")]
+    ordered = rows.sort_values("rounds", kind="stable")
+    there = [name for name in _ADDED_UP if name in ordered]
+    ordered[there] = ordered[there].fillna(0)
+    before = ordered.groupby(alike, sort=False)[there].shift(fill_value=0)
+    answers = (rows["examples_per_second"] * rows["eval_seconds"]).round()
+    return (ordered.assign(**(ordered[there] - before)).sort_index()).assign(answers=answers)
+
+
 def effort(rows: pd.DataFrame) -> None:
     """Say what the chapter's runs cost together, for who thinks of running them again."""
-    seconds = rows["train_seconds"].sum() + rows["eval_seconds"].sum()
+    seconds = made(rows)["train_seconds"].sum() + rows["eval_seconds"].sum()
     memory = rows["peak_memory_mib"].max()
     tables.say(
         f"The {len(rows):,} runs of this chapter took {seconds:,.0f} s of training and asking in "

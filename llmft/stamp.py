@@ -138,8 +138,8 @@ def data_digests(notebook: Notebook, chapter: str, root: Path) -> dict[str, str]
     """The hash of every data file that the chapter depends on.
 
     These are the pocket world's, when the task or a model is "pocket", and every path under `data/`
-    that stands in a code cell as one string (`ROOT / "data/prior/runs.csv"`), files of a folder
-    included; the chapter's own results are not its input.
+    or `params/` that stands in a code cell as one string (`ROOT / "data/prior/runs.csv"`), files of
+    a folder included; the chapter's own results are not its input.
     """
     values = parameters(notebook)
     models = values.get("models", ["pocket"])
@@ -149,7 +149,7 @@ def data_digests(notebook: Notebook, chapter: str, root: Path) -> dict[str, str]
         for node in ast.walk(tree(code(cell)))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
-        and re.fullmatch(r"data/[\w./-]+", node.value)
+        and re.fullmatch(r"(data|params)/[\w./-]+", node.value)
     }
     if values.get("task", "pocket") == "pocket" or "pocket" in str(models):
         paths.add("data/pocket")

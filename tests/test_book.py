@@ -92,6 +92,19 @@ def test_a_file_with_the_same_values_is_the_same_run(root: Path) -> None:
     assert problems(root) == ""
 
 
+def test_a_book_of_other_parameters_is_checked_against_them(root: Path) -> None:
+    file = root / "params" / "opt.yaml"
+    file.write_text("profile: opt\nrepeats: 3\nlearning_rate: 0.1\n")
+    book.run("toy", file=file, root=root)
+    assert gate.check(root, "params/opt.yaml") == []
+    assert gate.check(root, file) == []
+    assert "opt profile; the book is the pocket profile" in problems(root)
+    book.run("toy", file=file, values={"repeats": "4"}, root=root)
+    found = "\n".join(map(str, gate.check(root, file)))
+    assert "repeats = 4; params/opt.yaml has 3" in found
+    assert "custom profile; the book is the opt profile" in found
+
+
 def test_another_folder_leaves_the_frozen_book(root: Path, tmp_path: Path) -> None:
     before = everything(root)
     out = tmp_path / "out"
@@ -298,9 +311,12 @@ def test_data_named_in_the_code(tmp_path: Path) -> None:
     (tmp_path / "data/results").mkdir()
     (tmp_path / "data/results/icl.csv").write_text("")
     (tmp_path / "data/results/toy.csv").write_text("")
-    notebook = {"cells": [cell("code", 'a = ROOT / "data/prior"\nb = "data/results/"')]}
-    found = stamp.data_digests(notebook, "toy", tmp_path)
-    assert set(found) == {"data/prior/runs.csv", "data/results/icl.csv"}
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/opt.yaml").write_text("")
+    (tmp_path / "params/smoke.yaml").write_text("")
+    code = 'a = ROOT / "data/prior"\nb = "data/results/"\nc = "params/opt.yaml"'
+    found = stamp.data_digests({"cells": [cell("code", code)]}, "toy", tmp_path)
+    assert set(found) == {"data/prior/runs.csv", "data/results/icl.csv", "params/opt.yaml"}
 
 
 # The gate: how a chapter must be
@@ -330,6 +346,7 @@ def shows(**data: str) -> Callable[[dict[str, Any]], None]:
         (mutate_source(0, "# A toy {#sec-toy}", "# A toy"), "# Title {#sec-name}"),
         (mutate_source(0, "@tbl-runs", "@tbl-run"), "@tbl-run refers to nothing"),
         (mutate_source(0, "@tbl-runs", "@smith2020"), "@smith2020 is not in references.bib"),
+        (mutate_source(0, "@tbl-runs", "the table"), "nothing refers to @tbl-runs"),
         (mutate_source(4, "@eq-a", "@eq-b"), "@eq-b refers to nothing"),
         (mutate_source(3, "#| fig-cap: A line.\n", ""), "no `#| fig-cap:`"),
         (mutate_source(3, "#| fig-alt: A diagonal line.\n", ""), "no `#| fig-alt:`"),

@@ -40,6 +40,26 @@ def test_plain_pages_need_no_network(root: Path) -> None:
         assert all("://" not in address for address in loaded)
 
 
+def test_a_page_may_include_results_and_show_a_stored_figure(root: Path) -> None:
+    (root / "data/results/toy.md").write_text("- **It is so.** By 0.5 [0.4, 0.6].\n")
+    (root / "data/results/toy.tex").write_text("a table")
+    more = (
+        "\n{{< include data/results/toy.md >}}\n\nIn @fig-key.\n\n"
+        '![A key.](data/results/toy.svg){#fig-key fig-alt="Two lines."}\n\n'
+        "A [table](data/results/toy.tex).\n"
+    )
+    index = root / "index.qmd"
+    index.write_text(index.read_text() + more)
+    plain.write(root, root / "_book")
+    page = (root / "_book/index.html").read_text()
+    assert "<strong>It is so.</strong> By 0.5 [0.4, 0.6]." in page
+    assert "Figure 1:</strong> A key." in page
+    assert 'alt="Two lines." src="data/results/toy.svg"' in page
+    assert "#fig-key" in page
+    for name in ("toy.svg", "toy.tex"):
+        assert (root / "_book/data/results" / name).is_file()
+
+
 def test_plain_links_lead_somewhere(root: Path) -> None:
     plain.write(root, root / "_book")
     for path in (root / "_book").rglob("*.html"):
