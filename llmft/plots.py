@@ -100,7 +100,8 @@ def curve(
 
     def panel(number: int, value: Any) -> Any:
         first = number % columns == 0
-        y_axis = alt.Axis(title=y_title if first else None, labels=first)
+        # Flush: a label that stands out at the top would lift this panel's heading alone.
+        y_axis = alt.Axis(title=y_title if first else None, labels=first, labelFlush=bool(facet))
         at = {
             "x": alt.X("_x:Q", axis=x_axis, scale=x_scale),
             "y": alt.Y(f"{y}:Q", axis=y_axis, scale=y_scale),

@@ -186,5 +186,6 @@ def panel_title(value: Any) -> alt.Title:
         fontWeight="bold",
         color=INK,
         anchor="start",
+        frame="group",  # over the plotting area, so that all panels' headings stand at one height
         offset=8,
     )
