@@ -94,15 +94,13 @@ def beyond(
         for name, at in places.items()
     }
     above = [name for name, interval in found.items() if interval.lo > 0.5]
-    shares = {
-        name: single[np.logical_and.reduce([single[c] == v for c, v in at.items()])][
-            "share_entailment"
-        ].mean()
-        for name, at in places.items()
-    }
-    one_sided = [
-        f"{name} ({share:.2f})" for name, share in shares.items() if abs(share - 0.5) > 0.4
-    ]
+    one_sided = []
+    for name, at in places.items():
+        own = single[np.logical_and.reduce([single[c] == v for c, v in at.items()])]
+        shares = own["share_entailment"]
+        n = int(((shares > 0.9) | (shares < 0.1)).sum())
+        if n > len(shares) / 2:
+            one_sided.append(f"{name} ({n} of {len(shares)} draws)")
     if above:
         claim = f"{where}, {_joined(above)} hold{'s' * (len(above) == 1)} above chance."
     else:
@@ -110,8 +108,8 @@ def beyond(
     evidence = "Accuracy is " + _joined([f"{found[n]} ({n})" for n in found]) + "."
     if one_sided:
         evidence += (
-            " A constant predictor would have one half, and these are nearly constant, by the "
-            f"share of pairs that they call entailed: {_joined(one_sided)}."
+            " A constant predictor would have one half, and these give more than nine in ten pairs "
+            f"one answer: {_joined(one_sided)}."
         )
     return Conclusion(
         claim,
@@ -194,6 +192,31 @@ def recursion(
         f"From round 1 to {rounds} in-domain accuracy changes by {change.text}; the last student's "
         f"KL to the first teacher is {stats.t_interval(divergence)} nats on held-out queries.",
         "every round has the same context, as many updates, and no anchor to the first teacher.",
+    )
+
+
+def forgotten(nll: Mapping[str, Sequence[float]], start: float, clear: float = 1.1) -> Conclusion:
+    """Which ways cost the model the sentences that it could predict before.
+
+    `nll`: by way, the negative log-likelihood of plain sentences, nats a token, one a draw;
+    `start`: before. A way forgets where the perplexity is clearly above `clear` times the start's.
+    """
+    grown = {name: stats.t_interval(np.asarray(values) - start) for name, values in nll.items()}
+    worse = [name for name, by in grown.items() if by.lo > np.log(clear)]
+    kept = [name for name, by in grown.items() if by.hi < np.log(clear)]
+    claim = "No way is shown to cost the model what it knew."
+    if worse:
+        claim = f"What the model knew of its language suffers by {_joined(worse)}"
+        claim += f", not by {_joined(kept)}." if kept else "."
+    times = [
+        f"{np.exp(by.mean):,.1f} [{np.exp(by.lo):,.1f}, {np.exp(by.hi):,.1f}] ({name})"
+        for name, by in grown.items()
+    ]
+    return Conclusion(
+        claim,
+        f"The perplexity of plain sentences, {np.exp(start):,.1f} before, is multiplied by "
+        f"{_joined(times)}.",
+        "nothing was done to keep it, such as training on some plain text meanwhile.",
     )
 
 

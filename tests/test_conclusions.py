@@ -83,17 +83,18 @@ def test_pairs_hold_together() -> None:
 @pytest.mark.parametrize(
     ("share", "called", "claim", "constant"),
     [
-        (0.5, 0.99, "no way is shown to be above chance", True),
-        (0.5, 0.5, "no way is shown to be above chance", False),
-        (0.8, 0.5, "a holds above chance", False),
+        (0.5, [0.99, 0.98, 0.4], "no way is shown to be above chance", True),
+        (0.5, [1.0, 0.0, 0.0], "no way is shown to be above chance", True),
+        (0.5, [0.99, 0.5, 0.5], "no way is shown to be above chance", False),
+        (0.8, [0.5, 0.5, 0.6], "a holds above chance", False),
     ],
 )
-def test_beyond_chance(share: float, called: float, claim: str, constant: bool) -> None:
+def test_beyond_chance(share: float, called: list[float], claim: str, constant: bool) -> None:
     rows = said({"a": share}, "out-of-domain")
-    single = pd.DataFrame([at("a", "out-of-domain") | {"share_entailment": called}])
+    single = pd.DataFrame([at("a", "out-of-domain") | {"share_entailment": c} for c in called])
     found = conclusions.beyond(rows, single, {"a": at("a", "out-of-domain")}, "There")
     assert claim in found.claim
-    assert ("nearly constant" in found.evidence) == constant
+    assert ("nine in ten pairs one answer" in found.evidence) == constant
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,16 @@ def test_the_price_of_a_context() -> None:
     assert "after 10 answers" in found.evidence
     even = conclusions.price({**costs, "ICL": costs["tuned"]}, "ICL", "tuned")
     assert "as cheaply" in even.claim
+
+
+def test_what_is_forgotten_is_said_of_those_that_forget() -> None:
+    nll = {"tuned": [3.0, 3.1, 2.9], "distilled": [1.01, 1.0, 0.99], "open": [0.9, 1.2, 1.5]}
+    found = conclusions.forgotten(nll, 1.0)
+    assert found.claim == "What the model knew of its language suffers by tuned, not by distilled."
+    assert "2.7 before" in found.evidence
+    assert "7.4 [" in found.evidence
+    calm = conclusions.forgotten({"distilled": nll["distilled"]}, 1.0)
+    assert calm.claim == "No way is shown to cost the model what it knew."
 
 
 def test_luck() -> None:
