@@ -31,7 +31,7 @@ def number(value: float | np.integer[Any] | None, digits: int = 2) -> str:
         return "–"
     if isinstance(value, int | np.integer):
         return f"{int(value):,}"
-    return f"{value:,.{digits}f}"
+    return f"{round(float(value), digits) + 0.0:,.{digits}f}"  # + 0.0: no sign before a zero
 
 
 @dataclass(frozen=True)

@@ -330,3 +330,9 @@ def test_texts():
     assert stats.number(float("nan")) == "–"
     assert stats.how(stats.wilson(5, 10)) == "95 % intervals, Wilson: 10 examples"
     assert stats.how(stats.t_interval([1, 2])) == "95 % intervals, t over draws: 2 draws"
+
+
+def test_a_number_that_rounds_to_zero_has_no_sign() -> None:
+    assert stats.number(-0.004) == "0.00"
+    assert stats.number(-0.006) == "-0.01"
+    assert str(stats.Interval(-0.001, -0.01, 0.001, "t over draws", 3, 0)) == "0.00 [-0.01, 0.00]"
