@@ -286,6 +286,18 @@ def test_stacked_runs_may_read_at_other_numbers_of_places(model: Model) -> None:
 # --- queries -----------------------------------------------------------------------------------
 
 
+def test_teachers_agree_where_their_answers_do() -> None:
+    """At the last place that a prompt has; what they expect within the query is not asked."""
+    places = torch.tensor([[0, 1], [1, -1]])
+    first = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[0.0, 1.0], [9.0, 0.0]]])
+    other = first.clone()
+    other[0, 0] = torch.tensor([1.0, 0.0])  # within the query
+    a, b = (finetune.Examples([[1, 2], [1, 2]], t, places) for t in (first, other))
+    assert distill.agreement(a, b) == 1.0
+    other[1, 0] = torch.tensor([1.0, 0.0])  # an answer; the place behind it is none
+    assert distill.agreement(a, b) == 0.5
+
+
 def test_queries_are_unlabelled_distinct_and_none_of_the_context() -> None:
     pool = pd.concat([PAIRS.assign(id=[f"{k}-{i}" for i in range(9)]) for k in range(4)])
     shown = pool[3:13]
