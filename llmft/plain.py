@@ -296,8 +296,8 @@ def _inline(piece: str, page: Page, book: Book, keep: Callable[[str], str]) -> s
     def heading(match: re.Match[str]) -> str:
         return keep(f'<a id="{match[3]}"></a>') + f"\n\n{match[1]} {match[2]}\n"
 
-    piece = re.sub(r"(?m)^(#+) (.+?)\s*\{[^}\n]*#([\w-]+)[^}\n]*\}\s*$", heading, piece)
-    piece = re.sub(r"(?m)^(#+ .+?)\s*\{[^}\n]*\}\s*$", r"\1", piece)
+    piece = re.sub(r"(?m)^(#+) (.+?)[ \t]*\{[^}\n]*#([\w-]+)[^}\n]*\}[ \t]*$", heading, piece)
+    piece = re.sub(r"(?m)^(#+ .+?)[ \t]*\{[^}\n]*\}[ \t]*$", r"\1", piece)
 
     def caption(match: re.Match[str]) -> str:
         words = book.labels.get(match[2], ("", ""))[1]

@@ -272,7 +272,9 @@ def test_cost_is_the_mean_over_runs_and_what_they_added(shown: list[str]) -> Non
     assert read(shown[0]).iloc[1]["of it the run's (MiB)"] == "1"
     assert shown[1] == "Hardware: a machine, 2 thread(s), float32."
     shown.clear()
-    report.effort(rows)
+    specs = pd.DataFrame([asdict(Spec(data_seed=i)) for i in range(len(rows))])
+    columns = {name: rows[name] for name in rows} | {"examples_per_second": 1.0}
+    report.effort(specs.assign(**columns, rounds=0, data_seed=range(len(rows))))
     assert "3 runs" in shown[0]
     assert "10 s of training and asking in all and at most 1,500 MiB (resident)" in shown[0]
 

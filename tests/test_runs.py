@@ -189,7 +189,7 @@ def test_a_row_is_what_its_predictions_say(base: runs.Spec, tmp_path: Path):
     assert row["examples_per_second"] == pytest.approx(21 / row["eval_seconds"])
     assert row["peak_memory_mib"] > 50
     assert row["memory_kind"] in ("resident", "resident since start")
-    assert row["threads"] == torch.get_num_threads()
+    assert row["threads"] == 1  # a small model
     assert len(row["examples"].split()) == 2
 
 
@@ -714,7 +714,8 @@ def test_key_covers_every_module_that_a_run_imports() -> None:
     """A module left out of `CODE` could change without its finished runs being done again."""
     run = {"cells": [{"cell_type": "code", "metadata": {}, "source": "from llmft import methods"}]}
     imported = {Path(file).stem for file in stamp.module_digests(run, ROOT)}
-    assert imported - {"__init__"} == set(runs.CODE)
+    # `hub` fetches the files of models and data, whose digests are in the key.
+    assert imported - {"__init__", "hub"} == set(runs.CODE)
 
 
 def test_what_a_grid_left_is_read_back(base: runs.Spec, lora: runs.Spec, tmp_path: Path) -> None:
