@@ -67,13 +67,15 @@ def best(said: pd.DataFrame, places: Mapping[str, Mapping[str, Any]], where: str
         gap = report.difference(said, places[first], places[name], level=level)
         (behind if gap.lo > 0 else level_with).append(f"{name} by {gap}")
     top = stats.crossed_interval(report.chosen(said, **places[first]))
-    if level_with:
-        some = f" The most accurate is {first}, but not all others can be told apart from it."
-        claim = f"{where}, no single way is shown to be the best." if behind else ""
-        claim = claim or f"{where}, no way is shown to be better than another."
-        claim += some if behind else ""
-    else:
+    if not level_with:
         claim = f"{where}, {first} is the most accurate."
+    elif behind:
+        claim = (
+            f"{where}, no single way is shown to be the best. The most accurate is {first}, but "
+            "not all others can be told apart from it."
+        )
+    else:
+        claim = f"{where}, no way is shown to be better than another."
     parts = [f"{first} has {top.text}."]
     parts += [f"It is above {_joined(behind)}."] * bool(behind)
     parts += [f"Not shown to differ: {_joined(level_with)}."] * bool(level_with)
