@@ -13,23 +13,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llmft import UserError, cues, plots, runs, stats, tables, tasks
+from llmft import UserError, baselines, cues, metrics, plots, runs, stats, tables, tasks
 from llmft.spec import Spec
 
 
 _ADDED_UP = ("train_seconds", "train_tokens", "teacher_seconds", "teacher_tokens")
 
 
-def chosen(said: pd.DataFrame, value: str = "correct", **where: Any) -> stats.Floats:
-    """One value by run and example, (runs, examples), of the rows where each column has its value.
+WITHIN = ("label", "subcase")
+"""What the design of every test set holds fixed: as many pairs of each label (and subcase)."""
+
+FAILED = 0.05
+"""A draw has failed when its accuracy is less than this above the constant predictor's."""
+
+
+def chosen(
+    said: pd.DataFrame, value: str = "correct", *, clusters: str = "", **where: Any
+) -> stats.Sample:
+    """One value by draw and example, of the rows where each column has its value.
+
+    Examples vary within their label and subcase; `clusters="subcase"` lets whole subcases vary.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such row, or the runs differ in their examples.
     """
     there = np.logical_and.reduce([said[name] == wanted for name, wanted in where.items()])
     if not there.any():
         raise UserError(f"no run with {', '.join(f'{k} = {v}' for k, v in where.items())}")
-    return stats.matrix(said[there], value)
+    within = ("label",) if clusters else WITHIN
+    return stats.sample(said[there], value, within=within, clusters=clusters)
 
 
 def difference(
@@ -39,12 +51,11 @@ def difference(
     value: str = "correct",
     level: float = 0.95,
 ) -> stats.Interval:
-    """The mean of `value` where columns are as in `a`, less that of `b`.
+    """The mean of `value` where columns are as in `a`, minus that of `b`.
 
-    Paired on the examples where both are of one domain, and on the draws where there are equally
-    many.
+    Paired on the draws, and on the examples where both are of one domain.
     """
-    return stats.crossed_difference(
+    return stats.difference(
         chosen(said, value, **a),
         chosen(said, value, **b),
         same_examples=a.get("domain") == b.get("domain"),
@@ -52,28 +63,258 @@ def difference(
     )
 
 
+def summary(said: pd.DataFrame, by: Sequence[str], value: str = "correct") -> pd.DataFrame:
+    """The interval of `value` in each group: columns of `by`, then an Interval's fields."""
+    return stats.summary(said, by, value, within=WITHIN)
+
+
+def unresolved(interval: stats.Interval, digits: int = 2) -> str:
+    """Beside a difference that is not shown: the smallest that this design would have shown.
+
+    Empty where the interval leaves out zero, or where there is none.
+    """
+    if not np.isfinite(interval.lo) or interval.lo > 0 or interval.hi < 0:
+        return ""
+    return (
+        f" (a true difference of {stats.number(interval.detectable, digits)} would have been shown "
+        "with 80 % power)"
+    )
+
+
 def point(summary: pd.DataFrame, **where: Any) -> str:
-    """`0.81 [0.78, 0.84]` of the row of a `stats.summary` where each column has its value.
+    """`0.81 [0.78, 0.84]` of the row of a `summary` where each column has its value.
 
     A dash where there is none, as for pairs of a kind that a small test set lacks.
     """
     there = np.logical_and.reduce([summary[name] == wanted for name, wanted in where.items()])
-    rows = summary[there]
-    return (
-        " ".join(f"{r['mean']:.2f} [{r['lo']:.2f}, {r['hi']:.2f}]" for _, r in rows.iterrows())
-        or "–"
+    return " ".join(stats.shown(row) for _, row in summary[there].iterrows()) or "–"
+
+
+def accuracy_table(said: pd.DataFrame, by: Sequence[str]) -> None:
+    """Accuracy over draws and examples; the median draw, the range, and how many draws failed.
+
+    A mean over draws of which some fail describes none of them: the last columns show that.
+    """
+    wide = tables.with_interval(summary(said, by), "accuracy", 3)
+    wide = wide.merge(spread(said, by), how="left", on=list(by))
+    columns = ["accuracy", "median draw", "lowest to highest", "failed draws", "n"]
+    tables.table(wide[[*_varying(wide, by), *columns]])
+
+
+def of_draws(said: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """A row a run and group of `by`: draw, accuracy, called (share called entailed), constant.
+
+    `constant` is what a constant predictor gets right at best on the same pairs.
+    """
+    called = said[metrics.LOGP].to_numpy().argmax(axis=1) == 0
+    groups = said.assign(called=called).groupby([*by, "key", "draw"], sort=False)
+    found = groups.agg(
+        accuracy=("correct", "mean"), called=("called", "mean"), constant=("label", "mean")
+    ).reset_index()
+    return found.assign(constant=np.maximum(found["constant"], 1 - found["constant"]))
+
+
+def spread(said: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """How the draws of each group lie: median, range, and how many failed (see `FAILED`).
+
+    Dashes where nothing was drawn.
+    """
+    lines = []
+    for group, part in of_draws(said, by).groupby(list(by), sort=False):
+        accuracy = part["accuracy"]
+        failed = int((accuracy < part["constant"] + FAILED).sum())
+        low, high = (stats.number(end, 3) for end in (accuracy.min(), accuracy.max()))
+        drawn = (part["draw"] != "").all()
+        lines.append(
+            dict(zip(by, group, strict=True))
+            | {
+                "median draw": stats.number(float(accuracy.median()), 3) if drawn else "–",
+                "lowest to highest": f"{low} to {high}" if drawn else "–",
+                "failed draws": f"{failed} of {len(part)}" if drawn else "–",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def learned_table(said: pd.DataFrame, by: Sequence[str]) -> None:
+    """What was learned: AUC first, then accuracy, then how far answers follow one rule.
+
+    `said` has the columns of `with_rule`. Columns: AUC and accuracy with intervals; agreement with
+    the negation rule; AUC on the pairs on which that rule is silent; and the share called entailed,
+    mean over draws with the lowest and the highest.
+    """
+    wide = tables.with_interval(summary(said, by, "auc"), "AUC")
+    silent = metrics.with_scores(said[said["silent"]])
+    for name, frame in (
+        ("accuracy", summary(said, by)),
+        ("follows the rule", summary(said, by, "follows")),
+        ("AUC where it is silent", summary(silent, by, "auc")),
+    ):
+        one = tables.with_interval(frame, name).drop(columns="n")
+        wide = wide.merge(one, how="left", on=list(by))
+    shares = of_draws(said, by).groupby(list(by))["called"].agg(["mean", "min", "max"]).reset_index()
+    shares["called entailed"] = [
+        stats.number(r["mean"])
+        + f" ({stats.number(r['min'])} to {stats.number(r['max'])})" * (r["min"] < r["max"])
+        for _, r in shares.iterrows()
+    ]
+    wide = wide.merge(shares[[*by, "called entailed"]], how="left", on=list(by))
+    columns = [c for c in wide if c not in (*by, "n")]
+    tables.table(wide[[*_varying(wide, by), *columns, "n"]])
+
+
+def with_rule(said: pd.DataFrame, task: tasks.Task) -> pd.DataFrame:
+    """The rows with `follows` (1 where the prediction is the negation rule's) and `silent`.
+
+    The rule: not entailed where exactly one of the two sentences is negated. It is silent where
+    none or both are, and says "entailed" there.
+    """
+    rule = pd.concat(
+        [baselines.negation_rule(pairs).set_axis(pairs["id"]) for pairs in task.domains.values()]
+    )
+    answer = said["id"].map(rule)
+    predicted = said[metrics.LOGP].to_numpy().argmax(axis=1)
+    return said.assign(follows=(predicted == answer).astype(float), silent=answer == 0)
+
+
+def constructions(said: pd.DataFrame, by: Sequence[str]) -> None:
+    """Out-of-domain AUC and accuracy with two intervals each: other pairs, other constructions.
+
+    A test of constructions stands for more pairs of these constructions, or for other ones: then
+    whole subcases vary, of which there are few. Nothing where there are no subcases.
+    """
+    outside = said[said["domain"] == tasks.DOMAINS[1]]
+    if "subcase" not in outside or outside["subcase"].isna().all():
+        return
+    columns = {}
+    for value, name in (("auc", "AUC"), ("correct", "accuracy")):
+        for kind, design in (
+            ("these constructions", stats.THESE_CONSTRUCTIONS),
+            ("new constructions", stats.NEW_CONSTRUCTIONS),
+        ):
+            frame = stats.summary(outside, by, value, **design)
+            columns[f"{name}, {kind}"] = tables.with_interval(frame, "text").set_index(list(by))
+    wide = pd.DataFrame({name: frame["text"] for name, frame in columns.items()})
+    tables.table(wide.assign(n=next(iter(columns.values()))["n"]).reset_index())
+
+
+# --- what needs no model -----------------------------------------------------------------------
+
+
+def with_classifier(
+    said: pd.DataFrame, task: tasks.Task, shots: Sequence[int], seeds: Sequence[int]
+) -> pd.DataFrame:
+    """The rows, and after them those of the cue classifier, trained on the same draws.
+
+    It stands with every model of `said`, and its draws have the ids that they have there.
+    """
+    one = metrics.with_scores(baselines.classifier(task, shots, seeds))
+    one = one.assign(draw=one["data_seed"].astype(str) + "-0-0")
+    return pd.concat(
+        [said, *(one.assign(model=m) for m in dict.fromkeys(said["model"]))], ignore_index=True
     )
 
 
-def accuracy_table(said: pd.DataFrame, single: pd.DataFrame, by: Sequence[str]) -> None:
-    """Accuracy over draws and examples, over draws alone, and the spread of draws."""
-    both = tables.with_interval(stats.summary(said, by), "accuracy [draws and examples]", 3)
-    draws = tables.with_interval(stats.over_draws(single, by, "accuracy"), "[draws]", 3)
-    spread = single.groupby(list(by))["accuracy"].std().rename("sd").reset_index()
-    wide = both.merge(draws.drop(columns="n"), how="left", on=list(by))
-    wide = wide.merge(spread, how="left", on=list(by))
-    columns = ["accuracy [draws and examples]", "[draws]", "sd", "n"]
-    tables.table(wide[[*_varying(wide, by), *columns]], {"sd": ".3f"})
+def accuracy_figure(
+    said: pd.DataFrame,
+    task: tasks.Task,
+    series: str,
+    *,
+    x: str = "shots",
+    x_title: str,
+    **options: Any,
+) -> Any:
+    """Accuracy against the number of labelled examples, beside what needs no model.
+
+    A panel a domain (and model), a line a value of `series`, small marks for single draws; thin
+    lines for the constant predictor and the best single cue of the training pool.
+    """
+    by = [*_varying(said, ["model"]), "domain"]
+    group = said[by].agg(", ".join, axis=1)
+    panelled = said.assign(panel=group)
+    points = summary(panelled, ["panel", series, x])
+    draws = of_draws(panelled[panelled["draw"] != ""], ["panel", series, x])
+    floors = baselines.floors(task)
+    rules = said[by].drop_duplicates().assign(panel=group).merge(floors, on="domain")
+    return plots.curve(
+        points,
+        x,
+        series,
+        facet="panel",
+        chance=None,
+        rules=rules,
+        draws=draws,
+        draws_y="accuracy",
+        x_title=x_title,
+        note=stats.how(points),
+        **options,
+    )
+
+
+def above_floors(said: pd.DataFrame, task: tasks.Task, series: str, size: int) -> str:
+    """Say which series, with `size` examples, are shown to be above the best cue in-domain."""
+    rule = baselines.best_rule(task.train)
+    pairs = task.in_domain
+    right = dict(zip(pairs["id"], (rule.labels(pairs) == pairs["label"]).astype(float), strict=True))
+    inside = said[(said["domain"] == tasks.DOMAINS[0]) & said["shots"].isin([0, size])]
+    better, worse, level = [], [], []
+    for name, part in inside.groupby(series, sort=False):
+        gap = stats.interval(
+            stats.sample(part.assign(gap=part["correct"] - part["id"].map(right)), "gap", within=WITHIN)
+        )
+        (better if gap.lo > 0 else worse if gap.hi < 0 else level).append(f"{name} ({gap})")
+    cue = f"the best single cue, *{rule.cue}*, which is right on {np.mean(list(right.values())):.2f}"
+    parts = [
+        f"{what} {cue if i == 0 else 'it'}: {', '.join(names)}"
+        for i, (what, names) in enumerate(
+            (what, names)
+            for what, names in (("below", worse), ("not told apart from", level), ("above", better))
+            if names
+        )
+    ]
+    return f"In-domain with {size} labelled examples, minus the rule on the same pairs: {'; '.join(parts)}."
+
+
+# --- the luck of the draw ----------------------------------------------------------------------
+
+
+def validity(single: pd.DataFrame, task: tasks.Task) -> pd.Series:
+    """How well the negation rule predicts the labels of each run's own examples, a share.
+
+    `single` has `examples`, the ids of a run's labelled examples.
+    """
+    right = pd.Series(
+        (baselines.negation_rule(task.train) == task.train["label"]).astype(float).to_numpy(),
+        index=task.train["id"],
+    )
+    return single["examples"].map(lambda ids: float(right.loc[ids.split()].mean()))
+
+
+def luck(single: pd.DataFrame, task: tasks.Task, sizes: Sequence[int], x_title: str) -> Any:
+    """In-domain accuracy of single draws against `validity`, a panel a number of examples.
+
+    Also says the correlation in each panel, with its interval (Fisher's z).
+    """
+    inside = single[(single["domain"] == tasks.DOMAINS[0]) & single["shots"].isin(list(sizes))]
+    frame = inside.assign(validity=validity(inside, task))
+    parts = []
+    for size, part in frame.groupby("shots"):
+        r = stats.correlation(part["validity"], part["accuracy"])
+        parts.append(f"{r} with {size}")
+    tables.say(
+        "Correlation, over draws, of in-domain accuracy with how well the negation rule predicts the "
+        f"draw's own labels: {', '.join(parts)} examples (Pearson's r with Fisher's 95 % interval)."
+    )
+    panel = frame["shots"].map("{} examples".format)
+    model = "" if frame["model"].nunique() == 1 else frame["model"] + ", "
+    return plots.scatter(
+        frame.assign(panel=model + panel),
+        "validity",
+        "accuracy",
+        facet="panel",
+        x_title=x_title,
+        note="a dot a draw; the line is that of least squares",
+    )
 
 
 def search_table(rows: pd.DataFrame, used: float) -> None:

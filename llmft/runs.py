@@ -432,7 +432,8 @@ def predictions(
     Returns:
         Columns key, domain ("in-domain", "out-of-domain", "content-free"), id, label,
         logp_entailment, logp_not (float32); the task's heuristic and subcase where it has them;
-        and the columns `names`.
+        draw, the id of the run's draw of examples, orders and initialisation ("" where a method
+        draws nothing: zero-shot), the same for all methods; and the columns `names`.
     """
     if isinstance(store, pd.DataFrame):
         frame = store
@@ -445,8 +446,9 @@ def predictions(
         extra = [column for column in ("heuristic", "subcase") if column in asked]
         part = frame[frame["key"].isin(own["key"])]
         parts.append(part.merge(asked[["id", *extra]], on="id", how="left"))
-    joined = pd.concat(parts, ignore_index=True)
-    return joined.merge(rows[["key", *names]], on="key", how="left") if names else joined
+    drawn = rows[["data_seed", "order_seed", "init_seed"]].astype(str).agg("-".join, axis=1)
+    fields = rows[["key", *names]].assign(draw=drawn.where(rows["method"] != "zero-shot", ""))
+    return pd.concat(parts, ignore_index=True).merge(fields, on="key", how="left")
 
 
 def select(rows: pd.DataFrame, specs: Sequence[Spec]) -> pd.DataFrame:
