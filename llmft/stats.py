@@ -146,7 +146,8 @@ def how(intervals: pd.DataFrame | Interval) -> str:
     def size(of: pd.DataFrame) -> str:
         parts = []
         if of["draws"].max() > 0:
-            parts.append(f"{span('draws', of)} draw{'s' if of['draws'].max() != 1 else ''}")
+            drawn = of[of["draws"] > 0]
+            parts.append(f"{span('draws', drawn)} draw{'s' if of['draws'].max() != 1 else ''}")
         if of["examples"].max() > 0:
             parts.append(f"{span('examples', of)} examples")
         return " × ".join(parts)
@@ -280,11 +281,11 @@ def _tags(
     """The values of the columns `names` by example; nothing where there are no names."""
     if not names:
         return ()
-    tags = frame[list(names)].astype(str).agg(" / ".join, axis=1).to_numpy()
-    once = pd.DataFrame({"example": ids, "tag": tags}).drop_duplicates()
+    once = frame[list(names)].astype(str).set_axis(ids.array).reset_index().drop_duplicates()
     if len(once) > len(examples):
-        raise UserError(f"example {_twice(once['example'])!r} has two values of {', '.join(names)}")
-    return tuple(once.set_index("example")["tag"][list(examples)])
+        raise UserError(f"example {_twice(once.iloc[:, 0])!r} has two values of {', '.join(names)}")
+    of = dict(zip(once.iloc[:, 0], once[list(names)].agg(" / ".join, axis=1), strict=True))
+    return tuple(of[name] for name in examples)
 
 
 def _places(ids: Sequence[str]) -> dict[str, int]:
@@ -392,7 +393,6 @@ def ends(mean: float, half: float, bounds: Bounds) -> Bounds:
     the bounds. (By the delta method: half is divided by the slope at the mean.)
     """
     low, high = bounds
-    lo, hi = mean - half, mean + half
     if half > 0 and np.isfinite(low) and low < mean < high:
         if np.isfinite(high):
             share, reach = (mean - low) / (high - low), half / (high - low)
@@ -400,30 +400,42 @@ def ends(mean: float, half: float, bounds: Bounds) -> Bounds:
             lo, hi = low + (high - low) * special.expit(special.logit(share) + scale)
         else:
             lo, hi = low + (mean - low) * np.exp(np.array([-1, 1]) * half / (mean - low))
-    return max(float(lo), low), min(float(hi), high)  # the order keeps an end that is no number
+        return float(lo), float(hi)
+    return cut(mean, half, bounds)
+
+
+def cut(mean: float, half: float, bounds: Bounds) -> Bounds:
+    """The mean -/+ half, cut off at the bounds."""
+    low, high = bounds  # the order below keeps an end that is no number
+    return max(mean - half, low), min(mean + half, high)
 
 
 def _estimate(
-    means: Floats, added: Floats, free: int, drawn: int, level: float
-) -> tuple[float, float, float, float]:
-    """Mean, half the width (no number below `FEWEST` draws), standard error, degrees of freedom.
+    of: Sample, recipe: str, level: float, to_ends: Callable[[float, float, Bounds], Bounds]
+) -> Interval:
+    """The interval of the mean of `of`.
 
-    D - 1 degrees of freedom, or those of the units where these are fewer: Satterthwaite's number
-    made intervals narrower that then missed (.91-.94 at 5 draws).
+    D - 1 degrees of freedom, or those of the units where these are fewer: with Satterthwaite's
+    number, intervals of 5 draws had the truth inside .91-.96 times.
     """
-    se = float(np.sqrt(two_way(components(means, added)))) if free > 0 else np.nan
-    df = min(drawn - 1, free) if drawn else free
-    half = se * quantile(level, df) if drawn == 0 or drawn >= FEWEST else np.nan
-    return float(means.mean()), half, se, df
+    drawn, layout = len(of.draws), units(of.strata, of.clusters, len(of.examples))
+    means = of.values.mean(1)
+    parts = components(means, influence(of.values, layout))
+    se = float(np.sqrt(two_way(parts))) if layout.df > 0 else np.nan
+    df = min(drawn - 1, layout.df) if drawn else layout.df
+    mean = float(means.mean())
+    lo = hi = lowest = highest = np.nan
+    if not drawn or drawn >= FEWEST:
+        lo, hi = to_ends(mean, se * quantile(level, df), of.bounds)
+    if drawn:
+        lowest, highest = float(means.min()), float(means.max())
+    size = len(of.examples)
+    return Interval(mean, lo, hi, recipe, drawn, size, level, se, df, lowest, highest)
 
 
 def _recipe(of: Sample, paired: bool = False) -> str:
     kind = "two-way t" if of.draws else "t over examples"
     return ("paired " if paired else "") + kind + (f" ({of.design})" if of.design else "")
-
-
-def _range(of_draws: Floats, drawn: int) -> Bounds:
-    return (float(of_draws.min()), float(of_draws.max())) if drawn else (np.nan, np.nan)
 
 
 # --- intervals ---------------------------------------------------------------------------------
@@ -435,12 +447,7 @@ def interval(of: Sample, *, level: float = 0.95) -> Interval:
     None below `FEWEST` draws where draws were made; where nothing was drawn, examples alone vary.
     Where nothing varies, as with a constant predictor on as many of each label, its width is zero.
     """
-    means, layout = of.values.mean(1), units(of.strata, of.clusters, len(of.examples))
-    drawn, size = len(of.draws), len(of.examples)
-    mean, half, se, df = _estimate(means, influence(of.values, layout), layout.df, drawn, level)
-    lo, hi = ends(mean, half, of.bounds)
-    span = _range(means, drawn)
-    return Interval(mean, lo, hi, _recipe(of), drawn, size, level, se, df, *span)
+    return _estimate(of, _recipe(of), level, ends)
 
 
 def difference(
@@ -455,27 +462,9 @@ def difference(
     Raises:
         UserError: other draws, examples, or strata of an example, with the ids that differ.
     """
-    if same_examples:
-        gap = _less(a, b)
-        layout = units(gap.strata, gap.clusters, len(gap.examples))
-        means, added, free = gap.values.mean(1), influence(gap.values, layout), layout.df
-    else:
-        rows = _rows(a, b)
-        sides = [units(x.strata, x.clusters, len(x.examples)) for x in (a, b)]
-        own, other = influence(a.values, sides[0]), influence(b.values[rows], sides[1])
-        own, other = _repeated(own, other)
-        means, added = a.values.mean(1) - b.values[rows].mean(1), np.hstack([own, -other])
-        free = min(side.df for side in sides)
-        gap = replace(a, bounds=_apart(a, b))
-        if not a.draws:
-            gap = replace(gap, draws=b.draws, values=_repeated(a.values, b.values)[0])
-    drawn, size = len(gap.draws), min(len(a.examples), len(b.examples))
-    mean, half, se, df = _estimate(means, added, free, drawn, level)
-    lo, hi = max(mean - half, gap.bounds[0]), min(mean + half, gap.bounds[1])
-    if not np.isfinite(half):
-        lo = hi = np.nan
-    span = _range(means, drawn)
-    return Interval(mean, lo, hi, _recipe(gap, True), drawn, size, level, se, df, *span)
+    gap = _less(a, b) if same_examples else _side_by_side(a, b)
+    found = _estimate(gap, _recipe(gap, True), level, cut)
+    return replace(found, examples=min(len(a.examples), len(b.examples)))
 
 
 def share(a: Sample, b: Sample, base: Sample, *, level: float = 0.95) -> Interval:
@@ -492,42 +481,48 @@ def share(a: Sample, b: Sample, base: Sample, *, level: float = 0.95) -> Interva
     own, whole = _less(a, base), _less(b, base)
     both = _less(own, whole)
     drawn, size = len(both.draws), len(both.examples)
-    recipe = _recipe(both, True).replace("paired", "ratio, paired")
     layout = units(both.strata, both.clusters, size)
     df = min(drawn - 1, layout.df) if drawn else layout.df
-    if not difference(b, base, level=level).lo > 0:
-        return Interval(np.nan, np.nan, np.nan, recipe, drawn, size, level, df=df)
-    whole = replace(whole, values=whole.values[_rows(own, whole)])
-    values = np.stack([*_repeated(own.values, whole.values), both.values])
+    t = quantile(level, df) if not drawn or drawn >= FEWEST else np.nan
+    values = np.stack([*_repeated(own.values, _aligned(own, whole)), both.values])
     means = values.mean(-1)
     parts = components(means, influence(values, layout))
     # The variance is the largest of four quadratic forms in r, so each has an interval of its own,
     # in closed form, and the widest ends are those of the largest.
-    forms = np.vstack([parts.T, parts.sum(-1) - 2 * parts[:, 2]]) * quantile(level, df) ** 2
+    forms = np.vstack([parts.T, parts.sum(-1) - 2 * parts[:, 2]]) * t**2
     top, bottom = means[0].mean(), means[1].mean()
     of_top, of_bottom, of_both = forms.T
     square = bottom**2 - of_bottom
-    middle = top * bottom - (of_top + of_bottom - of_both) / 2
-    root = middle**2 - square * (top**2 - of_top)
-    real = root >= -1e-12 * middle**2  # a form that is negative there has no interval
-    reach = np.sqrt(np.maximum(root[real], 0))
-    lo = float(((middle[real] - reach) / square[real]).min())
-    hi = float(((middle[real] + reach) / square[real]).max())
-    return Interval(float(top / bottom), lo, hi, recipe, drawn, size, level, df=df)
+    mean = lo = hi = np.nan
+    if bottom > 0 and (square > 0).all():
+        middle = top * bottom - (of_top + of_bottom - of_both) / 2
+        root = middle**2 - square * (top**2 - of_top)
+        real = root >= -1e-12 * middle**2  # a form that is negative there has no interval
+        reach = np.sqrt(np.maximum(root, 0))
+        mean = float(top / bottom)
+        lo = float(((middle - reach) / square)[real].min())
+        hi = float(((middle + reach) / square)[real].max())
+    recipe = _recipe(both, True).replace("paired", "ratio, paired")
+    return Interval(mean, lo, hi, recipe, drawn, size, level, df=df)
 
 
 def _less(a: Sample, b: Sample) -> Sample:
     """The differences a - b by draw and example, as a sample; the order is a's."""
-    _agree("examples", a.examples, b.examples)
-    rows, place = _rows(a, b), _places(b.examples)
-    columns = [place[name] for name in a.examples]
+    values = a.values - _aligned(a, b)
+    place = _places(b.examples)
     for what in ("strata", "clusters"):
         ours, theirs = getattr(a, what), getattr(b, what)
-        theirs = tuple(theirs[column] for column in columns) if theirs else ()
+        theirs = tuple(theirs[place[name]] for name in a.examples) if theirs else ()
         if ours != theirs:
             raise UserError(f"the two do not have the same {what}: {a.design!r} and {b.design!r}")
-    values = a.values - b.values[np.ix_(rows, columns)]
     return replace(a, values=values, draws=a.draws or b.draws, bounds=_apart(a, b))
+
+
+def _aligned(a: Sample, b: Sample) -> Floats:
+    """The values of b in the order of a's draws and examples."""
+    _agree("examples", a.examples, b.examples)
+    place = _places(b.examples)
+    return b.values[np.ix_(_rows(a, b), [place[name] for name in a.examples])]
 
 
 def _rows(a: Sample, b: Sample) -> list[int]:
@@ -537,6 +532,26 @@ def _rows(a: Sample, b: Sample) -> list[int]:
     _agree("draws", a.draws, b.draws)
     place = _places(b.draws)
     return [place[name] for name in a.draws]
+
+
+def _side_by_side(a: Sample, b: Sample) -> Sample:
+    """Both samples' examples as one sample, weighted so that its mean is mean(a) - mean(b)."""
+    size = len(a.examples) + len(b.examples)
+    own, other = _repeated(a.values, b.values[_rows(a, b)])
+    values = np.hstack([own * (size / len(a.examples)), other * (-size / len(b.examples))])
+
+    def both(of: Callable[[Sample], Sequence[str]]) -> tuple[str, ...]:
+        return tuple(f"{side}: {name}" for side, x in (("a", a), ("b", b)) for name in of(x))
+
+    return Sample(
+        values,
+        a.draws or b.draws,
+        both(lambda x: x.examples),
+        both(lambda x: x.strata or [""] * len(x.examples)),
+        both(lambda x: x.clusters or x.examples) if a.clusters or b.clusters else (),
+        _apart(a, b),
+        " and ".join(dict.fromkeys(x.design for x in (a, b) if x.design)),
+    )
 
 
 def _repeated(a: Floats, b: Floats) -> tuple[Floats, Floats]:
@@ -590,7 +605,7 @@ def t_interval(values: Any, level: float = 0.95, bounds: Bounds = UNBOUNDED) -> 
     se = float(x.std(ddof=1) / np.sqrt(n)) if n > 1 else np.nan
     half = se * quantile(level, n - 1) if n >= FEWEST else np.nan
     lo, hi = ends(mean, half, bounds)
-    return Interval(mean, lo, hi, "t over draws", n, 0, level, se, n - 1, *_range(x, n))
+    return Interval(mean, lo, hi, "t over draws", n, 0, level, se, n - 1, x.min(), x.max())
 
 
 def median(values: Any, level: float = 0.95) -> Interval:
@@ -609,7 +624,9 @@ def median(values: Any, level: float = 0.95) -> Interval:
     k = int(scipy_stats.binom.ppf((1 - level) / 2, n, 0.5))
     lo, hi = (float(x[k - 1]), float(x[n - k])) if k else (np.nan, np.nan)
     recipe = "sign test of the median over draws"
-    return Interval(float(np.median(x)), lo, hi, recipe, n, 0, level, np.nan, np.nan, *_range(x, n))
+    return Interval(
+        float(np.median(x)), lo, hi, recipe, n, 0, level, np.nan, np.nan, x.min(), x.max()
+    )
 
 
 def failure_rate(accuracies: Any, threshold: float, level: float = 0.95) -> Interval:
