@@ -7,6 +7,8 @@ have the columns of a run's, so it is scored, paired and drawn as every method i
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,11 +38,14 @@ def features(pairs: pd.DataFrame, nouns: Collection[str] = ()) -> pd.DataFrame:
 
 def alignment(premise: Sequence[str], hypothesis: Sequence[str]) -> dict[str, float]:
     """How the words of two sentences line up, as numbers (a yes is 1)."""
-    known, negated = set(premise), [any(w in cues.NEGATIONS for w in s) for s in (premise, hypothesis)]
+    known, negated = (
+        set(premise),
+        [any(w in cues.NEGATIONS for w in s) for s in (premise, hypothesis)],
+    )
     joined, part = f" {' '.join(premise)} ", f" {' '.join(hypothesis)} "
-    pairs_of = [set(zip(s, s[1:], strict=False)) for s in (premise, hypothesis)]
+    pairs_of = [set(pairwise(s)) for s in (premise, hypothesis)]
     places = [premise.index(w) for w in hypothesis if w in known]
-    steps = list(zip(places, places[1:], strict=False))
+    steps = list(pairwise(places))
     found = {
         "one negated": negated[0] != negated[1],
         "premise negated": negated[0],
@@ -75,11 +80,13 @@ class Rule:
 
     def labels(self, pairs: pd.DataFrame, nouns: Collection[str] = ()) -> pd.Series:
         """The rule's label of each pair, 0 or 1."""
-        return (features(pairs, nouns)[self.cue] > self.threshold).map({True: self.above, False: 1 - self.above})
+        return (features(pairs, nouns)[self.cue] > self.threshold).map(
+            {True: self.above, False: 1 - self.above}
+        )
 
 
 def best_rule(pairs: pd.DataFrame, nouns: Collection[str] = ()) -> Rule:
-    """The single cue, with its threshold, that is right most often on `pairs` (the training pool)."""
+    """The single cue and threshold that are right most often on `pairs`, the training pool."""
     label = pairs["label"].to_numpy()
     best, rule = -1.0, None
     for name, values in features(pairs, nouns).items():
@@ -142,8 +149,10 @@ def classifier(
             # C = 1, scikit-learn's default: nothing of it was tuned here.
             model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
             model.fit(of_pool.loc[drawn["id"]], drawn["label"])
-            logp = dict(zip(metrics.LOGP, model.predict_log_proba(seen).T, strict=True))
-            fields = {"method": CLASSIFIER, "shots": n, "data_seed": seed}
+            logp: dict[str, Any] = dict(
+                zip(metrics.LOGP, model.predict_log_proba(seen).T, strict=True)
+            )
+            fields: dict[str, Any] = {"method": CLASSIFIER, "shots": n, "data_seed": seed}
             answered = tested[["domain", "id", "label", *extra]]
             done.append(answered.assign(key=f"{CLASSIFIER} {n} {seed}", **logp, **fields))
     return pd.concat(done, ignore_index=True)

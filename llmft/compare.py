@@ -136,6 +136,60 @@ def frontier(
     return theme.finish(chart, note, width + 60)
 
 
+def forgetting(
+    frame: pd.DataFrame,
+    series: str,
+    term: str,
+    *,
+    start: float,
+    note: str = "",
+    width: int = 560,
+    height: int = 300,
+) -> Any:
+    """Accuracy against perplexity (logarithmic): each series without and with the text term.
+
+    `frame`: a row a series and value of `term` ("without", "with"), with the accuracy as mean, lo,
+    hi and the perplexity as mean_text, lo_text, hi_text; NaN intervals are left out. A hollow mark
+    is without, a full one with, and a line joins them. `start`: the perplexity before training.
+    """
+    names = theme.order(frame[series])
+    frame = frame.reset_index(drop=True)
+    domain = theme.span(frame, ["mean", "lo", "hi"], [])
+    far = [*frame["mean_text"], *frame["lo_text"].dropna(), *frame["hi_text"].dropna(), start]
+    scale = alt.Scale(type="log", domain=[min(far) / 1.3, max(far) * 1.3], nice=False)
+    x = alt.X(
+        "mean_text:Q",
+        title="perplexity of plain sentences",
+        scale=scale,
+        axis=alt.Axis(format="~s", tickCount=6),
+    )
+    y = alt.Y(
+        "mean:Q", title="in-domain accuracy", scale=alt.Scale(domain=domain, zero=False, nice=False)
+    )
+    legend = theme.legend()
+    colour, plain = theme.colour(series, names, legend), theme.colour(series, names)
+    shape = theme.shape(series, names, legend)
+    numbers = ["mean_text", "lo_text", "hi_text", "mean", "lo", "hi"]
+    bars = alt.Chart(frame[[*numbers, series]].dropna())
+    thin: Any = {"strokeWidth": 1, "opacity": 0.6}
+    layers: list[Any] = [
+        theme.chance(start, "mean_text", "x", scale),
+        alt.Chart(frame[["mean_text", "mean", series]])
+        .mark_line(strokeWidth=1.6)
+        .encode(x=x, y=y, color=plain),
+        bars.mark_rule(**thin).encode(x=x, y="lo:Q", y2="hi:Q", color=plain),
+        bars.mark_rule(**thin).encode(x="lo_text:Q", x2="hi_text:Q", y=y, color=plain),
+    ]
+    for value, filled in (("without", False), ("with", True)):
+        rows = frame.loc[frame[term] == value, ["mean_text", "mean", series]]
+        marks: Any = {"size": 110, "opacity": 1, "strokeWidth": 2}
+        marks |= {"filled": filled} if filled else {"filled": False, "fill": "white"}
+        points = alt.Chart(rows).mark_point(**marks)
+        layers.append(points.encode(x=x, y=y, color=colour, shape=shape))
+    chart = alt.layer(*layers).properties(width=width, height=height)
+    return theme.finish(chart, note, width + 60)
+
+
 def pareto(frame: pd.DataFrame, cost: str, gain: str) -> pd.DataFrame:
     """The rows that no row of the same or a lower cost has the same gain as, cheapest first."""
     ordered = frame.sort_values([cost, gain], ascending=[True, False], kind="stable")

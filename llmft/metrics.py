@@ -87,10 +87,10 @@ def ece(logp: Any, labels: Any, bins: int = 10) -> float:
 
 
 def auc(logp: Any, labels: Any) -> float:
-    """Area under the ROC curve: how often an entailed pair is called likelier than one that is not.
+    """Area under the ROC curve: how often an entailed pair is ranked above one that is not.
 
-    The label's threshold is of no account, so a method that leans to one answer but ranks the pairs
-    well has an AUC well above one half, which is what a constant has. Ties count one half. NaN where
+    The label's threshold is of no account, so a method that leans to one answer but ranks the
+    pairs well has an AUC well above one half, which is a constant's. Ties count one half. NaN where
     the examples have one label only.
     """
     return float(auc_parts(logp, labels).mean())

@@ -219,11 +219,13 @@ def scatter(
             "y": alt.Y(f"{y}:Q", title=y_title if first else None, scale=scales[1]),
         }
         layers: list[Any] = []
-        if rows[x].nunique() > 1:
+        if np.ptp(rows[x].to_numpy(float)) > 0:
             slope, level = np.polyfit(rows[x].to_numpy(float), rows[y].to_numpy(float), 1)
             ends = np.array([rows[x].min(), rows[x].max()], dtype=float)
             fitted = alt.Chart(pd.DataFrame({x: ends, y: level + slope * ends}))
-            layers.append(fitted.mark_line(color=theme.QUIET, strokeWidth=1.5, clip=True).encode(**at))
+            layers.append(
+                fitted.mark_line(color=theme.QUIET, strokeWidth=1.5, clip=True).encode(**at)
+            )
         points = base.mark_point(filled=True, size=60, opacity=0.75, color=theme.COLOURS[0])
         layers.append(points.encode(**at))
         chart = alt.layer(*layers).properties(width=width, height=height)

@@ -152,7 +152,9 @@ def learned_table(said: pd.DataFrame, by: Sequence[str]) -> None:
     ):
         one = tables.with_interval(frame, name).drop(columns="n")
         wide = wide.merge(one, how="left", on=list(by))
-    shares = of_draws(said, by).groupby(list(by))["called"].agg(["mean", "min", "max"]).reset_index()
+    shares = (
+        of_draws(said, by).groupby(list(by))["called"].agg(["mean", "min", "max"]).reset_index()
+    )
     shares["called entailed"] = [
         stats.number(r["mean"])
         + f" ({stats.number(r['min'])} to {stats.number(r['max'])})" * (r["min"] < r["max"])
@@ -222,18 +224,19 @@ def accuracy_figure(
     *,
     x: str = "shots",
     x_title: str,
+    draws: bool = True,
     **options: Any,
 ) -> Any:
     """Accuracy against the number of labelled examples, beside what needs no model.
 
-    A panel a domain (and model), a line a value of `series`, small marks for single draws; thin
-    lines for the constant predictor and the best single cue of the training pool.
+    A panel a domain (and model), a line a value of `series`, with `draws` small marks for single
+    draws; thin lines for the constant predictor and the best single cue of the training pool.
     """
     by = [*_varying(said, ["model"]), "domain"]
     group = said[by].agg(", ".join, axis=1)
     panelled = said.assign(panel=group)
     points = summary(panelled, ["panel", series, x])
-    draws = of_draws(panelled[panelled["draw"] != ""], ["panel", series, x])
+    single = of_draws(panelled[panelled["draw"] != ""], ["panel", series, x])
     floors = baselines.floors(task)
     rules = said[by].drop_duplicates().assign(panel=group).merge(floors, on="domain")
     return plots.curve(
@@ -243,7 +246,7 @@ def accuracy_figure(
         facet="panel",
         chance=None,
         rules=rules,
-        draws=draws,
+        draws=single if draws else None,
         draws_y="accuracy",
         x_title=x_title,
         note=stats.how(points),
@@ -252,27 +255,41 @@ def accuracy_figure(
 
 
 def above_floors(said: pd.DataFrame, task: tasks.Task, series: str, size: int) -> str:
-    """Say which series, with `size` examples, are shown to be above the best cue in-domain."""
-    rule = baselines.best_rule(task.train)
-    pairs = task.in_domain
-    right = dict(zip(pairs["id"], (rule.labels(pairs) == pairs["label"]).astype(float), strict=True))
-    inside = said[(said["domain"] == tasks.DOMAINS[0]) & said["shots"].isin([0, size])]
-    better, worse, level = [], [], []
+    """Say how each series, with `size` examples, compares in-domain with the best single cue.
+
+    `said`: rows of one model. The cue is the training pool's best; the pairs are the same.
+    """
+    rule, pairs = baselines.best_rule(task.train), task.in_domain
+    right = (rule.labels(pairs) == pairs["label"]).astype(float).set_axis(pairs["id"])
+    inside = said[(said["domain"] == tasks.DOMAINS[0]) & (said["shots"] == size)]
+    inside = inside.assign(gap=inside["correct"] - inside["id"].map(right))
+    found = []
     for name, part in inside.groupby(series, sort=False):
-        gap = stats.interval(
-            stats.sample(part.assign(gap=part["correct"] - part["id"].map(right)), "gap", within=WITHIN)
-        )
-        (better if gap.lo > 0 else worse if gap.hi < 0 else level).append(f"{name} ({gap})")
-    cue = f"the best single cue, *{rule.cue}*, which is right on {np.mean(list(right.values())):.2f}"
-    parts = [
-        f"{what} {cue if i == 0 else 'it'}: {', '.join(names)}"
-        for i, (what, names) in enumerate(
-            (what, names)
-            for what, names in (("below", worse), ("not told apart from", level), ("above", better))
-            if names
-        )
+        gap = stats.interval(stats.sample(part, "gap", within=WITHIN))
+        where = "above it" if gap.lo > 0 else "below it" if gap.hi < 0 else "not shown to differ"
+        found.append(f"{name} minus the cue is {gap}, {where}")
+    return (
+        f"The best single cue of the training pool, *{rule.cue}*, is right on {right.mean():.2f} "
+        f"of the in-domain pairs. With {size} labelled examples, {'; '.join(found)}."
+    )
+
+
+def floors_text(task: tasks.Task) -> str:
+    """For a figure's note: what a constant and the best single cue get right in each domain."""
+    lines = [
+        f"{r['rule']} {stats.number(r['accuracy'])} {r['domain']}"
+        for _, r in baselines.floors(task).iterrows()
     ]
-    return f"In-domain with {size} labelled examples, minus the rule on the same pairs: {'; '.join(parts)}."
+    return "no model: " + ", ".join(lines)
+
+
+def twins(task: tasks.Task) -> str:
+    """What the names of the subcases say of their labels, where they say it; else nothing."""
+    names = task.out_of_domain.get("subcase", pd.Series(dtype=str))
+    labels = task.out_of_domain["label"]
+    if len(names) and (names.str.startswith("le_") == (labels == 0)).all():
+        return "Subcases whose names begin with `le_` are entailed, those with `ln_` are not."
+    return ""
 
 
 # --- the luck of the draw ----------------------------------------------------------------------
@@ -302,11 +319,11 @@ def luck(single: pd.DataFrame, task: tasks.Task, sizes: Sequence[int], x_title: 
         r = stats.correlation(part["validity"], part["accuracy"])
         parts.append(f"{r} with {size}")
     tables.say(
-        "Correlation, over draws, of in-domain accuracy with how well the negation rule predicts the "
-        f"draw's own labels: {', '.join(parts)} examples (Pearson's r with Fisher's 95 % interval)."
+        "Correlation, over draws, of in-domain accuracy with how well the negation rule predicts "
+        f"the draw's own labels: {', '.join(parts)} examples (Pearson's r with Fisher's interval)."
     )
     panel = frame["shots"].map("{} examples".format)
-    model = "" if frame["model"].nunique() == 1 else frame["model"] + ", "
+    model = frame["model"] + ", " if len(set(frame["model"])) > 1 else ""
     return plots.scatter(
         frame.assign(panel=model + panel),
         "validity",
@@ -342,15 +359,9 @@ def search_table(rows: pd.DataFrame, used: float) -> None:
 
 
 def calibration_table(single: pd.DataFrame, by: Sequence[str]) -> None:
-    """Expected calibration error, and the share called entailment with its lowest and highest."""
-    ece = tables.with_interval(stats.over_draws(single, by, "ece"), "ECE", 3)
-    shares = single.groupby(list(by))["share_entailment"].agg(["mean", "min", "max"]).reset_index()
-    shares["called entailment"] = [
-        f"{share['mean']:.2f} ({share['min']:.2f} to {share['max']:.2f})"
-        for _, share in shares.iterrows()
-    ]
-    wide = ece.merge(shares, on=list(by)).rename(columns={"n": "draws"})
-    tables.table(wide[[*_varying(wide, by), "ECE", "called entailment", "draws"]])
+    """Expected calibration error, mean over draws."""
+    wide = tables.with_interval(stats.over_draws(single, by, "ece"), "ECE", 3)
+    tables.table(wide.rename(columns={"n": "draws"})[[*_varying(wide, by), "ECE", "draws"]])
 
 
 def subcases(said: pd.DataFrame, x: str, *, x_title: str, note: str) -> Any:
@@ -418,7 +429,7 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
                 "weights": "weights trained",
                 "tokens": "tokens trained on",
                 "train": "training (s)",
-                "ask": "asking (s)",
+                "ask": "scoring (s)",
                 "peak": peak,
                 "added": extra,
             }
@@ -426,7 +437,7 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
         {
             "tokens trained on": ",.0f",
             "training (s)": ".2f",
-            "asking (s)": ".2f",
+            "scoring (s)": ".2f",
             peak: ",.0f",
             extra: ",.0f",
         },
@@ -460,7 +471,7 @@ def effort(rows: pd.DataFrame) -> None:
     seconds = made(rows)["train_seconds"].sum() + rows["eval_seconds"].sum()
     memory = rows["peak_memory_mib"].max()
     tables.say(
-        f"The {len(rows):,} runs of this chapter took {seconds:,.0f} s of training and asking in "
+        f"The {len(rows):,} runs of this chapter took {seconds:,.0f} s of training and scoring in "
         f"all and at most {memory:,.0f} MiB ({rows['memory_kind'].iloc[0]}). Runs that the store "
         "already holds are not made again."
     )

@@ -629,6 +629,27 @@ def median(values: Any, level: float = 0.95) -> Interval:
     )
 
 
+def correlation(x: Any, y: Any, level: float = 0.95) -> Interval:
+    """Pearson's correlation over draws with Fisher's interval (1915); none below `FEWEST` draws.
+
+    Where x or y is the same in every draw there is no correlation: no numbers.
+
+    Raises:
+        UserError: no values, other lengths, or one that is no number.
+    """
+    a, b = _draws(x), _draws(y)
+    if len(a) != len(b):
+        raise UserError(f"{len(a)} and {len(b)} draws do not go together")
+    n, recipe = len(a), "Pearson's r, Fisher's z"
+    if n < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return Interval(np.nan, np.nan, np.nan, recipe, n, 0, level)
+    r = float(np.clip(np.corrcoef(a, b)[0, 1], -1, 1))
+    half = scipy_stats.norm.ppf((1 + level) / 2) / np.sqrt(n - 3) if n >= FEWEST else np.nan
+    with np.errstate(divide="ignore"):  # |r| = 1: the ends are r
+        lo, hi = np.tanh(np.arctanh(r) + np.array([-1, 1]) * half)
+    return Interval(r, float(lo), float(hi), recipe, n, 0, level)
+
+
 def failure_rate(accuracies: Any, threshold: float, level: float = 0.95) -> Interval:
     """The share of draws below `threshold`, with Wilson's interval, which few draws make wide.
 

@@ -15,22 +15,17 @@ from llmft import stats
 
 
 def with_interval(frame: pd.DataFrame, name: str = "accuracy", digits: int = 2) -> pd.DataFrame:
-    """mean, lo, hi folded into one column of text, `0.81 [0.78, 0.84]`, and draws, examples into n.
+    """An interval's fields folded into one column of text (`stats.shown`), and its sample into n.
 
-    The counts that a `stats.summary` carries for its caption (method, resamples, level) go.
+    `frame`: as `stats.summary` makes it; its other columns stay.
     """
-
-    def text(row: Any) -> str:
-        mean, lo, hi = (stats.number(row[c], digits) for c in ("mean", "lo", "hi"))
-        return f"{mean} [{lo}, {hi}]" if lo != "–" else mean
-
-    gone = ["mean", "lo", "hi", "method", "draws", "examples", "resamples", "level"]
     counts = [
         " × ".join(f"{int(k):,}" for k in (row["draws"], row["examples"]) if k)
         for _, row in frame.iterrows()
     ]
-    kept = frame.drop(columns=[c for c in gone if c in frame])
-    return kept.assign(**{name: [text(row) for _, row in frame.iterrows()], "n": counts})
+    texts = [stats.shown(row, digits) for _, row in frame.iterrows()]
+    kept = frame.drop(columns=[c for c in stats.FIELDS if c in frame])
+    return kept.assign(**{name: texts, "n": counts})
 
 
 def markdown(
