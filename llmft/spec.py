@@ -12,9 +12,10 @@ with a `rank` a low-rank correction."""
 
 METHODS = ("zero-shot", "icl", *TRAINED)
 
-OBJECTIVES = ("label words", "vocabulary", "head")
+OBJECTIVES = ("label words", "vocabulary", "query", "head")
 """What the cross-entropy at the answer position runs over: the label words' logits (as predictions
-are read), the whole vocabulary's, or a new classification head's."""
+are read), the whole vocabulary's, the same together with the mean cross-entropy of the query's own
+next tokens (language modelling of its text), or a new classification head's."""
 
 DISTILLED = ("query", "vocabulary", "label words")
 """What a teacher and its student are compared over: the vocabulary at the answer position and the

@@ -648,7 +648,7 @@ def test_an_explained_context_is_shown_and_taught_but_not_asked(
         ({"alpha": 1.0}, "distillation has no alpha: nothing of it adds low-rank weights"),
         (LOW_RANK | {"alpha": 0.0}, "distillation adds low-rank weights and needs alpha"),
         ({"method": "fine-tuning"}, "fine-tuning has no queries: nothing of it has a teacher"),
-        ({"method": "fine-tuning", "objective": "query"}, "unknown objective 'query'"),
+        ({"method": "fine-tuning", "objective": "query"}, "no queries: nothing of it has a teach"),
     ],
 )
 def test_a_wrong_distillation_is_one_line(change: dict[str, Any], words: str) -> None:

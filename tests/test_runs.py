@@ -61,6 +61,7 @@ LORA: dict[str, Any] = {
 }
 FINE_TUNING = LORA | {"method": "fine-tuning", "rank": 0, "alpha": 0.0, "targets": ""}
 BITFIT = FINE_TUNING | {"method": "bitfit"}
+QUERY = {"objective": "query"}
 ICL = {field.name: field.default for field in fields(runs.Spec) if field.name in LORA}
 
 SCRIPT = """
@@ -553,7 +554,9 @@ def test_runs_of_other_seeds_are_trained_together_and_no_others(lora: runs.Spec)
     assert runs._groups(mixed, 1) == [[spec] for spec in [*seeds, *other, *shown]]
 
 
-@pytest.mark.parametrize("change", [LORA, FINE_TUNING])
+@pytest.mark.parametrize(
+    "change", [LORA, FINE_TUNING, LORA | QUERY, FINE_TUNING | QUERY, BITFIT | QUERY]
+)
 def test_the_company_changes_no_number_but_the_cost(
     base: runs.Spec, change: dict[str, Any], tmp_path: Path
 ):

@@ -44,7 +44,7 @@ def test_every_training_has_a_specification(method: str, objective: str, selecti
         ("fine-tuning", {"updates": 0}, "needs updates"),
         ("fine-tuning", {"batch_size": 0}, "needs batch_size"),
         ("fine-tuning", {"objective": ""}, "needs objective"),
-        ("fine-tuning", {"objective": "words"}, "one of label words, vocabulary, head"),
+        ("fine-tuning", {"objective": "words"}, "one of label words, vocabulary, query, head"),
         ("fine-tuning", {"selection": ""}, "needs selection"),
         ("fine-tuning", {"selection": "first"}, "one of last, best"),
         ("fine-tuning", {"rank": 2}, "fine-tuning has no rank"),
