@@ -374,8 +374,8 @@ def luck(
         f"With {min(sizes)} examples {few['failed draws']} draws fail (accuracy less than "
         f"{report.FAILED:.2f} above a constant's), the median draw has {few['median draw']}, and "
         f"they run from {few['lowest to highest']}; with {max(sizes)}, {many['failed draws']}, median "
-        f"{many['median draw']}. The correlation of a draw's accuracy with how well negation "
-        f"predicts its labels is {joined([f'{r} with {k}' for k, r in found.items()])} examples.",
+        f"{many['median draw']}. Correlation of a draw's accuracy with how well negation "
+        f"predicts its labels: {joined([f'{r} with {k}' for k, r in found.items()])} examples.",
         "draws are balanced between the labels; unbalanced ones would spread further.",
     )
 
