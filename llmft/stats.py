@@ -6,7 +6,9 @@ parts, from the two-way analysis of variance of draws x examples, times Student'
 sides must vary is Owen (2007, 10.1214/07-AOAS122); that questions which belong together are
 clusters, and that models are compared question by question, is Miller (2024, arXiv:2411.00640);
 that such an interval must not be trusted where there are few of what varies is Bowyer et al.
-(2025, arXiv:2503.01747). `tests/benchmarks/intervals.py` simulates how often the truth is inside.
+(2025, arXiv:2503.01747). `tests/benchmarks/intervals.py` simulates how often the truth is inside
+at .95: .93 to .99 where draws spread smoothly, from 5 draws on; .86 to .95 where a third of them
+fail, and .71 to .93 where an eighth does. Where draws fail, report `failure_rate` and `median`.
 
 Values are carried with the ids of their draws and examples (`Sample`): nothing is paired by its
 position.
