@@ -451,12 +451,15 @@ def probe(model: Any, asked: Sequence[Sequence[int]]) -> None:
 
 
 def _gap(model: Any, length: int) -> float:
-    """The largest difference between packed and plain scores of two prompts in a row."""
+    """The largest difference between packed and plain scores of two prompts in a row.
+
+    Between the second's few tokens and the prefix lies the first: a window by the place in the row
+    is filled with what must not be seen, and lacks what must.
+    """
     vocabulary = model.config.vocab_size
-    own = max(1, min(_row(model), length // 2) // 2)
     token = [(11 + 7919 * i) % vocabulary for i in range(length)]
-    prefix, queries = token[: length - 2 * own], token[length - 2 * own :]
-    prompts = [prefix + queries[:own], prefix + queries[own:]]
+    prefix, first = length - min(_row(model), length // 2), length - min(3, length // 4)
+    prompts = [token[:first], token[:prefix] + token[first:]]
     label_ids = sorted(set(token[:16]) | set(range(min(vocabulary, 32))))
     plainly = _finite(model, score_plainly(model, prompts, label_ids))
     packed = _logits(model, prompts, label_ids, 0).log_softmax(dim=-1)
