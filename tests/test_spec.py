@@ -86,6 +86,6 @@ def test_one_run_has_one_spelling_of_its_label_words() -> None:
     "change", [{"pattern": "{premise}"}, {"pattern": OWN + " "}, {"verbalizer": "Yes"}]
 )
 def test_a_wrong_wording_is_refused_before_anything_is_done(change: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="pattern|verbalizer") as caught:
+    with pytest.raises(UserError, match=r"pattern|verbalizer") as caught:
         Spec(**change)
     assert "\n" not in str(caught.value)
