@@ -67,7 +67,14 @@ class Params(BaseModel):
         description="a list of even numbers of training examples, each at least 2, such as [2, 8]",
     )
     repeats: Whole = Field(10, ge=1, description="how many seeds a point, at least 1")
-    pattern: str = Field("minimal", min_length=1, description="the name of a prompt pattern")
+    pattern: str = Field(
+        "minimal",
+        min_length=1,
+        description="a prompt pattern's name, or a text with {premise} and {hypothesis}",
+    )
+    verbalizer: str = Field(
+        "", description="two label words, entailment's first, such as 'Yes, No', or ''"
+    )
     limit: Whole = Field(0, ge=0, description="evaluation examples a domain; 0 is all of them")
     seed: Whole = Field(0, ge=0, description="where the seeds start, at least 0")
     learning_rate: Real = Field(

@@ -1,7 +1,8 @@
 """The grid: every run done once, kept for good, whatever happens in between.
 
 A run's key is a hash of its specification and of everything else that decides its numbers: the
-task's data, the model's weights, the code, the kind of device. `run_grid` does the runs that the
+task's data, the model's weights, the code, the versions of the packages that compute, the kind of
+device and how exactly it multiplies. `run_grid` does the runs that the
 store lacks, so a grid can be killed at any moment and started again, and several processes, on one
 machine or on several that share the folder, can work on one grid.
 """
@@ -55,6 +56,7 @@ CODE = tuple(
 """The modules whose code decides a run's numbers: their bytes are part of its key."""
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy")
+"""The packages that compute: their versions are part of a run's key, too."""
 
 
 def grid(base: Spec, **axes: Sequence[Any]) -> list[Spec]:
@@ -86,6 +88,7 @@ def asked_for(p: Params, method: str, **fields: Any) -> Spec:
         "labels": p.labels,
         "model": p.models[0],
         "pattern": p.pattern,
+        "verbalizer": p.verbalizer,
         "limit": p.limit,
         "dtype": p.dtype,
         "shots": 0 if method == "zero-shot" else p.context_shots,
@@ -146,7 +149,14 @@ def _identity(spec: Spec, device: str) -> dict[str, Any]:
         "model_digest": model.digest,
         "code_digest": _code_digest(),
         "device": model.device.type,
+        "versions": _versions(),
+        # "highest" unless somebody allowed TF32 (or less) in place of float32.
+        "float32_matmul": torch.get_float32_matmul_precision(),
     }
+
+
+def _versions() -> str:
+    return ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
 
 
 # --- the grid ----------------------------------------------------------------------------------
@@ -377,7 +387,7 @@ class _Progress:
 def _provenance() -> dict[str, str]:
     python = ".".join(map(str, sys.version_info[:3]))
     return {
-        "versions": ", ".join([f"python {python}", *(f"{p} {version(p)}" for p in _PACKAGES)]),
+        "versions": f"python {python}, {_versions()}",
         "commit": stamp.commit(ROOT),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -108,13 +108,15 @@ def score(
         float32 (prompts, labels) on the CPU, in the prompts' order.
 
     Raises:
-        UserError: an empty or too long prompt, a label outside the vocabulary, an architecture
-            that gives other numbers here than when it is run plainly, or too little memory.
+        UserError: an empty or too long prompt, a token or label outside the vocabulary, an
+            architecture that gives other numbers here than when it is run plainly, no numbers at
+            all, or too little memory.
     """
     _check(model, prompts, label_ids, token_budget)
     with _evaluating(model):
         probe(model, prompts)
-        return _logits(model, prompts, label_ids, token_budget).log_softmax(dim=-1)
+        logits = _logits(model, prompts, label_ids, token_budget)
+        return _finite(model, logits.log_softmax(dim=-1))
 
 
 @torch.inference_mode()
@@ -142,7 +144,8 @@ def distributions(
     _check(model, prompts, [0], token_budget)
     with _evaluating(model):
         probe(model, prompts)
-        return _logits(model, prompts, None, token_budget, last).log_softmax(dim=-1)
+        logits = _logits(model, prompts, None, token_budget, last)
+        return _finite(model, logits.log_softmax(dim=-1))
 
 
 def text_nll(model: Any, texts: Sequence[Sequence[int]], *, token_budget: int = 0) -> float:
@@ -345,6 +348,7 @@ def _check(
             f"{config.model_type} changes its logits after the output embedding ({reshaped[0]}), "
             "which llmft does not do: use another model"
         )
+    check_tokens(config, prompts)
     longest = _longest(prompts)
     limit = getattr(config, "max_position_embeddings", None) or longest
     if longest > limit:
@@ -352,6 +356,31 @@ def _check(
             f"a prompt has {longest} tokens, and the model sees {limit}: use fewer shots "
             "(nothing is ever truncated)"
         )
+
+
+def check_tokens(config: Any, prompts: Sequence[Sequence[int]]) -> None:
+    """Refuse a token that the model has no embedding of; its tokenizer may know more tokens."""
+    largest = max(map(max, prompts), default=0)
+    if largest >= config.vocab_size:
+        raise UserError(
+            f"a text has token {largest}, and the model has tokens 0 to {config.vocab_size - 1}: "
+            "its tokenizer is another model's, or tokens were added that the model did not learn"
+        )
+
+
+def _finite(model: Any, logp: torch.Tensor) -> torch.Tensor:
+    """The log-probabilities, where they are numbers."""
+    if not logp.isfinite().all():
+        raise UserError(f"the model {_no_number(model.dtype)}")
+    return logp
+
+
+def _no_number(dtype: torch.dtype) -> str:
+    """What is to be said of a model that gives no number."""
+    if dtype == torch.float32:
+        return "gives NaN or infinity: its weights are damaged, or its training went wrong"
+    name = str(dtype).removeprefix("torch.")
+    return f"gives NaN or infinity in {name}: use dtype float32"
 
 
 def window(config: Any) -> int | None:
@@ -397,35 +426,44 @@ def probe(model: Any, asked: Sequence[Sequence[int]]) -> None:
     Raises:
         UserError: it gives other numbers packed than plainly.
     """
+    wanted = length = min(_room(model), 1 << (_longest(asked) + _row(model)).bit_length())
+    while length > _probed.get(model, 0):
+        try:
+            gap = _gap(model, length)
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, UserError) else error
+            if isinstance(cause, RuntimeError) and out_of_memory(cause):
+                length //= 2  # what is asked may fit: rows are as short as the memory needs
+                continue
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"{model.config.model_type} cannot be scored with a shared prefix "
+                f"({type(error).__name__}): use another model"
+            ) from error
+        tolerance = 1e-3 if model.dtype == torch.float32 else 0.3
+        if not gap < tolerance:
+            raise UserError(
+                f"{model.config.model_type} gives other log-probabilities with a shared prefix "
+                f"than without (by {gap:.2g}, in {length} tokens): use another model"
+            )
+        _probed[model] = wanted
+
+
+def _gap(model: Any, length: int) -> float:
+    """The largest difference between packed and plain scores of two prompts in a row.
+
+    Between the second's few tokens and the prefix lies the first: a window by the place in the row
+    is filled with what must not be seen, and lacks what must.
+    """
     vocabulary = model.config.vocab_size
-    length = min(_room(model), 1 << (_longest(asked) + _row(model)).bit_length())
-    if length <= _probed.get(model, 0):
-        return
-    own = max(1, min(_row(model), length // 2) // 2)  # two queries a row
     token = [(11 + 7919 * i) % vocabulary for i in range(length)]
-    prefix, queries = token[: length - 2 * own], token[length - 2 * own :]
-    prompts = [prefix + queries[:own], prefix + queries[own:]]
+    prefix, first = length - min(_row(model), length // 2), length - min(3, length // 4)
+    prompts = [token[:first], token[:prefix] + token[first:]]
     label_ids = sorted(set(token[:16]) | set(range(min(vocabulary, 32))))
-    tolerance = 1e-3 if model.dtype == torch.float32 else 0.3
-    try:
-        plainly = score_plainly(model, prompts, label_ids)
-        packed = _logits(model, prompts, label_ids, 0).log_softmax(dim=-1)
-        gap = float((packed - plainly).abs().max())
-    except UserError:
-        raise
-    except Exception as error:
-        if isinstance(error, RuntimeError) and out_of_memory(error):
-            raise
-        raise UserError(
-            f"{model.config.model_type} cannot be scored with a shared prefix "
-            f"({type(error).__name__}): use another model"
-        ) from error
-    if not gap < tolerance:  # also when it is not a number
-        raise UserError(
-            f"{model.config.model_type} gives other log-probabilities with a shared prefix than "
-            f"without (by {gap:.2g}, in {length} tokens): use another model"
-        )
-    _probed[model] = length
+    plainly = _finite(model, score_plainly(model, prompts, label_ids))
+    packed = _logits(model, prompts, label_ids, 0).log_softmax(dim=-1)
+    return float((packed - plainly).abs().max())
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -24,7 +24,7 @@ from llmft.models import Model
 from llmft.prompts import EXPLANATIONS, INSTRUCTION, PATTERNS, context, encode
 from llmft.spec import DISTILLED, Spec
 
-from .conftest import MODELS, SHARED
+from .conftest import MODELS, POSITIONS, SHARED, WINDOWED
 from .training import spec, tiny
 
 
@@ -190,6 +190,24 @@ def test_the_teacher_says_what_plain_passes_of_the_whole_prompt_say(
         if objective == "label words":
             expected = expected[:, labels].log_softmax(-1)
         torch.testing.assert_close(found.targets[i, : len(places)], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("objective", DISTILLED)
+@pytest.mark.parametrize("shape", sorted(WINDOWED))
+def test_a_teacher_with_local_attention_says_it_too(
+    shape: str, objective: str, tiny_tokenizer: Any
+) -> None:
+    model = Model(
+        WINDOWED[shape](), tiny_tokenizer, shape, "", "", torch.device("cpu"), POSITIONS, 0
+    )
+    said = distilling(objective=objective)
+    labels = list(prompts.label_tokens(tiny_tokenizer, "minimal"))
+    for found, i, plainly, more in by_hand(model, said):
+        expected = plainly[found.places[i][found.places[i] >= 0] + more]
+        if objective == "label words":
+            expected = expected[:, labels].log_softmax(-1)
+        own = found.targets[i, : len(expected)]
+        torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_pocket_model_says_it_too() -> None:
@@ -539,8 +557,14 @@ def test_best_stops_at_the_round_after_which_the_first_teacher_is_farther(
     assert apart(stopped[0], stopped[1]) > 1e-3
     for later in stopped[2:]:
         assert later.predictions.equals(stopped[1].predictions)
-        for name in ("curve", "kept_update", "train_tokens", "held_out_kl"):
+        for name in ("curve", "kept_update", "held_out_kl"):
             assert later.row[name] == stopped[1].row[name]
+    # The third round was thrown away, and paid; there was no fourth.
+    for name in ("train_tokens", "teacher_tokens", "train_seconds", "teacher_seconds"):
+        paid = [r.row[name] for r in stopped]
+        assert paid[0] < paid[1] < paid[2] == paid[3]
+    for name in ("train_tokens", "teacher_tokens"):
+        assert stopped[2].row[name] == pytest.approx(3 * stopped[0].row[name], rel=0.2)
     assert apart(going[1], going[3]) > 1e-3
     assert [len(r.row["curve"]) for r in going] == [5, 10, 15, 20]
 

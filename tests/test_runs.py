@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -62,6 +63,14 @@ LORA: dict[str, Any] = {
 FINE_TUNING = LORA | {"method": "fine-tuning", "rank": 0, "alpha": 0.0, "targets": ""}
 BITFIT = FINE_TUNING | {"method": "bitfit"}
 QUERY = {"objective": "query"}
+DISTILLATION = LORA | {
+    "method": "distillation",
+    "objective": "query",
+    "queries": 4,
+    "rounds": 1,
+    "temperature": 1.0,
+}
+OWN = {"pattern": "{hypothesis}\nfollows from {premise} ?", "verbalizer": "True, False"}
 ICL = {field.name: field.default for field in fields(runs.Spec) if field.name in LORA}
 
 SCRIPT = """
@@ -194,6 +203,93 @@ def test_a_row_is_what_its_predictions_say(base: runs.Spec, tmp_path: Path):
     assert len(row["examples"].split()) == 2
 
 
+def test_the_key_follows_versions_and_how_exactly_is_multiplied(
+    base: runs.Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    keys = [runs.key_of(base)]
+    for package in ("torch", "transformers", "tokenizers", "peft", "numpy"):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                runs, "version", lambda name, p=package: "0.0" if name == p else version(name)
+            )
+            keys.append(runs.key_of(base))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_float32_matmul_precision", lambda: "high")  # TF32
+        keys.append(runs.key_of(base))
+        [row] = run([base], tmp_path).to_dict("records")
+        assert row["float32_matmul"] == "high"
+    assert len(set(keys)) == 7
+    [row] = run([base], tmp_path).to_dict("records")
+    assert row["float32_matmul"] == "highest"
+    assert f"torch {version('torch')}" in row["versions"]
+    assert row["versions"].startswith("python 3.")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_row_says_what_it_was_trained_in(lora: runs.Spec, dtype: str, tmp_path: Path):
+    shown = {field.name: field.default for field in fields(runs.Spec) if field.name in LORA}
+    both = [replace(lora, dtype=dtype), replace(lora, dtype=dtype, **shown)]  # type: ignore[arg-type]
+    assert run(both, tmp_path)["train_dtype"].tolist() == [dtype, ""]
+
+
+@pytest.mark.parametrize("change", [{}, FINE_TUNING, LORA | QUERY, BITFIT, DISTILLATION])
+def test_every_method_has_patterns_and_label_words_of_ones_own(
+    base: runs.Spec, change: dict[str, Any]
+):
+    """A model at its start (nothing is learnt at this rate) is asked in one's own words."""
+    little = {"learning_rate": 1e-12} if change else {}
+    spec = replace(base, **change | little | OWN)
+    found = runs.execute(spec, device="cpu")
+    assert (found.row["pattern"], found.row["verbalizer"]) == (OWN["pattern"], "True, False")
+    model, task = methods.model_of(base.model, "", "cpu", "float32"), methods.task_of(base.task, 0)
+    head = ""
+    if not change:
+        shown = methods.examples(task, spec)
+        filled = [
+            f"{h}\nfollows from {p} ? {['True', 'False'][label]}\n\n"
+            for p, h, label in zip(shown.premise, shown.hypothesis, shown.label, strict=True)
+        ]
+        head = "".join(filled)
+    asked = task.in_domain
+    texts = [
+        f"{head}{h}\nfollows from {p} ?"
+        for p, h in zip(asked.premise, asked.hypothesis, strict=True)
+    ]
+    words = [
+        model.tokenizer(f" {w}", add_special_tokens=False).input_ids for w in ("True", "False")
+    ]
+    assert [len(word) for word in words] == [1, 1]
+    ids = model.tokenizer(texts)["input_ids"]
+    plain = scoring.score_plainly(model.model, ids, [word[0] for word in words])
+    said = found.predictions.query("domain == 'in-domain'")[metrics.LOGP].to_numpy()
+    assert np.allclose(said, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", [FINE_TUNING, FINE_TUNING | QUERY, DISTILLATION])
+def test_training_learns_in_ones_own_words(base: runs.Spec, change: dict[str, Any]):
+    """What it learns from is in the pattern, and so is what it then says."""
+    learnt = {"learning_rate": 3e-3, "updates": 12}
+    usual, own = (
+        runs.execute(replace(base, **change | learnt | words), device="cpu") for words in ({}, OWN)
+    )
+    first, *_, last = own.row["curve"]
+    assert last["train_loss"] < first["train_loss"] - 0.05
+    assert first["train_loss"] != pytest.approx(usual.row["curve"][0]["train_loss"], abs=1e-4)
+
+
+def test_a_task_in_words_that_the_model_does_not_know_is_one_line(
+    base: runs.Spec, word_tokenizer: Any, tmp_path: Path
+):
+    """And with a model that spells them, as is advised, it runs (F27)."""
+    folder = Path(shutil.copytree(base.model, tmp_path / "model"))
+    for path in folder.glob("token*"):
+        path.unlink()
+    word_tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"\d\d% of the tokens of task .* unknown .* byte-level"):
+        runs.execute(replace(base, model=str(folder)), device="cpu")
+    assert runs.execute(base, device="cpu").row["in_domain_n"] == 10
+
+
 @pytest.mark.parametrize("shots", [0, 4])
 def test_a_run_scores_the_prompts_one_would_write_by_hand(base: runs.Spec, shots: int):
     spec = replace(base, method="icl" if shots else "zero-shot", shots=shots, data_seed=3)
@@ -270,6 +366,8 @@ def test_an_impossible_run_is_one_line_and_leaves_no_record(
         {"data_seed": 1},
         {"order_seed": 1},
         {"pattern": "gpt-3"},
+        {"pattern": OWN["pattern"]},
+        {"verbalizer": "True, False"},
         {"limit": 4},
         {"dtype": "bfloat16"},
         {"method": "zero-shot", "shots": 0},
