@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import compute, parquet, types
 
 from llmft import UserError, hub
 
@@ -185,7 +187,9 @@ def parse(frame: pd.DataFrame, source: str, labels: str = "") -> tuple[pd.DataFr
     """The pairs of a table, and what its labels were taken to mean: all data passes through here.
 
     Args:
-        frame, source, labels: as in `from_mnli`.
+        frame: as in `from_mnli`.
+        source: as in `from_mnli`.
+        labels: as in `from_mnli`.
 
     Returns:
         The pairs, as `from_mnli`; and a row for each label as it stands in the table, in order of
@@ -196,11 +200,11 @@ def parse(frame: pd.DataFrame, source: str, labels: str = "") -> tuple[pd.DataFr
         UserError: as `from_mnli` does.
     """
     columns = _columns(frame, source)
-    words = _words(columns["label"], "label", source)
-    compared = {word: _folded(word) or MISSING for word in set(words)}
-    label = pd.Series([compared[word] for word in words], dtype=object)
+    written = _words(columns["label"], "label", source)
+    compared = {word: _folded(word) or MISSING for word in set(written)}
+    label = pd.Series([compared[word] for word in written], dtype=object)
     meaning = _meaning(label, source, labels)
-    texts = {}
+    texts: dict[str, list[str]] = {}
     for name in _TEXTS:
         texts[name], empty = _texts(columns[name], name, source)
         if empty and MISSING not in meaning:
@@ -223,8 +227,9 @@ def parse(frame: pd.DataFrame, source: str, labels: str = "") -> tuple[pd.DataFr
                 "remove the column"
             )
     value = label.map(meaning)
-    pairs = pd.DataFrame({"id": [f"{source}-{i}" for i in ids], **texts, "label": value, **groups})
-    pairs = pairs.astype({name: "int64" if name == "label" else "str" for name in pairs})
+    named = {"id": [f"{source}-{own}" for own in ids]} | texts | groups
+    pairs = pd.DataFrame(named, dtype="str")
+    pairs.insert(3, "label", value)
     names = {number: name for name, number in _TARGETS.items()}
     first = pairs.assign(
         label=label, meaning=value.map(names), rows=label.map(label.value_counts())
@@ -364,8 +369,15 @@ def read(path: Path) -> pd.DataFrame:
         return _json_lines(path) if ".jsonl" in path.suffixes else _delimited(path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
-    except (OSError, EOFError, ValueError, RecursionError, csv.Error, zlib.error) as error:
-        # pyarrow's own errors are ValueErrors or OSErrors
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        RecursionError,
+        csv.Error,
+        zlib.error,
+        pa.ArrowException,
+    ) as error:
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} cannot be read ({line}): restore it") from error
 
@@ -400,22 +412,29 @@ def _delimited(path: Path) -> pd.DataFrame:
     """CSV, or TSV: as MNLI's own, without quotes, or as pandas and spreadsheets write it."""
     comma, lines = path.suffix == ".csv", _lines(path)
     first = next(lines, "")
-    quoting = csv.QUOTE_MINIMAL if comma or first.startswith('"') else csv.QUOTE_NONE
+    quoted = comma or first.startswith('"')
     reader = csv.reader(
-        chain([first], lines), delimiter="," if comma else "\t", quoting=quoting, strict=True
+        chain([first], lines),
+        delimiter="," if comma else "\t",
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        strict=True,
     )
-    header, rows = [name.strip() for name in next(reader, [])], []
-    for row in filter(None, reader):
-        if len(row) != len(header):
-            raise UserError(
-                f"{path}: row {len(rows) + 1} has {len(row)} values and the header {len(header)}: "
-                "complete the row, or write the file as .jsonl"
-            )
-        if quoting == csv.QUOTE_NONE:
-            row = [_unquoted(value) if '"' in value else value for value in row]
-        rows.append(row)
+    header = [name.strip() for name in next(reader, [])]
+    rows: list[list[str]] = []
+    try:
+        for row in filter(None, reader):
+            if len(row) != len(header):
+                raise UserError(
+                    f"{path}: row {len(rows) + 1} has {len(row)} values and the header "
+                    f"{len(header)}: complete the row, or write the file as .jsonl"
+                )
+            rows.append(row)
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from error
     if not header:
         raise ValueError("no header")
+    if not quoted:
+        rows = [[_unquoted(value) if '"' in value else value for value in row] for row in rows]
     return pd.DataFrame(rows, columns=header, dtype=object)
 
 
@@ -432,7 +451,8 @@ def _unquoted(value: str) -> str:
 
 def _json_lines(path: Path) -> pd.DataFrame:
     """The columns that are known."""
-    rows, names = [], {}
+    rows: list[dict[str, Any]] = []
+    names: dict[str, bool] = {}  # and whether a column is known
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
@@ -442,32 +462,33 @@ def _json_lines(path: Path) -> pd.DataFrame:
             raise ValueError(f"line {number}: {getattr(error, 'msg', error)}") from error
         if not isinstance(row, dict):
             raise ValueError(f"line {number} is not an object")
-        names |= dict.fromkeys(row)
-        rows.append({name: value for name, value in row.items() if _folded(name) in _KNOWN})
+        for name in row:
+            if name not in names:
+                names[name] = _folded(name) in _KNOWN
+        rows.append({name: value for name, value in row.items() if names[name]})
     if not rows:
         raise ValueError("no examples")
     _columns(pd.DataFrame(columns=[*names]), path.name)  # its message has all names
     return pd.DataFrame(
         {
             name: pd.Series([row.get(name) for row in rows], dtype=object)
-            for name in names
-            if _folded(name) in _KNOWN
+            for name, known in names.items()
+            if known
         }
     )
 
 
 def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(items)
-    if len(found) < len(items):
-        raise ValueError("a column occurs twice")
+    found: dict[str, Any] = {}
+    for name, value in items:
+        if name in found:
+            raise ValueError(f"the column {_shown(name)} occurs twice")
+        found[name] = value
     return found
 
 
 def _parquet(path: Path) -> pd.DataFrame:
     """The columns that are known, after a check of what they unpack to."""
-    import pyarrow.compute as pc  # here: other formats do without
-    from pyarrow import parquet, types
-
     with parquet.ParquetFile(path) as file:
         schema, about = file.schema_arrow, file.metadata
     _columns(pd.DataFrame(columns=schema.names), path.name)  # its message has all names
@@ -490,7 +511,8 @@ def _parquet(path: Path) -> pd.DataFrame:
     with parquet.ParquetFile(path, read_dictionary=texts) as file:
         table = file.read(columns=known)
     characters = sum(
-        pc.sum(pc.take(pc.binary_length(chunk.dictionary), chunk.indices)).as_py() or 0
+        compute.sum(compute.take(compute.binary_length(chunk.dictionary), chunk.indices)).as_py()
+        or 0
         for column in table.columns
         if types.is_dictionary(column.type) and not types.is_primitive(column.type.value_type)
         for chunk in column.chunks
@@ -537,12 +559,14 @@ def _meaning(label: pd.Series, source: str, labels: str) -> dict[str, int]:
     Raises:
         UserError: labels without a meaning, all of them at once, with a mapping to complete.
     """
-    first = {name: row + 1 for row, name in label.drop_duplicates().items()}
+    first: dict[str, int] = {}
+    for row, name in enumerate(label, 1):
+        first.setdefault(name, row)
     figures = {name for name in first if name.isdecimal()}
     meaning = meanings(labels)
-    if not any(name.isdecimal() for name in meaning):  # nothing is said of numbers
-        if {"0", "2"} <= figures <= _MNLI_NUMBERS.keys():
-            meaning |= {number: meaning[word] for number, word in _MNLI_NUMBERS.items()}
+    said = any(name.isdecimal() for name in meaning)
+    if not said and {"0", "2"} <= figures <= _MNLI_NUMBERS.keys():
+        meaning |= {number: meaning[word] for number, word in _MNLI_NUMBERS.items()}
     unknown = [name for name in first if name not in meaning]
     if not unknown:
         return meaning
@@ -553,10 +577,8 @@ def _meaning(label: pd.Series, source: str, labels: str) -> dict[str, int]:
         how = "complete or remove such rows, or drop them with the parameter labels:"
     elif set(unknown) == {"0", "1"}:
         what = "labels 0 and 1 can mean neutral or not"
-        how, advice = (
-            "say it with the parameter labels, such as",
-            ["0: entailment, 1: not entailment"],
-        )
+        how = "say it with the parameter labels, such as"
+        advice = ["0: entailment, 1: not entailment"]
     elif len(unknown) == 1:
         what = f"unknown label {_shown(unknown[0])} in row {first[unknown[0]]}"
     else:
@@ -574,11 +596,7 @@ def added(labels: str, *more: str) -> str:
 
 def _texts(column: pd.Series, name: str, source: str) -> tuple[list[str], list[int]]:
     """A column's texts without space around them, and the rows (from 0) where there is none."""
-    missing = column.isna().tolist()
-    values = [
-        "" if none else value
-        for none, value in zip(missing, column.astype(object).tolist(), strict=True)
-    ]
+    values = _values(column)
     if not {*map(type, values)} <= {str}:
         row = next(i for i, value in enumerate(values) if not isinstance(value, str))
         raise _wrong(source, name, row, f"{_kind(values[row])}, not text")
@@ -589,16 +607,22 @@ def _texts(column: pd.Series, name: str, source: str) -> tuple[list[str], list[i
 
 def _words(column: pd.Series, name: str, source: str) -> list[str]:
     """A column's values as text, whichever type a format gave them: 1.0 as 1, none as ''."""
-    words = []
-    for row, (none, value) in enumerate(
-        zip(column.isna().tolist(), column.astype(object).tolist(), strict=True)
-    ):
-        if not none and not isinstance(value, str | numbers.Real | np.bool_):
-            raise _wrong(source, name, row, f"{_kind(value)}, not a word or a number")
-        word = "" if none else str(value).strip(_BLANK)
-        words.append(_whole(word) if word.endswith("0") else word)
+    values = _values(column)
+    if not {*map(type, values)} <= {str}:
+        for row, value in enumerate(values):
+            if not isinstance(value, str | numbers.Real | np.bool_):
+                raise _wrong(source, name, row, f"{_kind(value)}, not a word or a number")
+    words = [_whole(str(value).strip(_BLANK)) for value in values]
     _writable(words, name, source)
     return words
+
+
+def _values(column: pd.Series) -> list[Any]:
+    """A column's values, with '' in place of any kind of none."""
+    values = column.astype(object).tolist()
+    for row in np.flatnonzero(column.isna().to_numpy()):
+        values[row] = ""
+    return values
 
 
 def _writable(texts: Sequence[str], name: str, source: str) -> None:
@@ -623,7 +647,10 @@ def _wrong(source: str, name: str, row: int, what: str) -> UserError:
 
 
 def _kind(value: object) -> str:
-    return next((word for kind, word in _KINDS.items() if isinstance(value, kind)), "no text")
+    return next(
+        (word for kind, word in _KINDS.items() if isinstance(value, kind)),
+        f"a {type(value).__name__}",
+    )
 
 
 def _folded(name: object) -> str:
@@ -632,7 +659,7 @@ def _folded(name: object) -> str:
 
 
 def _whole(word: str) -> str:
-    return re.sub(r"^(-?[0-9]+)\.0+$", r"\1", word)
+    return re.sub(r"^(-?[0-9]+)\.0+$", r"\1", word) if ".0" in word else word
 
 
 def _shown(text: str) -> str:

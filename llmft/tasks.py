@@ -8,9 +8,9 @@ come through the same parsers (`sources.py`).
 """
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass, field, replace
-from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
@@ -141,15 +141,29 @@ def shared_pairs(task: Task) -> pd.DataFrame:
         id of one in `set`).
     """
     keys = {
-        name: pd.Index(frame["premise"] + "\0" + frame["hypothesis"])
+        name: list(zip(frame["premise"].tolist(), frame["hypothesis"].tolist(), strict=True))
         for name, frame in task.sets.items()
     }
     rows = []
-    for first, second in combinations_with_replacement(keys, 2):
-        same = keys[second].duplicated() if first == second else keys[second].isin(keys[first])
-        if same.any():
-            example = task.sets[second]["id"].iloc[int(same.argmax())]
-            rows.append((second, first, int(same.sum()), len(same), example))
+    for number, (name, own) in enumerate(keys.items()):
+        for other in [*keys][: number + 1]:
+            before = set() if other == name else set(keys[other])
+            same = []
+            for row, key in enumerate(own):
+                if key in before:
+                    same.append(row)
+                elif other == name:
+                    before.add(key)
+            if same:
+                rows.append(
+                    {
+                        "set": name,
+                        "also_in": other,
+                        "pairs": len(same),
+                        "of": len(own),
+                        "example": task.sets[name]["id"].iloc[same[0]],
+                    }
+                )
     return pd.DataFrame(rows, columns=["set", "also_in", "pairs", "of", "example"])
 
 
@@ -213,15 +227,17 @@ def _folder(name: str) -> Path:
     """The folder of a user's task: a relative one is looked up where the program was started."""
     try:
         path = Path(name).expanduser().absolute()
-        found = path.is_dir()
+        is_folder, is_file = path.is_dir(), path.is_file()
     except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, no such user
-        raise UserError(f"task {name[:60]!r} is no folder's name ({error})") from None
-    if not name or not found:
-        why = "is a file: name its folder" if path.is_file() else "is no folder"
+        why = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"task {name[:60]!r} cannot be a folder's name: {why}") from None
+    if not name or not is_folder:
         raise UserError(
-            f"unknown task {name!r}: use pocket, mnli-hans, or a folder with train and test files; "
-            f"{path} {why}"
+            f"unknown task {name[:60]!r}: use pocket, mnli-hans, or a folder with train and test "
+            f"files; {str(path)[:200]!r} is {'a file' if is_file else 'no folder'}"
         )
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise UserError(f"task {name}: {path} may not be read: change its permissions")
     return path
 
 
@@ -249,9 +265,10 @@ def _task(
     """A task from the tables of its sets: what any source must pass.
 
     Args:
-        name, labels: as in `load`.
+        name: as in `load`.
         files: each set's file; the stem begins its pairs' ids.
         tables: each set as it is written, in the order of `FILES`; train and in-domain are there.
+        labels: as in `load`.
         digest: of the sources.
     """
     sets, read_as = {}, {}
@@ -284,12 +301,13 @@ def _task(
             f"task {name}: the id {ids[ids.duplicated()].iloc[0]!r} appears twice: make ids "
             "unique, or remove the column"
         )
-    for row in shared_pairs(task).itertuples(index=False):
-        trained = row.set != row.also_in and row.also_in in ("train", "validation")
-        if trained and row.pairs > SHARED * row.of:
+    for row in shared_pairs(task).to_dict("records"):
+        learnt = row["set"] != row["also_in"] and row["also_in"] in ("train", "validation")
+        if learnt and row["pairs"] > SHARED * row["of"]:
             raise UserError(
-                f"task {name}: {row.pairs} of the {row.of} pairs of {row.set} stand in "
-                f"{row.also_in}, too, such as {row.example!r}: remove them from one of the two"
+                f"task {name}: {row['pairs']} of the {row['of']} pairs of {row['set']} stand in "
+                f"{row['also_in']}, too, such as {row['example']!r}: remove them from one of the "
+                "two"
             )
     return task
 
@@ -350,6 +368,6 @@ def _stratified(frame: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
 def _shares(sizes: np.ndarray, total: int) -> np.ndarray:
     """`total` in proportion to `sizes`, in whole numbers, by largest remainder."""
     share = sizes * total / sizes.sum()
-    count = np.floor(share).astype(int)
+    count: np.ndarray = np.floor(share).astype(int)
     count[np.argsort(count - share, kind="stable")[: total - count.sum()]] += 1
     return count

@@ -18,33 +18,6 @@ from llmft.sources import HANS_SHA256, from_hans, from_mnli, hans_file, meanings
 from llmft.tasks import Task, load, sample
 
 
-def mnli(n: int, source: str = "p") -> pd.DataFrame:
-    """`n` rows in MNLI's columns, labels 0, 1, 2 in turn."""
-    return pd.DataFrame(
-        {
-            "premise": [f"{source}{i}" for i in range(n)],
-            "hypothesis": [f"h{i}" for i in range(n)],
-            "label": [i % 3 for i in range(n)],
-            "idx": range(n),
-        }
-    )
-
-
-def hans(n: int) -> pd.DataFrame:
-    """`n` rows in HANS's columns: three subcases of unequal size."""
-    return pd.DataFrame(
-        {
-            "gold_label": [("entailment", "non-entailment")[i % 2] for i in range(n)],
-            "sentence1": [f"s{i}" for i in range(n)],
-            "sentence2": [f"t{i}" for i in range(n)],
-            "pairID": [f"ex{i}" for i in range(n)],
-            "heuristic": "lexical_overlap",
-            "subcase": [("a", "b", "b", "c", "c", "c")[i % 6] for i in range(n)],
-            "template": "temp1",
-        }
-    )
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     mnli(300, "train").to_csv(tmp_path / "train.csv", index=False)
@@ -52,86 +25,6 @@ def folder(tmp_path: Path) -> Path:
     mnli(120, "test").to_csv(tmp_path / "test.csv", index=False)
     hans(120).to_csv(tmp_path / "hans.tsv", index=False, sep="\t")
     return tmp_path
-
-
-def test_mnlis_numbers_become_binary_and_neutral_goes() -> None:
-    found = from_mnli(mnli(6), "train")
-    assert list(found.columns) == ["id", "premise", "hypothesis", "label"]
-    assert list(found.id) == ["train-0", "train-2", "train-3", "train-5"]
-    assert list(found.label) == [0, 1, 0, 1]
-    assert list(found.premise) == ["p0", "p2", "p3", "p5"]
-
-
-def test_words_mean_what_the_numbers_mean() -> None:
-    frame = mnli(6)
-    words = frame.assign(
-        label=frame.label.map(["entailment", "neutral", "contradiction"].__getitem__)
-    )
-    pd.testing.assert_frame_equal(from_mnli(words), from_mnli(frame))
-
-
-def test_two_numbers_alone_are_ambiguous() -> None:
-    with pytest.raises(UserError, match="labels 0 and 1 can mean neutral or not"):
-        from_mnli(mnli(6).query("label != 2"))
-
-
-def test_labels_can_be_said_to_mean_something_else() -> None:
-    frame = mnli(6)
-    kept = from_mnli(frame, labels="neutral: not entailment")
-    assert list(kept.label) == [0, 1, 1] * 2
-    letters = frame.assign(label=frame.label.map(list("ENC").__getitem__))
-    said = from_mnli(letters, labels="e: entailment, n: drop, c: not entailment")
-    pd.testing.assert_frame_equal(said, from_mnli(frame))
-    two = frame.assign(label=[1, 0, 1, 0, 1, 0])
-    assert list(from_mnli(two, labels="1: entailment, 0: not entailment").label) == [0, 1] * 3
-    as_float = two.assign(label=two.label.astype(float))
-    assert list(from_mnli(as_float, labels="0:entailment,1:not entailment").label) == [1, 0] * 3
-    colon = frame.assign(label="a:b")
-    assert set(from_mnli(colon, labels="a:b: not entailment").label) == {1}
-
-
-def test_numbers_that_are_said_stand_in_place_of_mnlis() -> None:
-    with pytest.raises(UserError, match="unknown label '2' in row 3"):
-        from_mnli(mnli(6), labels="0: entailment, 1: not entailment")
-
-
-@pytest.mark.parametrize("labels", ["e", "e: yes", ": drop", "e: drop, E: entailment", "e=drop"])
-def test_mappings_that_cannot_be_read(labels: str) -> None:
-    with pytest.raises(UserError, match="is not one of LABEL: entailment") as error:
-        meanings(labels)
-    assert "\n" not in str(error.value)
-
-
-def test_the_columns_of_rte_and_of_mnlis_own_files() -> None:
-    frame = mnli(6).rename(columns={"premise": "sentence1", "hypothesis": "sentence2"})
-    pd.testing.assert_frame_equal(from_mnli(frame), from_mnli(mnli(6)))
-    own = frame.rename(columns={"label": "gold_label", "idx": "pairID"})
-    pd.testing.assert_frame_equal(from_mnli(own), from_mnli(mnli(6)))
-    grouped = from_mnli(mnli(6).assign(subcase="genre"))
-    assert set(grouped.subcase) == {"genre"}
-
-
-def test_hans_keeps_heuristic_and_subcase() -> None:
-    found = from_hans(hans(4))
-    assert list(found.columns) == ["id", "premise", "hypothesis", "label", "heuristic", "subcase"]
-    assert list(found.label) == [0, 1, 0, 1]
-    assert list(found.id) == ["hans-ex0", "hans-ex1", "hans-ex2", "hans-ex3"]
-    assert list(found.subcase) == ["a", "b", "b", "c"]
-
-
-@pytest.mark.parametrize(
-    ("change", "line"),
-    [
-        (lambda frame: frame.drop(columns="label"), "no column label"),
-        (lambda frame: frame.assign(label="perhaps"), "unknown label 'perhaps' in row 1"),
-        (lambda frame: frame.assign(label=[0, 2, -1]), "unknown label '-1' in row 3"),
-        (lambda frame: frame.assign(premise=["a", None, "b"]), "is missing in row 2"),
-        (lambda frame: frame.rename(columns={"label": "y"}), r"there: premise, hypothesis, y, idx"),
-    ],
-)
-def test_damaged_frames(change: Any, line: str) -> None:
-    with pytest.raises(UserError, match=line):
-        from_mnli(change(mnli(3)))
 
 
 def test_a_folder_is_a_task(folder: Path) -> None:
@@ -320,40 +213,6 @@ def test_impossible_samples(n: Any) -> None:
         sample(POOL, n, 0)
 
 
-def test_hans_is_checked_and_cached(shared: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
-    source = shared / "data" / "hans" / "heuristics_evaluation_set.txt.gz"
-    (tmp_path / "llmft").mkdir()
-    cached = tmp_path / "llmft" / "heuristics_evaluation_set.txt"
-    with gzip.open(source) as packed, cached.open("wb") as plain:
-        shutil.copyfileobj(packed, plain)
-    path = hans_file()
-    assert hashlib.sha256(path.read_bytes()).hexdigest() == HANS_SHA256
-    found = from_hans(read(path))
-    assert len(found) == 30_000
-    assert found.groupby(["heuristic", "label"]).size().tolist() == [5000] * 6
-    assert found.heuristic.value_counts().tolist() == [10_000] * 3
-    assert found.label.value_counts().tolist() == [15_000] * 2
-    assert found.subcase.value_counts().tolist() == [1000] * 30
-    assert found.id.is_unique
-    for subcase, part in found.groupby("subcase"):
-        assert set(part.label) == {int(str(subcase)[1] == "n")}
-
-
-def no_network(*_: Any, **__: Any) -> Any:
-    raise urllib.error.URLError("Name or service not known")
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: Any) -> Path:
-    """An empty cache, and no Hub behind it."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    return tmp_path
-
-
 def test_no_network_is_one_line(home: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     (home / "llmft").mkdir()
@@ -361,21 +220,6 @@ def test_no_network_is_one_line(home: Path, monkeypatch: Any) -> None:
     with pytest.raises(UserError, match=r"HANS cannot be downloaded .* or put the file") as error:
         load("mnli-hans")
     assert "\n" not in str(error.value)
-
-
-def test_another_file_than_the_pinned_one_is_refused(home: Path, monkeypatch: Any) -> None:
-    (home / "other").write_text("gold_label\n")
-    real = urllib.request.urlopen
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: real((home / "other").as_uri()))
-    with pytest.raises(UserError, match="not the pinned file"):
-        hans_file()
-
-
-def test_real_mnli_goes_through_the_same_parser(shared: Path) -> None:
-    frame = pd.read_json(shared / "data" / "mnli" / "validation.jsonl.gz", lines=True, dtype=False)
-    found = from_mnli(frame, "validation")
-    assert len(found) == (frame.label != "neutral").sum()
-    assert 0.4 < found.label.mean() < 0.6
 
 
 @pytest.fixture(scope="module")
