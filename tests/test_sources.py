@@ -20,6 +20,7 @@ from papermill.cli import _resolve_type as papermill_value
 
 from llmft import UserError, book, params, sources
 from llmft.sources import HANS_SHA256, find, from_hans, from_mnli, hans_file, meanings, parse, read
+from llmft.tasks import load
 from tests.pairs import FORMATS, hans, mnli
 
 
@@ -626,6 +627,15 @@ def home(tmp_path: Path, monkeypatch: Any) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     return tmp_path
+
+
+def test_no_network_is_one_line(home: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    (home / "llmft").mkdir()
+    (home / "llmft" / "heuristics_evaluation_set.txt").write_text("cut short")
+    with pytest.raises(UserError, match=r"HANS cannot be downloaded .* or put the file") as error:
+        load("mnli-hans")
+    assert "\n" not in str(error.value)
 
 
 def test_another_file_than_the_pinned_one_is_refused(home: Path, monkeypatch: Any) -> None:
