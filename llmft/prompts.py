@@ -161,19 +161,19 @@ def _too_long(
         alone = len(_ids(tokenizer, [pattern.fill(pair["premise"], pair["hypothesis"])])[0])
         if alone > max_positions:
             return UserError(
-                f"the pair {_name(part, row)} has {alone} tokens in pattern {pattern.name}, and "
+                f"{_pair(part, row)} has {alone} tokens in pattern {pattern.name}, and "
                 f"the model takes {max_positions} (nothing is ever truncated): shorten or remove "
                 "the pair, or take a model with more positions"
             )
     return UserError(
-        f"the prompt for {_name(queries, longest)} in pattern {pattern.name} with {len(shown)} "
-        f"demonstrations has {len(ids[longest])} tokens, and the model takes {max_positions} "
-        "(nothing is ever truncated): use fewer shots, or a model with more positions"
+        f"{_pair(queries, longest)} with {len(shown)} demonstrations has {len(ids[longest])} "
+        f"tokens in pattern {pattern.name}, and the model takes {max_positions} (nothing is ever "
+        "truncated): use fewer shots, or a model with more positions"
     )
 
 
-def _name(pairs: pd.DataFrame, row: int) -> str:
-    return repr(str(pairs["id"].iloc[row])) if "id" in pairs else f"in row {row + 1}"
+def _pair(pairs: pd.DataFrame, row: int) -> str:
+    return f"the pair {pairs['id'].iloc[row]!r}" if "id" in pairs else f"the pair in row {row + 1}"
 
 
 def context(
