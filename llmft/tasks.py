@@ -325,18 +325,18 @@ def _both_labels(where: str, frame: pd.DataFrame, read_as: pd.DataFrame, labels:
     """Refuse a set with one label: every answer to it could be the same."""
     if frame["label"].nunique() == len(LABELS):
         return
-    has = f"only {LABELS[frame['label'].iloc[0]]} pairs" if len(frame) else "no pairs"
+    kept = ", ".join(read_as["label"][read_as["meaning"] != "drop"])
+    has = f"only {LABELS[frame['label'].iloc[0]]} pairs ({kept})" if len(frame) else "no pairs"
     dropped = read_as[read_as["meaning"] == "drop"].set_index("label")["rows"]
     parts = [f"{label} ({rows})" for label, rows in dropped.items()]
     line = f"{where} has {has}{', without ' + ', '.join(parts) if parts else ''}: both labels are "
     line += "needed"
-    if (
-        "neutral" in dropped
-        and "neutral" not in labels.lower()
-        and has != "only not entailment pairs"
-    ):
+    # Neutral pairs would be the missing label, unless a mapping has already said what they are.
+    if "neutral" in dropped and "neutral" not in labels.lower() and set(frame["label"]) <= {0}:
         mapping = added(labels, "neutral: not entailment")
-        line += f'; with the parameter labels, "{mapping}", it has {dropped["neutral"]} more'
+        line += (
+            f'; with the parameter labels, "{mapping}", it has {dropped["neutral"]} not entailment'
+        )
     raise UserError(line)
 
 

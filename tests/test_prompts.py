@@ -166,7 +166,7 @@ LONG = PAIRS.assign(premise=["a", "b " * 800, "c", "d"], id=["t-5", "t-6", "t-7"
 def test_a_pair_that_is_too_long_by_itself_is_named(
     tiny_tokenizer: Any, queries: pd.DataFrame, demonstrations: pd.DataFrame | None
 ) -> None:
-    with pytest.raises(UserError, match="the pair 't-6' has 1[0-9]+ tokens in") as error:
+    with pytest.raises(UserError, match=r"the pair 't-6' has 1[0-9]+ tokens in") as error:
         encode(tiny_tokenizer, "minimal", queries, demonstrations, 512)
     assert "fewer shots" not in str(error.value)  # they would not help
     assert "shorten or remove the pair" in str(error.value)
@@ -179,7 +179,7 @@ def test_a_pair_that_is_too_long_by_itself_is_named(
 
 def test_a_prompt_of_too_many_shots_names_its_query_and_fewer_do(tiny_tokenizer: Any) -> None:
     queries = PAIRS.assign(id=["t-1", "t-2", "t-3", "t-4"])
-    with pytest.raises(UserError, match="the pair 't-1' with 40 demonst.*: use fewer shots"):
+    with pytest.raises(UserError, match=r"the pair 't-1' with 40 demonst.*: use fewer shots"):
         encode(tiny_tokenizer, "minimal", queries, pd.concat([PAIRS] * 10), 200)
     assert encode(tiny_tokenizer, "minimal", queries, PAIRS, 200)
 

@@ -256,14 +256,14 @@ def test_a_set_with_one_label_is_refused(folder: Path, part: str, word: str, lab
     one.to_csv(folder / f"{part}.csv", index=False)
     name = ("entailment", "not entailment")[label]
     with pytest.raises(
-        UserError, match=f"has only {name} pairs, without neutral \\(30\\)"
+        UserError, match=f"has only {name} pairs \\({word}\\), without neutral \\(30\\)"
     ) as error:
         load(str(folder))
     assert f"({part}.csv)" in str(error.value)
     if label == 0:  # what it advises works
         said = str(error.value).split('"')[1]
         assert said == "neutral: not entailment"
-        assert str(error.value).endswith("it has 30 more")
+        assert str(error.value).endswith("it has 30 not entailment")
         assert (load(str(folder), labels=said).labels.meaning != "drop").all()
 
 
