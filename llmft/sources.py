@@ -132,7 +132,7 @@ def meanings(labels: str = "") -> dict[str, int]:
         else:  # the comma is the label's own
             parts[-1] += ","
     given: dict[str, int] = {}
-    for part in filter(None, (part.strip(", ") for part in parts)):
+    for part in filter(None, (part.strip(", \t\r\n") for part in parts)):
         name, _, target = (_folded(text) for text in part.rpartition(":"))
         known = target in _TARGETS and (name != MISSING or target == "drop")
         if not name or not known or name in given:
@@ -209,8 +209,8 @@ def parse(frame: pd.DataFrame, source: str, labels: str = "") -> tuple[pd.DataFr
         texts[name], empty = _texts(columns[name], name, source)
         if empty and MISSING not in meaning:
             raise UserError(
-                f"{source}: the {name} is missing in row {empty[0] + 1}: complete or remove such "
-                f'rows, or drop them with the parameter labels, "{added(labels, DROP_MISSING)}"'
+                f"{source}: the {name} is missing in row {empty[0] + 1}; complete or remove such "
+                f'rows, or drop them with the parameter labels: "{added(labels, DROP_MISSING)}"'
             )
         label[empty] = MISSING
     groups = {
@@ -419,10 +419,11 @@ def _delimited(path: Path) -> pd.DataFrame:
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         strict=True,
     )
-    header = [name.strip() for name in next(reader, [])]
+    records = filter(None, reader)  # without blank lines
+    header = [name.strip() for name in next(records, [])]
     rows: list[list[str]] = []
     try:
-        for row in filter(None, reader):
+        for row in records:
             if len(row) != len(header):
                 raise UserError(
                     f"{path}: row {len(rows) + 1} has {len(row)} values and the header "
@@ -577,7 +578,7 @@ def _meaning(label: pd.Series, source: str, labels: str) -> dict[str, int]:
         how = "complete or remove such rows, or drop them with the parameter labels:"
     elif set(unknown) == {"0", "1"}:
         what = "labels 0 and 1 can mean neutral or not"
-        how = "say it with the parameter labels, such as"
+        how = "write words, or say it with the parameter labels, such as"
         advice = ["0: entailment, 1: not entailment"]
     elif len(unknown) == 1:
         what = f"unknown label {_shown(unknown[0])} in row {first[unknown[0]]}"
@@ -591,7 +592,7 @@ def _meaning(label: pd.Series, source: str, labels: str) -> dict[str, int]:
 
 def added(labels: str, *more: str) -> str:
     """A mapping of labels with more at its end."""
-    return ", ".join(filter(None, (labels.strip(", "), *more)))
+    return ", ".join(filter(None, (labels.strip(", \t\r\n"), *more)))
 
 
 def _texts(column: pd.Series, name: str, source: str) -> tuple[list[str], list[int]]:
@@ -610,7 +611,7 @@ def _words(column: pd.Series, name: str, source: str) -> list[str]:
     values = _values(column)
     if not {*map(type, values)} <= {str}:
         for row, value in enumerate(values):
-            if not isinstance(value, str | numbers.Real | np.bool_):
+            if not isinstance(value, str | numbers.Number | np.bool_):
                 raise _wrong(source, name, row, f"{_kind(value)}, not a word or a number")
     words = [_whole(str(value).strip(_BLANK)) for value in values]
     _writable(words, name, source)

@@ -499,6 +499,18 @@ def test_a_parquet_file_that_unpacks_to_gigabytes_is_refused_before(tmp_path: Pa
     assert "has more than" in refusal(path)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_blank_lines_and_ends_of_lines_do_not_matter(
+    tmp_path: Path, suffix: str, end: bytes
+) -> None:
+    path = tmp_path / f"train{suffix}"
+    FORMATS[suffix](rows(), path)
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(end * 2 + end.join([lines[0], b"", *lines[1:]]) + end * 3)
+    assert list(pairs_in(path).id) == ["train-0", "train-2", "train-3", "train-5"]
+
+
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device"])
 def test_what_is_no_file_is_refused_and_does_not_block(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "train.csv"

@@ -275,6 +275,16 @@ def test_a_set_of_which_all_is_dropped_is_refused(folder: Path) -> None:
         load(str(folder))
 
 
+def test_an_id_is_the_same_whatever_its_type(folder: Path) -> None:
+    (folder / "test.csv").unlink()
+    written = mnli(30).to_dict("records")
+    for ids in (["3", 3], [3, 3.0], ["3.0", 3]):
+        twice = [row | {"idx": idx} for row, idx in zip(written[::29], ids, strict=True)]
+        FORMATS[".jsonl"]([twice[0], *written[4:29], twice[1]], folder / "test.jsonl")
+        with pytest.raises(UserError, match="the id 'test-3' appears twice: make ids unique, or"):
+            load(str(folder))
+
+
 def test_what_each_label_meant_is_told_with_an_example(folder: Path) -> None:
     found = load(str(folder)).labels
     assert list(found.columns) == ["file", "label", "meaning", "rows", "premise", "hypothesis"]
