@@ -49,7 +49,7 @@ SUFFIXES = (".csv", ".tsv", ".jsonl", ".jsonl.gz", ".parquet")
 """The formats that `read` takes."""
 
 LARGEST_FILE = 2**30
-"""Bytes that a file may have, and characters that it may unpack to: twice MultiNLI's own files."""
+"""Bytes that a file may have, and characters that it may unpack to."""
 
 MOST_ROWS = 5_000_000
 LONGEST_LINE = 1_000_000
