@@ -235,14 +235,41 @@ def encode(
     ]
     tails = [pattern.separator + text for text in texts] if head else texts
     ids = _after_head(tokenizer, head, tails) if head else _ids(tokenizer, tails)
-    longest = max(map(len, ids), default=0)
-    if longest > max_positions:
-        shots = 0 if demonstrations is None else len(demonstrations)
-        raise UserError(
-            f"a prompt of pattern {pattern.name} with {shots} demonstrations has {longest} tokens, "
-            f"and the model takes {max_positions}: use fewer shots (nothing is ever truncated)"
-        )
+    longest = max(range(len(ids)), key=lambda i: len(ids[i]), default=0)
+    if ids and len(ids[longest]) > max_positions:
+        raise _too_long(tokenizer, pattern, queries, demonstrations, longest, ids, max_positions)
     return ids
+
+
+def _too_long(
+    tokenizer: Any,
+    pattern: Pattern,
+    queries: pd.DataFrame,
+    demonstrations: pd.DataFrame | None,
+    longest: int,
+    ids: Sequence[Sequence[int]],
+    max_positions: int,
+) -> UserError:
+    """What to do about the longest prompt: a pair that is too long by itself, or fewer shots."""
+    shown = queries.iloc[:0] if demonstrations is None else demonstrations
+    for part, row in [(queries, longest), *((shown, i) for i in range(len(shown)))]:
+        pair = part.iloc[row]
+        alone = len(_ids(tokenizer, [pattern.fill(pair["premise"], pair["hypothesis"])])[0])
+        if alone > max_positions:
+            return UserError(
+                f"{_pair(part, row)} has {alone} tokens in pattern {pattern.name}, and "
+                f"the model takes {max_positions} (nothing is ever truncated): shorten or remove "
+                "the pair, or take a model with more positions"
+            )
+    return UserError(
+        f"{_pair(queries, longest)} with {len(shown)} demonstrations has {len(ids[longest])} "
+        f"tokens in pattern {pattern.name}, and the model takes {max_positions} (nothing is ever "
+        "truncated): use fewer shots, or a model with more positions"
+    )
+
+
+def _pair(pairs: pd.DataFrame, row: int) -> str:
+    return f"the pair {pairs['id'].iloc[row]!r}" if "id" in pairs else f"the pair in row {row + 1}"
 
 
 def context(

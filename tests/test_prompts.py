@@ -279,8 +279,37 @@ def test_a_prompt_begins_with_bos_and_ends_before_the_answer(tiny_tokenizer: Any
 def test_too_long_is_an_error_and_nothing_is_cut(tiny_tokenizer: Any) -> None:
     longest = max(map(len, encode(tiny_tokenizer, "minimal", PAIRS, PAIRS, 512)))
     assert encode(tiny_tokenizer, "minimal", PAIRS, PAIRS, longest)
-    with pytest.raises(UserError, match=f"4 demonstrations has {longest} .* takes {longest - 1}:"):
+    with pytest.raises(UserError, match=f"4 demonstrations has {longest} .* takes {longest - 1} "):
         encode(tiny_tokenizer, "minimal", PAIRS, PAIRS, longest - 1)
+
+
+LONG = PAIRS.assign(premise=["a", "b " * 800, "c", "d"], id=["t-5", "t-6", "t-7", "t-8"])
+
+
+@pytest.mark.parametrize(
+    ("queries", "demonstrations"),
+    [(LONG, None), (LONG, PAIRS[:2]), (PAIRS, LONG[:2])],
+    ids=["zero-shot", "query", "demonstration"],
+)
+def test_a_pair_that_is_too_long_by_itself_is_named(
+    tiny_tokenizer: Any, queries: pd.DataFrame, demonstrations: pd.DataFrame | None
+) -> None:
+    with pytest.raises(UserError, match=r"the pair 't-6' has 1[0-9]+ tokens in") as error:
+        encode(tiny_tokenizer, "minimal", queries, demonstrations, 512)
+    assert "fewer shots" not in str(error.value)  # they would not help
+    assert "shorten or remove the pair" in str(error.value)
+    shorter = [
+        None if frame is None else frame[frame.get("id", frame.premise) != "t-6"]
+        for frame in (queries, demonstrations)
+    ]
+    assert encode(tiny_tokenizer, "minimal", *shorter, 512)
+
+
+def test_a_prompt_of_too_many_shots_names_its_query_and_fewer_do(tiny_tokenizer: Any) -> None:
+    queries = PAIRS.assign(id=["t-1", "t-2", "t-3", "t-4"])
+    with pytest.raises(UserError, match=r"the pair 't-1' with 40 demonst.*: use fewer shots"):
+        encode(tiny_tokenizer, "minimal", queries, pd.concat([PAIRS] * 10), 200)
+    assert encode(tiny_tokenizer, "minimal", queries, PAIRS, 200)
 
 
 def test_no_queries(tiny_tokenizer: Any) -> None:

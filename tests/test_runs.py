@@ -501,7 +501,10 @@ def test_a_task_without_an_out_of_domain_set_has_no_such_rows(
 
 
 def test_what_labels_mean_is_part_of_a_run(base: runs.Spec, tmp_path: Path):
-    turned = replace(base, labels="entailment: not entailment, contradiction: entailment")
+    turned = replace(
+        base,
+        labels="entailment: not entailment, contradiction: entailment, non-entailment: entailment",
+    )
     assert runs.key_of(turned, device="cpu") != runs.key_of(base, device="cpu")
     rows = run(
         [replace(base, method="zero-shot", shots=0), replace(turned, method="zero-shot", shots=0)],
@@ -638,7 +641,7 @@ def test_a_task_without_validation_pairs_of_both_labels_is_one_line(
     folder = Path(shutil.copytree(lora.task, tmp_path / "task"))
     one = pairs(6, 2).query("label == 0").assign(label="entailment")
     one.to_csv(folder / "validation.csv", index=False)
-    with pytest.raises(UserError, match="no validation pairs of both labels"):
+    with pytest.raises(UserError, match=r"validation .* has only entailment pairs"):
         run([replace(lora, task=str(folder))], tmp_path / "store")
 
 
