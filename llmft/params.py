@@ -34,6 +34,9 @@ from llmft import ROOT, UserError
 COLLECT = "LLMFT_COLLECT"
 """The environment variable by which `llmft run` names the private folder of a chapter's results."""
 
+FORCE = "LLMFT_FORCE"
+"""The one by which `llmft run --force` asks for new runs: the nanosecond at which it began."""
+
 LIMIT = 65_536
 """Characters of a parameter file or of a list written as text, at most."""
 
@@ -329,6 +332,17 @@ def placed(p: Params, root: Path = ROOT) -> Params:
             "results": place(p.results, ""),
         }
     )
+
+
+def outside(values: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Those of the `placed` parameters that lie outside the book's folder, with their paths."""
+    return [
+        (name, str(text))
+        for name in ("task", "models", "store", "results")
+        for value in [values.get(name, "")]
+        for text in (value if isinstance(value, list) else [value])
+        if Path(str(text)).is_absolute()
+    ]
 
 
 # --- values ------------------------------------------------------------------------------------

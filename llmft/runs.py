@@ -55,9 +55,6 @@ CODE = tuple(
 )
 """The modules whose code decides a run's numbers: their bytes are part of its key."""
 
-FORCE = "LLMFT_FORCE"
-"""The environment variable by which `llmft run --force` asks for new runs: when it began, ns."""
-
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy")
 
 
@@ -196,7 +193,7 @@ def run_grid(
         "device": device,
         "token_budget": token_budget,
         "save_models": save_models,
-        "since": int(os.environ.get(FORCE, "0")),
+        "since": int(os.environ.get(params.FORCE, "0")),
     }
     groups = _groups(wanted, stack)
     if scheduler:
@@ -415,9 +412,7 @@ def stored(files: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     for file in files:
         try:
             frames.append(_rows(pd.read_csv(file)))
-            answers.append(pd.read_parquet(file.with_suffix(".parquet")))
-            if lacking := {"key", "domain", "id", "label", *LOGP} - set(answers[-1]):
-                raise ValueError(f"no column {min(lacking)} in the .parquet")
+            answers.append(_answers(pd.read_parquet(file.with_suffix(".parquet"))))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             why = " ".join(str(error).split())[:200]
             raise UserError(
@@ -453,6 +448,13 @@ def _rows(table: pd.DataFrame) -> pd.DataFrame:
         if not isinstance(curve, list) or not all(isinstance(point, dict) for point in curve):
             raise ValueError(f"run {key}: its curve is none")
     return table.assign(curve=curves)
+
+
+def _answers(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame, if it has the columns of answers; else a ValueError."""
+    if lacking := {"key", "domain", "id", "label", *LOGP} - set(frame):
+        raise ValueError(f"no column {min(lacking)} in the .parquet")
+    return frame
 
 
 def predictions(

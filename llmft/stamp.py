@@ -19,6 +19,10 @@ from typing import Any
 from llmft import UserError, params
 
 
+class UnreadableError(UserError):
+    """Code of a chapter that says more than can be read from it without executing it."""
+
+
 Notebook = dict[str, Any]
 Cell = dict[str, Any]
 
@@ -70,12 +74,18 @@ def code(cell: Cell) -> str:
 
 
 def tree(source: str) -> ast.Module:
-    """The parsed code of a cell, without IPython's magic lines; empty when it is not Python."""
-    plain = "\n".join("" if line.lstrip()[:1] in "%!" else line for line in source.split("\n"))
+    """The parsed code of a cell.
+
+    Raises:
+        UnreadableError: it is not Python alone, so what it imports and reads cannot be told.
+    """
     try:
-        return ast.parse(plain)
-    except SyntaxError:
-        return ast.Module(body=[], type_ignores=[])
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        line = next(iter(source.splitlines()), "")[:40]
+        raise UnreadableError(
+            f"the code `{line}` is not plain Python: write it without magics (%) and commands (!)"
+        ) from None
 
 
 def declared(notebook: Notebook) -> dict[str, object]:
@@ -95,6 +105,30 @@ def declared(notebook: Notebook) -> dict[str, object]:
                 except ValueError:
                     found[name] = None
     return found
+
+
+def injected(notebook: Notebook) -> dict[str, object]:
+    """The parameters that papermill injected.
+
+    Raises:
+        UnreadableError: a cell with its tag does not just give declared names a value.
+    """
+    known, values = declared(notebook), {}
+    cells = [cell for cell in notebook["cells"] if "injected-parameters" in tags(cell)]
+    for cell in cells:
+        for line in tree(text(cell["source"])).body:
+            try:
+                [target] = line.targets  # type: ignore[attr-defined]
+                name, value = target.id, ast.literal_eval(line.value)  # type: ignore[attr-defined]
+            except (AttributeError, ValueError):
+                name, value = "", None
+            if name not in known or name in values:
+                shown = ast.unparse(line)[:40]
+                raise UnreadableError(
+                    f"the injected cell has `{shown}`, which is not `NAME = VALUE`"
+                )
+            values[name] = value
+    return values
 
 
 def digest(data: bytes | str) -> str:
@@ -174,11 +208,7 @@ def result_digests(chapter: str, root: Path) -> dict[str, str]:
 
 def parameters(notebook: Notebook) -> dict[str, object]:
     """The parameters that the notebook ran with: its defaults, then what papermill injected."""
-    values = declared(notebook)
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code" and "injected-parameters" in tags(cell):
-            values |= declared({"cells": [{**cell, "metadata": {"tags": ["parameters"]}}]})
-    return values
+    return declared(notebook) | injected(notebook)
 
 
 def measured(values: dict[str, object]) -> dict[str, object]:

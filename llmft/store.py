@@ -1,10 +1,10 @@
 """Finished runs on disk: each one whole or not there, whatever happens while it is written.
 
-A record is two files, `records/KEY.parquet` (predictions) and then `records/KEY.json` (the row, with
-a checksum of its key and of both): a run is there when its JSON is. Each file is written beside its place,
-forced to the disk and renamed, so a kill, a crash or a full disk leaves what was there before. A
-lock held by the operating system claims a run, and dies with the process that held it. (On a
-network file system that needs working `flock`, as NFS 4 and Lustre have.)
+A record is two files, `records/KEY.parquet` (predictions) and then `records/KEY.json` (the row,
+with a checksum of its key and of both): a run is there when its JSON is. Each file is written
+beside its place, forced to the disk and renamed, so a kill, a crash or a full disk leaves what was
+there before. A lock held by the operating system claims a run, and dies with the process that held
+it. (On a network file system that needs working `flock`, as NFS 4 and Lustre have.)
 """
 
 import hashlib

@@ -68,13 +68,12 @@ SVG(picture)"""
 TABLE = """#| label: tbl-runs
 #| tbl-cap: Runs, see @eq-a.
 import sys
-from pathlib import Path
 
 from IPython.display import Markdown
 
 print("progress", file=sys.stderr)
-Path(p.store, "toy.csv").write_text(f"repeats\\n{p.repeats}\\n")
-Path(p.store, "toy.svg").write_text(picture)
+(p.folder / "toy.csv").write_text(f"repeats\\n{p.repeats}\\n")
+(p.folder / "toy.svg").write_text(picture)
 display(Markdown(f"| repeats | shots |\\n|--|--|\\n| {p.repeats} | {sum(p.shots)} |"))"""
 
 
