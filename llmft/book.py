@@ -201,8 +201,6 @@ def _environment(private: Path, *, force: bool) -> Iterator[None]:
         params.COLLECT: str(private),
         # By the clock of the store's file system, as its records are dated.
         params.FORCE: str(private.stat().st_mtime_ns if force else 0),
-        # A pandas.py in the book's folder is not pandas.
-        "PYTHONSAFEPATH": "1",
         # tqdm tells every reader that it found no widgets; a frozen page has no use for them.
         "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore:IProgress not found"),
     }
@@ -233,10 +231,14 @@ def _execute(
             target,
             parameters=given,
             kernel_name="python3",
+            language="python",
             cwd=str(root),
             progress_bar=False,
             stderr_file=sys.stderr,
-            extra_arguments=["--IPKernelApp.log_level=50"],  # its notices are not the chapter's
+            extra_arguments=[
+                "--IPKernelApp.log_level=50",  # its notices are not the chapter's
+                "--InteractiveShellApp.ignore_cwd=True",  # a pandas.py in the book is not pandas
+            ],
         )
         return stamp.read(running)
     except papermill.PapermillExecutionError as error:

@@ -166,8 +166,8 @@ def main() -> None:
 
     The exit code is 1 then, and 128 and the signal's number for a command that was stopped.
     """
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
             signal.signal(number, _stop)
     try:
         sys.exit(cli.main(standalone_mode=False))
@@ -177,12 +177,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo(STOPPED, err=True)
-        sys.exit(128 + signal.SIGINT)
 
 
 def _stop(number: int, _: object) -> None:
-    """Leave as Ctrl-C does: what was begun is put away on the way out."""
+    """Leave in order after Ctrl-C or a request to end: what was begun is put away."""
     click.echo(STOPPED, err=True)
     sys.exit(128 + number)

@@ -44,7 +44,7 @@ TAGS = frozenset({"parameters", "injected-parameters", "papermill-error-cell-tag
 HIDDEN = re.compile(r"content-(?:hidden|visible)|display\s*:\s*none|<!--(?!.*?-->)", re.S)
 """What in prose would hide what comes after it."""
 
-TYPED = re.compile(r"(?<![\w.])(?!95\s?%)(?:\d*\.\d+|\d+\s?%|\d+ times\b)")
+TYPED = re.compile(r"(?<!\w)(?<!\w-)(?<!\.)(?!95\s?%)(?:\d*\.\d+|\d+\s?%|\d+ times\b)")
 """A number that a page states by itself: a decimal or a percentage, but for 95 % intervals."""
 
 

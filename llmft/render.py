@@ -17,7 +17,7 @@ from pathlib import Path
 
 import click
 
-from llmft import ROOT, UserError, pages
+from llmft import ROOT, UserError, gate, pages
 
 
 QUARTO = "1.10.19"
@@ -50,6 +50,7 @@ def render(root: Path = ROOT, *, plain: bool = False) -> tuple[Path, str]:
         UserError: Quarto fails, or warns of something that does not resolve; the pages cannot be
             written. `_book/` is then as it was.
     """
+    gate.listed(root)  # in the book's folder, or not at all
     quarto = None if plain else find() or fetch()
     book = root / "_book"
     try:

@@ -825,7 +825,7 @@ def test_results_that_are_not_there_are_one_line(base: runs.Spec, tmp_path: Path
         (lambda t: t.drop(columns="key"), "no column key"),
         (lambda t: t.rename(columns={"method": "way"}), "no column method"),
         (lambda t: t.assign(curve="rubbish"), "Expecting value"),
-        (lambda t: t.assign(curve="3"), "its curve is none"),
+        (lambda t: t.assign(curve="3"), "JSON object"),
         (lambda t: t.assign(curve="[3]"), "its curve is none"),
         (lambda t: t.assign(curve="[" * 100_000), "recursion"),
         (lambda t: t.assign(curve=None), "JSON object"),

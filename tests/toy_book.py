@@ -77,6 +77,11 @@ print("progress", file=sys.stderr)
 display(Markdown(f"| repeats | shots |\\n|--|--|\\n| {p.repeats} | {sum(p.shots)} |"))"""
 
 
+OTHER = """# Another {#sec-other}
+
+It has none of the first one's parameters."""
+
+
 def cell(kind: str, source: str, **metadata: Any) -> dict[str, Any]:
     made = {"cell_type": kind, "id": f"{kind}-{abs(hash(source))}", "source": source}
     made["metadata"] = metadata
@@ -102,6 +107,22 @@ def make(root: Path) -> Path:
         cell("code", TABLE),
     ]
     path = root / "chapters" / "toy.ipynb"
+    write(path, {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    return path
+
+
+def add_other(root: Path) -> Path:
+    """A second chapter, which has but a profile and a seed; its path."""
+    listing = (root / "_quarto.yml").read_text()
+    (root / "_quarto.yml").write_text(listing + "    - chapters/other.ipynb\n")
+    declares = 'profile: str = "pocket"  # name of the parameter set\nseed: int = 0  # a seed'
+    cells = [
+        cell("markdown", OTHER),
+        cell("code", declares, tags=["parameters"]),
+        cell("code", SET_UP),
+        cell("code", "p.seed"),
+    ]
+    path = root / "chapters" / "other.ipynb"
     write(path, {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
     return path
 
