@@ -164,7 +164,7 @@ def module_digests(notebook: Notebook, root: Path) -> dict[str, str]:
         for file in _files(name, root):
             if file not in found:
                 found.add(file)
-                todo |= _module_imports(root / file, file)
+                todo |= _module_imports(root / file, file, _version(root / file))
     return file_digests(root, (root / file for file in found))
 
 
@@ -232,11 +232,12 @@ def _file_digest(file: Path, _version: tuple[int, ...]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
-def _module_imports(path: Path, file: str) -> set[str]:
+@lru_cache(maxsize=1024)
+def _module_imports(path: Path, file: str, _version: tuple[int, ...]) -> frozenset[str]:
     package = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     if path.name != "__init__.py":
         package = package.rpartition(".")[0]
-    return set(_imports(tree(path.read_text(encoding="utf-8")), package))
+    return frozenset(_imports(tree(path.read_text(encoding="utf-8")), package))
 
 
 def _imports(module: ast.Module, package: str) -> Iterator[str]:
