@@ -73,7 +73,7 @@ def run(
     file: str | Path | None = None,
     values: Mapping[str, object] | None = None,
     out: str | Path | None = None,
-    force: bool = False,
+    since: int = 0,
     root: Path = ROOT,
 ) -> Path:
     """Run a chapter from its first cell to its last and freeze what it shows.
@@ -86,7 +86,7 @@ def run(
         file: a YAML file of parameters; those that the chapter does not declare do not concern it.
         values: single parameters, which must be declared by the chapter; they win over the file.
         out: a folder to put the run in, with its results; by default the chapter is frozen.
-        force: measure again what the store holds already.
+        since: measure again what was measured before this time (nanoseconds).
         root: the book's folder.
 
     Returns:
@@ -112,7 +112,7 @@ def run(
             private.mkdir()
             try:
                 started = time.perf_counter()
-                with _environment(private, force=force):
+                with _environment(private, since):
                     ran = _execute(notebook, path.stem, given, private, root)
                 seconds = time.perf_counter() - started
                 return _finish(ran, path, private, target, profile, seconds, root)
@@ -195,12 +195,11 @@ def _alone(chapter: str, folders: set[Path]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _environment(private: Path, *, force: bool) -> Iterator[None]:
+def _environment(private: Path, since: int) -> Iterator[None]:
     """What the kernel is told by environment variables, and this process no longer afterwards."""
     told = {
         params.COLLECT: str(private),
-        # By the clock of the store's file system, as its records are dated.
-        params.FORCE: str(private.stat().st_mtime_ns if force else 0),
+        params.SINCE: str(since),
         # tqdm tells every reader that it found no widgets; a frozen page has no use for them.
         "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore:IProgress not found"),
     }
@@ -402,7 +401,9 @@ def assignments(pairs: tuple[str, ...]) -> dict[str, object]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
-            raise UserError(f"-p {pair!r} must be NAME=VALUE, such as -p repeats=2")
+            raise UserError(
+                f"-p {params.abbreviated(pair)} must be NAME=VALUE, such as -p repeats=2"
+            )
         if name.strip() in values:
             raise UserError(f"-p {name.strip()} is given twice")
         values[name.strip()] = value

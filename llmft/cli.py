@@ -62,6 +62,7 @@ def run(
     values = book.assignments(pairs)
     named = [book.chapter_path(name) for name in chapter]
     paths = named or gate.chapters()
+    since = time.time_ns() if force else 0  # one time for all: what two chapters share is done once
     always = bool(named or every or force or values or out)
     book.known_by_some(values, paths)
     params.parse({**(params.load(file) if file else {}), **values})  # all, before the first runs
@@ -75,7 +76,7 @@ def run(
         mine = {n: v for n, v in values.items() if n in known}
         if out and len(paths) > 1 and "results" in known:
             mine = {"results": out, **mine}  # those that the chapters before it leave there
-        made = book.run(path.stem, file=file, values=mine, out=out, force=force)
+        made = book.run(path.stem, file=file, values=mine, out=out, since=since)
         seconds = time.perf_counter() - started
         click.echo(f"{path.stem}: done in {seconds:.0f} s, {made}", err=True)
 

@@ -143,8 +143,11 @@ def _around(root: Path) -> Iterator[Problem]:
             yield Problem(name, "could be imported in place of a package: remove it")
     for source in listed(root):
         if source.endswith((".qmd", ".md")) and (root / source).is_file():
-            for number in TYPED.findall(_prose((root / source).read_text(encoding="utf-8"))):
+            text = (root / source).read_text(encoding="utf-8")
+            for number in TYPED.findall(_prose(text)):
                 yield Problem(source, f"has the number {number}, typed: include a result instead")
+            for hides in HIDDEN.findall(text):
+                yield Problem(source, f"has `{hides}`, which could hide a result")
 
 
 def _results(path: Path) -> list[str]:

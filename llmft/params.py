@@ -34,8 +34,9 @@ from llmft import ROOT, UserError
 COLLECT = "LLMFT_COLLECT"
 """The environment variable by which `llmft run` names the private folder of a chapter's results."""
 
-FORCE = "LLMFT_FORCE"
-"""The one by which `llmft run --force` asks for new runs: the nanosecond at which it began."""
+SINCE = "LLMFT_SINCE"
+"""The one by which `llmft run --force` says which runs are to be measured again: those before it
+began, at this nanosecond."""
 
 LIMIT = 65_536
 """Characters of a parameter file or of a list written as text, at most."""
@@ -382,7 +383,7 @@ def unknown(name: str, known: Mapping[str, object] | list[str], kind: str = "par
     """One line about an unknown name, with the closest known one, or all of them."""
     close = difflib.get_close_matches(name, list(known), n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-    return f"unknown {kind} {name!r}; {hint}"
+    return f"unknown {kind} {abbreviated(name)}; {hint}"
 
 
 class _Loader(yaml.SafeLoader):

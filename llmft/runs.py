@@ -193,7 +193,7 @@ def run_grid(
         "device": device,
         "token_budget": token_budget,
         "save_models": save_models,
-        "since": int(os.environ.get(params.FORCE, "0")),
+        "since": int(os.environ.get(params.SINCE, "0")),
     }
     groups = _groups(wanted, stack)
     if scheduler:

@@ -38,10 +38,10 @@ def read(path: Path) -> Notebook:
     """
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        cells = notebook["cells"]
+        cells = [dict(cell) for cell in notebook["cells"]]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{path} is not a notebook: bring it back with git, then run it") from None
     return {**notebook, "cells": cells}
 
@@ -171,9 +171,10 @@ def module_digests(notebook: Notebook, root: Path) -> dict[str, str]:
 def data_digests(notebook: Notebook, chapter: str, root: Path) -> dict[str, str]:
     """The hash of every data file that the chapter depends on.
 
-    These are the pocket world's, when the task or a model is "pocket", and every path under `data/`
-    or `params/` that stands in a code cell as one string (`ROOT / "data/prior/runs.csv"`), files of
-    a folder included; the chapter's own results are not its input.
+    These are the pocket world's, when the task or a model is "pocket"; the task's, when it is a
+    folder of the book; and every path under `data/` or `params/` that stands in a code cell as one
+    string (`ROOT / "data/prior/runs.csv"`), files of a folder included; the chapter's own results
+    are not its input.
     """
     values = parameters(notebook)
     models = values.get("models", ["pocket"])
@@ -187,6 +188,9 @@ def data_digests(notebook: Notebook, chapter: str, root: Path) -> dict[str, str]
     }
     if values.get("task", "pocket") == "pocket" or "pocket" in str(models):
         paths.add("data/pocket")
+    task = str(values.get("task", "pocket"))
+    if not Path(task).is_absolute() and (root / task).is_dir():
+        paths.add(task)
     files = {file for path in paths for file in (root / path, *(root / path).rglob("*"))}
     return file_digests(
         root,

@@ -60,7 +60,7 @@ def read(folder: Path, key: str, *, since: int = 0) -> dict[str, Any] | None:
     """The row of a finished run, its record checked; None where there is none.
 
     A damaged record counts as none, is said, and will be done again. One written before `since`
-    (nanoseconds, as the store's file system counts them) counts as none, too.
+    (nanoseconds, of its file) counts as none, too.
     """
     path = folder / "records" / f"{key}.json"
     try:

@@ -511,7 +511,7 @@ def test_forced_runs_are_done_again_once_and_no_others(
     run(specs, tmp_path)
     before = stored(tmp_path)
     time.sleep(0.05)
-    monkeypatch.setenv(params.FORCE, since(tmp_path))
+    monkeypatch.setenv(params.SINCE, since(tmp_path))
     time.sleep(0.05)
     capsys.readouterr()
     rows = run(specs[:2], tmp_path)
@@ -533,7 +533,7 @@ def test_another_process_goes_on_while_runs_are_forced(
     while len(stored(store)) < 22:
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
-    monkeypatch.setenv(params.FORCE, since(store))
+    monkeypatch.setenv(params.SINCE, since(store))
     assert len(run(specs, store)) == 20
     said = process.communicate(timeout=240)[1]
     assert process.returncode == 0, said
