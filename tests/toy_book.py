@@ -107,7 +107,8 @@ def make(root: Path) -> Path:
         cell("code", TABLE),
     ]
     path = root / "chapters" / "toy.ipynb"
-    write(path, {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    about = {"language_info": {"name": "python"}}
+    write(path, {"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5})
     return path
 
 
