@@ -120,8 +120,13 @@ def run(
                 shutil.rmtree(private, ignore_errors=True)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full" if full else f"cannot write {error.filename}: {error.strerror}"
-        raise UserError(f"{path.stem}: {why}; the frozen chapter is as it was") from None
+        why = (
+            "the disk is full: make room"
+            if full
+            else f"cannot write {error.filename}: {error.strerror}; other places are given by "
+            "--out FOLDER and -p store=FOLDER"
+        )
+        raise UserError(f"{path.stem}: {why} (the frozen chapter is as it was)") from None
 
 
 def _given(
