@@ -27,9 +27,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from llmft import ROOT, UserError, methods, stamp
+from llmft import ROOT, UserError, methods, params, stamp
 from llmft import store as records
 from llmft.methods import Result, execute
+from llmft.metrics import LOGP
 from llmft.params import Params
 from llmft.spec import TRAINED, Spec
 from llmft.tasks import DOMAINS
@@ -177,9 +178,9 @@ def run_grid(
 
     Args:
         specs: the runs; one asked twice is done and returned once.
-        store: the folder of finished runs; a relative one starts at the book's folder.
+        store: the folder of finished runs, see `params.store_folder`.
         name: when given, the rows are also written to `<store>/<name>.csv` and the predictions to
-            `<store>/<name>.parquet`, which is what a frozen chapter keeps.
+            `<store>/<name>.parquet`: under `llmft run`, into the folder of what it freezes.
         scheduler: "" = in this process; "local" = a Dask cluster on this machine, a worker for each
             GPU, or without one a worker for each two CPU cores; else a Dask scheduler's address,
             whose workers must see the same store.
@@ -197,23 +198,34 @@ def run_grid(
     """
     if not specs:
         raise UserError("no runs were asked for")
-    wanted, folder = list(dict.fromkeys(specs)), records.opened(_folder(store))
-    options = {"device": device, "token_budget": token_budget, "save_models": save_models}
+    wanted, folder = list(dict.fromkeys(specs)), records.opened(params.store_folder(store))
+    options = {
+        "device": device,
+        "token_budget": token_budget,
+        "save_models": save_models,
+        "since": int(os.environ.get(params.SINCE, "0")),
+    }
     groups = _groups(wanted, stack)
     if scheduler:
         done = _spread(groups, folder, scheduler, options)
     else:
         done = _here(groups, folder, options)
     keys = [done[spec] for spec in wanted]
-    found = [(key, records.read(folder, key)) for key in keys]
-    for key, row in found:
+    found = []
+    for key in keys:
+        row = records.read(folder, key)
+        if row is None:  # another process may be at it (`--force`)
+            with records.claimed(folder, key, wait=True):
+                row = records.read(folder, key)
         if row is None:
             raise UserError(f"store {folder} has no run {key}: do all workers share this folder?")
-    rows = pd.DataFrame([{"key": key, **row} for key, row in found if row is not None])
+        found.append({"key": key, **row})
+    rows = pd.DataFrame(found)
     if name:
+        place = Path(os.environ.get(params.COLLECT) or folder)
         texts = rows.assign(curve=rows["curve"].map(json.dumps))
-        records.write(folder / f"{name}.csv", texts.to_csv(index=False).encode())
-        records.write(folder / f"{name}.parquet", records.parquet(records.answers(folder, keys)))
+        records.write(place / f"{name}.csv", texts.to_csv(index=False).encode())
+        records.write(place / f"{name}.parquet", records.parquet(records.answers(folder, keys)))
     return rows
 
 
@@ -259,18 +271,19 @@ def finish(
     device: str = "auto",
     token_budget: int = 0,
     save_models: bool = False,
+    since: int = 0,
 ) -> list[tuple[Spec, str, float]]:
     """See to it that the store holds the runs of a group; those it holds now.
 
     Each with its key and the seconds it took, 0 if it was there. A run that another process has
-    claimed is left out when `wait` is false.
+    claimed is left out when `wait` is false; one that was done before `since` is done again.
     """
     identities = {spec: _identity(spec, device) for spec in specs}
     keys = {spec: records.digest(identities[spec])[:24] for spec in specs}
 
     def there(spec: Spec) -> bool:
         saved = not save_models or spec.method not in TRAINED or _saved(folder, keys[spec]).is_dir()
-        return saved and records.read(folder, keys[spec]) is not None
+        return saved and records.read(folder, keys[spec], since=since) is not None
 
     done = [(spec, keys[spec], 0.0) for spec in specs if there(spec)]
     had = {spec for spec, _, _ in done}
@@ -393,10 +406,6 @@ def _provenance() -> dict[str, str]:
     }
 
 
-def _folder(store: str | Path) -> Path:
-    return ROOT / Path(store).expanduser()
-
-
 # --- frames ------------------------------------------------------------------------------------
 
 
@@ -412,21 +421,50 @@ def stored(files: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     frames, answers = [], []
     for file in files:
         try:
-            frames.append(pd.read_csv(file))
-            answers.append(pd.read_parquet(file.with_suffix(".parquet")))
-        except (OSError, ValueError) as error:
+            frames.append(_rows(pd.read_csv(file)))
+            answers.append(_answers(pd.read_parquet(file.with_suffix(".parquet"))))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            why = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{file} and its .parquet cannot be read ({type(error).__name__}): run the chapter "
-                f"{file.stem} first, with the same parameters"
+                f"{file} and its .parquet cannot be read ({why}): run the chapter {file.stem} "
+                "first, with the same parameters"
             ) from error
         if missing := set(frames[-1]["key"]) - set(answers[-1]["key"]):
             raise UserError(f"{file}: no answers of run {min(missing)}: run its chapter again")
     rows = pd.concat(frames, ignore_index=True).drop_duplicates("key", ignore_index=True)
-    for field in fields(Spec):
-        if isinstance(field.default, str):  # an empty text is no missing value
-            rows[field.name] = rows[field.name].astype(object).fillna("").astype(str)
     said = pd.concat(answers, ignore_index=True).drop_duplicates(["key", "domain", "id"])
-    return rows.assign(curve=rows["curve"].map(json.loads)), said.reset_index(drop=True)
+    return rows, said.reset_index(drop=True)
+
+
+def _rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows as `run_grid` gave them, from those of its CSV file.
+
+    Raises:
+        ValueError, TypeError, RecursionError: they are not.
+    """
+    names = {field.name: type(field.default) for field in fields(Spec)}
+    if lacking := [name for name in ("key", "curve", *names) if name not in table]:
+        raise ValueError(f"no column {lacking[0]}")
+    for name, kind in names.items():
+        if kind is str:  # an empty text is no missing value
+            table[name] = table[name].astype(object).fillna("").astype(str)
+    for key, *values in table[["key", *names]].itertuples(index=False, name=None):
+        try:
+            Spec(**dict(zip(names, values, strict=True)))
+        except UserError as error:
+            raise ValueError(f"run {key}: {error}") from None
+    curves = table["curve"].map(json.loads)
+    for key, curve in zip(table["key"], curves, strict=True):
+        if not isinstance(curve, list) or not all(isinstance(point, dict) for point in curve):
+            raise ValueError(f"run {key}: its curve is none")
+    return table.assign(curve=curves)
+
+
+def _answers(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame, if it has the columns of answers; else a ValueError."""
+    if lacking := {"key", "domain", "id", "label", *LOGP} - set(frame):
+        raise ValueError(f"no column {min(lacking)} in the .parquet")
+    return frame
 
 
 def predictions(
@@ -448,7 +486,7 @@ def predictions(
     if isinstance(store, pd.DataFrame):
         frame = store
     else:
-        frame = records.answers(_folder(store), list(rows["key"]))
+        frame = records.answers(params.store_folder(store), list(rows["key"]))
     parts = []
     for _, own in rows.groupby(["task", "limit", "labels"], sort=False):
         task, limit, labels = own[["task", "limit", "labels"]].iloc[0]

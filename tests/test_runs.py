@@ -585,6 +585,78 @@ def test_damaged_records_are_done_again(
     assert changed == {rows["key"][1]}
 
 
+def test_swapped_records_are_done_again(base: runs.Spec, tmp_path: Path):
+    specs = runs.grid(base, data_seed=range(2))
+    rows = run(specs, tmp_path)
+    one, other = (tmp_path / "records" / key for key in rows["key"])
+    for suffix in (".json", ".parquet"):
+        kept = one.with_suffix(suffix).read_bytes()
+        other.with_suffix(suffix).replace(one.with_suffix(suffix))
+        other.with_suffix(suffix).write_bytes(kept)
+    assert run(specs, tmp_path)[MEASURED].equals(rows[MEASURED])
+
+
+def since(store: Path) -> str:
+    """Now, by the clock of the store's file system."""
+    mark = store / "mark"
+    mark.touch()
+    return str(mark.stat().st_mtime_ns)
+
+
+def test_forced_runs_are_done_again_once_and_no_others(
+    base: runs.Spec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    specs = runs.grid(base, data_seed=range(3))
+    run(specs, tmp_path)
+    before = stored(tmp_path)
+    time.sleep(0.05)
+    monkeypatch.setenv(params.SINCE, since(tmp_path))
+    time.sleep(0.05)
+    capsys.readouterr()
+    rows = run(specs[:2], tmp_path)
+    assert capsys.readouterr().err.count("icl of") == 2
+    changed = {key for key, when in stored(tmp_path).items() if when != before[key]}
+    assert changed == set(rows["key"])
+    run(specs[:2], tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_another_process_goes_on_while_runs_are_forced(
+    base: runs.Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Both come to the end, whoever writes over whose records."""
+    store = tmp_path / "store"
+    specs = runs.grid(base, data_seed=range(20))
+    run(specs, store)
+    process = elsewhere(base, store, 40)
+    while len(stored(store)) < 22:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    monkeypatch.setenv(params.SINCE, since(store))
+    assert len(run(specs, store)) == 20
+    said = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, said
+    assert "damaged" not in said
+    assert len(stored(store)) == 40
+
+
+def test_results_are_put_where_llmft_run_collects_them(
+    base: runs.Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(params.COLLECT, str(tmp_path / "mine"))
+    run([base], tmp_path / "store", name="icl")
+    assert {p.name for p in (tmp_path / "mine").iterdir()} == {"icl.csv", "icl.parquet"}
+    assert not list((tmp_path / "store").glob("icl.*"))
+
+
+def test_the_book_s_own_folders_are_no_store(base: runs.Spec):
+    with pytest.raises(UserError, match="the book's own"):
+        runs.run_grid([base], store=ROOT / "data" / "results", device="cpu")
+
+
 def test_full_disk_keeps_what_was_done(base: runs.Spec, tmp_path: Path):
     store = tmp_path / "store"
     rows = run([base], store)
@@ -847,6 +919,49 @@ def test_results_that_are_not_there_are_one_line(base: runs.Spec, tmp_path: Path
     pd.read_parquet(tmp_path / "half.parquet").iloc[:0].to_parquet(tmp_path / "half.parquet")
     with pytest.raises(UserError, match="no answers of run"):
         runs.stored([tmp_path / "half.csv"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.drop(columns="curve"), "no column curve"),
+        (lambda t: t.drop(columns="shots"), "no column shots"),
+        (lambda t: t.drop(columns="key"), "no column key"),
+        (lambda t: t.rename(columns={"method": "way"}), "no column method"),
+        (lambda t: t.assign(curve="rubbish"), "Expecting value"),
+        (lambda t: t.assign(curve="3"), "JSON object"),
+        (lambda t: t.assign(curve="[3]"), "its curve is none"),
+        (lambda t: t.assign(curve="[" * 100_000), "recursion"),
+        (lambda t: t.assign(curve=None), "JSON object"),
+        (lambda t: t.assign(shots="many"), "must be of type int"),
+        (lambda t: t.assign(learning_rate=-1.0), "not a number from 0 up"),
+        (lambda t: t.assign(method="magic"), "unknown method"),
+    ],
+)
+def test_results_with_rubbish_are_one_line(
+    base: runs.Spec, tmp_path: Path, change: Any, words: str
+) -> None:
+    run([base], tmp_path, name="icl")
+    table = pd.read_csv(tmp_path / "icl.csv", keep_default_na=False)
+    change(table).to_csv(tmp_path / "icl.csv", index=False)
+    with pytest.raises(UserError, match=words) as caught:
+        runs.stored([tmp_path / "icl.csv"])
+    assert "run the chapter icl" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_answers_with_rubbish_are_one_line(base: runs.Spec, tmp_path: Path) -> None:
+    run([base], tmp_path, name="icl")
+    said = pd.read_parquet(tmp_path / "icl.parquet")
+    said.drop(columns="logp_not").to_parquet(tmp_path / "icl.parquet")
+    with pytest.raises(UserError, match=r"no column logp_not in the \.parquet"):
+        runs.stored([tmp_path / "icl.csv"])
+    (tmp_path / "icl.parquet").write_bytes(b"rubbish")
+    with pytest.raises(UserError, match="run the chapter icl"):
+        runs.stored([tmp_path / "icl.csv"])
+    (tmp_path / "icl.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="run the chapter icl"):
+        runs.stored([tmp_path / "icl.csv"])
 
 
 def test_time_and_memory_are_measured_by_domain(base: runs.Spec, tmp_path: Path) -> None:
