@@ -51,10 +51,11 @@ __all__ = [
 ]
 
 CODE = tuple(
-    "metrics sources tasks prompts models attention scoring store spec learner dropout finetune "
+    "metrics sources tasks prompts models attention scoring spec learner dropout finetune "
     "distill hardware methods".split()
 )
-"""The modules whose code decides a run's numbers: their bytes are part of its key."""
+"""The modules whose code decides a run's numbers: it is part of its key, comments and docstrings
+left out, so that a better sentence does not throw away what was measured."""
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy")
 """The packages that compute: their versions are part of a run's key, too."""
@@ -130,7 +131,8 @@ def low_rank(p: Params) -> dict[str, Any]:
 def _code_digest() -> str:
     digest = hashlib.sha256()
     for module in CODE:
-        digest.update(module.encode() + (ROOT / "llmft" / f"{module}.py").read_bytes())
+        source = (ROOT / "llmft" / f"{module}.py").read_text(encoding="utf-8")
+        digest.update(f"{module}\n{stamp.code_only(source)}".encode())
     return digest.hexdigest()[:16]
 
 

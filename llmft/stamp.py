@@ -8,9 +8,11 @@ a check of the whole book takes milliseconds and needs no torch.
 
 import ast
 import hashlib
+import io
 import json
 import re
 import subprocess
+import tokenize
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -268,6 +270,24 @@ def _files(name: str, root: Path) -> Iterator[str]:
         for file in (f"{stem}/__init__.py", f"{stem}.py"):
             if (root / file).is_file():
                 yield file
+
+
+def code_only(source: str) -> str:
+    """A module without its comments, its docstrings and other lone texts, and its empty lines.
+
+    By their places in the text, not by writing the syntax tree again, which each Python does in its
+    own way.
+    """
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            first, last = node.lineno, node.end_lineno or node.lineno
+            lines[first - 1 : last] = [""] * (last - first + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 @lru_cache(maxsize=4)
