@@ -183,21 +183,23 @@ def constructions(said: pd.DataFrame, by: Sequence[str]) -> None:
     """Out-of-domain AUC and accuracy with two intervals each: other pairs, other constructions.
 
     A test of constructions stands for more pairs of these constructions, or for other ones: then
-    whole subcases vary, of which there are few. Nothing where there are no subcases.
+    whole subcases vary, of which there are few. Where there are no subcases there is one interval,
+    and where there is no out-of-domain set the pairs are in-domain ones.
     """
-    outside = said[said["domain"] == tasks.DOMAINS[1]]
-    if "subcase" not in outside or outside["subcase"].isna().all():
-        return
+    domain = tasks.DOMAINS[int((said["domain"] == tasks.DOMAINS[1]).any())]
+    rows = said[said["domain"] == domain]
+    kinds = {"these constructions": stats.THESE_CONSTRUCTIONS}
+    if "subcase" in rows and not rows["subcase"].isna().all():
+        kinds["new constructions"] = stats.NEW_CONSTRUCTIONS
     columns = {}
     for value, name in (("auc", "AUC"), ("correct", "accuracy")):
-        for kind, design in (
-            ("these constructions", stats.THESE_CONSTRUCTIONS),
-            ("new constructions", stats.NEW_CONSTRUCTIONS),
-        ):
-            frame = stats.summary(outside, by, value, **design)
-            columns[f"{name}, {kind}"] = tables.with_interval(frame, "text").set_index(list(by))
+        for kind, design in kinds.items():
+            frame = tables.with_interval(stats.summary(rows, by, value, **design), "text")
+            heading = f"{name}, {kind}" if len(kinds) > 1 else name
+            columns[heading] = frame.set_index(list(by))
     wide = pd.DataFrame({name: frame["text"] for name, frame in columns.items()})
-    tables.table(wide.assign(n=next(iter(columns.values()))["n"]).reset_index())
+    wide = wide.assign(n=next(iter(columns.values()))["n"]).reset_index()
+    tables.table(wide[[*_varying(wide, by), *(c for c in wide if c not in by)]])
 
 
 # --- what needs no model -----------------------------------------------------------------------
