@@ -210,7 +210,7 @@ def _outputs(notebook: stamp.Notebook, root: Path) -> Iterator[str]:
 
 
 def _live(data: dict[str, Any], printed: str | list[str] = "") -> Iterator[str]:
-    """What a page would act upon in an output, by its type; printed and plain text is code there."""
+    """What a page would act upon in an output; printed and plain text is code there."""
     for kind, value in data.items():
         if kind in ("text/markdown", "text/latex"):
             yield from inert.markdown_problems(stamp.text(value))

@@ -24,8 +24,8 @@ FENCED = re.compile(
     r"(?ms)(?:\A|\n[ \t]*\n)(?::::[^\n]*\n)?"  # so that nothing before it can swallow its beginning
     rf"(`{{3,}})([ \t]*(?:[\w+#-]*|{ATTRIBUTES}))[ \t]*\n(?:.*?\n)?? {{0,3}}\1`*[ \t]*$"
 )
-
-
+RAW = r"<(?!(?:https?://|mailto:)[^\s<>\"']*>)[A-Za-z/!?]"
+DEFINITION = r"(?m)^[\s>*+\-\d.)]*\[(?:\\.|[^\]\\])*\]:([^\n]*(?:\n[^\n]+)?)"
 LOADS = r"(?i)url\((?!\s*[\"']?#)|@import|javascript:|expression\(|\\"
 
 
@@ -82,13 +82,15 @@ def fence(text: object, language: str = "text") -> Markdown:
 
 # --- what is found in a chapter ------------------------------------------------------------------
 
-
-def safe_link(target: str) -> bool:
-    """Whether a link leads to the web, a mail address, or within the book, however it is spelt."""
-    plain = re.sub(r"\\(?=\W)", "", html.unescape(target))
-    plain = re.sub(r"[\s<\x00-\x1f\x7f-\x9f]", "", plain)
-    scheme = re.match(r"([^/?#\"']*?):", plain)
-    return scheme is None or scheme[1].lower() in SCHEMES
+LIVE = {
+    "raw HTML (show it in a fence, or write &lt;)": RAW,
+    "a raw block": r"\{[ \t]*=[ \t]*\w",
+    "an attribute that runs": r"(?i)\{[^{}]*\bon[a-z]+\s*=",
+    "a fence that not all read alike (begin and end it with ``` at the margin, after an empty "
+    "line, with no more than a language or {.class} behind it)": (
+        r"(?m)^[ \t>*+\-\d.)]*(?:`{3,}|~{3,})"
+    ),
+}
 
 
 def markdown_problems(markdown: str) -> Iterator[str]:
@@ -97,24 +99,15 @@ def markdown_problems(markdown: str) -> Iterator[str]:
     Code in a fence at the margin, after an empty line, is left out; nothing else is.
     """
     text = re.sub(r"\r\n?", "\n", markdown)
-    prose = FENCED.sub(r"\n\2\n", text)
     yield from printed_problems(text)
-    for what, pattern in (
-        ("raw HTML (show it in a fence, or write &lt;)", RAW),
-        ("a raw block", r"\{[ \t]*=[ \t]*\w"),
-        ("an attribute that runs", r"(?i)\{[^{}]*\bon[a-z]+\s*="),
-        (
-            "a fence that not all read alike (begin and end it with ``` at the margin, after an "
-            "empty line, with no more than a language or {.class} behind it)",
-            r"(?m)^[ \t>*+\-\d.)]*(?:`{3,}|~{3,})",
-        ),
-    ):
+    prose = FENCED.sub(r"\n\2\n", text)
+    for what, pattern in LIVE.items():
         for found in re.finditer(pattern, prose):
             yield f"{what}: {_short(prose[found.start() : found.end() + 40])}"
     links = [match[1] for match in re.finditer(r"\]\(([^)]*)", prose)]
     links += [match[1] for match in re.finditer(DEFINITION, prose)]
     yield from (f"a link to {_short(link)}" for link in links if not safe_link(link))
-    for found in re.finditer(r"!\[[^\]]*\]\(\s*<?((?:https?:)?//[^)]*)", prose, re.IGNORECASE):
+    for found in re.finditer(r"!\[[^\]]*\]\(\s*<?((?i:https?:)?//[^)]*)", prose):
         yield f"a picture from another host: {_short(found[1])}"
 
 
@@ -129,10 +122,6 @@ def option_problems(name: str, value: object) -> Iterator[str]:
     if name == "output" and value == "asis":
         yield "asis, which makes what is printed part of the page: show Markdown instead"
     yield from markdown_problems(f"{{{value}}}" if name.startswith("attr-") else str(value))
-
-
-RAW = r"<(?!(?:https?://|mailto:)[^\s<>\"']*>)[A-Za-z/!?]"
-DEFINITION = r"(?m)^[\s>*+\-\d.)]*\[(?:\\.|[^\]\\])*\]:([^\n]*(?:\n[^\n]+)?)"
 
 
 def safe_link(target: str) -> bool:
