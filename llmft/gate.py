@@ -101,11 +101,11 @@ def check(root: Path = ROOT, file: str | Path = STANDARD) -> list[Problem]:
     ]
     links = {s: links_of(root / s) for s in sources if (root / s).is_file()}
     pages = [root / source for source in sources if not source.endswith(".ipynb")]
-    for file in sorted({*pages, *root.glob("*.qmd"), *root.glob("data/results/*.svg")}):
-        if file.is_file():
-            text = page_text(file, root)
-            find = inert.svg_problems if file.suffix == ".svg" else inert.markdown_problems
-            problems += [Problem(file.stem, f"has {what}") for what in find(text)]
+    for page in sorted({*pages, *root.glob("*.qmd"), *root.glob("data/results/*.svg")}):
+        if page.is_file():
+            text = page_text(page, root)
+            find = inert.svg_problems if page.suffix == ".svg" else inert.markdown_problems
+            problems += [Problem(page.name, f"has {what}") for what in find(text)]
     for path in chapters(root):
         source = path.relative_to(root).as_posix()
         problems += check_chapter(path, root, file)

@@ -30,7 +30,7 @@ LOADS = r"(?i)url\((?!\s*[\"']?#)|@import|javascript:|expression\(|\\"
 
 
 class Markdown(str):
-    """Text that is Markdown already, such as `code` makes: a table shows it unescaped."""
+    """Text that is Markdown already: `escape` leaves it as it is."""
 
     __slots__ = ()
 
@@ -85,7 +85,7 @@ def fence(text: object, language: str = "text") -> Markdown:
 LIVE = {
     "raw HTML (show it in a fence, or write &lt;)": RAW,
     "a raw block": r"\{[ \t]*=[ \t]*\w",
-    "an attribute that runs": r"(?i)\{[^{}]*\bon[a-z]+\s*=",
+    "an attribute that runs": r"(?i)\{(?:[^{}\"']|\"[^\"]*\"|'[^']*')*?\bon[a-z]+\s*=",
     "a fence that not all read alike (begin and end it with ``` at the margin, after an empty "
     "line, with no more than a language or {.class} behind it)": (
         r"(?m)^[ \t>*+\-\d.)]*(?:`{3,}|~{3,})"

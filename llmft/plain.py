@@ -301,6 +301,9 @@ class _Renderer(mistune.HTMLRenderer):
         words = text.partition(" {")[0]
         return super().heading(words, level, **({"id": label[1]} if label else {}))
 
+    def text(self, text: str) -> str:
+        return self.escape_attribute(text)  # character references are read, once
+
     def block_code(self, code: str, info: str | None = None) -> str:
         try:
             lexer = get_lexer_by_name(re.sub(r"^\W*|[\s}].*", "", info or ""))

@@ -39,8 +39,8 @@ def markdown(
     """The frame as a Markdown pipe table, numbers to the right.
 
     `formats`: column -> a format specification (".3f") or a function; other floats get two
-    decimals, whole numbers thousands separators, missing values a dash. Texts, those of a function
-    and the columns' names too, are escaped unless they are `inert.Markdown`.
+    decimals, whole numbers thousands separators, missing values a dash. Texts are escaped, and
+    the columns' names; what a function makes is too, unless it is `inert.Markdown` (`inert.code`).
     """
     formats = formats or {}
 
