@@ -230,8 +230,8 @@ def _output(output: dict[str, object], alt: str, page: Page, book: Book) -> str:
     for kind in ("image/png", "image/jpeg"):
         if kind in data:
             encoded = stamp.text(data[kind]).replace("\n", "")
-            return f'<img alt="{html.escape(alt)}" src="data:{kind};base64,{encoded}">'
-    words = stamp.text(str(data.get("text/plain", ""))) if data else ""
+            return f'<img alt="{html.escape(alt)}" src="data:{kind};base64,{html.escape(encoded)}">'
+    words = stamp.text(data.get("text/plain", ""))
     if isinstance(output.get("text"), str | list):
         words = stamp.text(output["text"])  # type: ignore[arg-type]
     return f"<pre>{html.escape(words)}</pre>" if words else ""
@@ -249,7 +249,6 @@ def _prose(source: str, page: Page, book: Book) -> str:
 
 
 PLUGINS = ["table", "def_list", "strikethrough", "url"]
-
 BLOCKS = {
     "equation": r"^ {0,3}\$\$(?P<tex>[\s\S]+?)\$\$(?:\s*\{#(?P<eq>eq-[\w-]+)\})?[ \t]*$",
     "division": r"^:{3,}[ \t]*(?P<attributes>\{[^}\n]*\})?[ \t]*$",
