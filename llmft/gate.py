@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from llmft import ROOT, UserError, params, stamp
+from llmft import ROOT, UserError, inert, params, stamp
 
 
 SIZE_CAP = 4_000_000
@@ -28,7 +28,8 @@ MIME_TYPES = frozenset(
 ABSOLUTE = re.compile(r"(?<![\w:/.>])/(home|root|Users|tmp|var|private|mnt|work|scratch)/[\w.-]+")
 LABEL = re.compile(r"(fig|tbl|sec|eq|lst)-[a-z0-9]+(-[a-z0-9]+)*")
 REFERENCE = re.compile(r"(?<![\w@/.:\\])@(\{[^}\s]+\}|[A-Za-z0-9_][\w:.#$%&+?<>~/-]*)")
-
+INCLUDE = r"\{\{<\s*include\s+(\S+)\s*>\}\}"
+"""Quarto's shortcode for the text of another file."""
 
 STANDARD = "params/pocket.yaml"
 """The parameters of the published book."""
@@ -116,6 +117,12 @@ def check(root: Path = ROOT, file: str | Path | None = None) -> list[Problem]:
         if not (root / source).is_file()
     ]
     links = {s: links_of(root / s) for s in sources if (root / s).is_file()}
+    pages = [root / source for source in sources if not source.endswith(".ipynb")]
+    for page in sorted({*pages, *root.glob("*.qmd"), *root.glob("data/results/*.svg")}):
+        if page.is_file():
+            text = page_text(page, root)
+            find = inert.svg_problems if page.suffix == ".svg" else inert.markdown_problems
+            problems += [Problem(page.name, f"has {what}") for what in find(text)]
     for path in chapters(root):
         source = path.relative_to(root).as_posix()
         problems += check_chapter(path, root, file)
@@ -257,8 +264,19 @@ def _outputs(notebook: stamp.Notebook, root: Path) -> Iterator[str]:
                 path = ABSOLUTE.search(shown)
                 if path or (len(root.parts) > 2 and str(root) in shown):
                     yield f"{_name(cell)} shows a path of one machine: {path[0] if path else root}"
-                if re.search(r"<(script|iframe)\b", shown, re.IGNORECASE):
-                    yield f"{_name(cell)} has JavaScript in its output"
+            for what in _live(data, output.get("text", "")):
+                yield f"{_name(cell)} shows {what}"
+
+
+def _live(data: dict[str, Any], printed: str | list[str] = "") -> Iterator[str]:
+    """What a page would act upon in an output; printed and plain text is code there."""
+    for kind, value in data.items():
+        if kind in ("text/markdown", "text/latex"):
+            yield from inert.markdown_problems(stamp.text(value))
+        elif kind == "image/svg+xml":
+            yield from inert.svg_problems(stamp.text(value))
+    plain = stamp.text(data.get("text/plain", "")) if set(data) == {"text/plain"} else ""
+    yield from inert.printed_problems(plain + stamp.text(printed))
 
 
 def _author(notebook: stamp.Notebook) -> Iterator[str]:
@@ -271,6 +289,7 @@ def _author(notebook: stamp.Notebook) -> Iterator[str]:
         if name not in params.Params.model_fields:
             yield params.unknown(name, params.Params.model_fields) + " (llmft/params.py)"
     for cell in cells:
+<<<<<<< HEAD
         known = TAGS | {"remove-cell"} if "injected-parameters" in stamp.tags(cell) else TAGS
         for tag in sorted(set(stamp.tags(cell)) - known):
             yield f"{_name(cell)} has the tag {tag}, which could hide it"
@@ -278,14 +297,30 @@ def _author(notebook: stamp.Notebook) -> Iterator[str]:
             yield "has a raw cell: what it says is not seen in a notebook"
         if cell["cell_type"] == "markdown" and (hides := HIDDEN.search(stamp.text(cell["source"]))):
             yield f"{_name(cell)} has `{hides[0]}`, which could hide what a run shows"
+=======
+        source = stamp.text(cell["source"])
+        if cell["cell_type"] == "raw":
+            yield f"a raw cell, {source[:40]!r}: pages show raw cells as they are; use Markdown"
+        elif cell["cell_type"] == "markdown":
+            first = next(iter(source.splitlines()), "")
+            yield from (
+                f"the text `{first[:40]}` has {what}" for what in inert.markdown_problems(source)
+            )
+>>>>>>> pages
     for cell in stamp.code_cells(notebook):
         try:
             options = cell_options(cell)
         except yaml.YAMLError:
             yield f"{_name(cell)} has `#|` options that are not YAML"
             continue
+<<<<<<< HEAD
         for option in sorted(set(map(str, options)) - OPTIONS):
             yield f"{_name(cell)} has `#| {option}:`, which could hide or change what it shows"
+=======
+        for key, value in options.items():
+            for what in inert.option_problems(str(key), value):
+                yield f"{_name(cell)} has in `#| {key}:` {what}"
+>>>>>>> pages
         label = str(options.get("label", ""))
         kind = label.split("-")[0]
         for other in ("fig", "tbl"):
@@ -296,6 +331,17 @@ def _author(notebook: stamp.Notebook) -> Iterator[str]:
             for option in needed:
                 if not str(options.get(option) or "").strip():
                     yield f"{_name(cell)} has no `#| {option}:`"
+
+
+def page_text(path: Path, root: Path) -> str:
+    """The text of a page that is no notebook, with the files of the book that it includes."""
+
+    def included(match: re.Match[str]) -> str:
+        file = (path.parent / match[1]).resolve()
+        known = file.is_relative_to(root.resolve()) and file.is_file()
+        return file.read_text(encoding="utf-8") if known else match[0]
+
+    return re.sub(INCLUDE, included, path.read_text(encoding="utf-8"))
 
 
 def cell_options(cell: stamp.Cell) -> dict[str, Any]:

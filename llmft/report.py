@@ -13,7 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+<<<<<<< HEAD
 from llmft import UserError, baselines, cues, metrics, plots, runs, stats, tables, tasks
+=======
+from llmft import UserError, cues, inert, plots, runs, stats, tables, tasks
+>>>>>>> pages
 from llmft.spec import Spec
 
 
@@ -353,7 +357,7 @@ def search_table(rows: pd.DataFrame, used: float) -> None:
         losses = nll[nll["model"] == model]
         likeliest = losses["learning_rate"].iloc[int(losses["mean"].argmin())]
         tables.say(
-            f"{f'**{model}.** ' if first else ''}"
+            f"{f'**{inert.escape(model)}.** ' if first else ''}"
             f"With {rows['shots'].iloc[0]} examples, accuracy is highest at a learning rate of "
             f"{surest:.2g} and the NLL lowest at "
             f"{likeliest:.2g}; the reported runs use {used:.2g}."
@@ -450,7 +454,8 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
 def hardware(rows: pd.DataFrame) -> None:
     """Say what the runs were made on."""
     first = rows.iloc[0]
-    tables.say(f"Hardware: {first['device_name']}, {first['threads']} thread(s), {first['dtype']}.")
+    name = inert.escape(first["device_name"])
+    tables.say(f"Hardware: {name}, {first['threads']} thread(s), {first['dtype']}.")
 
 
 def made(rows: pd.DataFrame) -> pd.DataFrame:

@@ -508,7 +508,7 @@ def shows(**data: str) -> Callable[[dict[str, Any]], None]:
         (add_output(output_type="error", ename="E", evalue="v", traceback=[]), "error output: E"),
         (add_output(output_type="stream", name="stdout", text="/home/me/x"), "path of one machine"),
         (shows(text_html="<b>x</b>"), "text/html output"),
-        (shows(text_markdown="<script>x</script>"), "JavaScript"),
+        (shows(text_markdown="<script>x</script>"), "raw HTML"),
         (shows(text_markdown="see @fig-none"), "@fig-none refers to nothing"),
         (shows(text_plain="x" * 5_000_000), "MB, above the"),
     ],

@@ -200,7 +200,7 @@ def test_markdown_is_a_pipe_table():
     assert plots.markdown(frame, {"p": ".3f"}).splitlines() == [
         "| name | n | share | p |",
         "| :--- | ---: | ---: | ---: |",
-        "| a\\|b | 1,200 | 0.12 | 0.000 |",
+        "| a&#124;b | 1,200 | 0.12 | 0.000 |",
         "| two lines | 7 | – | 1.000 |",
     ]
 

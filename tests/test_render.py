@@ -55,7 +55,7 @@ def test_a_page_may_include_results_and_show_a_stored_figure(root: Path) -> None
     page = (root / "_book/index.html").read_text()
     assert "<strong>It is so.</strong> By 0.5 [0.4, 0.6]." in page
     assert "Figure 1:</strong> A key." in page
-    assert 'alt="Two lines." src="data/results/toy.svg"' in page
+    assert 'src="data/results/toy.svg" alt="Two lines."' in page
     assert "#fig-key" in page
     for name in ("toy.svg", "toy.tex"):
         assert (root / "_book/data/results" / name).is_file()

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def read(text: str) -> pd.DataFrame:
     """A Markdown table as a frame of texts."""
     head, _, *rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
+        [unescape(cell.strip()) for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
     ]
     return pd.DataFrame(rows, columns=head)
 
