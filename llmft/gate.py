@@ -289,38 +289,30 @@ def _author(notebook: stamp.Notebook) -> Iterator[str]:
         if name not in params.Params.model_fields:
             yield params.unknown(name, params.Params.model_fields) + " (llmft/params.py)"
     for cell in cells:
-<<<<<<< HEAD
+        source = stamp.text(cell["source"])
         known = TAGS | {"remove-cell"} if "injected-parameters" in stamp.tags(cell) else TAGS
         for tag in sorted(set(stamp.tags(cell)) - known):
             yield f"{_name(cell)} has the tag {tag}, which could hide it"
         if cell["cell_type"] == "raw":
-            yield "has a raw cell: what it says is not seen in a notebook"
-        if cell["cell_type"] == "markdown" and (hides := HIDDEN.search(stamp.text(cell["source"]))):
-            yield f"{_name(cell)} has `{hides[0]}`, which could hide what a run shows"
-=======
-        source = stamp.text(cell["source"])
-        if cell["cell_type"] == "raw":
             yield f"a raw cell, {source[:40]!r}: pages show raw cells as they are; use Markdown"
         elif cell["cell_type"] == "markdown":
             first = next(iter(source.splitlines()), "")
+            if hides := HIDDEN.search(source):
+                yield f"the text `{first[:40]}` has `{hides[0]}`, which could hide what a run shows"
             yield from (
                 f"the text `{first[:40]}` has {what}" for what in inert.markdown_problems(source)
             )
->>>>>>> pages
     for cell in stamp.code_cells(notebook):
         try:
             options = cell_options(cell)
         except yaml.YAMLError:
             yield f"{_name(cell)} has `#|` options that are not YAML"
             continue
-<<<<<<< HEAD
         for option in sorted(set(map(str, options)) - OPTIONS):
             yield f"{_name(cell)} has `#| {option}:`, which could hide or change what it shows"
-=======
         for key, value in options.items():
             for what in inert.option_problems(str(key), value):
                 yield f"{_name(cell)} has in `#| {key}:` {what}"
->>>>>>> pages
         label = str(options.get("label", ""))
         kind = label.split("-")[0]
         for other in ("fig", "tbl"):

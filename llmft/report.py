@@ -13,11 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-<<<<<<< HEAD
-from llmft import UserError, baselines, cues, metrics, plots, runs, stats, tables, tasks
-=======
-from llmft import UserError, cues, inert, plots, runs, stats, tables, tasks
->>>>>>> pages
+from llmft import UserError, baselines, cues, inert, metrics, plots, runs, stats, tables, tasks
 from llmft.spec import Spec
 
 
