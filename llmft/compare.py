@@ -167,7 +167,7 @@ def forgetting(
         "mean:Q", title="in-domain accuracy", scale=alt.Scale(domain=domain, zero=False, nice=False)
     )
     legend = theme.legend()
-    colour, plain = theme.colour(series, names, legend), theme.colour(series, names)
+    colour = theme.colour(series, names, legend)
     shape = theme.shape(series, names, legend)
     numbers = ["mean_text", "lo_text", "hi_text", "mean", "lo", "hi"]
     bars = alt.Chart(frame[[*numbers, series]].dropna())
@@ -176,9 +176,9 @@ def forgetting(
         theme.chance(start, "mean_text", "x", scale),
         alt.Chart(frame[["mean_text", "mean", series]])
         .mark_line(strokeWidth=1.6)
-        .encode(x=x, y=y, color=plain),
-        bars.mark_rule(**thin).encode(x=x, y="lo:Q", y2="hi:Q", color=plain),
-        bars.mark_rule(**thin).encode(x="lo_text:Q", x2="hi_text:Q", y=y, color=plain),
+        .encode(x=x, y=y, color=colour),
+        bars.mark_rule(**thin).encode(x=x, y="lo:Q", y2="hi:Q", color=colour),
+        bars.mark_rule(**thin).encode(x="lo_text:Q", x2="hi_text:Q", y=y, color=colour),
     ]
     for value, filled in (("without", False), ("with", True)):
         rows = frame.loc[frame[term] == value, ["mean_text", "mean", series]]

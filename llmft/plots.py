@@ -208,7 +208,11 @@ def scatter(
     values = theme.order(frame[facet]) if facet else [None]
     columns = len(values) if len(values) <= 3 else 2
     width = WIDTH if not facet else 600 // columns - 20
-    scales = [alt.Scale(domain=theme.span(frame, [c], []), nice=False, zero=False) for c in (x, y)]
+    # Room inside the axes: a draw at an end is not cut.
+    scales = [
+        alt.Scale(domain=theme.span(frame, [c], []), nice=False, zero=False, padding=8)
+        for c in (x, y)
+    ]
     drawn = []
     for number, value in enumerate(values):
         rows = frame if value is None else frame[frame[facet] == value]
