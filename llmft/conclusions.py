@@ -333,7 +333,7 @@ def forgotten(nll: Mapping[tuple[str, str], Any], start: float) -> Conclusion:
         "The text term decides how much is forgotten, with every method: with it the model keeps "
         "far more of its language than without."
         if len(kept) == len(methods)
-        else f"With the text term the model keeps more of its language by {joined(kept)}."
+        else f"With the text term, the model keeps more of its language by {joined(kept)}."
         if kept
         else "The text term is not shown to change how much is forgotten."
     )
@@ -373,8 +373,8 @@ def luck(
         claim,
         f"With {min(sizes)} examples {few['failed draws']} draws fail (accuracy less than "
         f"{report.FAILED:.2f} above a constant's), the median draw has {few['median draw']}, and "
-        f"they run from {few['lowest to highest']}; with {max(sizes)}, {many['failed draws']}, median "
-        f"{many['median draw']}. Correlation of a draw's accuracy with how well negation "
+        f"they run from {few['lowest to highest']}; with {max(sizes)}, {many['failed draws']}, "
+        f"median {many['median draw']}. Correlation of a draw's accuracy with how well negation "
         f"predicts its labels: {joined([f'{r} with {k}' for k, r in found.items()])} examples.",
         "draws are balanced between the labels; unbalanced ones would spread further.",
     )

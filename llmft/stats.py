@@ -37,7 +37,10 @@ interval says less than the draws themselves: their range is given in its place.
 
 UNBOUNDED: Bounds = (-np.inf, np.inf)
 
-_SHARES = "correct accuracy follows auc auc_silent ece brier share_entailment share agreement confidence recall f1"
+_SHARES = (
+    "correct accuracy follows auc auc_silent ece brier share_entailment share agreement confidence "
+    "recall f1"
+)
 _LOSSES = "nll loss losses kl divergence perplexity train_loss val_loss"
 BOUNDS: dict[str, Bounds] = dict.fromkeys(_SHARES.split(), (0.0, 1.0)) | dict.fromkeys(
     _LOSSES.split(), (0.0, np.inf)
