@@ -91,7 +91,7 @@ def frontier(
     x_title: str = "",
     y_title: str = "accuracy",
     kept: Sequence[str] = (),
-    chance: float = 0.5,
+    rules: pd.DataFrame,
     note: str = "",
     width: int = 560,
     height: int = 330,
@@ -99,10 +99,11 @@ def frontier(
     """Accuracy against a cost on a logarithmic axis, and the steps of what is best for its cost.
 
     `frame`: a row a method and number of examples; `kept`: columns that the marks carry along, for
-    `interactive.figure` to show. The grey steps join the points that no cheaper one reaches.
+    `interactive.figure` to show; `rules`: what needs no model, as in `plots.curve`. The grey steps
+    join the points that no cheaper one reaches.
     """
     names = theme.order(frame[series])
-    domain = theme.span(frame, [y, lo, hi], [chance])
+    domain = theme.span(frame, [y, lo, hi], rules["accuracy"])
     ends = float(frame[x].min()) / 1.5, float(frame[x].max()) * 1.5
     scale = alt.Scale(type="log", domain=list(ends), nice=False)
     at: dict[str, Any] = {
@@ -124,7 +125,7 @@ def frontier(
         filled=True, size=90, opacity=0.95, stroke="white", strokeWidth=0.8
     )
     chart = alt.layer(
-        theme.chance(chance, y, "y"),
+        *theme.ruled(rules, y, None, 14 / height * (domain[1] - domain[0])),
         line.encode(**at),
         bars.encode(x=at["x"], y=f"{lo}:Q", y2=f"{hi}:Q", color=colour),
         points.encode(

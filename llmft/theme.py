@@ -161,8 +161,10 @@ def chance(at: float, field: str, channel: str, scale: alt.Scale | None = None) 
     return line.encode(**{channel: position(f"{field}:Q", **options)})
 
 
-def ruled(rules: pd.DataFrame, field: str, left: float, gap: float) -> list[Any]:
+def ruled(rules: pd.DataFrame, field: str, left: float | None, gap: float) -> list[Any]:
     """A thin line at each rule's accuracy, its name just above it at the left edge.
+
+    `left`: where that edge is on the axis `_x`; None where a chart has another one.
 
     Names of lines nearer to each other than `gap` stand on one line, so that none hides another.
     """
@@ -182,7 +184,8 @@ def ruled(rules: pd.DataFrame, field: str, left: float, gap: float) -> list[Any]
         name = pd.DataFrame({"_x": [left], field: [at[0]], "_text": [", ".join(group["rule"])]})
         text: dict[str, Any] = {"align": "left", "baseline": "bottom", "dx": 3, "dy": -2}
         word = alt.Chart(name).mark_text(**text, fontSize=12, color=QUIET)
-        layers.append(word.encode(x="_x:Q", y=f"{field}:Q", text="_text:N"))
+        edge: Any = alt.value(0) if left is None else "_x:Q"
+        layers.append(word.encode(x=edge, y=f"{field}:Q", text="_text:N"))
     return layers
 
 
