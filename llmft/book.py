@@ -205,6 +205,7 @@ def _environment(private: Path, since: int) -> Iterator[None]:
     told = {
         params.COLLECT: str(private),
         params.SINCE: str(since),
+        "IPYTHONDIR": str(private / "ipython"),  # a user's start-up files are not the chapter's
         # tqdm tells every reader that it found no widgets; a frozen page has no use for them.
         "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore:IProgress not found"),
     }

@@ -137,7 +137,9 @@ def _around(root: Path) -> Iterator[Problem]:
         name = found.relative_to(root).as_posix()
         if name not in results and not found.is_dir() and not found.name.startswith("."):
             yield Problem(name, "is not the result of a chapter's run")
-    for found in sorted([*root.glob("*.py"), *root.glob("*/__init__.py")]):
+    for found in sorted(
+        [*root.glob("*.py"), *root.glob("chapters/*.py"), *root.glob("*/__init__.py")]
+    ):
         name = found.relative_to(root).as_posix()
         if name.split("/")[0] not in ("llmft", "tests", "conftest.py"):
             yield Problem(name, "could be imported in place of a package: remove it")

@@ -138,11 +138,18 @@ def test_what_the_kernel_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert params.SINCE not in os.environ
 
 
-def test_modules_beside_the_book_are_not_imported(root: Path) -> None:
+def test_code_beside_the_book_is_not_executed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_up = tmp_path / "ipython" / "profile_default" / "startup"
+    start_up.mkdir(parents=True)
+    (start_up / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     (root / "colorsys.py").write_text("raise ValueError('not Python's own')")
     edit(root, lambda n: n["cells"].append(cell("code", "import colorsys")))
     book.run("toy", root=root)
     assert problems(root) == "colorsys.py: could be imported in place of a package: remove it"
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_path_outside_the_book_is_not_frozen(root: Path, tmp_path: Path) -> None:
