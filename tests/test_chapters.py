@@ -1,22 +1,36 @@
-"""Every chapter, from first cell to last, on `params/smoke.yaml` into a temporary folder."""
+"""Every chapter, from first cell to last, once a profile, into a temporary folder.
+
+Once as `make book` would, a fresh kernel for each, on `params/smoke.yaml`; and on other models and
+data in one kernel, where nothing but the models and data is new. A profile is a group: its chapters
+share a store, and read what the others left in it, so that one worker executes them all.
+"""
 
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import papermill
 import pytest
+from click.testing import CliRunner
+from papermill.cli import papermill as papermill_command
 from transformers import AutoTokenizer
 
 from llmft import ROOT, book, gate, models, params, stamp
 from llmft.sources import read
 
 from .conftest import SHARED, small_opt
+from .kernel import one_kernel
 
 
 CHAPTERS = gate.chapters()
+
+
+def profile(name: str) -> pytest.MarkDecorator:
+    """The tests of a profile: minutes, on one worker."""
+    return pytest.mark.xdist_group(f"chapters, {name}")
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
@@ -26,28 +40,37 @@ def chapter(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for all chapters, as the book has."""
-    return tmp_path_factory.mktemp("store")
+def kernel() -> Iterator[None]:
+    """One kernel for the chapters of this worker that ask for it."""
+    with one_kernel():
+        yield
 
 
-def run(chapter: Path, values: dict[str, object], out: Path) -> Path:
-    """The chapter with these of smoke's parameters changed, into `out`; first what it reads of."""
+def run(chapter: Path, values: dict[str, object], folder: Path) -> Path:
+    """The chapter with these of smoke's parameters changed, into `folder`; first what it reads of.
+
+    The folder is a profile's: the chapters' notebooks and results, and in `runs` their store.
+    """
     known = book.declared(chapter)
+    values = values | {"store": str(folder / "runs"), "results": str(folder)}
     if "results" in known:
-        left = Path(str(values["store"])) / "results"
-        values = values | {"results": str(left)}
         code = "".join(map(stamp.code, stamp.code_cells(stamp.read(chapter))))
         for name in re.findall(r'"data/results/([\w-]+)\.csv"', code):
-            if not (left / f"{name}.csv").is_file():
-                run(book.chapter_path(name), values, left)
+            if not (folder / f"{name}.csv").is_file():
+                run(book.chapter_path(name), values, folder)
     mine = {name: value for name, value in values.items() if name in known}
-    return book.run(chapter.stem, file=ROOT / "params/smoke.yaml", values=mine, out=out)
+    return book.run(chapter.stem, file=ROOT / "params/smoke.yaml", values=mine, out=folder)
 
 
-def test_runs_on_smoke_parameters(chapter: Path, store: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("smoke")
+
+
+@profile("smoke")
+def test_runs_on_smoke_parameters(chapter: Path, smoke: Path) -> None:
     frozen = chapter.read_bytes()
-    made = run(chapter, {"store": str(store)}, tmp_path)
+    made = run(chapter, {}, smoke)
     assert chapter.read_bytes() == frozen
     wrong = [p.what for p in gate.check_chapter(made, file=ROOT / "params/smoke.yaml")]
     expected = (  # tiny, from the test's store, and its results are beside it
@@ -101,13 +124,13 @@ def own_task(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def own_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("own-store")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("own-out")
 
 
 @pytest.fixture(scope="module")
-def real_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("real-store")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("real")
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +139,10 @@ def real_models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return two_opt(SHARED / "opt" / "tokenizer", 50_272, tmp_path_factory)
 
 
-def shown_by(chapter: Path, values: dict[str, object], out: Path) -> dict[str, str]:
+def shown_by(chapter: Path, values: dict[str, object], folder: Path) -> dict[str, str]:
     """What a chapter run with these parameters shows, by label; "" is all that has none."""
     shown = {"": ""}
-    made = run(chapter, TINY | values, out)
+    made = run(chapter, TINY | values, folder)
     assert not [p.what for p in gate.check_chapter(made) if p.what.startswith("hollow")]
     for cell in stamp.code_cells(stamp.read(made)):
         name = re.search(r"(?m)^#\| label: ((?:fig|tbl)-\S+)", stamp.text(cell["source"]))
@@ -150,17 +173,18 @@ def all_are_shown(names: list[str], shown: dict[str, str]) -> None:
             assert [name for name in names if Path(name).name not in text] == [], label
 
 
+@profile("own models and data")
+@pytest.mark.usefixtures("kernel")
 def test_own_models_and_data(
-    chapter: Path, tiny_models: list[str], own_task: str, own_store: Path, tmp_path: Path
+    chapter: Path, tiny_models: list[str], own_task: str, own: Path
 ) -> None:
     """Two models, and a task with labels of its own and without an out-of-domain set."""
     values: dict[str, object] = {
         "models": tiny_models,
-        "store": str(own_store),
         "task": own_task,
         "labels": "e: entailment, ?: drop, c: not entailment",
     }
-    shown = shown_by(of_a_task(chapter), values, tmp_path / "out")
+    shown = shown_by(of_a_task(chapter), values, own)
     all_are_shown(tiny_models, shown)
     text = "".join(shown.values())
     assert "This task has no out-of-domain set" in text
@@ -177,30 +201,28 @@ def real_task(tmp_path_factory: pytest.TempPathFactory) -> str:
         ("test", "validation", slice(200)),
     ):
         path = SHARED / "data" / "mnli" / f"{source}.jsonl.gz"
-        pairs = pd.read_json(path, lines=True, dtype=False)[rows]
+        pairs = pd.read_json(path, lines=True, dtype=False, nrows=rows.stop)[rows]
         pairs.to_parquet(folder / f"{name}.parquet")
     hans = read(SHARED / "data" / "hans" / "heuristics_evaluation_set.txt.gz")
     hans.groupby("subcase").head(4).to_csv(folder / "hans.tsv", sep="\t", index=False)
     return str(folder)
 
 
-@pytest.mark.usefixtures("shared")
+@profile("real pairs")
+@pytest.mark.usefixtures("shared", "kernel")
 def test_real_pairs_and_the_real_tokenizer(
-    chapter: Path,
-    request: pytest.FixtureRequest,
-    tmp_path: Path,
+    chapter: Path, request: pytest.FixtureRequest, real: Path
 ) -> None:
     """MultiNLI and HANS through OPT's tokenizer, pre- and post-norm, in opt.yaml's pattern."""
     chapter = of_a_task(chapter)
     two = request.getfixturevalue("real_models")
     values: dict[str, object] = {
         "models": two,
-        "store": str(request.getfixturevalue("real_store")),
         "task": request.getfixturevalue("real_task"),
         "pattern": "gpt-3",
         "limit": 60,
     }
-    shown = shown_by(chapter, values, tmp_path / "out")
+    shown = shown_by(chapter, values, real)
     all_are_shown(two, shown)
     assert "out-of-domain" in "".join(shown.values())
 
@@ -216,11 +238,17 @@ def test_help_lists_every_parameter(chapter: Path) -> None:
 
 
 def test_help_notebook(chapter: Path) -> None:
-    command = [sys.executable, "-m", "papermill", "--help-notebook", str(chapter)]
+    said = CliRunner().invoke(papermill_command, ["--help-notebook", str(chapter)])
+    assert said.exit_code == 0, said.output
+    for name in book.declared(chapter):
+        assert re.search(rf"\b{name}:", said.output)
+
+
+def test_the_commands_of_the_text_find_papermill() -> None:
+    command = [sys.executable, "-m", "papermill", "--help-notebook", str(CHAPTERS[0])]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    for name in book.declared(chapter):
-        assert re.search(rf"\b{name}:", done.stdout)
+    assert all(f"{name}:" in done.stdout for name in book.declared(CHAPTERS[0]))
 
 
 def test_commands_in_the_text_would_work(chapter: Path) -> None:

@@ -352,9 +352,15 @@ def _quick_collections() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("task")
-    for name, n, seed in (("train", 24, 1), ("validation", 8, 2), ("test", 6, 3)):
-        pairs(n, seed).to_csv(folder / f"{name}.csv", index=False)
-    pairs(4, 4).to_csv(folder / "out-of-domain.csv", index=False)
+    for name, n, seed, end in (
+        ("train", 24, 1, "."),
+        ("validation", 8, 2, "?"),  # other ends: no pair stands in two sets
+        ("test", 6, 3, ": ."),
+        ("out-of-domain", 4, 4, ": ?"),
+    ):
+        own = pairs(n, seed)
+        own["hypothesis"] = own["hypothesis"].str.removesuffix(".") + end
+        own.to_csv(folder / f"{name}.csv", index=False)
     return folder
 
 

@@ -24,7 +24,7 @@ def test_opt_file_survives_yaml() -> None:
     opt = params.parse(params.load(ROOT / "params" / "opt.yaml"))
     assert opt.models == ["facebook/opt-125m", "facebook/opt-350m"]
     assert opt.task == "mnli-hans"
-    assert (opt.limit, opt.repeats, opt.queries) == (0, 10, [16, 4096])
+    assert (opt.limit, opt.repeats, opt.queries) == (0, 10, [16, 64, 4096])
     assert (min(opt.train_shots), max(opt.train_shots)) == (2, 128)
     assert opt.context_shots in opt.shots  # the teacher is a point of the curve
     assert opt.context_shots in opt.train_shots  # and so is its rival

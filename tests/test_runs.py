@@ -431,7 +431,10 @@ def test_the_key_follows_weights_data_and_code(
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     _fresh()
     assert runs.key_of(spec) == keys[-1]  # the same code elsewhere
-    code.write_text(code.read_text() + "# changed\n")
+    code.write_text(code.read_text() + "# a comment\n")
+    _fresh()
+    assert runs.key_of(spec) == keys[-1]
+    code.write_text(code.read_text() + "CHANGED = True\n")
     _fresh()
     keys.append(runs.key_of(spec))
     assert len(set(keys)) == 4
@@ -890,8 +893,9 @@ def test_key_covers_every_module_that_a_run_imports() -> None:
     """A module left out of `CODE` could change without its finished runs being done again."""
     run = {"cells": [{"cell_type": "code", "metadata": {}, "source": "from llmft import methods"}]}
     imported = {Path(file).stem for file in stamp.module_digests(run, ROOT)}
-    # `hub` fetches the files of models and data, whose digests are in the key.
-    assert imported - {"__init__", "hub"} == set(runs.CODE)
+    # `hub` fetches the files of models and data, whose digests are in the key; `store` keeps what
+    # was measured as it is.
+    assert imported - {"__init__", "hub", "store"} == set(runs.CODE)
 
 
 def test_what_a_grid_left_is_read_back(base: runs.Spec, lora: runs.Spec, tmp_path: Path) -> None:
