@@ -5,8 +5,9 @@ given exactly what a method is given, the same labelled examples of the same dra
 have the columns of a run's, so it is scored, paired and drawn as every method is.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
@@ -24,16 +25,20 @@ CLASSIFIER = "cue classifier"
 """The name of `classifier` in tables and figures."""
 
 
-def features(pairs: pd.DataFrame, nouns: Collection[str] = ()) -> pd.DataFrame:
+def features(pairs: pd.DataFrame) -> pd.DataFrame:
     """What the classifier sees: every cue of `cues.table`, and how the two sentences align.
 
     Returns a row a pair, in the pairs' order, of numbers: none of them needs a parser or a model.
     """
-    aligned = [
-        alignment(cues.words(p), cues.words(h))
-        for p, h in zip(pairs["premise"], pairs["hypothesis"], strict=True)
-    ]
-    return cues.table(pairs, nouns).join(pd.DataFrame(aligned, index=pairs.index))
+    both = zip(pairs["premise"], pairs["hypothesis"], strict=True)
+    return pd.DataFrame([_features(p, h) for p, h in both], index=pairs.index)
+
+
+@lru_cache(maxsize=200_000)  # a chapter asks for the same pool several times
+def _features(premise: str, hypothesis: str) -> dict[str, float]:
+    return cues.pair_cues(premise, hypothesis) | alignment(
+        cues.words(premise), cues.words(hypothesis)
+    )
 
 
 def alignment(premise: Sequence[str], hypothesis: Sequence[str]) -> dict[str, float]:
@@ -63,11 +68,7 @@ def negation_rule(pairs: pd.DataFrame) -> pd.Series:
 
     The rule is silent, and says "entailed", where none or both are: see `features`' "one negated".
     """
-    one = [
-        alignment(cues.words(p), cues.words(h))["one negated"]
-        for p, h in zip(pairs["premise"], pairs["hypothesis"], strict=True)
-    ]
-    return pd.Series(one, index=pairs.index).astype(int)
+    return features(pairs)["one negated"].astype(int)
 
 
 @dataclass(frozen=True)
@@ -78,18 +79,18 @@ class Rule:
     threshold: float
     above: int
 
-    def labels(self, pairs: pd.DataFrame, nouns: Collection[str] = ()) -> pd.Series:
+    def labels(self, pairs: pd.DataFrame) -> pd.Series:
         """The rule's label of each pair, 0 or 1."""
-        return (features(pairs, nouns)[self.cue] > self.threshold).map(
+        return (features(pairs)[self.cue] > self.threshold).map(
             {True: self.above, False: 1 - self.above}
         )
 
 
-def best_rule(pairs: pd.DataFrame, nouns: Collection[str] = ()) -> Rule:
+def best_rule(pairs: pd.DataFrame) -> Rule:
     """The single cue and threshold that are right most often on `pairs`, the training pool."""
     label = pairs["label"].to_numpy()
     best, rule = -1.0, None
-    for name, values in features(pairs, nouns).items():
+    for name, values in features(pairs).items():
         for threshold in np.unique(values)[:-1]:
             right = float(((values > threshold).to_numpy() == (label == 1)).mean())
             for above, accuracy in ((1, right), (0, 1 - right)):
@@ -100,37 +101,34 @@ def best_rule(pairs: pd.DataFrame, nouns: Collection[str] = ()) -> Rule:
     return rule
 
 
-def floors(task: Task, nouns: Collection[str] = ()) -> pd.DataFrame:
+def floors(task: Task) -> pd.DataFrame:
     """Accuracy of the constant predictor and of the best single cue, a row a rule and domain.
 
     The constant is the training pool's larger label, the cue and its threshold are the training
     pool's best: nothing is chosen on the pairs that are reported. Columns: rule, domain, accuracy,
     n.
     """
-    rule = best_rule(task.train, nouns)
+    rule = best_rule(task.train)
     constant = int(task.train["label"].mean() > 0.5)
     lines = []
     for domain, pairs in task.domains.items():
         label = pairs["label"]
         for name, answer in (
             ("constant", pd.Series(constant, index=pairs.index)),
-            (f"best cue: {rule.cue}", rule.labels(pairs, nouns)),
+            (f"best cue: {rule.cue}", rule.labels(pairs)),
         ):
             accuracy = float((answer == label).mean())
             lines.append({"rule": name, "domain": domain, "accuracy": accuracy, "n": len(pairs)})
     return pd.DataFrame(lines)
 
 
-def classifier(
-    task: Task, shots: Sequence[int], seeds: Sequence[int], nouns: Collection[str] = ()
-) -> pd.DataFrame:
+def classifier(task: Task, shots: Sequence[int], seeds: Sequence[int]) -> pd.DataFrame:
     """Logistic regression on `features`, trained on the very samples that the methods are given.
 
     Args:
         task: as the runs have it.
         shots: numbers of labelled examples.
         seeds: of the draws (`tasks.sample`).
-        nouns: words that count as nouns, where the task knows them.
 
     Returns:
         The columns of `runs.predictions` with the fields method, shots and data_seed: a row a
@@ -139,9 +137,9 @@ def classifier(
     tested = pd.concat(
         [pairs.assign(domain=domain) for domain, pairs in task.domains.items()], ignore_index=True
     )
-    seen = features(tested, nouns)
+    seen = features(tested)
     extra = [column for column in ("heuristic", "subcase") if column in tested]
-    of_pool = features(task.train, nouns).set_index(task.train["id"])
+    of_pool = features(task.train).set_index(task.train["id"])
     done = []
     for n in shots:
         for seed in seeds:
