@@ -151,15 +151,15 @@ def beyond(said: pd.DataFrame, places: Places, where: str) -> Conclusion:
         would = f"; {stats.number(able)} would have been shown" if null else ""
         parts.append(f"{interval} ({name}{would})")
     evidence = f"The AUC is {joined(parts)}"
+    others = [
+        f"[{stats.number(i.lo)}, {stats.number(i.hi)}] ({name})"
+        for name, i in new.items()
+        if np.isfinite(i.lo)
+    ]
     if new:
-        others = [
-            f"[{stats.number(i.lo)}, {stats.number(i.hi)}] ({name})"
-            if np.isfinite(i.lo)
-            else f"no interval ({name})"
-            for name, i in new.items()
-        ]
-        evidence += f" for other pairs of these constructions, and {joined(others)} for new ones"
-    evidence += "." + _few(these.values())
+        evidence += " for other pairs of these constructions, and "
+        evidence += f"{joined(others)} for new ones" if others else "has no interval for new ones"
+    evidence += f".{_few(these.values())}"
     if constant:
         evidence += (
             " Draws that give more than nine in ten pairs one answer, and so have nearly a "
@@ -205,7 +205,8 @@ def rule(said: pd.DataFrame, places: Places, alone: float) -> Conclusion:
     }
     evidence = (
         f"{speaks}; the rule that follows from it is right on {alone:.2f} of all pairs. It gives "
-        f"the method's answer on {joined([f'{i} ({name})' for name, i in follows.items()])}; "
+        f"the method's answer on {joined([f'{i} ({name})' for name, i in follows.items()])} "
+        "of them; "
     )
     silent = said[said["silent"].astype(bool)]
     if pairs[pairs["silent"].astype(bool)]["label"].nunique() < 2:
@@ -385,7 +386,8 @@ def forgotten(nll: Mapping[tuple[str, str], Any], start: float) -> Conclusion:
         verb = "forgets" if who == "every method" else f"forget{'s' * (len(less) == 1)}"
         clauses.append(f"with the text term, {who} {verb} {far}less than without it")
     if more:
-        clauses.append(f"with it, {joined(more)} forget{'s' * (len(more) == 1)} more")
+        verb = f"forget{'s' * (len(more) == 1)}"
+        clauses.append(f"with the text term, {joined(more)} {verb} more than without it")
     if not clauses:
         clauses.append("the text term is not shown to change how much is forgotten")
     elif rest:
@@ -393,7 +395,7 @@ def forgotten(nll: Mapping[tuple[str, str], Any], start: float) -> Conclusion:
     if len(order) > 1:
         apart = stats.t_interval(values[order[-1], "without"] - values[order[0], "without"], level)
         if apart.lo > 0:
-            clauses.append(f"without it, {order[-1]} forgets more than {order[0]}")
+            clauses.append(f"without the term, {order[-1]} forgets more than {order[0]}")
     claim = "; ".join(clauses)
     times = {
         term: joined([f"{perplexity(values[m, term], start)} ({m})" for m in order])

@@ -361,10 +361,10 @@ def luck(single: pd.DataFrame, task: tasks.Task, sizes: Sequence[int], x_title: 
     """
     inside = single[(single["domain"] == tasks.DOMAINS[0]) & single["shots"].isin(list(sizes))]
     frame = inside.assign(validity=validity(inside, task))
-    found = {
-        int(size): stats.correlation(part["validity"], part["accuracy"])
-        for size, part in frame.groupby("shots")
-    }
+    found = {}
+    for size in sorted(set(frame["shots"])):
+        part = frame[frame["shots"] == size]
+        found[size] = stats.correlation(part["validity"], part["accuracy"])
     tables.say(
         "Correlation, over draws, of in-domain accuracy with how well the negation rule predicts "
         f"the draw's own labels: {correlations(found)} (Pearson's r with Fisher's interval)."
@@ -421,7 +421,7 @@ def subcases(said: pd.DataFrame, x: str, *, x_title: str, note: str) -> Any:
     own, rows = said[said["domain"] == domain], "subcase"
     if rows not in own or own[rows].isna().all():
         own, rows = own.assign(gold=own["label"].map(dict(enumerate(tasks.LABELS)))), "gold"
-    fewest = own.groupby(rows)["id"].nunique().min()
+    fewest = int(own.groupby(rows)["id"].nunique().min())
     what = "subcase" if rows == "subcase" else f"label; {domain} by label, as there are no subcases"
     groups = own.groupby(["model", rows, x], sort=False, observed=True)
     found = groups["correct"].mean().reset_index()
