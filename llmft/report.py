@@ -144,7 +144,9 @@ def learned_table(said: pd.DataFrame, by: Sequence[str]) -> None:
     mean over draws with the lowest and the highest.
     """
     wide = tables.with_interval(summary(said, by, "auc"), "AUC")
-    silent = metrics.with_scores(said[said["silent"]]).dropna(subset="auc")  # NaN: one label only
+    silent = said[said["silent"]]
+    if len(silent):
+        silent = metrics.with_scores(silent).dropna(subset="auc")  # NaN: one label only
     for name, frame in (
         ("accuracy", summary(said, by)),
         ("follows the rule", summary(said, by, "follows")),
