@@ -647,3 +647,24 @@ def test_a_method_that_is_not_shown_to_differ_from_the_cue_says_what_would_have_
     few = report.above_floors(said[said["draw"] < "4"], pocket, "way", 4)
     assert few.count("not shown to differ from it") == 3
     assert "would have been" not in few
+
+
+def test_a_figure_of_one_domain_and_one_number_of_examples(pocket: tasks.Task) -> None:
+    alone = dataclasses.replace(pocket, out_of_domain=pocket.out_of_domain.iloc[:0])
+    logp = dict(zip(metrics.LOGP, np.log(np.full((2, len(pocket.in_domain)), 0.5)), strict=True))
+    said = pd.concat(
+        [
+            pocket.in_domain.assign(
+                model="m", method="ICL", shots=2, draw=f"{seed}-0-0", key=str(seed), domain=INSIDE,
+                data_seed=seed, **logp,
+            )
+            for seed in (0, 1)
+        ]
+    )  # fmt: skip
+    compared = report.with_classifier(metrics.with_scores(said), alone, [2], [0, 1])
+    drawn = str(
+        report.accuracy_figure(compared, alone, "method", x_title="demonstrations").to_dict()
+    )
+    assert "constant" in drawn
+    assert "out-of-domain" not in drawn
+    assert "no interval below 5 draws, but their range: 2 draws" in drawn
