@@ -144,13 +144,7 @@ def beyond(said: pd.DataFrame, places: Places, where: str) -> Conclusion:
             claim += f" (on new ones, {joined(holds)} alone)" * bool(holds)
     if worse:
         claim += f", and {joined(worse)} rank{'s' * (len(worse) == 1)} them worse than chance"
-    parts = []
-    for name, interval in these.items():
-        able = 0.5 + interval.detectable
-        null = np.isfinite(able) and name not in (*above, *worse)
-        would = f"; {stats.number(able)} would have been shown" if null else ""
-        parts.append(f"{interval} ({name}{would})")
-    evidence = f"The AUC is {joined(parts)}"
+    evidence = f"The AUC is {joined([_auc(*one) for one in these.items()])}"
     others = [
         f"[{stats.number(i.lo)}, {stats.number(i.hi)}] ({name})"
         for name, i in new.items()
@@ -226,7 +220,7 @@ def rule(said: pd.DataFrame, places: Places, alone: float) -> Conclusion:
         if more
         else "In-domain, no method is shown to have learned more than the negation rule."
     )
-    evidence += f"where it is silent the AUC is {joined([f'{i} ({n})' for n, i in left.items()])}."
+    evidence += f"where it is silent the AUC is {joined([_auc(*one) for one in left.items()])}."
     return Conclusion(claim, evidence + _few(left.values()), limit)
 
 
@@ -513,6 +507,13 @@ def _gap(name: str, gap: stats.Interval) -> str:
     """A difference and whose it is, with what would have been shown where none is."""
     would = f"; {stats.number(gap.detectable)} would have been shown"
     return f"{gap} ({name}{would * bool(report.unresolved(gap))})"
+
+
+def _auc(name: str, area: stats.Interval) -> str:
+    """An AUC and whose it is, with what would have been shown where none above chance is."""
+    null = area.lo <= 0.5 <= area.hi
+    would = f"; {stats.number(0.5 + area.detectable)} would have been shown" if null else ""
+    return f"{area} ({name}{would})"
 
 
 def _few(found: Iterable[stats.Interval]) -> str:
