@@ -97,7 +97,7 @@ def best_rule(pairs: pd.DataFrame) -> Rule:
                 if accuracy > best:
                     best, rule = accuracy, Rule(str(name), float(threshold), above)
     if rule is None:
-        return Rule("overlap", 0.0, 0)  # no cue varies: the rule is a constant
+        return Rule("overlap", -np.inf, int(label.mean() > 0.5))  # no cue varies: a constant
     return rule
 
 

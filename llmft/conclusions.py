@@ -8,7 +8,7 @@ the confidence that it states. Beside a difference that is not shown stands the 
 the design would have shown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,9 @@ from llmft import report, stats
 
 MARGIN = 0.05
 """Accuracies that differ by less than this are called equal where an interval shows it."""
+
+FAR = 2.0
+"""With a perplexity shown to be lower by more than this factor, far less is forgotten."""
 
 Places = Mapping[str, Mapping[str, Any]]
 """By name of a method, the columns (and their values) by which its rows are found."""
@@ -60,7 +63,7 @@ def floors(
     below = [name for name, gap in gaps.items() if gap.hi < 0]
     what = "a classifier on surface cues that was trained on the same labels"
     if above:
-        claim = f"In-domain, {joined(above)} {'is' if len(above) == 1 else 'are'} above {what}."
+        claim = f"In-domain, {joined(above)} {_is(above)} more accurate than {what}."
     elif len(below) == len(gaps):
         claim = f"In-domain, every method is less accurate than {what}."
     else:
@@ -69,7 +72,8 @@ def floors(
         claim,
         f"The classifier has {stats.interval(own).text}; the single cue *{cue}* alone is right on "
         f"{right:.2f}, with no labels but the training pool's. Method minus classifier on "
-        f"the same draws and pairs: {joined([f'{gap} ({name})' for name, gap in gaps.items()])}.",
+        f"the same draws and pairs: {joined([_gap(*one) for one in gaps.items()])}."
+        + _few(gaps.values()),
         "the classifier is given cues that somebody thought of; a model has to find its own.",
     )
 
@@ -81,37 +85,29 @@ def best(said: pd.DataFrame, places: Places, where: str, rehearsed: str = "") ->
     """
     found = stats.best({name: report.chosen(said, **at) for name, at in places.items()})
     top = stats.interval(report.chosen(said, **places[found.first]))
+    gaps = [*found.below.values(), *found.open.values()]
     below = [f"{name} by {gap}" for name, gap in found.below.items()]
-    level = [
-        f"{name} ({gap}; {stats.number(gap.detectable)} would have been shown)"
-        for name, gap in found.open.items()
-    ]
     if not found.open:
         claim = f"{where}, {found.first} is the most accurate method."
-    elif not found.below:
-        claim = f"{where}, no method is shown to be more accurate than another."
     else:
+        others = joined(list(found.open)) if found.below else "any other method"
         claim = (
             f"{where}, {found.first} has the highest accuracy, and is not shown to differ from "
-            f"{joined(list(found.open))}."
+            f"{others}."
         )
     parts = [f"{found.first} has {top.text}."]
     parts += [f"It is above {joined(below)}."] * bool(below)
-    parts += [f"Not shown to differ: {joined(level)}."] * bool(level)
-    return Conclusion(
-        claim,
-        " ".join(parts) + " (Paired differences of all pairs of methods, which hold together.)",
-        " ".join(
-            filter(
-                None,
-                [
-                    rehearsed,
-                    "Learning rates were searched on a few validation draws, so near ties may be "
-                    "the tuning's.",
-                ],
-            )
-        ),
+    if found.open:
+        level = [_gap(name, gap) for name, gap in found.open.items()]
+        parts.append(f"Not shown to differ: it minus the other is {joined(level)}.")
+    together = "The differences are paired, and hold together with those of all other pairs."
+    parts += [together] * any(np.isfinite(gap.lo) for gap in gaps)
+    tuned = (
+        "learning rates were searched on a few validation draws, so that near ties may come from "
+        "the search."
     )
+    limit = f"{rehearsed} {tuned.capitalize()}" if rehearsed else tuned
+    return Conclusion(claim, " ".join(parts) + _few(gaps), limit)
 
 
 def beyond(said: pd.DataFrame, places: Places, where: str) -> Conclusion:
@@ -131,37 +127,42 @@ def beyond(said: pd.DataFrame, places: Places, where: str) -> Conclusion:
         if clusters
     }
     above = [name for name, interval in these.items() if interval.lo > 0.5]
+    worse = [name for name, interval in these.items() if interval.hi < 0.5]
     holds = [name for name in above if new and new[name].lo > 0.5]
     constant = []
     for name, at in places.items():
-        own = said[np.logical_and.reduce([said[c] == v for c, v in at.items()])]
-        called = report.of_draws(own, ["domain"])["called"]
+        called = report.of_draws(_rows(said, at), ["domain"])["called"]
         n = int(((called > 0.9) | (called < 0.1)).sum())
         constant += [f"{name} ({n} of {len(called)})"] * (n > len(called) / 2)
-    if not above:
-        claim = f"{where}, no method is shown to rank the pairs better than chance."
-    else:
+    claim = f"{where}, no method is shown to rank the pairs better than chance"
+    if above:
         claim = (
             f"{where}, {joined(above)} rank{'s' * (len(above) == 1)} the pairs better than chance"
         )
-        claim += ", on these constructions." if new and len(holds) < len(above) else "."
-    evidence = "The AUC is " + joined([f"{i} ({name})" for name, i in these.items()])
-    evidence += " for other pairs of these constructions" if new else ""
+        if new and len(holds) < len(above):
+            claim += ", on these constructions"
+            claim += f" (on new ones, {joined(holds)} alone)" * bool(holds)
+    if worse:
+        claim += f", and {joined(worse)} rank{'s' * (len(worse) == 1)} them worse than chance"
+    evidence = f"The AUC is {joined([_auc(*one) for one in these.items()])}"
+    others = [
+        f"[{stats.number(i.lo)}, {stats.number(i.hi)}] ({name})"
+        for name, i in new.items()
+        if np.isfinite(i.lo)
+    ]
     if new:
-        evidence += ", and for other constructions "
-        evidence += joined(
-            [f"[{stats.number(i.lo)}, {stats.number(i.hi)}] ({n})" for n, i in new.items()]
-        )
-    evidence += "."
+        evidence += " for other pairs of these constructions, and "
+        evidence += f"{joined(others)} for new ones" if others else "has no interval for new ones"
+    evidence += f".{_few(these.values())}"
     if constant:
         evidence += (
-            " Draws that give more than nine in ten pairs one answer, and so have a constant's "
-            f"accuracy: {joined(constant)}."
+            " Draws that give more than nine in ten pairs one answer, and so have nearly a "
+            f"constant's accuracy: {joined(constant)}."
         )
     return Conclusion(
-        claim,
+        f"{claim}.",
         evidence,
-        "the out-of-domain pairs are built against one cue, word overlap; other shifts may differ.",
+        "these pairs are one kind of shift from the training pairs; others may differ.",
     )
 
 
@@ -170,31 +171,57 @@ def rule(said: pd.DataFrame, places: Places, alone: float) -> Conclusion:
 
     `said` has the columns of `report.with_rule` (follows, silent), with the AUC of the pairs on
     which the rule is silent as `auc_silent`; `alone`: how often the rule itself is right.
+
+    Asked only where the rule is one: where it speaks, and its answer there (not entailed) is shown
+    to be right more often than not (Wilson).
     """
-    silent = said[said["silent"]]
+    pairs = _rows(said, next(iter(places.values()))).drop_duplicates("id")
+    spoken = pairs[~pairs["silent"].astype(bool)]["label"]
+    limit = "agreement with a rule is not proof of it: another cue may go with it on these pairs."
+    if spoken.empty:
+        return Conclusion(
+            "In-domain there is no negation rule to learn.",
+            "In none of the pairs is exactly one of the two sentences negated.",
+            "negation is known by a list of words.",
+        )
+    sound = stats.wilson(int(spoken.sum()), len(spoken))
+    speaks = (
+        f"Exactly one sentence is negated in {len(spoken):,} of {len(pairs):,} pairs, of which "
+        f"{sound} are not entailed"
+    )
+    if not sound.lo > 0.5:
+        claim = "In-domain, negation is not shown to say anything of the label."
+        return Conclusion(claim, f"{speaks}.", "negation is known by a list of words.")
     level = 1 - 0.05 / max(1, len(places))
     follows = {
         name: stats.interval(report.chosen(said, "follows", **at), level=level)
         for name, at in places.items()
     }
+    evidence = (
+        f"{speaks}; the rule that follows from it is right on {alone:.2f} of all pairs. It gives "
+        f"the method's answer on {joined([f'{i} ({name})' for name, i in follows.items()])} "
+        "of them; "
+    )
+    silent = said[said["silent"].astype(bool)]
+    if pairs[pairs["silent"].astype(bool)]["label"].nunique() < 2:
+        return Conclusion(
+            "In-domain, these pairs cannot show whether more than the negation rule was learned.",
+            f"{evidence}where it is silent all pairs have one label, so that there is no AUC."
+            + _few(follows.values()),
+            limit,
+        )
     left = {
         name: stats.interval(report.chosen(silent, "auc_silent", **at), level=level)
         for name, at in places.items()
     }
     more = [name for name, interval in left.items() if interval.lo > 0.5]
     claim = (
-        f"{joined(more)} learned more in-domain than one rule, negation."
+        f"In-domain, {joined(more)} learned more than the negation rule."
         if more
-        else "In-domain, no method is shown to have learned more than one rule, negation."
+        else "In-domain, no method is shown to have learned more than the negation rule."
     )
-    return Conclusion(
-        claim,
-        "The share of answers that are this rule's is "
-        f"{joined([f'{i} ({name})' for name, i in follows.items()])}; where it is silent the AUC "
-        f"is {joined([f'{i} ({name})' for name, i in left.items()])}. The rule alone is right on "
-        f"{alone:.2f} of the pairs.",
-        "agreement with a rule is not proof of it: another cue may go with it on these pairs.",
-    )
+    evidence += f"where it is silent the AUC is {joined([_auc(*one) for one in left.items()])}."
+    return Conclusion(claim, evidence + _few(left.values()), limit)
 
 
 def low_rank(
@@ -213,27 +240,40 @@ def low_rank(
         k: report.difference(said, {**lora, "size": k}, {**full, "size": k}, level=level)
         for k in sizes
     }
-    groups = {
-        "is more accurate than full fine-tuning": [k for k, g in gaps.items() if g.lo > 0],
-        "is less accurate than full fine-tuning": [k for k, g in gaps.items() if g.hi < 0],
-        f"is equal to full fine-tuning within {MARGIN:.2f}": [
-            k for k, g in gaps.items() if max(abs(g.lo), abs(g.hi)) < MARGIN
-        ],
-    }
+    better = [k for k, gap in gaps.items() if gap.lo > 0]
+    worse = [k for k, gap in gaps.items() if gap.hi < 0]
+    near = [k for k, gap in gaps.items() if max(abs(gap.lo), abs(gap.hi)) < MARGIN]
+    same = [k for k in near if k not in (*better, *worse)]
+    rest = [k for k in sizes if k not in (*better, *worse, *same)]
+
+    def counted(ks: Sequence[int]) -> str:
+        return f"with {joined([f'{k:,}' for k in ks])} examples"
+
     known = [
-        f"{what} with {joined(list(map(str, ks)))} examples" for what, ks in groups.items() if ks
+        f"{what} {counted(ks)}"
+        for what, ks in (
+            ("more accurate than full fine-tuning", better),
+            ("less accurate than full fine-tuning", worse),
+            (f"equal to full fine-tuning within {MARGIN:.2f}", same),
+        )
+        if ks
     ]
-    rest = [k for k in sizes if not any(k in ks for ks in groups.values())]
-    claim = f"LoRA, with {weights[0] / weights[1]:.1%} of the weights, "
-    claim += joined(known) if known else "is not shown to differ from full fine-tuning"
-    claim += f"; with {joined(list(map(str, rest)))} neither is shown." if known and rest else "."
+    claim = f"LoRA, with {weights[0] / weights[1]:.1%} of the weights, is "
+    if known:
+        claim += joined(known)
+        claim += f"; {counted(rest)} neither a difference nor equality is shown" * bool(rest)
+    else:
+        claim += f"not shown to differ from full fine-tuning, nor to equal it within {MARGIN:.2f}"
+    evidence = "LoRA minus full, in-domain accuracy: " + joined(
+        [f"{gap} {counted([k])}" for k, gap in gaps.items()]
+    )
+    able = sorted(gap.detectable for gap in gaps.values() if np.isfinite(gap.detectable))
+    if able:
+        ends = list(dict.fromkeys(stats.number(end) for end in (able[0], able[-1])))
+        evidence += f". The smallest difference that would have been shown is {' to '.join(ends)}"
     return Conclusion(
-        claim,
-        "LoRA minus full, in-domain accuracy: "
-        + joined([f"{gap} with {k}" for k, gap in gaps.items()])
-        + f" examples. The smallest difference that would have been shown runs from "
-        f"{stats.number(min(g.detectable for g in gaps.values()))} to "
-        f"{stats.number(max(g.detectable for g in gaps.values()))}.",
+        f"{claim}.",
+        f"{evidence}." + _few(gaps.values()),
         "each at its own learning rate; at the other's, either may fail.",
     )
 
@@ -248,20 +288,23 @@ def kept(
     """How much of what the context gave is in the student's weights."""
     own, taught, base = (report.chosen(said, **at) for at in (student, teacher, start))
     share = stats.share(own, taught, base)
-    gap = stats.difference(own, taught)
-    if not np.isfinite(share.mean):
-        claim = "The context gives no clear gain, so there is nothing to distil."
-        evidence = f"Teacher minus zero-shot is {stats.difference(taught, base).text}."
+    gap, gain = stats.difference(own, taught), stats.difference(taught, base)
+    if not np.isfinite(gain.lo):
+        claim = "How much of the context's in-domain gain is kept is not shown."
+        evidence = f"Teacher minus zero-shot is {gain}, and student minus teacher {gap}."
+    elif not np.isfinite(share.mean):
+        claim = "The context is not shown to give a gain, so there is nothing to distil."
+        evidence = f"Teacher minus zero-shot is {gain.text}{report.unresolved(gain)}."
     else:
         much = "nearly all" if share.lo > 0.8 else "most" if share.lo > 0.5 else "a part"
         claim = f"Distillation moves {much} of the context's in-domain gain into the weights."
         claim = claim if share.lo > 0 else "Distillation is not shown to keep the context's gain."
         evidence = (
             f"With {queries:,} unlabelled queries the student keeps {share} of it; student minus "
-            f"teacher is {gap.text} in accuracy."
+            f"teacher is {gap.text} in accuracy{report.unresolved(gap)}."
         )
     limit = "the context holds demonstrations of one task; instructions and documents may differ."
-    return Conclusion(claim, evidence, limit)
+    return Conclusion(claim, evidence + _few([gain]), limit)
 
 
 def recursion(
@@ -273,20 +316,21 @@ def recursion(
     round's students to the first teacher, nats, one a draw.
     """
     how = (
-        f"without an anchor to the first teacher, at a learning rate of {learning_rate:g}, and "
-        "with the context before the query again in each round"
+        f"Without an anchor to the first teacher, at a learning rate of {learning_rate:g} and with "
+        "the context before the query again in each round, recursive distillation"
     )
     claim = verdict(
         change,
-        f"Recursive distillation improves the student, {how}.",
-        f"Recursive distillation spoils the student, {how}.",
-        f"Recursive distillation is not shown to change the student's accuracy, {how}.",
+        f"{how} improves the student.",
+        f"{how} spoils the student.",
+        f"{how} is not shown to change the student's accuracy.",
     )
     kl = stats.t_interval(divergence, bounds=stats.bounds_of("kl"))
     return Conclusion(
         claim,
-        f"From round 1 to {rounds} in-domain accuracy changes by {change.text}; the last student's "
-        f"KL to the first teacher is {kl} nats on held-out queries.",
+        f"From round 1 to round {rounds}, in-domain accuracy changes by {change.text}"
+        f"{report.unresolved(change)}; the KL of the last student to the first teacher is {kl} "
+        f"nats on held-out queries.{_few([change])}",
         "another learning rate, an anchor, or a student that also practises with the context may "
         "well change this: none was tried.",
     )
@@ -319,33 +363,51 @@ def forgotten(nll: Mapping[tuple[str, str], Any], start: float) -> Conclusion:
     sentences, nats a token, one a draw, in the same order of draws; `start`: before training. A
     difference is Student's over draws, on the log scale; all hold together.
     """
-    methods = list(dict.fromkeys(method for method, _ in nll))
-    level = 1 - 0.05 / max(1, len(methods))
-    spared = {
-        method: stats.t_interval(
-            np.asarray(nll[method, "without"]) - np.asarray(nll[method, "with"]), level
-        )
-        for method in methods
-    }
-    kept = [method for method, gap in spared.items() if gap.lo > 0]
-    order = sorted(methods, key=lambda method: float(np.mean(nll[method, "without"])))
-    claim = (
-        "The text term decides how much is forgotten, with every method: with it the model keeps "
-        "far more of its language than without."
-        if len(kept) == len(methods)
-        else f"With the text term, the model keeps more of its language by {joined(kept)}."
-        if kept
-        else "The text term is not shown to change how much is forgotten."
+    values = {key: np.asarray(own, dtype=np.float64) for key, own in nll.items()}
+    order = sorted(
+        dict.fromkeys(method for method, _ in nll), key=lambda m: float(values[m, "without"].mean())
     )
+    # The term's effect by method, and every two methods: which are the extremes, the data say.
+    level = 1 - 0.05 / (len(order) * (len(order) + 1) / 2)
+    spared = {m: stats.t_interval(values[m, "without"] - values[m, "with"], level) for m in order}
+    less = [method for method, gap in spared.items() if gap.lo > 0]
+    more = [method for method, gap in spared.items() if gap.hi < 0]
+    rest = [method for method in order if method not in (*less, *more)]
+    clauses = []
+    if less:
+        who = "every method" if len(less) == len(order) > 1 else joined(less)
+        far = "far " * all(spared[method].lo > np.log(FAR) for method in less)
+        verb = "forgets" if who == "every method" else f"forget{'s' * (len(less) == 1)}"
+        clauses.append(f"with the text term, {who} {verb} {far}less than without it")
+    if more:
+        verb = f"forget{'s' * (len(more) == 1)}"
+        clauses.append(f"with the text term, {joined(more)} {verb} more than without it")
+    if not clauses:
+        clauses.append("the text term is not shown to change how much is forgotten")
+    elif rest:
+        clauses.append(f"no change is shown for {joined(rest)}")
+    if len(order) > 1:
+        apart = stats.t_interval(values[order[-1], "without"] - values[order[0], "without"], level)
+        if apart.lo > 0:
+            clauses.append(f"without the term, {order[-1]} forgets more than {order[0]}")
+    claim = "; ".join(clauses)
     times = {
-        term: joined([f"{perplexity(nll[method, term], start)} ({method})" for method in order])
+        term: joined([f"{perplexity(values[m, term], start)} ({m})" for m in order])
         for term in ("without", "with")
     }
+    able = [
+        f"{stats.number(float(np.exp(spared[m].detectable)), 1)} ({m})"
+        for m in rest
+        if np.isfinite(spared[m].lo)
+    ]
+    would = f" A change by a factor of {joined(able)} would have been shown." if able else ""
     return Conclusion(
-        claim,
+        f"{claim[0].upper()}{claim[1:]}.",
         f"The perplexity of plain sentences is {_power(start)} before training. Without the text "
-        f"term it is multiplied by {times['without']}; with it, by {times['with']}.",
-        "the sentences are like those of the pairs trained on; other text may fare worse.",
+        f"term it is multiplied by {times['without']}; with it, by {times['with']}."
+        + would
+        + _few(spared.values()),
+        "the sentences are premises like those trained on; other text may fare worse.",
     )
 
 
@@ -358,24 +420,41 @@ def luck(
     """How often single draws fail, with the fewest and with the most examples, and why.
 
     `validity`: by size, how well the negation rule predicts the labels of each draw's examples,
-    and that draw's in-domain accuracy.
+    and that draw's in-domain accuracy; the correlations hold together.
     """
-    inside = said[(said["way"] == way) & (said["domain"] == "in-domain")]
-    lines = report.spread(inside[inside["size"].isin(list(sizes))], ["size"]).set_index("size")
-    few, many = lines.loc[min(sizes)], lines.loc[max(sizes)]
-    found = {size: stats.correlation(*pair) for size, pair in validity.items()}
-    clear = [size for size, r in found.items() if r.lo > 0]
-    claim = f"With few examples {way} is a lottery"
-    claim += ", and the winning draws are those that show the negation rule." if clear else "."
-    if few["failed draws"].startswith("0 "):
-        claim = f"No draw of {way} fails, even with {min(sizes)} examples."
+    inside = _rows(said, {"way": way, "domain": "in-domain"})
+    inside = inside[inside["size"].isin(list(sizes))]
+    draws = report.of_draws(inside, ["size"]).assign(
+        failed=lambda one: one["accuracy"] < one["constant"] + report.FAILED
+    )
+    lines = report.spread(inside, ["size"]).set_index("size")
+    few, many = min(sizes), max(sizes)
+    share = draws[draws["size"] == few]["failed"].mean()
+    level = 1 - 0.05 / max(1, len(validity))
+    found = {size: stats.correlation(*pair, level=level) for size, pair in validity.items()}
+    if share == 0:
+        claim = f"With {few:,} examples no draw of {way} fails"
+    elif share == 1:
+        claim = f"With {few:,} examples every draw of {way} fails"
+    else:
+        claim = f"With {few:,} examples {way} is a lottery: {lines['failed draws'][few]} draws fail"
+    if any(r.lo > 0 for r in found.values()):
+        claim += "; draws do better whose labels follow the negation rule"
+    told = [
+        f"With {size:,} examples {lines['failed draws'][size]} draws fail; the median draw has an "
+        f"accuracy of {lines['median draw'][size]}, and they run from "
+        f"{lines['lowest to highest'][size]}."
+        for size in dict.fromkeys([few, many])
+    ]
+    told.append(f"A draw fails whose accuracy is less than {report.FAILED:.2f} above a constant's.")
+    if found:
+        told.append(
+            "The correlation of a draw's accuracy with how well the negation rule predicts its "
+            f"labels is {report.correlations(found)}."
+        )
     return Conclusion(
-        claim,
-        f"With {min(sizes)} examples {few['failed draws']} draws fail (accuracy less than "
-        f"{report.FAILED:.2f} above a constant's), the median draw has {few['median draw']}, and "
-        f"they run from {few['lowest to highest']}; with {max(sizes)}, {many['failed draws']}, "
-        f"median {many['median draw']}. Correlation of a draw's accuracy with how well negation "
-        f"predicts its labels: {joined([f'{r} with {k}' for k, r in found.items()])} examples.",
+        f"{claim}.",
+        " ".join(told),
         "draws are balanced between the labels; unbalanced ones would spread further.",
     )
 
@@ -402,13 +481,46 @@ def price(costs: Mapping[str, Mapping[str, float]], context: str, without: str) 
     cached = costs[context]["seconds"] / costs[without]["seconds"]
     after = max(0.0, costs[without]["adapt"] - costs[context]["adapt"]) / saved
     return Conclusion(
-        f"{context} needs no training, but an answer costs {ratio:,.0f} times as much as with "
-        f"{without} if every prompt is read whole, and {cached:.1f} times as much if the "
+        f"{context} needs no training, but an answer costs {_times(ratio)} as much as with "
+        f"{without} if every prompt is read whole, and {_times(cached)} as much if the "
         "demonstrations are read once for many queries.",
         f"{tokens} Read whole, {without} has saved what its training cost after {after:,.0f} "
         "answers, counted in operations. The second ratio is of measured seconds.",
         limit,
     )
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.1f} times"
+
+
+def _rows(said: pd.DataFrame, at: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows where each column has its value."""
+    return said[np.logical_and.reduce([said[name] == value for name, value in at.items()])]
+
+
+def _is(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _gap(name: str, gap: stats.Interval) -> str:
+    """A difference and whose it is, with what would have been shown where none is."""
+    would = f"; {stats.number(gap.detectable)} would have been shown"
+    return f"{gap} ({name}{would * bool(report.unresolved(gap))})"
+
+
+def _auc(name: str, area: stats.Interval) -> str:
+    """An AUC and whose it is, with what would have been shown where none above chance is."""
+    null = area.lo <= 0.5 <= area.hi
+    would = f"; {stats.number(0.5 + area.detectable)} would have been shown" if null else ""
+    return f"{area} ({name}{would})"
+
+
+def _few(found: Iterable[stats.Interval]) -> str:
+    """Where nothing can be shown because there are too few draws, that is said."""
+    if not any(i.draws and i.draws < stats.FEWEST for i in found):
+        return ""
+    return f" Below {stats.FEWEST} draws there is no interval, and nothing is claimed."
 
 
 def joined(parts: Sequence[str]) -> str:

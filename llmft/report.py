@@ -5,7 +5,7 @@
 domain (`runs.by_domain`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,9 @@ def learned_table(said: pd.DataFrame, by: Sequence[str]) -> None:
     mean over draws with the lowest and the highest.
     """
     wide = tables.with_interval(summary(said, by, "auc"), "AUC")
-    silent = metrics.with_scores(said[said["silent"]])
+    silent = said[said["silent"]]
+    if len(silent):
+        silent = metrics.with_scores(silent).dropna(subset="auc")  # NaN: one label only
     for name, frame in (
         ("accuracy", summary(said, by)),
         ("follows the rule", summary(said, by, "follows")),
@@ -268,11 +270,11 @@ def above_floors(said: pd.DataFrame, task: tasks.Task, series: str, size: int) -
     found = []
     for name, part in inside.groupby(series, sort=False):
         gap = stats.interval(stats.sample(part, "gap", within=WITHIN))
-        where = "above it" if gap.lo > 0 else "below it" if gap.hi < 0 else "not shown to differ"
-        found.append(f"{name} minus the cue is {gap}, {where}")
+        where = "above" if gap.lo > 0 else "below" if gap.hi < 0 else "not shown to differ from"
+        found.append(f"{name} is {where} it (minus the cue: {gap}{unresolved(gap)})")
     return (
         f"The best single cue of the training pool, *{rule.cue}*, is right on {right.mean():.2f} "
-        f"of the in-domain pairs. With {size} labelled examples, {'; '.join(found)}."
+        f"of the in-domain pairs. With {size:,} labelled examples, {'; '.join(found)}."
     )
 
 
@@ -286,12 +288,24 @@ def floors_text(task: tasks.Task) -> str:
 
 
 def twins(task: tasks.Task) -> str:
-    """What the names of the subcases say of their labels, where they say it; else nothing."""
-    names = task.out_of_domain.get("subcase", pd.Series(dtype=str))
-    labels = task.out_of_domain["label"]
-    if len(names) and (names.str.startswith("le_") == (labels == 0)).all():
-        return "Subcases whose names begin with `le_` are entailed, those with `ln_` are not."
-    return ""
+    """What the names of the subcases say of their labels, where they say it; else nothing.
+
+    Where what stands before the first `_` of a name (HANS: `le`, `sn`) fixes the label.
+    """
+    out = task.out_of_domain
+    if "subcase" not in out or out.empty:
+        return ""
+    start = out["subcase"].astype(str).str.extract(r"^([^_]+_).", expand=False)
+    labels = out.groupby(start)["label"].agg(["min", "max"]).sort_index()
+    fixed = start.notna().all() and (labels["min"] == labels["max"]).all()
+    # A start that each subcase has for itself is a name, not a sign.
+    if not fixed or labels["min"].nunique() < 2 or 2 * len(labels) > out["subcase"].nunique():
+        return ""
+    entailed, others = (
+        ", ".join(inert.code(name) for name in labels.index[labels["min"] == label])
+        for label in (0, 1)
+    )
+    return f"Subcases whose names begin with {entailed} are entailed, those with {others} are not."
 
 
 # --- the luck of the draw ----------------------------------------------------------------------
@@ -306,7 +320,40 @@ def validity(single: pd.DataFrame, task: tasks.Task) -> pd.Series:
         (baselines.negation_rule(task.train) == task.train["label"]).astype(float).to_numpy(),
         index=task.train["id"],
     )
-    return single["examples"].map(lambda ids: float(right.loc[ids.split()].mean()))
+    return single["examples"].map(lambda ids: float(right.loc[_ids(ids, set(right.index))].mean()))
+
+
+def _ids(text: str, known: Collection[str]) -> list[str]:
+    """The ids that a run's row joins with spaces; an id of a user's own data may hold some itself.
+
+    Raises:
+        UserError: some of them are none of the task's.
+    """
+    found, part = [], ""
+    for word in text.split(" "):
+        part = f"{part} {word}" if part else word
+        if part in known:
+            found.append(part)
+            part = ""
+    if part:
+        raise UserError(f"the runs were made with another training pool: it has no {part[:60]!r}")
+    return found
+
+
+def correlations(found: Mapping[int, stats.Interval]) -> str:
+    """Correlations over draws by number of examples, as text: `0.71 [0.20, 0.92] with 8 examples`.
+
+    With the number of draws where there is no interval, and in words where one side never varies.
+    """
+    said = []
+    for size, r in found.items():
+        text = str(r)
+        if not np.isfinite(r.lo):
+            text += f" ({r.draws} draws, no interval)"
+        if not np.isfinite(r.mean):
+            text = "not defined, as one of them does not vary,"
+        said.append(f"{text} with {size:,} examples")
+    return ", ".join(said)
 
 
 def luck(single: pd.DataFrame, task: tasks.Task, sizes: Sequence[int], x_title: str) -> Any:
@@ -316,13 +363,13 @@ def luck(single: pd.DataFrame, task: tasks.Task, sizes: Sequence[int], x_title: 
     """
     inside = single[(single["domain"] == tasks.DOMAINS[0]) & single["shots"].isin(list(sizes))]
     frame = inside.assign(validity=validity(inside, task))
-    parts = []
-    for size, part in frame.groupby("shots"):
-        r = stats.correlation(part["validity"], part["accuracy"])
-        parts.append(f"{r} with {size}")
+    found = {}
+    for size in sorted(set(frame["shots"])):
+        part = frame[frame["shots"] == size]
+        found[size] = stats.correlation(part["validity"], part["accuracy"])
     tables.say(
         "Correlation, over draws, of in-domain accuracy with how well the negation rule predicts "
-        f"the draw's own labels: {', '.join(parts)} examples (Pearson's r with Fisher's interval)."
+        f"the draw's own labels: {correlations(found)} (Pearson's r with Fisher's interval)."
     )
     panel = frame["shots"].map("{} examples".format)
     model = frame["model"] + ", " if len(set(frame["model"])) > 1 else ""
@@ -376,7 +423,7 @@ def subcases(said: pd.DataFrame, x: str, *, x_title: str, note: str) -> Any:
     own, rows = said[said["domain"] == domain], "subcase"
     if rows not in own or own[rows].isna().all():
         own, rows = own.assign(gold=own["label"].map(dict(enumerate(tasks.LABELS)))), "gold"
-    fewest = own.groupby(rows)["id"].nunique().min()
+    fewest = int(own.groupby(rows)["id"].nunique().min())
     what = "subcase" if rows == "subcase" else f"label; {domain} by label, as there are no subcases"
     groups = own.groupby(["model", rows, x], sort=False, observed=True)
     found = groups["correct"].mean().reset_index()
@@ -384,7 +431,7 @@ def subcases(said: pd.DataFrame, x: str, *, x_title: str, note: str) -> Any:
         found.sort_values([rows, x], kind="stable"),  # the models stay in their order
         "".join(_varying(found, ["model"])),
         lambda part, note: plots.heat(part, x, rows, "correct", x_title=x_title, note=note),
-        note=f"{note}, at least {fewest:,} pairs a {what}",
+        note=f"{note}, at least {fewest:,} pair{'s' * (fewest != 1)} a {what}",
     )
 
 

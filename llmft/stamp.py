@@ -278,16 +278,25 @@ def code_only(source: str) -> str:
     By their places in the text, not by writing the syntax tree again, which each Python does in its
     own way.
     """
-    lines = source.splitlines()
+    lines, inside = io.StringIO(source).readlines(), set()  # of a text: rows that go on in the next
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        row, column = token.start
         if token.type == tokenize.COMMENT:
-            row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
+        elif token.type in (tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", None)):
+            inside |= set(range(row - 1, token.end[0] - 1))
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            first, last = node.lineno, node.end_lineno or node.lineno
-            lines[first - 1 : last] = [""] * (last - first + 1)
-    return "\n".join(line.rstrip() for line in lines if line.strip())
+            first, last = node.lineno - 1, node.end_lineno or node.lineno
+            if "".join(lines[first:last]).strip() == ast.get_source_segment(source, node):
+                lines[first:last] = [""] * (last - first)  # it stands alone
+                inside -= set(range(first, last))
+    kept = [(row, line.removesuffix("\n")) for row, line in enumerate(lines)]
+    return "\n".join(
+        line if row in inside else line.rstrip()
+        for row, line in kept
+        if row in inside or line.strip()
+    )
 
 
 @lru_cache(maxsize=4)

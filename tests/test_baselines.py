@@ -1,5 +1,7 @@
 """What needs no model, against values known by hand or by other code."""
 
+import ast
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,6 +61,14 @@ def test_the_best_rule_is_chosen_on_the_pairs_it_is_given() -> None:
     assert (rule.labels(frame) == frame["label"]).all()
     flipped = frame.assign(label=1 - frame["label"])
     assert (baselines.best_rule(flipped).labels(frame) == flipped["label"]).all()
+
+
+def test_where_no_cue_varies_the_best_rule_is_the_larger_label() -> None:
+    same = pairs(*[("a b c", "a b", label) for label in (1, 1, 0)])
+    other = pairs(("a b c", "d", 0), ("a never b", "a b", 1))
+    assert baselines.best_rule(same).labels(other).tolist() == [1, 1]
+    flipped = same.assign(label=1 - same["label"])
+    assert baselines.best_rule(flipped).labels(other).tolist() == [0, 0]
 
 
 def test_the_classifier_learns_from_the_methods_own_samples(pocket: tasks.Task) -> None:
@@ -142,8 +152,43 @@ def test_comments_and_docstrings_are_no_code() -> None:
     assert stamp.code_only('X = 1\n"""What X is."""\n') == "X = 1"
 
 
-def test_every_measuring_module_is_code() -> None:
+@pytest.mark.parametrize(
+    ("code", "changed"),
+    [
+        ("def f(x: int) -> int: ...\n", "def f(x: str) -> int: ...\n"),
+        ('x = 1; "why"\n', 'x = 2; "why"\n'),
+        ('def f(): "what"\n', 'def g(): "what"\n'),
+        ('X = """a\n\nb"""\n', 'X = """a\nb"""\n'),  # an empty line of a text is no layout
+        ('X = """a  \nb"""\n', 'X = """a\nb"""\n'),
+        ('X = f"""{a}\n\nb"""\n', 'X = f"""{a}\nb"""\n'),
+        ('f("""\n# a\n""")\n', 'f("""\n# b\n""")\n'),
+        ("if a:\n    b()\nc()\n", "if a:\n    b()\n    c()\n"),
+    ],
+)
+def test_no_change_of_code_is_taken_for_one_of_comments(code: str, changed: str) -> None:
+    assert stamp.code_only(code) != stamp.code_only(changed)
+    assert stamp.code_only(f"# Why.\n\n{code}") == stamp.code_only(code)
+
+
+def test_every_measuring_module_keeps_its_code_and_nothing_else() -> None:
+    """The syntax tree without lone texts is the same, and the comments are gone."""
+
+    def tree(source: str) -> str:
+        found = ast.parse(source)
+        for node in ast.walk(found):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                node.body = [  # type: ignore[attr-defined]
+                    part
+                    for part in body
+                    if not (isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant))
+                ]
+        return ast.dump(found)
+
     for module in runs.CODE:
-        found = stamp.code_only((ROOT / "llmft" / f"{module}.py").read_text())
-        assert "import" in found
+        source = (ROOT / "llmft" / f"{module}.py").read_text()
+        found = stamp.code_only(source)
+        assert tree(found) == tree(source), module
         assert '    """' not in found
+        assert len(found) < len(source)
+        assert stamp.code_only(found) == found

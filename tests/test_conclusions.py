@@ -82,8 +82,8 @@ def numbers(text: str) -> list[float]:
             "In-domain, every method is less accurate than a classifier on surface cues",
         ),
         ({"a": 0.8, "b": 0.7}, "In-domain, no method is shown to be more accurate than"),
-        ({"a": 0.95, "b": 0.7}, "In-domain, a is above a classifier on surface cues"),
-        ({"a": 0.95, "b": 0.95}, "In-domain, a and b are above a classifier"),
+        ({"a": 0.95, "b": 0.7}, "In-domain, a is more accurate than a classifier on surface cues"),
+        ({"a": 0.95, "b": 0.95}, "In-domain, a and b are more accurate than a classifier"),
     ],
 )
 def test_methods_are_held_against_the_classifier(shares: dict[str, float], claim: str) -> None:
@@ -92,6 +92,12 @@ def test_methods_are_held_against_the_classifier(shares: dict[str, float], claim
     assert found.claim.startswith(claim)
     assert "*overlap* alone is right on 0.89" in found.evidence
     assert numbers(found.evidence)[0] == pytest.approx(0.8, abs=0.03)
+    level = 1 - 0.05 / len(shares)
+    for way in shares:
+        own, cue = (report.chosen(rows, **at(name)) for name in (way, "cues"))
+        gap = stats.difference(own, cue, level=level)
+        would = f"; {gap.detectable:.2f} would have been shown" if gap.lo < 0 < gap.hi else ""
+        assert f"{gap} ({way}{would})" in found.evidence
 
 
 # --- which is the best -------------------------------------------------------------------------
@@ -109,7 +115,10 @@ def test_a_clear_winner_is_named() -> None:
 def test_equals_are_not_ranked() -> None:
     rows = said({"a": 0.8, "b": 0.8})
     found = conclusions.best(rows, {w: at(w) for w in "ab"}, "Here")
-    assert found.claim == "Here, no method is shown to be more accurate than another."
+    assert re.fullmatch(
+        "Here, [ab] has the highest accuracy, and is not shown to differ from any other method.",
+        found.claim,
+    )
     assert "would have been shown" in found.evidence
 
 
@@ -129,19 +138,12 @@ def test_a_leader_with_equals_says_with_whom_and_what_would_have_been_shown() ->
     assert f"{wide.detectable:.2f} would have been shown" in found.evidence
 
 
-def test_below_five_draws_nothing_is_claimed() -> None:
-    rows = said({"a": 0.9, "b": 0.5}, draws=4)
-    found = conclusions.best(rows, {w: at(w) for w in "ab"}, "Here")
-    assert found.claim == "Here, no method is shown to be more accurate than another."
-    assert "4 draws" in found.evidence
-    low = conclusions.low_rank(rows.assign(size=32), at("a"), at("b"), [32], (1, 100))
-    assert "is not shown to differ" in low.claim
-
-
 def test_what_is_not_even_handed_is_said_first() -> None:
     rows = said({"a": 0.9, "b": 0.6})
     found = conclusions.best(rows, {w: at(w) for w in "ab"}, "Here", "a was rehearsed.")
     assert found.limit.startswith("a was rehearsed. Learning rates")
+    alone = conclusions.best(rows, {w: at(w) for w in "ab"}, "Here")
+    assert alone.limit.startswith("learning rates")
 
 
 # --- out-of-domain -----------------------------------------------------------------------------
@@ -178,26 +180,103 @@ def test_what_holds_on_these_constructions_alone_says_so() -> None:
     new = stats.interval(report.chosen(rows, "auc", clusters="subcase", **at("a", OUT)))
     assert these.lo > 0.5 > new.lo
     assert found.claim == "There, a ranks the pairs better than chance, on these constructions."
-    assert "for other constructions [" in found.evidence
+    assert f"and [{new.lo:.2f}, {new.hi:.2f}] (a) for new ones" in found.evidence
+
+
+def test_what_holds_on_new_constructions_too_is_told_from_what_does_not() -> None:
+    rows = frame("a", 0.5, 0, OUT)
+    sure = np.where(rows["label"] == 0, 2.0, -2.0)
+    first = np.where(rows["subcase"].isin(["s0", "s1"]), sure, rows[metrics.LOGP[0]])
+    rows = metrics.with_scores(rows.assign(**{metrics.LOGP[0]: first}))
+    both = pd.concat([rows, frame("b", 0.9, 1, OUT)])
+    found = conclusions.beyond(both, {w: at(w, OUT) for w in "ab"}, "There")
+    assert found.claim == (
+        "There, a and b rank the pairs better than chance, on these constructions (on new ones, b "
+        "alone)."
+    )
+
+
+def test_a_ranking_below_chance_is_said_and_a_null_has_what_would_have_been_shown() -> None:
+    rows = said({"a": 0.2, "b": 0.5}, OUT)
+    found = conclusions.beyond(rows, {w: at(w, OUT) for w in "ab"}, "There")
+    assert found.claim == (
+        "There, no method is shown to rank the pairs better than chance, and a ranks them worse "
+        "than chance."
+    )
+    null = stats.interval(report.chosen(rows, "auc", **at("b", OUT)), level=0.975)
+    assert f"{null} (b; {0.5 + null.detectable:.2f} would have been shown)" in found.evidence
+    assert found.evidence.count("would have been shown") == 1
+
+
+def test_without_subcases_or_with_one_nothing_is_said_of_new_constructions() -> None:
+    rows = said({"a": 0.9}, OUT)
+    for other in (rows.drop(columns="subcase"), rows.assign(subcase=None)):
+        found = conclusions.beyond(other, {"a": at("a", OUT)}, "There")
+        assert found.claim == "There, a ranks the pairs better than chance."
+        assert "construction" not in str(found)
+    one = conclusions.beyond(rows.assign(subcase="swap"), {"a": at("a", OUT)}, "There")
+    assert one.claim == "There, a ranks the pairs better than chance, on these constructions."
+    assert "has no interval for new ones" in one.evidence
+
+
+def test_no_shift_is_named_that_the_data_may_not_have() -> None:
+    found = conclusions.beyond(said({"a": 0.9}, OUT), {"a": at("a", OUT)}, "There")
+    assert not re.search("overlap|HANS|le_|ln_", str(found))
 
 
 # --- what was learned --------------------------------------------------------------------------
 
 
+def ruled(left: float, spoken: int = 60, right: float = 0.9, draws: int = DRAWS) -> pd.DataFrame:
+    """A method that follows the rule where it speaks, and is right on `left` where it is silent.
+
+    The rule speaks of `spoken` pairs and is right on `right` of those.
+    """
+    rows = frame("a", left, 0, draws=draws)
+    place = rows["id"].str.split("-").str[-1].astype(int)
+    speaks = (place % 2 == 1) & (place < 2 * round(spoken * right))  # label 1 at odd places
+    speaks |= (place % 2 == 0) & (place < 2 * (spoken - round(spoken * right)))
+    rows = rows.assign(follows=1.0, silent=~speaks)
+    auc = metrics.with_scores(rows[rows["silent"]])[["key", "id", "auc"]]
+    return rows.merge(auc.rename(columns={"auc": "auc_silent"}), how="left", on=["key", "id"])
+
+
 @pytest.mark.parametrize(
     ("left", "claim"),
     [
-        (0.5, "In-domain, no method is shown to have learned more than one rule, negation."),
-        (0.9, "a learned more in-domain than one rule, negation."),
+        (0.5, "In-domain, no method is shown to have learned more than the negation rule."),
+        (0.9, "In-domain, a learned more than the negation rule."),
     ],
 )
 def test_is_more_than_the_rule_learned(left: float, claim: str) -> None:
-    rows = frame("a", left, 0).assign(follows=1.0, silent=True)
-    rows["auc_silent"] = rows["auc"]
+    rows = ruled(left)
     found = conclusions.rule(rows, {"a": at("a")}, 0.87)
     assert found.claim == claim
-    assert "1.00 [1.00, 1.00] (a)" in found.evidence
+    assert "1.00 [1.00, 1.00] (a) of them" in found.evidence
+    assert f"negated in 60 of 300 pairs, of which {stats.wilson(54, 60)} are not" in found.evidence
     assert "right on 0.87" in found.evidence
+    auc = stats.interval(report.chosen(rows[rows["silent"]], "auc_silent", **at("a")))
+    would = "" if auc.lo > 0.5 else f"; {0.5 + auc.detectable:.2f} would have been shown"
+    assert bool(would) == ("no method" in claim)
+    assert f"where it is silent the AUC is {auc} (a{would})." in found.evidence
+
+
+def test_a_rule_that_the_data_do_not_have_is_not_spoken_of() -> None:
+    """On pairs without negation, and where a negated hypothesis is as often entailed."""
+    none = conclusions.rule(ruled(0.9, 0), {"a": at("a")}, 0.5)
+    assert none.claim == "In-domain there is no negation rule to learn."
+    for right in (0.5, 0.1):
+        chance = conclusions.rule(ruled(0.9, 60, right), {"a": at("a")}, 0.5)
+        assert chance.claim == "In-domain, negation is not shown to say anything of the label."
+        assert str(stats.wilson(round(60 * right), 60)) in chance.evidence
+
+
+def test_where_the_rule_leaves_one_label_nothing_more_can_be_seen() -> None:
+    rows = ruled(0.9)
+    silent = rows["label"] == 0
+    found = conclusions.rule(rows.assign(silent=silent, auc_silent=np.nan), {"a": at("a")}, 1.0)
+    assert found.claim.startswith("In-domain, these pairs cannot show whether more than")
+    assert "all pairs have one label" in found.evidence
 
 
 # --- LoRA --------------------------------------------------------------------------------------
@@ -214,20 +293,45 @@ def sizes(shares: dict[int, tuple[float, float]], scatter: float = 0.01) -> pd.D
 
 
 def test_lora_is_compared_at_every_size() -> None:
-    rows = sizes({2: (0.9, 0.6), 8: (0.6, 0.9), 32: (0.985, 0.985)})
-    found = conclusions.low_rank(rows, at("lora"), at("full"), [2, 8, 32], (1, 100))
+    rows = sizes({2: (0.9, 0.6), 8: (0.6, 0.9), 32: (0.985, 0.985), 1024: (0.986, 0.986)})
+    found = conclusions.low_rank(rows, at("lora"), at("full"), [2, 8, 32, 1024], (1, 100))
     assert found.claim == (
         "LoRA, with 1.0% of the weights, is more accurate than full fine-tuning with 2 examples, "
-        "is less accurate than full fine-tuning with 8 examples and is equal to full fine-tuning "
-        "within 0.05 with 32 examples."
+        "less accurate than full fine-tuning with 8 examples and equal to full fine-tuning within "
+        "0.05 with 32 and 1,024 examples."
     )
+    gaps = [
+        report.difference(
+            rows, {**at("lora"), "size": k}, {**at("full"), "size": k}, level=1 - 0.05 / 4
+        )
+        for k in (2, 8, 32, 1024)
+    ]
+    able = sorted(gap.detectable for gap in gaps)
+    assert f"would have been shown is {able[0]:.2f} to {able[-1]:.2f}." in found.evidence
+    assert f"{gaps[0]} with 2 examples" in found.evidence
 
 
 def test_an_open_difference_is_not_called_equal() -> None:
     rows = sizes({2: (0.7, 0.7), 32: (0.985, 0.985)}, scatter=0.1)
-    found = conclusions.low_rank(rows, at("lora"), at("full"), [2], (1, 100))
-    assert "is not shown to differ from full fine-tuning." in found.claim
-    assert "would have been shown" in found.evidence
+    alone = conclusions.low_rank(rows, at("lora"), at("full"), [2], (1, 100))
+    assert alone.claim.endswith(
+        "is not shown to differ from full fine-tuning, nor to equal it within 0.05."
+    )
+    assert re.search(r"would have been shown is 0\.\d\d\.", alone.evidence)  # one size, one number
+    calm = pd.concat([rows[rows["size"] == 2], sizes({32: (0.985, 0.985)})])
+    found = conclusions.low_rank(calm, at("lora"), at("full"), [2, 32], (1, 100))
+    assert found.claim.endswith(
+        "is equal to full fine-tuning within 0.05 with 32 examples; with 2 examples neither a "
+        "difference nor equality is shown."
+    )
+
+
+def test_a_small_difference_that_is_shown_is_not_called_equality() -> None:
+    rows = sizes({32: (0.97, 0.99)}, scatter=0.001)
+    found = conclusions.low_rank(rows, at("lora"), at("full"), [32], (1, 100))
+    gap = report.difference(rows, at("lora"), at("full"))
+    assert -0.05 < gap.lo < gap.hi < 0
+    assert found.claim.endswith("is less accurate than full fine-tuning with 32 examples.")
 
 
 # --- distillation ------------------------------------------------------------------------------
@@ -247,7 +351,8 @@ def test_what_distillation_keeps(student: float, word: str) -> None:
 def test_without_a_gain_there_is_nothing_to_distil() -> None:
     rows = said({"student": 0.6, "teacher": 0.6, "start": 0.6})
     found = conclusions.kept(rows, at("student"), at("teacher"), at("start"), 256)
-    assert "nothing to distil" in found.claim
+    assert found.claim == "The context is not shown to give a gain, so there is nothing to distil."
+    assert "would have been shown" in found.evidence
 
 
 @pytest.mark.parametrize(
@@ -259,12 +364,13 @@ def test_recursion_names_its_conditions(last: float, word: str) -> None:
     found = conclusions.recursion(change, 3, 0.002, [1.0, 2.0, 3.0, 2.0, 2.0])
     assert word in found.claim
     for condition in (
-        "without an anchor",
+        "Without an anchor to the first teacher",
         "learning rate of 0.002",
         "the context before the query",
     ):
         assert condition in found.claim
     assert "2.00 [" in found.evidence
+    assert ("would have been shown" in found.evidence) == ("not shown" in found.claim)
 
 
 # --- what is forgotten -------------------------------------------------------------------------
@@ -283,54 +389,91 @@ def test_perplexity_is_a_geometric_mean_with_an_interval_or_a_range() -> None:
     assert conclusions.perplexity([np.log(127_131.0)]) == "130,000"
 
 
+NOISE = np.random.default_rng(0).normal(0, 0.05, (4, 8))
+NOISE -= NOISE.mean(axis=1, keepdims=True)
+
+
+def nll(draws: int = 8, **means: tuple[float, float]) -> dict[tuple[str, str], np.ndarray]:
+    """By method: nats without and with the text term."""
+    values = [(m, term, at) for m, pair in means.items() for term, at in zip(
+        ("without", "with"), pair, strict=True)]  # fmt: skip
+    return {(m, term): at + NOISE[i, :draws] for i, (m, term, at) in enumerate(values)}
+
+
 def test_the_text_term_is_told_from_the_method() -> None:
-    noise = np.random.default_rng(0).normal(0, 0.05, (4, 8))
-    found = conclusions.forgotten(
-        {
-            ("full", "without"): 5 + noise[0],
-            ("full", "with"): 1.2 + noise[1],
-            ("distillation", "without"): 9 + noise[2],
-            ("distillation", "with"): 1.1 + noise[3],
-        },
-        1.0,
+    found = conclusions.forgotten(nll(distillation=(9, 1.1), full=(5, 1.2)), 1.0)
+    assert found.claim == (
+        "With the text term, every method forgets far less than without it; without the term, "
+        "distillation forgets more than full."
     )
-    assert found.claim.startswith("The text term decides how much is forgotten, with every method")
     assert found.evidence.index("(full)") < found.evidence.index("(distillation)")
     assert "is 2.7 before training" in found.evidence
-    some = conclusions.forgotten(
-        {
-            ("full", "without"): 5 + noise[0],
-            ("full", "with"): 1.2 + noise[1],
-            ("LoRA", "without"): 1.2 + noise[2],
-            ("LoRA", "with"): 1.2 + noise[3],
-        },
-        1.0,
-    )
-    assert some.claim == "With the text term, the model keeps more of its language by full."
-    none = conclusions.forgotten(
-        {("LoRA", "without"): 1.2 + noise[2], ("LoRA", "with"): 1.2 + noise[3]}, 1.0
-    )
-    assert none.claim == "The text term is not shown to change how much is forgotten."
+    values = nll(distillation=(9, 1.1), full=(5, 1.2))
+    assert f"{conclusions.perplexity(values['full', 'without'], 1.0)} (full)" in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("means", "claim"),
+    [
+        (
+            {"full": (5, 1.2), "LoRA": (1.2, 1.2)},
+            "With the text term, full forgets far less than without it; no change is shown for "
+            "LoRA; without the term, full forgets more than LoRA.",
+        ),
+        (
+            {"full": (1.6, 1.2), "LoRA": (1.6, 1.2)},
+            "With the text term, every method forgets less than without it.",
+        ),
+        ({"LoRA": (5, 1.2)}, "With the text term, LoRA forgets far less than without it."),
+        ({"LoRA": (1.2, 5)}, "With the text term, LoRA forgets more than without it."),
+        ({"LoRA": (1.2, 1.2)}, "The text term is not shown to change how much is forgotten."),
+    ],
+)
+def test_what_the_text_term_does_follows_the_intervals(
+    means: dict[str, tuple[float, float]], claim: str
+) -> None:
+    found = conclusions.forgotten(nll(**means), 1.0)
+    assert found.claim == claim
+    null = "no change" in claim or "not shown" in claim
+    assert ("A change by a factor of" in found.evidence) == null
 
 
 # --- the luck of the draw, and the price -------------------------------------------------------
 
 
+def draws_of(shares: list[float], size: int) -> pd.DataFrame:
+    """One draw of each accuracy."""
+    parts = [
+        frame("a", share, i, size=size, draws=1).assign(draw=f"{i}-0-0", key=f"{size} {i}")
+        for i, share in enumerate(shares)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
 def test_luck_counts_failures_and_says_what_goes_with_them() -> None:
-    good = [frame("a", 0.9, i, size=2, draws=1).assign(draw=f"{i}-0-0") for i in range(5)]
-    bad = [frame("a", 0.5, i, size=2, draws=1).assign(draw=f"{i}-0-0") for i in range(5, 8)]
-    few = pd.concat(good + bad).assign(key=lambda f: f["draw"])
-    many = frame("a", 0.9, 9, size=128)
+    rows = pd.concat([draws_of([0.9] * 5 + [0.5] * 3, 2), frame("a", 0.9, 9, size=128)])
     validity = ([1.0] * 4 + [0.9] + [0.5] * 3, [0.9] * 5 + [0.5, 0.51, 0.5])
-    found = conclusions.luck(pd.concat([few, many]), "a", [2, 128], {8: validity})
+    found = conclusions.luck(rows, "a", [2, 128], {8: validity})
     assert found.claim == (
-        "With few examples a is a lottery, and the winning draws are those that show the negation "
-        "rule."
+        "With 2 examples a is a lottery: 3 of 8 draws fail; draws do better whose labels follow "
+        "the negation rule."
     )
     assert "With 2 examples 3 of 8 draws fail" in found.evidence
-    assert "with 128, 0 of 8" in found.evidence
-    calm = conclusions.luck(many.assign(size=2), "a", [2], {})
-    assert calm.claim == "No draw of a fails, even with 2 examples."
+    assert "With 128 examples 0 of 8 draws fail" in found.evidence
+    assert f"is {stats.correlation(*validity)} with 8 examples." in found.evidence
+    open_ = ([0.5, 1, 0.5, 1, 0.5, 1], [0.7, 0.7, 0.8, 0.8, 0.9, 0.9])
+    other = conclusions.luck(rows, "a", [2, 128], {8: open_})
+    assert other.claim == "With 2 examples a is a lottery: 3 of 8 draws fail."
+
+
+def test_one_number_of_examples_is_said_once() -> None:
+    found = conclusions.luck(draws_of([0.9] * 6, 2), "a", [2], {})
+    assert found.claim == "With 2 examples no draw of a fails."
+    assert found.evidence.count("With 2 examples") == 1
+    assert "correlation" not in found.evidence
+    assert not re.search(r"[,:] +(examples|;|\.)", found.evidence)  # no empty list in a sentence
+    all_fail = conclusions.luck(draws_of([0.5] * 6, 2), "a", [2], {})
+    assert all_fail.claim == "With 2 examples every draw of a fails."
 
 
 def test_the_price_of_a_context_has_both_conditions() -> None:
@@ -339,9 +482,11 @@ def test_the_price_of_a_context_has_both_conditions() -> None:
         "tuned": {"tokens": 10.0, "answer": 10.0, "adapt": 4_900.0, "seconds": 1.0},
     }
     found = conclusions.price(costs, "ICL", "tuned")
-    assert "50 times as much as with tuned if every prompt is read whole" in found.claim
+    assert "costs 50 times as much as with tuned if every prompt is read whole" in found.claim
     assert "2.0 times as much if the demonstrations are read once" in found.claim
     assert "after 10 answers" in found.evidence
+    near = conclusions.price({**costs, "ICL": {**costs["ICL"], "answer": 14.0}}, "ICL", "tuned")
+    assert "costs 1.4 times as much as with tuned" in near.claim
     even = conclusions.price({**costs, "ICL": costs["tuned"]}, "ICL", "tuned")
     assert "as cheaply" in even.claim
 
@@ -355,3 +500,52 @@ def test_the_verdict_follows_the_interval() -> None:
         for ends in ((0.1, 0.2), (-0.2, -0.1), (-0.1, 0.1), (np.nan, np.nan))
     ]
     assert words == ["up", "down", "open", "open"]
+
+
+# --- too few draws -----------------------------------------------------------------------------
+
+
+FEW = said({"a": 0.9, "b": 0.5, "c": 0.8}, draws=4)
+FEW_OUT = said({"a": 0.9, "b": 0.5}, OUT, draws=4)
+WHERE = {w: at(w) for w in "ab"}
+
+
+@pytest.mark.parametrize(
+    ("found", "claim"),
+    [
+        (conclusions.floors(FEW, WHERE, at("c"), "overlap", 0.9), "no method is shown to be"),
+        (conclusions.best(FEW, WHERE, "Here"), "not shown to differ from any other method"),
+        (
+            conclusions.beyond(FEW_OUT, {w: at(w, OUT) for w in "ab"}, "There"),
+            "no method is shown to rank the pairs better than chance.",
+        ),
+        (conclusions.rule(ruled(0.9, draws=4), {"a": at("a")}, 0.9), "no method is shown to have"),
+        (
+            conclusions.low_rank(FEW, at("a"), at("b"), [32], (1, 100)),
+            "not shown to differ from full fine-tuning, nor to equal it within 0.05.",
+        ),
+        (conclusions.kept(FEW, at("c"), at("a"), at("b"), 256), "gain is kept is not shown."),
+        (
+            conclusions.recursion(report.difference(FEW, at("b"), at("a")), 3, 0.1, [1.0, 2, 3, 4]),
+            "is not shown to change the student's accuracy.",
+        ),
+        (
+            conclusions.forgotten(nll(4, full=(5, 1.2), LoRA=(9, 1.2)), 1.0),
+            "The text term is not shown to change how much is forgotten.",
+        ),
+    ],
+    ids="floors best beyond rule low_rank kept recursion forgotten".split(),
+)
+def test_below_five_draws_nothing_is_claimed(found: conclusions.Conclusion, claim: str) -> None:
+    """Though the differences are large."""
+    assert claim in found.claim
+    assert "(4 draws: " in found.evidence
+    assert found.evidence.endswith("Below 5 draws there is no interval, and nothing is claimed.")
+    assert "–" not in str(found)
+
+
+def test_with_few_draws_luck_claims_no_correlation() -> None:
+    rows = draws_of([0.9, 0.9, 0.5], 2)
+    found = conclusions.luck(rows, "a", [2], {2: ([1.0, 1.0, 0.5], [0.9, 0.9, 0.5])})
+    assert found.claim == "With 2 examples a is a lottery: 1 of 3 draws fail."
+    assert "is 1.00 (3 draws, no interval) with 2 examples." in found.evidence

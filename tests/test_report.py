@@ -463,7 +463,11 @@ def test_the_classifier_stands_with_every_model_on_the_same_draws(pocket: tasks.
     assert gap.draws == 1
     text = report.above_floors(compared[compared["model"] == "x"], pocket, "method", 4)
     assert "*overlap*" in text
-    assert "ICL minus the cue is" in text
+    # All called entailed: right on half of the pairs, as the cue is on more.
+    assert (
+        "With 4 labelled examples, ICL is not shown to differ from it (minus the cue: -0." in text
+    )
+    assert "cue classifier is" in text
     figure = report.accuracy_figure(compared, pocket, "method", x_title="labelled examples")
     drawn = str(figure.to_dict())
     for name in ("constant", "best cue: overlap", "x, in-domain", "y, in-domain", "cue classifier"):
@@ -491,8 +495,176 @@ def test_a_good_draw_shows_the_rule(pocket: tasks.Task, shown: list[str]) -> Non
 
 
 def test_names_that_say_their_label_are_said_to(pocket: tasks.Task) -> None:
-    assert "`le_` are entailed" in report.twins(pocket)
-    other = pocket.out_of_domain.assign(subcase="s")
-    assert report.twins(dataclasses.replace(pocket, out_of_domain=other)) == ""
-    nothing = pocket.out_of_domain.iloc[:0].drop(columns="subcase")
-    assert report.twins(dataclasses.replace(pocket, out_of_domain=nothing)) == ""
+    assert report.twins(pocket) == (
+        "Subcases whose names begin with `le_` are entailed, those with `ln_` are not."
+    )
+    out = pocket.out_of_domain
+    # As in HANS, where three heuristics have such twins.
+    heuristic = np.where(np.arange(len(out)) % 2, "l", "s")
+    hans = out.assign(subcase=heuristic + out["subcase"].str[1:])
+    assert report.twins(dataclasses.replace(pocket, out_of_domain=hans)) == (
+        "Subcases whose names begin with `le_`, `se_` are entailed, those with `ln_`, `sn_` are "
+        "not."
+    )
+
+
+@pytest.mark.parametrize(
+    "subcase",
+    [
+        lambda _: "s",
+        lambda out: "le_" + out["subcase"],  # the same start, both labels
+        lambda out: out["subcase"].str.replace("_", "-"),
+        lambda out: out["subcase"].str.split("_").str[1].str[:3] + "_" + out["subcase"],
+        lambda out: [f"{i}_pair" for i in range(len(out))],  # a name of its own each
+        lambda out: np.where(out["label"] == 0, "yes_all", "no_all"),  # one of each
+        lambda out: out["subcase"].where(out["label"] == 0, "no subcase"),
+    ],
+)
+def test_names_that_say_nothing_are_not_explained(pocket: tasks.Task, subcase: Any) -> None:
+    out = pocket.out_of_domain
+    task = dataclasses.replace(pocket, out_of_domain=out.assign(subcase=subcase(out)))
+    assert report.twins(task) == ""
+
+
+def test_without_subcases_or_pairs_no_name_is_explained(pocket: tasks.Task) -> None:
+    out = pocket.out_of_domain
+    for other in (out.drop(columns="subcase"), out.iloc[:0], out.iloc[:0].drop(columns="subcase")):
+        assert report.twins(dataclasses.replace(pocket, out_of_domain=other)) == ""
+
+
+# --- a task that is neither HANS nor the pocket world ------------------------------------------
+
+
+def plain(n: int = 40) -> pd.DataFrame:
+    """Pairs without a negation, half of them entailed."""
+    return pd.DataFrame(
+        {
+            "id": [f"{INSIDE}-{i}" for i in range(n)],
+            "premise": [f"The cat saw dog number {i} ." for i in range(n)],
+            "hypothesis": [f"The {('cat', 'bird')[i % 2]} saw dog number {i} ." for i in range(n)],
+            "label": [i % 2 for i in range(n)],
+        }
+    )
+
+
+def foreign(pairs: pd.DataFrame) -> tasks.Task:
+    """A task of one domain."""
+    return tasks.Task("mine", pairs, pairs, pairs, pairs.iloc[:0], "d")
+
+
+def test_a_task_of_one_domain_says_so_and_its_tables_are_of_that_domain(
+    shown: list[str],
+) -> None:
+    task = foreign(plain(4))
+    assert report.missing(task) == ["This task has no out-of-domain set: nothing is shown of one."]
+    said = SAID[SAID["domain"] == INSIDE]
+    report.constructions(said, ["model", "shots"])
+    assert list(read(shown[0])) == ["shots", "AUC", "accuracy", "n"]
+    assert (
+        report.floors_text(task)
+        == "no model: constant 0.50 in-domain, best cue: overlap 1.00 in-domain"
+    )
+    ruled = report.with_rule(said, task)
+    assert ruled["silent"].all()
+    report.learned_table(ruled, BY)
+    table = read(shown[1])
+    assert table["AUC where it is silent"].tolist() == table["AUC"].tolist()
+    # The rule is silent throughout, so its answer is always "entailed".
+    assert [text[:4] for text in table["follows the rule"]] == table["called entailed"].str[
+        :4
+    ].tolist()
+
+
+@pytest.mark.parametrize("hypothesis", ["The dog never ran .", "The dog ran ."])
+def test_where_the_rule_is_never_silent_or_leaves_one_label_there_is_no_auc(
+    shown: list[str], hypothesis: str
+) -> None:
+    pairs = plain(4).assign(premise="The dog ran .", hypothesis=hypothesis)
+    pairs.loc[pairs["label"] == 1, "hypothesis"] = "The dog never ran ."
+    ruled = report.with_rule(SAID[SAID["domain"] == INSIDE], foreign(pairs))
+    report.learned_table(ruled, BY)
+    assert set(read(shown[0])["AUC where it is silent"]) == {"–"}
+
+
+def test_one_draw_of_each_size_has_no_interval_and_says_so(
+    pocket: tasks.Task, shown: list[str]
+) -> None:
+    ids = pocket.train["id"].tolist()
+    single = pd.DataFrame(
+        [
+            {
+                "model": "m", "domain": INSIDE, "shots": 2, "accuracy": 0.5 + 0.1 * i,
+                "examples": f"{ids[i]} {ids[i + 1]}",
+            }
+            for i in range(2)
+        ]
+    )  # fmt: skip
+    report.luck(single, pocket, [2], "rule")
+    assert "predicts the draw's own labels: " in shown[0]
+    assert "(2 draws, no interval) with 2 examples" in shown[0] or "not vary" in shown[0]
+    one = stats.correlation([0.5, 0.6, 0.7], [0.1, 0.2, 0.3])
+    none = stats.correlation([0.5] * 6, [0.1, 0.2, 0.3, 0.1, 0.2, 0.3])
+    many = stats.correlation([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 6, 5])
+    assert report.correlations({2: one, 1024: none, 8: many}) == (
+        "1.00 (3 draws, no interval) with 2 examples, not defined, as one of them does not vary, "
+        f"with 1,024 examples, {many} with 8 examples"
+    )
+
+
+def test_ids_of_a_users_own_data_may_hold_spaces(pocket: tasks.Task) -> None:
+    named = pocket.train.assign(id=[f"my pair {i}" for i in range(len(pocket.train))])
+    task = dataclasses.replace(pocket, train=named)
+    right = baselines.negation_rule(named) == named["label"]
+    two = named["id"][[int(right.idxmax()), int(right.idxmin())]]
+    assert report.validity(pd.DataFrame({"examples": [" ".join(two)]}), task).tolist() == [0.5]
+    with pytest.raises(UserError, match="another training pool: it has no 'elsewhere 1'"):
+        report.validity(pd.DataFrame({"examples": [f"{two.iloc[0]} elsewhere 1"]}), task)
+
+
+def test_a_method_that_is_not_shown_to_differ_from_the_cue_says_what_would_have_been(
+    pocket: tasks.Task,
+) -> None:
+    pairs, rng = pocket.in_domain, np.random.default_rng(0)
+    rule = baselines.best_rule(pocket.train)
+    right = (rule.labels(pairs) == pairs["label"]).to_numpy()
+    parts = []
+    for way, accuracy in (("above", 1.0), ("level", right.mean()), ("below", 0.5)):
+        for draw in range(6):
+            hit = rng.random(len(pairs)) < accuracy
+            p = np.where(hit == (pairs["label"] == 0), 0.8, 0.2)
+            logp = dict(zip(metrics.LOGP, np.log([p, 1 - p]), strict=True))
+            parts.append(
+                pairs.assign(key=f"{way} {draw}", draw=f"{draw}-0-0", way=way, domain=INSIDE,
+                             shots=4, **logp)
+            )  # fmt: skip
+    said = metrics.with_scores(pd.concat(parts))
+    text = report.above_floors(said, pocket, "way", 4)
+    assert f"is right on {right.mean():.2f} of the in-domain pairs" in text
+    assert "above is above it (minus the cue: 0." in text
+    assert "below is below it (minus the cue: -0." in text
+    assert "level is not shown to differ from it" in text
+    assert text.count("would have been shown with 80 % power") == 1
+    few = report.above_floors(said[said["draw"] < "4"], pocket, "way", 4)
+    assert few.count("not shown to differ from it") == 3
+    assert "would have been" not in few
+
+
+def test_a_figure_of_one_domain_and_one_number_of_examples(pocket: tasks.Task) -> None:
+    alone = dataclasses.replace(pocket, out_of_domain=pocket.out_of_domain.iloc[:0])
+    logp = dict(zip(metrics.LOGP, np.log(np.full((2, len(pocket.in_domain)), 0.5)), strict=True))
+    said = pd.concat(
+        [
+            pocket.in_domain.assign(
+                model="m", method="ICL", shots=2, draw=f"{seed}-0-0", key=str(seed), domain=INSIDE,
+                data_seed=seed, **logp,
+            )
+            for seed in (0, 1)
+        ]
+    )  # fmt: skip
+    compared = report.with_classifier(metrics.with_scores(said), alone, [2], [0, 1])
+    drawn = str(
+        report.accuracy_figure(compared, alone, "method", x_title="demonstrations").to_dict()
+    )
+    assert "constant" in drawn
+    assert "out-of-domain" not in drawn
+    assert "no interval below 5 draws, but their range: 2 draws" in drawn
