@@ -1,9 +1,10 @@
 """Run a chapter and freeze it: executed in a temporary file, cleaned, stamped, moved into place.
 
 papermill writes as it goes, and leaves a failed notebook behind. So a chapter is never run in
-place: a run that fails, at whatever moment, leaves the frozen chapter and its results as they were.
-A kill between the last two moves leaves results that their chapter's stamp does not know; the gate
-sees that, and the next run, which finds every measurement in the store, puts it right.
+place, and its results are collected in a folder of this run alone: a run that fails, at whatever
+moment, leaves the frozen chapter and its results as they were. A kill between the last moves leaves
+results that their chapter's stamp does not know; the gate sees that, and the next run, which finds
+every measurement in the store, puts it right.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -43,9 +45,9 @@ def chapter_path(name: str, root: Path = ROOT) -> Path:
     return known[stem]
 
 
-def is_current(path: Path, root: Path = ROOT) -> bool:
-    """Whether a frozen chapter is true of the code, the data and the parameters of today."""
-    return not any(problem.stale for problem in gate.check_chapter(path, root))
+def is_current(path: Path, root: Path = ROOT, file: str | Path | None = None) -> bool:
+    """Whether a frozen chapter is true of the code, the data and these parameters as they are."""
+    return not any(problem.stale for problem in gate.check_chapter(path, root, file))
 
 
 def declared(path: Path) -> dict[str, object]:
@@ -65,32 +67,26 @@ def known_by_some(values: Mapping[str, object], paths: list[Path]) -> None:
             raise UserError(params.unknown(name, known))
 
 
-def forget(file: str | Path | None, values: Mapping[str, object]) -> None:
-    """Forget the finished runs of the store that these parameters name.
-
-    The store is a cache: nothing frozen is in it.
-    """
-    chosen = params.parse({**(params.load(file) if file else {}), **values})
-    shutil.rmtree(chosen.folder / "records", ignore_errors=True)
-
-
 def run(
     name: str,
     *,
     file: str | Path | None = None,
     values: Mapping[str, object] | None = None,
     out: str | Path | None = None,
+    since: int = 0,
     root: Path = ROOT,
 ) -> Path:
     """Run a chapter from its first cell to its last and freeze what it shows.
 
-    The working directory is the book's folder, as for `papermill chapters/icl.ipynb out.ipynb`.
+    The kernel works in the book's folder, as for `papermill chapters/icl.ipynb out.ipynb` there,
+    and imports nothing from it but what is installed.
 
     Args:
         name: the chapter, see `chapter_path`.
         file: a YAML file of parameters; those that the chapter does not declare do not concern it.
         values: single parameters, which must be declared by the chapter; they win over the file.
         out: a folder to put the run in, with its results; by default the chapter is frozen.
+        since: measure again what was measured before this time (nanoseconds).
         root: the book's folder.
 
     Returns:
@@ -102,27 +98,35 @@ def run(
     """
     path = chapter_path(name, root)
     notebook = _bare(stamp.read(path))
-    given, profile = _given(notebook, file, values or {}, path.stem)
-    if profile == "smoke" and out is None:
-        raise UserError(
-            f"{path.stem}: smoke parameters are for tests and are never frozen; "
-            "add --out FOLDER to run it there"
-        )
-    folder = given.get("store", stamp.declared(notebook).get("store", "runs"))
-    store = root / Path(str(folder)).expanduser()
+    stamp.module_digests(notebook, root)  # a cell that cannot be read is refused before it runs
+    given, profile = _given(notebook, file, values or {}, path.stem, root)
+    if out is None:
+        _may_be_frozen(given, profile, path.stem)
+    target = path if out is None else params.not_own(params.located(out), root) / path.name
+    folder = {**stamp.declared(notebook), **given}.get("store", "runs")
+    store = params.store_folder(root / str(folder) if folder != "runs" else "runs", root)
     try:
-        store.mkdir(parents=True, exist_ok=True)
-        with _alone(path.stem, store):
-            for suffix in stamp.RESULT_SUFFIXES:
-                (store / f"{path.stem}{suffix}").unlink(missing_ok=True)
-            started = time.perf_counter()
-            ran = _execute(notebook, path.stem, given, store, root)
-            seconds = time.perf_counter() - started
-            return _finish(ran, path, store, Path(out) if out else None, profile, seconds, root)
+        with _alone(path.stem, {target.parent, store}):
+            private = store / f".{path.stem}.run"
+            shutil.rmtree(private, ignore_errors=True)  # of a run that was killed
+            private.mkdir()
+            try:
+                started = time.perf_counter()
+                with _environment(private, since):
+                    ran = _execute(notebook, path.stem, given, private, root)
+                seconds = time.perf_counter() - started
+                return _finish(ran, path, private, target, profile, seconds, root)
+            finally:
+                shutil.rmtree(private, ignore_errors=True)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        why = "the disk is full" if full else f"{error.strerror}: {error.filename}"
-        raise UserError(f"{path.stem}: {why}; the frozen chapter is as it was") from None
+        why = (
+            "the disk is full: make room"
+            if full
+            else f"cannot write {error.filename}: {error.strerror}; other places are given by "
+            "--out FOLDER and -p store=FOLDER"
+        )
+        raise UserError(f"{path.stem}: {why} (the frozen chapter is as it was)") from None
 
 
 def _given(
@@ -130,25 +134,38 @@ def _given(
     file: str | Path | None,
     values: Mapping[str, object],
     chapter: str,
+    root: Path,
 ) -> tuple[dict[str, object], str]:
-    """What to inject (only what differs from the chapter's defaults), and the profile's name."""
+    """What to inject (only what differs from the chapter's defaults), and the profile asked for."""
     known = stamp.declared(notebook)
     for name in values:
         if name not in known:
             raise UserError(f"{chapter}: {params.unknown(name, known)}")
-    wanted = {n: v for n, v in (params.load(file) if file else {}).items() if n in known}
-    checked = params.parse({**known, **wanted, **values})
+    asked = params.load(file) if file is not None else {"profile": "pocket"}
+    profile = str(asked.get("profile", "custom"))
+    if profile != "smoke" and stamp.measured(dict(values)):
+        profile = "custom"
+    wanted = {n: v for n, v in asked.items() if n in known}
+    checked = params.placed(params.parse({**known, **wanted, **values}), root)
     resolved = {name: getattr(checked, name) for name in known}
-    usual = params.parse({})
-    standard = stamp.measured({n: getattr(usual, n) for n in known})
-    named = params.load(file).get("profile", "custom") if file else "pocket"
-    if stamp.measured(resolved) == standard and named != "smoke":
-        named = "pocket"
-    elif named != "smoke" and (file is None or stamp.measured(dict(values))):
-        named = "custom"
     if "profile" in known:
-        resolved["profile"] = named
-    return {name: v for name, v in resolved.items() if v != known[name]}, str(named)
+        resolved["profile"] = profile
+    return {name: v for name, v in resolved.items() if v != known[name]}, profile
+
+
+def _may_be_frozen(given: Mapping[str, object], profile: str, chapter: str) -> None:
+    """Refuse what the gate would refuse afterwards."""
+    if profile == "smoke":
+        raise UserError(
+            f"{chapter}: smoke parameters are for tests and are never frozen; "
+            "add --out FOLDER to run it there"
+        )
+    for name, path in params.outside(given):
+        raise UserError(
+            f"{chapter}: {name} is {path}, outside the book's folder, and a frozen chapter names "
+            "no machine's path: make a link to it in the book's folder and give that, or add "
+            "--out FOLDER to freeze nothing"
+        )
 
 
 def _bare(notebook: stamp.Notebook) -> stamp.Notebook:
@@ -170,26 +187,48 @@ def _bare(notebook: stamp.Notebook) -> stamp.Notebook:
 
 
 @contextlib.contextmanager
-def _alone(chapter: str, store: Path) -> Iterator[None]:
-    """Let one process at a time run a chapter; the lock goes when its holder does."""
+def _alone(chapter: str, folders: set[Path]) -> Iterator[None]:
+    """Let one process at a time run a chapter from a store or to a place; a lock dies with it."""
+    with contextlib.ExitStack() as locks:
+        for folder in sorted({folder.resolve() for folder in folders}):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                locks.enter_context(FileLock(folder / f".{chapter}.lock", timeout=0))
+            except Timeout:
+                raise UserError(f"{chapter} is being run by another process") from None
+        yield
+
+
+@contextlib.contextmanager
+def _environment(private: Path, since: int) -> Iterator[None]:
+    """What the kernel is told by environment variables, and this process no longer afterwards."""
+    told = {
+        params.COLLECT: str(private),
+        params.SINCE: str(since),
+        "IPYTHONDIR": str(private / "ipython"),  # a user's start-up files are not the chapter's
+        # tqdm tells every reader that it found no widgets; a frozen page has no use for them.
+        "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore:IProgress not found"),
+    }
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
     try:
-        with FileLock(store / f".{chapter}.lock", timeout=0):
-            yield
-    except Timeout:
-        raise UserError(f"{chapter} is being run by another process") from None
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _execute(
-    notebook: stamp.Notebook, chapter: str, given: dict[str, object], store: Path, root: Path
+    notebook: stamp.Notebook, chapter: str, given: dict[str, object], private: Path, root: Path
 ) -> stamp.Notebook:
     """The executed notebook. A failed one stays in the store, and the error names it."""
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    running, failed = store / f".{chapter}.running.ipynb", store / f"{chapter}.failed.ipynb"
+    running, failed = private / "running.ipynb", private.parent / f"{chapter}.failed.ipynb"
     _write(notebook, running)
-    # tqdm tells every reader that it found no widgets; a frozen page has no use for them.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")
     target = str(running).replace("{", "{{").replace("}", "}}")  # papermill formats the path
     try:
         papermill.execute_notebook(
@@ -197,10 +236,14 @@ def _execute(
             target,
             parameters=given,
             kernel_name="python3",
+            language="python",
             cwd=str(root),
             progress_bar=False,
             stderr_file=sys.stderr,
-            extra_arguments=["--IPKernelApp.log_level=50"],  # its notices are not the chapter's
+            extra_arguments=[
+                "--IPKernelApp.log_level=50",  # its notices are not the chapter's
+                "--InteractiveShellApp.ignore_cwd=True",  # a pandas.py in the book is not pandas
+            ],
         )
         return stamp.read(running)
     except papermill.PapermillExecutionError as error:
@@ -211,8 +254,6 @@ def _execute(
     except DeadKernelError:
         what = "the kernel died, most likely for want of memory"
         raise UserError(_failure(chapter, what, 0, running, failed)) from None
-    finally:
-        running.unlink(missing_ok=True)
 
 
 def _failure(chapter: str, what: str, cell: int, running: Path, failed: Path) -> str:
@@ -263,20 +304,19 @@ def _light(output: dict[str, Any]) -> dict[str, Any]:
 def _finish(
     ran: stamp.Notebook,
     path: Path,
-    store: Path,
-    out: Path | None,
+    private: Path,
+    target: Path,
     profile: str,
     seconds: float,
     root: Path,
 ) -> Path:
     """Stamp the run and move it into place, results first: see the module's docstring."""
     notebook = clean(ran)
-    target = (out / path.name) if out else path
-    results = out or root / "data" / "results"
+    results = root / "data" / "results" if target == path else target.parent
     moves: list[tuple[Path, Path]] = []
     try:
         for suffix in stamp.RESULT_SUFFIXES:
-            made = store / f"{path.stem}{suffix}"
+            made = private / f"{path.stem}{suffix}"
             if made.is_file():
                 moves.append(_stage(results / made.name, partial(shutil.copyfile, made)))
         notebook["metadata"]["llmft"] = {
@@ -296,17 +336,29 @@ def _finish(
             **machine(stamp.parameters(notebook)),
         }
         moves.append(_stage(target, partial(_write, notebook)))
-        for new, final in moves:
-            new.replace(final)
-        if out is None:
-            kept = {final for _, final in moves}
-            for suffix in stamp.RESULT_SUFFIXES:
-                if (old := results / f"{path.stem}{suffix}") not in kept:
-                    old.unlink(missing_ok=True)
+        with _undisturbed():
+            for new, final in moves:
+                new.replace(final)
+            if target == path:
+                kept = {final for _, final in moves}
+                for suffix in stamp.RESULT_SUFFIXES:
+                    if (old := results / f"{path.stem}{suffix}") not in kept:
+                        old.unlink(missing_ok=True)
     finally:
         for new, _ in moves:
             new.unlink(missing_ok=True)
     return target
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let Ctrl-C and a request to end wait: for the moves, which take no time."""
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _stage(final: Path, write: Callable[[Path], object]) -> tuple[Path, Path]:
@@ -349,12 +401,16 @@ def assignments(pairs: tuple[str, ...]) -> dict[str, object]:
     """`NAME=VALUE` words as parameters; the types are settled by `params.parse`.
 
     Raises:
-        UserError: a word without `=`.
+        UserError: a word without `=`, or a name twice.
     """
     values: dict[str, object] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
-            raise UserError(f"-p {pair!r} must be NAME=VALUE, such as -p repeats=2")
+            raise UserError(
+                f"-p {params.abbreviated(pair)} must be NAME=VALUE, such as -p repeats=2"
+            )
+        if name.strip() in values:
+            raise UserError(f"-p {name.strip()} is given twice")
         values[name.strip()] = value
     return values

@@ -4,6 +4,7 @@ torch and papermill are imported only by the commands that need them, so `llmft 
 """
 
 import shlex
+import signal
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,19 @@ from pathlib import Path
 import click
 
 from llmft import ROOT, UserError, __version__
+
+
+STOPPED = "llmft: stopped; the frozen chapter is as it was; run again to resume"
+
+
+def _path(_: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """An option's path, absolute: see `params.located`."""
+    from llmft import params
+
+    try:
+        return None if value is None else str(params.located(value))
+    except UserError as error:
+        raise UserError(f"{option.opts[0]}: {error}") from None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -21,11 +35,13 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("chapter", nargs=-1)
-@click.option("--params", "file", metavar="FILE", help="A YAML file of parameters.")
+@click.option("--params", "file", metavar="FILE", callback=_path, help="A YAML file of parameters.")
 @click.option("-p", "pairs", metavar="NAME=VALUE", multiple=True, help="One parameter.")
 @click.option("--all", "every", is_flag=True, help="Run the chapters that are current, too.")
-@click.option("--force", is_flag=True, help="Measure again: forget the store's finished runs.")
-@click.option("--out", metavar="FOLDER", help="Put the runs there, and freeze nothing.")
+@click.option("--force", is_flag=True, help="Measure again what the store holds already.")
+@click.option(
+    "--out", metavar="FOLDER", callback=_path, help="Put the runs there, and freeze nothing."
+)
 def run(
     chapter: tuple[str, ...],
     file: str | None,
@@ -38,18 +54,20 @@ def run(
 
     Without a CHAPTER, those are run that are not current: whose code, data or parameters have
     changed since they were frozen, or that never ran. A chapter that is named is run in any case.
+
+    Every path, in options and parameters, starts at the current folder; `~` is the home folder.
     """
-    from llmft import book, gate
+    from llmft import book, gate, params
 
     values = book.assignments(pairs)
     named = [book.chapter_path(name) for name in chapter]
     paths = named or gate.chapters()
-    always = bool(named or every or force or file or values or out)
+    since = time.time_ns() if force else 0  # one time for all: what two chapters share is done once
+    always = bool(named or every or force or values or out)
     book.known_by_some(values, paths)
-    if force:
-        book.forget(file, values)
+    params.parse({**(params.load(file) if file else {}), **values})  # all, before the first runs
     for path in paths:
-        if not always and book.is_current(path):
+        if not always and book.is_current(path, file=file):
             click.echo(f"{path.stem}: current", err=True)
             continue
         click.echo(f"{path.stem}: running ...", err=True)
@@ -58,14 +76,27 @@ def run(
         mine = {n: v for n, v in values.items() if n in known}
         if out and len(paths) > 1 and "results" in known:
             mine = {"results": out, **mine}  # those that the chapters before it leave there
-        made = book.run(path.stem, file=file, values=mine, out=out)
+        made = book.run(path.stem, file=file, values=mine, out=out, since=since)
         seconds = time.perf_counter() - started
         click.echo(f"{path.stem}: done in {seconds:.0f} s, {made}", err=True)
 
 
 @cli.command()
-@click.option("--params", "file", metavar="FILE", required=True, help="A YAML file of parameters.")
-@click.option("--to", "folder", metavar="DIR", help="Put all of it below DIR, not in HF_HOME.")
+@click.option(
+    "--params",
+    "file",
+    metavar="FILE",
+    required=True,
+    callback=_path,
+    help="A YAML file of parameters.",
+)
+@click.option(
+    "--to",
+    "folder",
+    metavar="DIR",
+    callback=_path,
+    help="Put all of it below DIR, not in HF_HOME.",
+)
 def fetch(file: str, folder: str | None) -> None:
     """Download the models and data that a parameter set names, and check them.
 
@@ -78,7 +109,7 @@ def fetch(file: str, folder: str | None) -> None:
     from llmft import fetch as fetcher  # which takes seconds
     from llmft import hub
 
-    home = Path(folder).expanduser().resolve() if folder else None
+    home = Path(folder).resolve() if folder else None
     for it in fetcher.fetch(values, home):
         size = f"{it.size / 1e6:,.1f} MB"
         click.echo(f"  {it.name} {it.revision[:16]}: {size}, licence {it.licence}", err=True)
@@ -92,10 +123,10 @@ def fetch(file: str, folder: str | None) -> None:
     "--params",
     "file",
     metavar="FILE",
-    default="params/pocket.yaml",
+    callback=_path,
     help="The parameters that the book is to have been run with, if not params/pocket.yaml.",
 )
-def check(file: str) -> None:
+def check(file: str | None) -> None:
     """Say what is wrong with the frozen book; nothing is executed."""
     from llmft import gate
 
@@ -124,15 +155,32 @@ def render(plain: bool) -> None:
 @cli.command()
 def pocket() -> None:
     """Make the pocket world again: its data sets and its pretrained checkpoint."""
+    from llmft import gate
     from llmft.pocket import pretrain
 
+    gate.listed()  # in the book's folder, or not at all
     pretrain.main(ROOT / "data" / "pocket")
 
 
 def main() -> None:
-    """Run the command; an error that the user can put right is one line, without a traceback."""
+    """Run the command; an error that the user can put right is one line, without a traceback.
+
+    The exit code is 1 then, and 128 and the signal's number for a command that was stopped.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _stop)
     try:
-        sys.exit(cli.main(standalone_mode=True))
+        sys.exit(cli.main(standalone_mode=False))
     except UserError as error:
         click.echo(f"llmft: {error}", err=True)
         sys.exit(1)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+
+
+def _stop(number: int, _: object) -> None:
+    """Leave in order after Ctrl-C or a request to end: what was begun is put away."""
+    click.echo(STOPPED, err=True)
+    sys.exit(128 + number)

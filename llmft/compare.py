@@ -91,7 +91,7 @@ def frontier(
     x_title: str = "",
     y_title: str = "accuracy",
     kept: Sequence[str] = (),
-    chance: float = 0.5,
+    rules: pd.DataFrame,
     note: str = "",
     width: int = 560,
     height: int = 330,
@@ -99,10 +99,11 @@ def frontier(
     """Accuracy against a cost on a logarithmic axis, and the steps of what is best for its cost.
 
     `frame`: a row a method and number of examples; `kept`: columns that the marks carry along, for
-    `interactive.figure` to show. The grey steps join the points that no cheaper one reaches.
+    `interactive.figure` to show; `rules`: what needs no model, as in `plots.curve`. The grey steps
+    join the points that no cheaper one reaches.
     """
     names = theme.order(frame[series])
-    domain = theme.span(frame, [y, lo, hi], [chance])
+    domain = theme.span(frame, [y, lo, hi], rules["accuracy"])
     ends = float(frame[x].min()) / 1.5, float(frame[x].max()) * 1.5
     scale = alt.Scale(type="log", domain=list(ends), nice=False)
     at: dict[str, Any] = {
@@ -124,7 +125,7 @@ def frontier(
         filled=True, size=90, opacity=0.95, stroke="white", strokeWidth=0.8
     )
     chart = alt.layer(
-        theme.chance(chance, y, "y"),
+        *theme.ruled(rules, y, None, 14 / height * (domain[1] - domain[0])),
         line.encode(**at),
         bars.encode(x=at["x"], y=f"{lo}:Q", y2=f"{hi}:Q", color=colour),
         points.encode(
@@ -133,6 +134,60 @@ def frontier(
             shape=theme.shape(series, names, legend),
         ),
     ).properties(width=width, height=height)
+    return theme.finish(chart, note, width + 60)
+
+
+def forgetting(
+    frame: pd.DataFrame,
+    series: str,
+    term: str,
+    *,
+    start: float,
+    note: str = "",
+    width: int = 560,
+    height: int = 300,
+) -> Any:
+    """Accuracy against perplexity (logarithmic): each series without and with the text term.
+
+    `frame`: a row a series and value of `term` ("without", "with"), with the accuracy as mean, lo,
+    hi and the perplexity as mean_text, lo_text, hi_text; NaN intervals are left out. A hollow mark
+    is without, a full one with, and a line joins them. `start`: the perplexity before training.
+    """
+    names = theme.order(frame[series])
+    frame = frame.reset_index(drop=True)
+    domain = theme.span(frame, ["mean", "lo", "hi"], [])
+    far = [*frame["mean_text"], *frame["lo_text"].dropna(), *frame["hi_text"].dropna(), start]
+    scale = alt.Scale(type="log", domain=[min(far) / 1.3, max(far) * 1.3], nice=False)
+    x = alt.X(
+        "mean_text:Q",
+        title="perplexity of plain sentences",
+        scale=scale,
+        axis=alt.Axis(format="~s", tickCount=6),
+    )
+    y = alt.Y(
+        "mean:Q", title="in-domain accuracy", scale=alt.Scale(domain=domain, zero=False, nice=False)
+    )
+    legend = theme.legend()
+    colour = theme.colour(series, names, legend)
+    shape = theme.shape(series, names, legend)
+    numbers = ["mean_text", "lo_text", "hi_text", "mean", "lo", "hi"]
+    bars = alt.Chart(frame[[*numbers, series]].dropna())
+    thin: Any = {"strokeWidth": 1, "opacity": 0.6}
+    layers: list[Any] = [
+        theme.chance(start, "mean_text", "x", scale),
+        alt.Chart(frame[["mean_text", "mean", series]])
+        .mark_line(strokeWidth=1.6)
+        .encode(x=x, y=y, color=colour),
+        bars.mark_rule(**thin).encode(x=x, y="lo:Q", y2="hi:Q", color=colour),
+        bars.mark_rule(**thin).encode(x="lo_text:Q", x2="hi_text:Q", y=y, color=colour),
+    ]
+    for value, filled in (("without", False), ("with", True)):
+        rows = frame.loc[frame[term] == value, ["mean_text", "mean", series]]
+        marks: Any = {"size": 110, "opacity": 1, "strokeWidth": 2}
+        marks |= {"filled": filled} if filled else {"filled": False, "fill": "white"}
+        points = alt.Chart(rows).mark_point(**marks)
+        layers.append(points.encode(x=x, y=y, color=colour, shape=shape))
+    chart = alt.layer(*layers).properties(width=width, height=height)
     return theme.finish(chart, note, width + 60)
 
 

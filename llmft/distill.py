@@ -51,7 +51,7 @@ def taught(
     encoded = [
         prompts.encode(
             teacher.tokenizer,
-            spec.pattern,
+            spec.wording,
             asked,
             shown,
             teacher.max_positions,
@@ -63,7 +63,7 @@ def taught(
     prefix = scoring.common_prefix(with_context)  # read once
     read = prefix + sum(len(prompt) - prefix for prompt in with_context)
     if spec.objective == "label words":
-        labels = prompts.label_tokens(teacher.tokenizer, spec.pattern)
+        labels = prompts.label_tokens(teacher.tokenizer, spec.wording)
         logp = scoring.score(teacher.model, with_context, labels, token_budget=token_budget)
         return Examples(alone, logp.clone().unsqueeze(1), read=read)
     counts = aligned(with_context, alone) if spec.objective == "query" else [1] * len(alone)

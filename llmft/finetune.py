@@ -170,6 +170,8 @@ def train(
     Raises:
         UserError: a loss that is no number or runs away, or too little memory for one example.
     """
+    for job in jobs:
+        scoring.check_tokens(learner.model.model.config, job.train.prompts)
     width = max(1, min(stack or len(jobs), _room(learner)))
     done: list[Trained] = []
     while len(done) < len(jobs):
@@ -224,7 +226,7 @@ def _train(learner: Learner, jobs: Sequence[Job], loss: Loss, budget: int) -> li
         if update in points:
             paused = time.perf_counter()
             for r, point in enumerate(_point(learner, stack, jobs, loss)):
-                _refuse_diverged(point["train_loss"], update, spec, jobs[r])
+                _refuse_diverged(point["train_loss"], update, learner, jobs[r])
                 epoch = update * size / len(jobs[r].train)
                 curves[r].append({"update": update, "epoch": epoch, **point})
                 if spec.selection == "best" and point["validation_loss"] < kept[r][0]:
@@ -244,7 +246,7 @@ def _train(learner: Learner, jobs: Sequence[Job], loss: Loss, budget: int) -> li
         dropout = Dropout(seeds, update, size, widths, device)
         losses, part = _accumulate(learner.reader, stack, batches, loss, dropout, part)
         for job, value in zip(jobs, losses, strict=True):
-            _refuse_diverged(value, update, spec, job)
+            _refuse_diverged(value, update, learner, job)
         _clip(stack)
         for group in optimizer.param_groups:
             group["lr"] = spec.learning_rate * _schedule(update, spec.updates)
@@ -265,12 +267,20 @@ def _train(learner: Learner, jobs: Sequence[Job], loss: Loss, budget: int) -> li
     ]
 
 
-def _refuse_diverged(loss: float, update: int, spec: Spec, job: Job) -> None:
-    if not loss < DIVERGED:
-        raise UserError(
-            f"the training loss is {loss:.3g} nats after {update} of {spec.updates} updates "
-            f"({job.name}): use a smaller learning rate"
-        )
+def _refuse_diverged(loss: float, update: int, learner: Learner, job: Job) -> None:
+    if loss < DIVERGED:
+        return
+    dtype = learner.model.model.dtype
+    if update:
+        way_out = "use a smaller learning rate"
+    elif dtype == torch.float32:
+        way_out = "the model's weights are damaged"
+    else:
+        way_out = f"use dtype float32 in place of {str(dtype).removeprefix('torch.')}"
+    raise UserError(
+        f"the training loss is {loss:.3g} nats after {update} of {learner.spec.updates} updates "
+        f"({job.name}): {way_out}"
+    )
 
 
 def _order(examples: int, n: int, seed: Sequence[int]) -> list[int]:
@@ -366,11 +376,14 @@ def _logits(
             dropout.run = run
         return functional_call(reader, weights, (ids, places))
 
-    low = device.type == "cuda" or reader.output.weight.dtype != torch.float32
+    kind = precision(reader.output.weight.dtype)
     usual, config._attn_implementation = config._attn_implementation, "eager"
     reader.train(dropout is not None)
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=low), dropout or nullcontext():
+        with (
+            torch.autocast(device.type, kind, enabled=kind != torch.float32),
+            dropout or nullcontext(),
+        ):
             if len(batches) == 1:
                 alone = {name: value[0] for name, value in stack.items()}
                 logits: torch.Tensor = one(alone, *[x[0] for x in inputs]).unsqueeze(0)
@@ -380,6 +393,15 @@ def _logits(
         reader.eval()
         config._attn_implementation = usual
     return logits
+
+
+def precision(dtype: torch.dtype) -> torch.dtype:
+    """The number type that a model of this type is trained in, the same on every device.
+
+    A float32 model is trained in float32. One in half precision computes its matrices in bfloat16,
+    which has float32's range (float16's gradients vanish); the weights that learn are float32.
+    """
+    return torch.float32 if dtype == torch.float32 else torch.bfloat16
 
 
 def _stacked(runs: Sequence[torch.Tensor], fill: int) -> torch.Tensor:
@@ -458,9 +480,20 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def labelled(frame: pd.DataFrame, spec: Spec, model: Model) -> Examples:
-    """The pairs of `frame` as the zero-shot prompts of `spec`, with their labels as targets."""
-    ids = prompts.encode(model.tokenizer, spec.pattern, frame, frame.iloc[:0], model.max_positions)
+    """The pairs of `frame` as the zero-shot prompts of `spec`, with their labels as targets.
+
+    With objective "query" each of a prompt's tokens but the first is a target, too, at the token
+    before it: the mean of their losses, which is transformers' own loss of the prompt as a text, is
+    added to the answer's (`_summed`).
+    """
+    ids = prompts.encode(model.tokenizer, spec.wording, frame, frame.iloc[:0], model.max_positions)
     labels = torch.tensor(frame["label"].to_numpy())
-    if spec.objective == "vocabulary":
-        labels = torch.tensor(prompts.label_tokens(model.tokenizer, spec.pattern))[labels]
-    return Examples(ids, labels.unsqueeze(1))
+    if spec.objective in ("vocabulary", "query"):
+        labels = torch.tensor(prompts.label_tokens(model.tokenizer, spec.wording))[labels]
+    if spec.objective != "query":
+        return Examples(ids, labels.unsqueeze(1))
+    following = [[*prompt[1:], int(label)] for prompt, label in zip(ids, labels, strict=True)]
+    width = max(map(len, ids))
+    padded = [F.pad(torch.tensor(one), [0, width - len(one)]) for one in following]
+    places = [F.pad(torch.arange(len(one)), [0, width - len(one)], value=-1) for one in ids]
+    return Examples(ids, torch.stack(padded), torch.stack(places))

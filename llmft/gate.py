@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from llmft import ROOT, UserError, params, stamp
+from llmft import ROOT, UserError, inert, params, stamp
 
 
 SIZE_CAP = 4_000_000
@@ -28,10 +28,25 @@ MIME_TYPES = frozenset(
 ABSOLUTE = re.compile(r"(?<![\w:/.>])/(home|root|Users|tmp|var|private|mnt|work|scratch)/[\w.-]+")
 LABEL = re.compile(r"(fig|tbl|sec|eq|lst)-[a-z0-9]+(-[a-z0-9]+)*")
 REFERENCE = re.compile(r"(?<![\w@/.:\\])@(\{[^}\s]+\}|[A-Za-z0-9_][\w:.#$%&+?<>~/-]*)")
-
+INCLUDE = r"\{\{<\s*include\s+(\S+)\s*>\}\}"
+"""Quarto's shortcode for the text of another file."""
 
 STANDARD = "params/pocket.yaml"
 """The parameters of the published book."""
+
+OPTIONS = frozenset(
+    "label fig-cap fig-alt tbl-cap tbl-colwidths code-fold code-summary echo".split()
+)
+"""The `#|` options that a cell may have: none of them hides or changes what it shows."""
+
+TAGS = frozenset({"parameters", "injected-parameters", "papermill-error-cell-tag"})
+"""The tags that a cell may have; Quarto hides by others."""
+
+HIDDEN = re.compile(r"content-(?:hidden|visible)|display\s*:\s*none|<!--(?!.*?-->)", re.S)
+"""What in prose would hide what comes after it."""
+
+TYPED = re.compile(r"(?<!\w)(?<!\w-)(?<!\.)(?!95\s?%)(?:\d*\.\d+|\d+\s?%|\d+ times\b)")
+"""A number that a page states by itself: a decimal or a percentage, but for 95 % intervals."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,10 @@ def listed(root: Path = ROOT) -> list[str]:
         book = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))["book"]
         return list(_sources(book.get("chapters", []))) + list(_sources(book.get("appendices", [])))
     except OSError as error:
-        raise UserError(f"_quarto.yml: {error.strerror}") from None
+        raise UserError(
+            f"{root / '_quarto.yml'}: {error.strerror}; llmft works in a clone of its book, "
+            "installed by pip install -e . there"
+        ) from None
     except (yaml.YAMLError, KeyError, TypeError, AttributeError):
         raise UserError("_quarto.yml does not describe a book") from None
 
@@ -87,10 +105,10 @@ def chapters(root: Path = ROOT) -> list[Path]:
     return [p for p in known if p.is_file()] + [p for p in found if p not in known]
 
 
-def check(root: Path = ROOT, file: str | Path = STANDARD) -> list[Problem]:
+def check(root: Path = ROOT, file: str | Path | None = None) -> list[Problem]:
     """Every problem of the book: of its chapters, its order and its references.
 
-    `file`: the parameters that the book is to have been run with.
+    `file`: the parameters that the book is to have been run with, if not `STANDARD`.
     """
     sources = listed(root)
     problems = [
@@ -99,23 +117,71 @@ def check(root: Path = ROOT, file: str | Path = STANDARD) -> list[Problem]:
         if not (root / source).is_file()
     ]
     links = {s: links_of(root / s) for s in sources if (root / s).is_file()}
+    pages = [root / source for source in sources if not source.endswith(".ipynb")]
+    for page in sorted({*pages, *root.glob("*.qmd"), *root.glob("data/results/*.svg")}):
+        if page.is_file():
+            text = page_text(page, root)
+            find = inert.svg_problems if page.suffix == ".svg" else inert.markdown_problems
+            problems += [Problem(page.name, f"has {what}") for what in find(text)]
     for path in chapters(root):
         source = path.relative_to(root).as_posix()
         problems += check_chapter(path, root, file)
         if source not in sources:
             problems.append(Problem(path.stem, "is not listed in _quarto.yml"))
             links[source] = links_of(path)
-    return problems + check_links(links, root)
+    return [*problems, *_around(root), *check_links(links, root)]
 
 
-def check_chapter(path: Path, root: Path = ROOT, file: str | Path = STANDARD) -> list[Problem]:
+def _around(root: Path) -> Iterator[Problem]:
+    """What is wrong beside the chapters: in parameters, results, other pages, and other files."""
+    standard = params.load(root / STANDARD)
+    usual = params.parse({})
+    for name in params.Params.model_fields:
+        if name not in standard or standard[name] != getattr(usual, name):
+            yield Problem(STANDARD, f"must have {name}: {getattr(usual, name)!r}, the default")
+    results = {name for path in chapters(root) for name in _results(path)}
+    for found in sorted((root / "data" / "results").rglob("*")):
+        name = found.relative_to(root).as_posix()
+        if name not in results and not found.is_dir() and not found.name.startswith("."):
+            yield Problem(name, "is not the result of a chapter's run")
+    for found in sorted(
+        [*root.glob("*.py"), *root.glob("chapters/*.py"), *root.glob("*/__init__.py")]
+    ):
+        name = found.relative_to(root).as_posix()
+        if name.split("/")[0] not in ("llmft", "tests", "conftest.py"):
+            yield Problem(name, "could be imported in place of a package: remove it")
+    for source in listed(root):
+        if source.endswith((".qmd", ".md")) and (root / source).is_file():
+            text = (root / source).read_text(encoding="utf-8")
+            for number in TYPED.findall(_prose(text)):
+                yield Problem(source, f"has the number {number}, typed: include a result instead")
+            for hides in HIDDEN.findall(text):
+                yield Problem(source, f"has `{hides}`, which could hide a result")
+
+
+def _results(path: Path) -> list[str]:
+    made = stamp.read(path).get("metadata", {}).get("llmft", {})
+    return list(made.get("results", {}))
+
+
+def _prose(text: str) -> str:
+    """A page without code, comments, links' targets, attributes and citations."""
+    code = r"(?ms)^(`{3,}|~{3,}).*?^\1\s*$|`+[^`]*`+|<!--.*?-->"
+    return re.sub(r"\]\([^)]*\)|\{[^{}]*\}|@[\w:.-]+", " ", re.sub(code, " ", text))
+
+
+def check_chapter(path: Path, root: Path = ROOT, file: str | Path | None = None) -> list[Problem]:
     """Every problem of one chapter by itself."""
     notebook = stamp.read(path)
-    if "llmft" in notebook.get("metadata", {}):
-        stale = [*_stamp(notebook, path.stem, root, root / file), *_execution(notebook)]
-    else:
-        stale = ["was never run: it has no stamp"]
-    edits = [*_outputs(notebook, root), *_author(notebook)]
+    try:
+        if "llmft" in notebook.get("metadata", {}):
+            standard = root / STANDARD if file is None else params.located(file)
+            stale = [*_stamp(notebook, path.stem, root, standard), *_execution(notebook)]
+        else:
+            stale = ["was never run: it has no stamp"]
+        edits = [*_outputs(notebook, root), *_author(notebook)]
+    except stamp.UnreadableError as error:
+        return [Problem(path.stem, str(error), stale=True)]
     if path.stat().st_size > SIZE_CAP:
         edits.append(
             f"is {path.stat().st_size / 1e6:.1f} MB, above the {SIZE_CAP / 1e6:.0f} MB cap"
@@ -145,16 +211,18 @@ def _stamp(notebook: stamp.Notebook, chapter: str, root: Path, file: Path) -> It
             yield f"stale: {', '.join(changed[:4])}{more} {verb}"
     if made.get("outputs") != stamp.output_digest(notebook):
         yield "its outputs were edited after the run"
-    standard = params.load(file)
-    profile = standard.get("profile", "custom")
-    if made.get("profile") != profile:
-        yield f"was run with the {made.get('profile')} profile; the book is the {profile} profile"
+    if made.get("profile") == "smoke":
+        yield "was run with the smoke profile"
     ran = stamp.parameters(notebook)
     if made.get("parameters") != ran:
         yield "its injected parameters are not those of its stamp"
+    for name, path in params.outside(ran):
+        yield f"was run with {name} = {path!r}, a path of one machine"
+    standard = params.placed(params.parse(params.load(file)), root)
     for name, value in stamp.measured(ran).items():
-        if name in standard and value != standard[name]:
-            yield f"was run with {name} = {value!r}; {_within(file, root)} has {standard[name]!r}"
+        if value != getattr(standard, name, value):
+            right = getattr(standard, name)
+            yield f"was run with {name} = {value!r}; {_within(file, root)} has {right!r}"
 
 
 def _within(file: Path, root: Path) -> str:
@@ -198,8 +266,19 @@ def _outputs(notebook: stamp.Notebook, root: Path) -> Iterator[str]:
                 path = ABSOLUTE.search(shown)
                 if path or (len(root.parts) > 2 and str(root) in shown):
                     yield f"{_name(cell)} shows a path of one machine: {path[0] if path else root}"
-                if re.search(r"<(script|iframe)\b", shown, re.IGNORECASE):
-                    yield f"{_name(cell)} has JavaScript in its output"
+            for what in _live(data, output.get("text", "")):
+                yield f"{_name(cell)} shows {what}"
+
+
+def _live(data: dict[str, Any], printed: str | list[str] = "") -> Iterator[str]:
+    """What a page would act upon in an output; printed and plain text is code there."""
+    for kind, value in data.items():
+        if kind in ("text/markdown", "text/latex"):
+            yield from inert.markdown_problems(stamp.text(value))
+        elif kind == "image/svg+xml":
+            yield from inert.svg_problems(stamp.text(value))
+    plain = stamp.text(data.get("text/plain", "")) if set(data) == {"text/plain"} else ""
+    yield from inert.printed_problems(plain + stamp.text(printed))
 
 
 def _author(notebook: stamp.Notebook) -> Iterator[str]:
@@ -211,12 +290,31 @@ def _author(notebook: stamp.Notebook) -> Iterator[str]:
     for name in stamp.declared(notebook):
         if name not in params.Params.model_fields:
             yield params.unknown(name, params.Params.model_fields) + " (llmft/params.py)"
+    for cell in cells:
+        source = stamp.text(cell["source"])
+        known = TAGS | {"remove-cell"} if "injected-parameters" in stamp.tags(cell) else TAGS
+        for tag in sorted(set(stamp.tags(cell)) - known):
+            yield f"{_name(cell)} has the tag {tag}, which could hide it"
+        if cell["cell_type"] == "raw":
+            yield f"a raw cell, {source[:40]!r}: pages show raw cells as they are; use Markdown"
+        elif cell["cell_type"] == "markdown":
+            first = next(iter(source.splitlines()), "")
+            if hides := HIDDEN.search(source):
+                yield f"the text `{first[:40]}` has `{hides[0]}`, which could hide what a run shows"
+            yield from (
+                f"the text `{first[:40]}` has {what}" for what in inert.markdown_problems(source)
+            )
     for cell in stamp.code_cells(notebook):
         try:
             options = cell_options(cell)
         except yaml.YAMLError:
             yield f"{_name(cell)} has `#|` options that are not YAML"
             continue
+        for option in sorted(set(map(str, options)) - OPTIONS):
+            yield f"{_name(cell)} has `#| {option}:`, which could hide or change what it shows"
+        for key, value in options.items():
+            for what in inert.option_problems(str(key), value):
+                yield f"{_name(cell)} has in `#| {key}:` {what}"
         label = str(options.get("label", ""))
         kind = label.split("-")[0]
         for other in ("fig", "tbl"):
@@ -227,6 +325,17 @@ def _author(notebook: stamp.Notebook) -> Iterator[str]:
             for option in needed:
                 if not str(options.get(option) or "").strip():
                     yield f"{_name(cell)} has no `#| {option}:`"
+
+
+def page_text(path: Path, root: Path) -> str:
+    """The text of a page that is no notebook, with the files of the book that it includes."""
+
+    def included(match: re.Match[str]) -> str:
+        file = (path.parent / match[1]).resolve()
+        known = file.is_relative_to(root.resolve()) and file.is_file()
+        return file.read_text(encoding="utf-8") if known else match[0]
+
+    return re.sub(INCLUDE, included, path.read_text(encoding="utf-8"))
 
 
 def cell_options(cell: stamp.Cell) -> dict[str, Any]:

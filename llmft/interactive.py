@@ -73,7 +73,7 @@ def figure(
         encoding = unit.setdefault("encoding", {})
         column = by if any(by in row for row in rows) else "_text"
         if any(row.get(column) in names for row in rows):
-            place = f"indexof({json.dumps(names)}, datum[{column!r}])"
+            place = f"indexof({json.dumps(names)}, datum[{json.dumps(column)}])"
             usual = encoding.get("opacity", {"value": mark.get("opacity", 1)})
             test = f"{place} >= 0 && !{ticked}[{place}]"
             encoding["opacity"] = {"condition": {"test": test, "value": FAINT}, **usual}

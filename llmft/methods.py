@@ -23,6 +23,9 @@ from llmft.hardware import device_name, one_thread, peak_memory
 from llmft.spec import TRAINED, Spec
 
 
+WORDS = 1_000
+"""Pairs of training and of each domain on whose words a tokenizer is tried (`_check_words`)."""
+
 TEXTS = 256
 """Sentences whose likelihood says whether a trained model still knows its language (`text_nll`)."""
 
@@ -54,6 +57,34 @@ def model_of(name: str, revision: str, device: str, dtype: str) -> models.Model:
     start = model.tokenizer.bos_token_id or 0
     scoring.score(model.model, [[start, start]], [0, 1])
     return model
+
+
+@lru_cache(maxsize=16)
+def _unknown_share(
+    task: str, limit: int, labels: str, model: str, revision: str, device: str, dtype: str
+) -> float:
+    """The share of a task's tokens that a model does not know, counted once a process."""
+    said = task_of(task, limit, labels)
+    texts = [
+        text
+        for pairs in (said.train, *said.domains.values())
+        for column in ("premise", "hypothesis")
+        for text in pairs[column].iloc[:WORDS]
+    ]
+    return prompts.unknown_share(model_of(model, revision, device, dtype).tokenizer, texts)
+
+
+def _check_words(spec: Spec, device: str) -> None:
+    """Refuse a model that reads most of a task as one and the same unknown word."""
+    share = _unknown_share(
+        spec.task, spec.limit, spec.labels, spec.model, spec.revision, device, spec.dtype
+    )
+    if share > prompts.UNKNOWN:
+        raise UserError(
+            f"{share:.0%} of the tokens of task {spec.task} are unknown to the tokenizer of model "
+            f"{spec.model}, and at most {prompts.UNKNOWN:.0%} may be: use a model that spells "
+            "unknown words, as byte-level tokenizers do (OPT's, GPT-2's, SmolLM2's)"
+        )
 
 
 def examples(task: tasks.Task, spec: Spec) -> pd.DataFrame:
@@ -93,6 +124,7 @@ def execute_together(
     task = task_of(spec.task, spec.limit, spec.labels)
     model = model_of(spec.model, spec.revision, device, spec.dtype)
     try:
+        _check_words(spec, device)
         with one_thread() if model.parameters <= finetune.SMALL else nullcontext():
             if spec.method in TRAINED:
                 yield from _trained(specs, task, model, token_budget, save or {})
@@ -114,7 +146,7 @@ def _trained(
 ) -> Generator[tuple[Spec, Result]]:
     """Runs of a method that trains: round by round, together, then each asked as it then is."""
     first = specs[0]
-    labels = prompts.label_tokens(model.tokenizer, first.pattern)
+    labels = prompts.label_tokens(model.tokenizer, first.wording)
     distils = first.method == "distillation"
     loss = distill.divergence(first.temperature) if distils else finetune.cross_entropy
     # What a run is until its last round: the runs of a recursion are one, asked after each round.
@@ -147,7 +179,11 @@ def _trained(
                     }
                     early = run in state and run.selection == "best"
                     if early and found["first_kl"] > fidelity[run]["first_kl"]:
-                        stopped.add(run)  # it was nearer to the first teacher a round ago
+                        # It was nearer to the first teacher a round ago; this round was paid, too.
+                        stopped.add(run)
+                        state[run] = replace(state[run], seconds=after.seconds, tokens=after.tokens)
+                        spent = ("teacher_seconds", "teacher_tokens")
+                        fidelity[run] |= {name: found[name] for name in spent}
                         continue
                     fidelity[run] = found
                 state[run] = after
@@ -164,6 +200,7 @@ def _trained(
                     row |= memory
                 row |= state[run].row() | fidelity.get(run, {})
                 row["train_peak_memory_mib"] = memory["peak_memory_mib"]
+                row["train_dtype"] = str(finetune.precision(model.model.dtype))[6:]
                 yield spec, _result(spec, model, frames[run], row, predictions)
 
 
@@ -244,6 +281,7 @@ def _result(
         "train_seconds": 0.0,
         "train_tokens": 0,
         "train_peak_memory_mib": 0.0,
+        "train_dtype": "",
         "trainable_parameters": 0,
         "stacked": 1,
         "kept_update": 0,
@@ -277,7 +315,7 @@ def evaluate(
     """
     domains = task.domains if spec.asked == "test" else {spec.asked: task.validation}
     sets = domains | {"content-free": prompts.content_free_queries()}
-    labels = prompts.label_tokens(model.tokenizer, spec.pattern)
+    labels = prompts.label_tokens(model.tokenizer, spec.wording)
     ids: list[list[int]] = []
     row: dict[str, Any] = {"eval_seconds": 0.0}
     if spec.asked == "test":
@@ -285,20 +323,21 @@ def evaluate(
     answers: list[Any] = []
     memories: list[dict[str, Any]] = []
     for name, queries in sets.items():
+        start = time.perf_counter()
+        encoded = prompts.encode(
+            model.tokenizer,
+            spec.wording,
+            queries,
+            shown,
+            model.max_positions,
+            explained=spec.context == "explained",
+        )
+        seconds = time.perf_counter() - start
+        scoring.probe(model.model, encoded)  # of the model, not of the run: it counts for none
         with peak_memory(model.device, clear=not memories) as memory:
             start = time.perf_counter()
-            encoded = prompts.encode(
-                model.tokenizer,
-                spec.pattern,
-                queries,
-                shown,
-                model.max_positions,
-                explained=spec.context == "explained",
-            )
             logp = scoring.score(model.model, encoded, labels, token_budget=token_budget).numpy()
-            seconds = time.perf_counter() - start
-        if not np.isfinite(logp).all():
-            raise UserError(f"model {model.name} gives NaN or infinity: use dtype float32")
+            seconds += time.perf_counter() - start
         ids += encoded
         answers.append(logp)
         memories.append(memory)
@@ -333,5 +372,4 @@ def evaluate(
 
 def _texts(model: models.Model, task: tasks.Task) -> list[list[int]]:
     """Plain sentences: the first premises of validation, as the model has always read sentences."""
-    premises = list(task.validation["premise"].iloc[:TEXTS])
-    return [list(ids) for ids in model.tokenizer(premises)["input_ids"]]
+    return prompts.token_ids(model.tokenizer, list(task.validation["premise"].iloc[:TEXTS]))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import rankdata
 
 
 Floats = npt.NDArray[np.float64]
@@ -85,6 +86,38 @@ def ece(logp: Any, labels: Any, bins: int = 10) -> float:
     return float((gap * table["n"]).sum() / table["n"].sum())
 
 
+def auc(logp: Any, labels: Any) -> float:
+    """Area under the ROC curve: how often an entailed pair is ranked above one that is not.
+
+    The label's threshold is of no account, so a method that leans to one answer but ranks the
+    pairs well has an AUC well above one half, which is a constant's. Ties count one half. NaN where
+    the examples have one label only.
+    """
+    return float(auc_parts(logp, labels).mean())
+
+
+def auc_parts(logp: Any, labels: Any) -> Floats:
+    """One value an example whose mean is the AUC; (n, 2), (n,) -> (n,).
+
+    DeLong et al. (1988): an example's part is the share of the other label's examples that it is
+    ranked rightly against, V. Here it is AUC + n / n_label (V - AUC), so that the mean over all
+    examples has the AUC's own variance when examples vary within their label.
+    """
+    table, gold = _checked(logp, labels)
+    score = table[:, 0] - table[:, 1]  # high: entailment, label 0
+    entailed = gold == 0
+    n, n0 = len(gold), int(entailed.sum())
+    if n0 in (0, n):
+        return np.full(n, np.nan)
+    ranks = rankdata(score)
+    own = np.empty(n)
+    own[entailed], own[~entailed] = rankdata(score[entailed]), rankdata(score[~entailed])
+    below = ranks - own  # of the other label, a tie counts one half
+    right = np.where(entailed, below / (n - n0), 1 - below / n0)
+    area = right[entailed].mean()
+    return np.asarray(area + n / np.where(entailed, n0, n - n0) * (right - area))
+
+
 def share_entailment(logp: Any) -> float:
     """Share of examples the model calls entailment; 0 or 1 betrays a constant predictor."""
     return float((np.asarray(logp).argmax(1) == 0).mean())
@@ -105,13 +138,18 @@ def calibrate(logp: Any, content_free: Any) -> Floats:
 
 
 def with_scores(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The frame with columns `correct` (0/1) and `nll` (nats), from `label` and the log-probs.
+    """The frame with what each prediction is worth: `correct` (0/1), `nll` (nats) and `auc`.
 
-    Content-free queries, which have no gold label, are left out.
+    `auc` is the prediction's part of its run's AUC in its domain (`auc_parts`), so that means and
+    intervals of it are made as those of the others. Content-free queries, which have no gold label,
+    are left out. Expects the columns key, domain, label and the log-probabilities.
     """
-    asked = predictions[predictions["domain"] != "content-free"]
-    logp, labels = asked[LOGP].to_numpy(), asked["label"].to_numpy()
-    return asked.assign(correct=correct(logp, labels), nll=losses(logp, labels))
+    scored = predictions[predictions["domain"] != "content-free"]
+    logp, labels = scored[LOGP].to_numpy(), scored["label"].to_numpy()
+    parts = np.empty(len(scored))
+    for rows in scored.groupby(["key", "domain"], sort=False).indices.values():
+        parts[rows] = auc_parts(logp[rows], labels[rows])
+    return scored.assign(correct=correct(logp, labels), nll=losses(logp, labels), auc=parts)
 
 
 def with_calibration(predictions: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,8 @@
 
 Checkpoints have traps that load without an error: another number type than expected (OPT's are
 float16), weights that are missing and therefore random, an output embedding that is no longer tied
-to the input embedding (huggingface/transformers#43159). Each is refused here, in one line.
+to the input embedding (huggingface/transformers#43159), an adapter's weights that find no place, no
+tokenizer. Each is refused here, in one line.
 """
 
 import hashlib
@@ -33,6 +34,9 @@ PINNED = {
 """Revisions used where a run names none."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+LAYERS = 1_000
+"""The most layers a model may have: a configuration that says more would take minutes to build."""
 
 _CONTENT = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt")
 
@@ -82,15 +86,30 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     elif re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         revision = revision or PINNED.get(name, "main")
         folder = hub.model(name, revision)
+        if not re.fullmatch("[0-9a-f]{40}", folder.name):
+            raise UserError(f"model {name}: the Hub gave {folder.name!r} in place of a commit")
     else:
         raise UserError(f"unknown model {name!r}: use pocket, a folder, or a Hugging Face Hub id")
 
+    for path in folder.iterdir():
+        if not (path.is_file() or path.is_dir()):
+            raise UserError(f"model {name}: {path.name} in its folder is no file: take it out")
+    with one_line(name, folder):
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if not 0 < getattr(config, "num_hidden_layers", 1) <= LAYERS:
+        raise UserError(
+            f"model {name}: its configuration has {config.num_hidden_layers} layers, and a model "
+            f"may have 1 to {LAYERS}"
+        )
+    # Transformers chooses again: what a file names might be code from the Hub.
+    config._attn_implementation = None
     with one_line(name, folder):
         # A folder in any case, so that no other revision's weights can come in (transformers
         # looks for converted ones); pickles are read without executing anything.
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
+            config=config,
             dtype=DTYPES[dtype],
             trust_remote_code=False,
             use_safetensors=any(folder.glob(hub.WEIGHTS[0])),
@@ -102,10 +121,10 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     max_positions = getattr(model.config, "max_position_embeddings", None)
     if not max_positions:
         raise UserError(f"model {name}: its configuration has no max_position_embeddings")
-    if len(tokenizer) > model.config.vocab_size:
+    if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
         raise UserError(
-            f"model {name}: its tokenizer has {len(tokenizer)} tokens and its embedding "
-            f"{model.config.vocab_size}: they do not belong together"
+            f"model {name}: {folder} has no tokenizer files (such as tokenizer.json): put those of "
+            "the model there"
         )
     model.to(target)
     model.eval()
@@ -124,12 +143,28 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
 def _adapted(name: str, folder: Path, device: str, dtype: str) -> Model:
     """The adapter in `folder` on the model that it was trained on, which is loaded, too."""
     base_name, revision = adapted(name, folder)
-    base = load(base_name, revision=revision, device=device, dtype=dtype)
+    if (Path(base_name).expanduser() / "adapter_config.json").is_file():
+        raise UserError(
+            f"model {name}: what it stands on, {base_name}, is an adapter, too: name a whole model "
+            "in base_model_name_or_path of its adapter_config.json"
+        )
+    try:
+        base = load(base_name, revision=revision, device=device, dtype=dtype)
+    except UserError as error:
+        raise UserError(f"model {name} stands on another: {error}") from error
     with one_line(name, folder), warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5.23 by a name that is about to change.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         warnings.filterwarnings("error", "Found missing adapter keys")  # would stay random
         model = peft.PeftModel.from_pretrained(base.model, str(folder))
+        # Once more, for what PEFT keeps to itself: the weights that found no place.
+        weights = peft.load_peft_weights(str(folder), device="cpu")
+        left = peft.set_peft_model_state_dict(model, weights).unexpected_keys  # type: ignore[attr-defined]
+    if left:
+        raise UserError(
+            f"model {name}: {len(left)} of the adapter's weights have no place in {base_name} "
+            f"({left[0]}, ...): it is another model's, or no causal language model's"
+        )
     model.eval()
     return replace(
         base, model=model, name=name, digest=folder_digest(folder, begin=base.digest), revision=""
@@ -144,9 +179,20 @@ def adapted(name: str, folder: Path) -> tuple[str, str]:
     """
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        return str(config["base_model_name_or_path"]), str(config.get("revision") or "")
+        base, revision = config["base_model_name_or_path"], str(config.get("revision") or "")
+        kind = config.get("task_type")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"model {name}: its adapter_config.json is damaged ({error})") from error
+    if not isinstance(base, str) or not base.strip():
+        raise UserError(
+            f"model {name}: its adapter_config.json names no model that it stands on: write one "
+            "into base_model_name_or_path"
+        )
+    if kind not in (None, "CAUSAL_LM"):
+        raise UserError(
+            f"model {name}: it is an adapter for {kind}, and llmft needs one for CAUSAL_LM"
+        )
+    return base, revision
 
 
 def choose_device(name: str) -> torch.device:
@@ -225,7 +271,7 @@ def one_line(name: str, folder: Path) -> Iterator[None]:
         with quiet():
             yield
     except Exception as error:
-        detail = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        detail = (" ".join(str(error).split()) or type(error).__name__)[:400]
         raise UserError(
             f"model {name}: the checkpoint in {folder} is missing files or damaged: restore it "
             f"({detail})"

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 
 BUNDLE = "vega.js"
@@ -92,7 +93,8 @@ def _downloads(chapter: str, here: str, root: Path, folder: Path) -> str:
         if (root / file).is_file():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / file, folder / file)
-            link = f'<a href="{here}{file}" download>{Path(file).name}</a>'
+            name = html.escape(Path(file).name)
+            link = f'<a href="{here}{quote(file)}" download>{name}</a>'
             size = (root / file).stat().st_size / 1e6
             lines.append(f"<li>{link} ({size:.1f} MB): {what}</li>")
     items = "".join(lines)

@@ -2,7 +2,7 @@
 
 They show what Quarto would: prose, folded code, figures and tables with their numbers and captions,
 equations (as MathML), links between chapters, citations. There is no script in them (but for
-interactive figures, `pages.finish`) and nothing is loaded from a network.
+interactive figures, `pages.finish`), nothing is loaded from a network, and raw HTML is only shown.
 """
 
 import base64
@@ -14,10 +14,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from xml.etree import ElementTree
 
+import mistune
 import yaml
+from pygments import highlight
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+from pygments.util import ClassNotFound
 
-from llmft import gate, stamp
+from llmft import gate, inert, stamp
 
 
 STYLE = """
@@ -53,9 +61,6 @@ math { max-width: 100%; overflow-x: auto; overflow-y: hidden; }
 summary { cursor: pointer; font-size: .85rem; }
 footer { border-top: 1px solid var(--line); margin-top: 3rem; display: flex; gap: 2rem; }
 """
-
-INCLUDE = r"\{\{<\s*include\s+(\S+)\s*>\}\}"
-"""Quarto's shortcode for the text of another file."""
 
 WORDS = {"fig": "Figure", "tbl": "Table", "eq": "Equation", "lst": "Listing"}
 
@@ -119,7 +124,7 @@ def _read(root: Path) -> Book:
         path = root / source
         if not path.is_file():
             continue
-        page = Page(source, _cells(path))
+        page = Page(source, _cells(path, root))
         if path.suffix == ".ipynb":
             page.number = next(letters) if source in appendices else str(next(numbers))
         _label(page, book)
@@ -127,15 +132,11 @@ def _read(root: Path) -> Book:
     return book
 
 
-def _cells(path: Path) -> list[stamp.Cell]:
+def _cells(path: Path, root: Path) -> list[stamp.Cell]:
     if path.suffix == ".ipynb":
         return list(stamp.read(path)["cells"])
 
-    def included(match: re.Match[str]) -> str:
-        file = path.parent / match[1]
-        return file.read_text(encoding="utf-8") if file.is_file() else ""
-
-    text = re.sub(INCLUDE, included, path.read_text(encoding="utf-8"))
+    text = gate.page_text(path, root)
     return [{"cell_type": "markdown", "source": text, "metadata": {}}]
 
 
@@ -210,7 +211,9 @@ def _code(cell: stamp.Cell, page: Page, book: Book) -> str:
     if caption := options.get(f"{kind}-cap"):
         words = book.labels.get(label, ("", ""))[1]
         line = _prose(f"**{words}:** {caption}", page, book)
-        outputs = f'<figure id="{label}"><figcaption>{line}</figcaption>{outputs}</figure>'
+        outputs = (
+            f'<figure id="{html.escape(label)}"><figcaption>{line}</figcaption>{outputs}</figure>'
+        )
     return shown + outputs
 
 
@@ -227,8 +230,8 @@ def _output(output: dict[str, object], alt: str, page: Page, book: Book) -> str:
     for kind in ("image/png", "image/jpeg"):
         if kind in data:
             encoded = stamp.text(data[kind]).replace("\n", "")
-            return f'<img alt="{html.escape(alt)}" src="data:{kind};base64,{encoded}">'
-    words = stamp.text(str(data.get("text/plain", ""))) if data else ""
+            return f'<img alt="{html.escape(alt)}" src="data:{kind};base64,{html.escape(encoded)}">'
+    words = stamp.text(data.get("text/plain", ""))
     if isinstance(output.get("text"), str | list):
         words = stamp.text(output["text"])  # type: ignore[arg-type]
     return f"<pre>{html.escape(words)}</pre>" if words else ""
@@ -236,103 +239,147 @@ def _output(output: dict[str, object], alt: str, page: Page, book: Book) -> str:
 
 def _prose(source: str, page: Page, book: Book) -> str:
     """Quarto's Markdown as HTML: equations, references, citations and callouts included."""
-    from nbconvert.filters import markdown2html
-
-    kept: list[str] = []
-
-    def keep(made: str) -> str:
-        kept.append(made)
-        return f"\x02{len(kept) - 1}\x03"
-
-    source = re.sub(r"\A---\n.*?\n---\n", "", source, flags=re.DOTALL)
-    pieces = re.split(
-        r"(?ms)(^(?:`{3,}|~{3,}).*?^(?:`{3,}|~{3,})\s*$|(?<!`)`[^`\n]+`(?!`))", source
-    )
-    for i in range(0, len(pieces), 2):  # the others are code
-        pieces[i] = _inline(pieces[i], page, book, keep)
-    made = str(markdown2html("".join(pieces)))
-    made = re.sub(r"<p>(\x02\d+\x03)</p>", r"\1", made)
-    return re.sub(r"\x02(\d+)\x03", lambda m: kept[int(m[1])], made)
+    renderer = _Renderer(page, book)
+    markdown = mistune.create_markdown(renderer=renderer, plugins=PLUGINS)
+    renderer.inline = markdown.inline
+    for parser, rules in ((markdown.block, BLOCKS), (markdown.inline, INLINES)):
+        for name, pattern in rules.items():
+            parser.register(name, pattern, _token(name, pattern), before=parser.rules[0])
+    return str(markdown(re.sub(r"\A---\n.*?\n---\n", "", source, flags=re.DOTALL)))
 
 
-def _inline(piece: str, page: Page, book: Book, keep: Callable[[str], str]) -> str:
-    """The parts of Markdown that only Quarto knows."""
-    here = "../" * page.href.count("/")
+PLUGINS = ["table", "def_list", "strikethrough", "url"]
+BLOCKS = {
+    "equation": r"^ {0,3}\$\$(?P<tex>[\s\S]+?)\$\$(?:\s*\{#(?P<eq>eq-[\w-]+)\})?[ \t]*$",
+    "division": r"^:{3,}[ \t]*(?P<attributes>\{[^}\n]*\})?[ \t]*$",
+    "caption": r"^: (?P<words>.+?)\s*\{[^}\n]*#(?P<tbl>tbl-[\w-]+)[^}\n]*\}[ \t]*$",
+    "figure": r"^!\[(?P<says>[^\]]*)\]\((?P<src>[^)\s]+)\)"
+    r"\{(?P<about>[^}\n]*#(?P<fig>fig-[\w-]+)[^}\n]*)\}[ \t]*$",
+}
+INLINES = {
+    "nothing": r"\{\{<.*?>\}\}|(?<=\))\{[^}\n]*\}",  # a shortcode, and a link's attributes
+    "formula": r"(?<![\\$\w])\$(?=\S)(?P<formula_tex>[^$\n]+?)(?<=\S)\$(?![\d$])",
+    "cited": r"\[(?P<cites>[^\[\]]*(?<!\w)-?@\w[^\[\]]*)\](?!\()",
+    "reference": r"(?P<said>(?<![\w@/.:\\])-?@\{?(?P<key>[A-Za-z0-9](?:[\w:.-]*\w)?)\}?)",
+}
+"""The parts of Markdown that only Quarto knows. A method of `_Renderer` gets a pattern's groups."""
 
-    def display(match: re.Match[str]) -> str:
-        label = match[2] or ""
-        number = book.labels.get(label, ("", ""))[1].removeprefix("Equation ")
+
+def _token(name: str, pattern: str) -> Callable[..., int]:
+    """How mistune is told of what a pattern found."""
+
+    def parse(_: object, match: re.Match[str], state: Any) -> int:
+        groups = {group: match[group] or "" for group in re.compile(pattern).groupindex}
+        state.append_token({"type": name, "attrs": groups})
+        return match.end()
+
+    return parse
+
+
+class _Renderer(mistune.HTMLRenderer):
+    """HTML of a page of the book. Raw HTML is shown, not obeyed, and links lead to no script."""
+
+    SAFE_PROTOCOLS = tuple(f"{scheme}:" for scheme in inert.SCHEMES)
+    GOOD_DATA_PROTOCOLS = ()
+
+    def __init__(self, page: Page, book: Book) -> None:
+        super().__init__(escape=True)
+        self.book, self.here = book, "../" * page.href.count("/")
+        self.inline: Callable[..., Any] = str
+
+    def inner(self, markdown: str) -> str:
+        """A caption's Markdown as HTML."""
+        return self.render_tokens(self.inline(markdown, {"ref_links": {}}), mistune.BlockState())
+
+    def named(self, label: str) -> str:
+        """What a label is called: Figure 1.2."""
+        return html.escape(self.book.labels.get(label, ("", ""))[1])
+
+    def heading(self, text: str, level: int, **_: Any) -> str:
+        label = re.search(r" \{[^}]*#([\w-]+)", text)
+        words = text.partition(" {")[0]
+        return super().heading(words, level, **({"id": label[1]} if label else {}))
+
+    def text(self, text: str) -> str:
+        return self.escape_attribute(text)  # character references are read, once
+
+    def block_code(self, code: str, info: str | None = None) -> str:
+        try:
+            lexer = get_lexer_by_name(re.sub(r"^\W*|[\s}].*", "", info or ""))
+        except ClassNotFound:
+            return super().block_code(code)
+        return str(highlight(code, lexer, HtmlFormatter()))
+
+    def block_html(self, html: str) -> str:
+        return "" if html.startswith("<!--") else super().block_html(html)
+
+    def inline_html(self, html: str) -> str:
+        return "" if html.startswith("<!--") else super().inline_html(html)
+
+    def link(self, text: str, url: str, title: str | None = None) -> str:
+        within = re.sub(r"^([\w./-]+)\.(?:ipynb|qmd)(#[\w-]+)?$", r"\1.html\2", url)
+        return super().link(text, within, title)
+
+    def image(self, text: str, url: str, title: str | None = None) -> str:
+        here = not re.match(r"//|[^/]*:", url)  # a page loads nothing from another host
+        return super().image(text, url, title) if here else text
+
+    def equation(self, tex: str, eq: str) -> str:
+        number = self.named(eq).removeprefix("Equation ")
         tag = f"<span>({number})</span>" if number else ""
-        identity = f' id="{label}"' if label else ""
-        made = f'<div class="equation"{identity}>{_math(match[1], "block")}{tag}</div>'
-        return f"\n\n{keep(made)}\n\n"
+        identity = f' id="{eq}"' if eq else ""
+        return f'<div class="equation"{identity}>{_math(tex, "block")}{tag}</div>\n'
 
-    def refer(match: re.Match[str]) -> str:
-        key = match[2].rstrip(".,;:?!")
-        rest = match[2][len(key) :]
-        if key in book.labels:
-            href, words = book.labels[key]
-            return f"[{words}]({here}{href}#{key}){rest}"
-        if key in book.entries:
-            return f"[{book.entries[key][0]}]({here}{_references(book)}#ref-{key}){rest}"
-        return match[0]
+    def division(self, attributes: str) -> str:
+        """The start of a fenced division, a callout with its title, or the end of one."""
+        if not attributes:
+            return "</div>\n"
+        title = re.search(r'title="([^"]*)"', attributes)
+        kind = "note" if "callout" in attributes else "division"
+        words = f"<p><strong>{html.escape(title[1])}</strong></p>" if title else ""
+        listed = _bibliography(self.book) if "#refs" in attributes else ""
+        return f'<div class="{kind}">{words}{listed}\n'
 
-    def cite(match: re.Match[str]) -> str:
-        return "(" + re.sub(r"\s*;\s*", "; ", match[1].replace("-@", "@")) + ")"
+    def caption(self, words: str, tbl: str) -> str:
+        line = f"<strong>{self.named(tbl)}:</strong> {self.inner(words)}"
+        return f'<p id="{tbl}">{line}</p>\n'
 
-    piece = re.sub(r"(?s)<!--.*?-->|\{\{<.*?>\}\}", "", piece)
-    piece = re.sub(r"(?s)\$\$(.+?)\$\$(?:\s*\{#(eq-[\w-]+)\})?", display, piece)
-    inline = r"(?<![\\$\w])\$(?=\S)([^$\n]+?)(?<=\S)\$(?![\d$])"
-    piece = re.sub(inline, lambda m: keep(_math(m[1], "inline")), piece)
-    refs = r"(?m)^:::+\s*\{#refs\}\s*\n:::+\s*$"
-    piece = re.sub(refs, lambda _: f"\n{keep(_bibliography(book))}\n", piece)
-    start = r"(?m)^:::+\s*\{([^}]*)\}\s*$"
-    piece = re.sub(start, lambda m: f"\n{_callout(m[1], keep)}\n", piece)
-    piece = re.sub(r"(?m)^:::+\s*$", lambda _: f"\n{keep('</div>')}\n", piece)
-    piece = re.sub(r"\[([^\[\]]*(?<!\w)-?@\w[^\[\]]*)\](?!\()", cite, piece)
-    piece = re.sub(r"(?<![\w@/.:\\])(-?)@\{?([A-Za-z0-9][\w:.-]*)\}?", refer, piece)
-    piece = re.sub(r"(\]\([\w./-]+)\.(?:ipynb|qmd)(#[\w-]+)?\)", r"\1.html\2)", piece)
+    def figure(self, says: str, src: str, about: str, fig: str) -> str:
+        alt = re.search(r'fig-alt="([^"]*)"', about)
+        image = self.image(html.escape(alt[1]) if alt else "", src)
+        line = f"<strong>{self.named(fig)}:</strong> {self.inner(says)}"
+        return f'<figure id="{fig}"><figcaption>{line}</figcaption>{image}</figure>\n'
 
-    def heading(match: re.Match[str]) -> str:
-        return keep(f'<a id="{match[3]}"></a>') + f"\n\n{match[1]} {match[2]}\n"
+    def nothing(self) -> str:
+        return ""
 
-    piece = re.sub(r"(?m)^(#+) (.+?)[ \t]*\{[^}\n]*#([\w-]+)[^}\n]*\}[ \t]*$", heading, piece)
-    piece = re.sub(r"(?m)^(#+ .+?)[ \t]*\{[^}\n]*\}[ \t]*$", r"\1", piece)
+    def formula(self, formula_tex: str) -> str:
+        return _math(formula_tex, "inline")
 
-    def caption(match: re.Match[str]) -> str:
-        words = book.labels.get(match[2], ("", ""))[1]
-        anchor = keep(f'<a id="{match[2]}"></a>')
-        return f"\n{anchor}**{words}:** {match[1]}\n"
+    def cited(self, cites: str) -> str:
+        return f"({self.inner(cites)})"
 
-    def figure(match: re.Match[str]) -> str:
-        words = book.labels.get(match[3], ("", ""))[1]
-        alt = re.search(r'fig-alt="([^"]*)"', match[0])
-        image = f'<img alt="{html.escape(alt[1] if alt else "")}" src="{match[2]}">'
-        line = f"<figcaption><strong>{words}:</strong> {html.escape(match[1])}</figcaption>"
-        return f"\n\n{keep(f'<figure id={match[3]!r}>{line}{image}</figure>')}\n\n"
-
-    pictured = r"(?m)^!\[([^\]]*)\]\(([^)\s]+)\)\{[^}\n]*#(fig-[\w-]+)[^}\n]*\}\s*$"
-    piece = re.sub(pictured, figure, piece)
-    piece = re.sub(r"(?m)^: (.+?)\s*\{[^}\n]*#(tbl-[\w-]+)[^}\n]*\}\s*$", caption, piece)
-    return re.sub(r"(\]\([^)\s]+\))\{[^}\n]*\}", r"\1", piece)
-
-
-def _callout(attributes: str, keep: Callable[[str], str]) -> str:
-    """The start of a fenced division; a callout gets its title."""
-    title = re.search(r'title="([^"]*)"', attributes)
-    kind = "note" if "callout" in attributes else "division"
-    words = f"<p><strong>{html.escape(title[1])}</strong></p>" if title else ""
-    return keep(f'<div class="{kind}">{words}')
+    def reference(self, said: str, key: str) -> str:
+        if key in self.book.labels:
+            return self.link(self.named(key), f"{self.here}{self.book.labels[key][0]}#{key}")
+        if key in self.book.entries:
+            words = html.escape(self.book.entries[key][0])
+            return self.link(words, f"{self.here}{_references(self.book)}#ref-{key}")
+        return html.escape(said)
 
 
 def _math(latex: str, display: str) -> str:
     """LaTeX as MathML, which browsers show by themselves; what cannot be converted stays LaTeX."""
-    from latex2mathml.converter import convert
+    from latex2mathml.converter import convert_to_element
 
     try:
-        return str(convert(latex.strip(), display=display))
+        made = convert_to_element(latex.strip(), display=display)
     except Exception:  # its parser raises whatever it stumbles over
         return f"<code>{html.escape(latex.strip())}</code>"
+    for element in made.iter():  # its own `convert` leaves the text of \text{} as it is: live HTML
+        element.text = html.unescape(element.text) if element.text else None
+        element.attrib.pop("href", None)
+    return ElementTree.tostring(made, encoding="unicode")
 
 
 def bibliography_entries(text: str) -> dict[str, tuple[str, str]]:
@@ -350,7 +397,8 @@ def bibliography_entries(text: str) -> dict[str, tuple[str, str]]:
         where = fields.get("journal") or fields.get("booktitle") or fields.get("publisher", "")
         link = f"https://doi.org/{fields['doi']}" if "doi" in fields else fields.get("url", "")
         title = html.escape(fields.get("title", ""))
-        title = f'<a href="{html.escape(link)}">{title}</a>' if link else title
+        if link and inert.safe_link(link):
+            title = f'<a href="{html.escape(link)}">{title}</a>'
         year = fields.get("year", "")
         full = (
             f"{html.escape(', '.join(authors))} ({year}). {title}. <em>{html.escape(where)}</em>."
@@ -388,19 +436,17 @@ def _references(book: Book) -> str:
 
 def _bibliography(book: Book) -> str:
     items = sorted(book.entries.items(), key=lambda entry: entry[1][0].lower())
-    return "".join(f'<p id="ref-{key}">{full}</p>' for key, (_, full) in items)
+    return "".join(f'<p id="ref-{html.escape(key)}">{full}</p>' for key, (_, full) in items)
 
 
 def _frame(page: Page, book: Book, body: str) -> str:
     """A whole page: its head, the links to the others, and the content."""
-    from pygments.formatters import HtmlFormatter
-
     here = "../" * page.href.count("/")
 
     def link(other: Page, mark: str = "") -> str:
         current = ' aria-current="page"' if other is page else ""
         name = f"{other.number} {other.title}".strip()
-        return f'<a href="{here}{other.href}"{current}>{mark}{html.escape(name)}</a>'
+        return f'<a href="{here}{quote(other.href)}"{current}>{mark}{html.escape(name)}</a>'
 
     around = [link(b, "Next: ") for a, b in pairwise(book.pages) if a is page]
     colours = "".join(

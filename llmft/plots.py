@@ -29,6 +29,7 @@ __all__ = [
     "panels",
     "reliability",
     "say",
+    "scatter",
     "stacked",
     "table",
     "with_interval",
@@ -50,6 +51,7 @@ def curve(
     y_title: str = "accuracy",
     chance: float | None = 0.5,
     chance_name: str = "chance",
+    rules: pd.DataFrame | None = None,
     y_domain: Sequence[float] | None = None,
     doublings: bool = True,
     note: str = "",
@@ -65,7 +67,9 @@ def curve(
     faint dots behind. `facet`: one panel a value, up to three side by side and more in twos, on the
     same axes. Series are drawn
     in the order in which the frame first shows them. NaN intervals are left out, their points not.
-    `chance`, called `chance_name`, is a dashed line; None draws none.
+    `chance`, called `chance_name`, is a dashed line; None draws none. `rules`: what needs no model,
+    a row a line with the columns rule (its name), accuracy (its height) and, where there are
+    panels, `facet`; a thin line with its name on it.
     """
     frame = frame.reset_index(drop=True)
     names, values = theme.order(frame[series]), theme.order(frame[facet]) if facet else [None]
@@ -84,6 +88,7 @@ def curve(
     data = frame.assign(_x=place(frame), _zero=(frame[x] == 0) & doublings)
     extra = [] if chance is None else [chance]
     others = [] if draws is None else draws[draws_y].astype(float).tolist()
+    others += [] if rules is None else rules["accuracy"].astype(float).tolist()
     domain = list(y_domain) if y_domain else theme.span(frame, [y, lo, hi], [*extra, *others])
     # Vega writes a real minus: 0 stands at -1 where the axis begins with 1.
     labels = {f"{v:.6f}".replace("-", "−"): f"{k:,.0f}" for k, v in step.items()}
@@ -110,6 +115,9 @@ def curve(
         layers: list[alt.Chart] = []
         if chance is not None:
             layers.append(theme.chance(chance, y, "y"))
+        if rules is not None:
+            here = rules if value is None else rules[rules[facet] == value]
+            layers += theme.ruled(here, y, x_scale.domain[0], 14 / height * (domain[1] - domain[0]))
         if draws is not None:
             faint = draws if value is None else draws[draws[facet] == value]
             faint = faint.assign(_x=place(faint))
@@ -179,6 +187,53 @@ def panels(
         draw(frame[frame[by] == value], "").properties(title=theme.panel_title(value))
         for value in theme.order(frame[by])
     ]
+    return theme.finish(alt.concat(*drawn, columns=columns, spacing=26), note, 640)
+
+
+def scatter(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    facet: str = "",
+    x_title: str = "",
+    y_title: str = "accuracy",
+    note: str = "",
+    height: int = 220,
+) -> Any:
+    """A dot a row, and the line of least squares through each panel's: does x go with y?
+
+    `facet`: one panel a value, up to three side by side and more in twos, on the same axes.
+    """
+    values = theme.order(frame[facet]) if facet else [None]
+    columns = len(values) if len(values) <= 3 else 2
+    width = WIDTH if not facet else 600 // columns - 20
+    # Room inside the axes: a draw at an end is not cut.
+    scales = [
+        alt.Scale(domain=theme.span(frame, [c], []), nice=False, zero=False, padding=8)
+        for c in (x, y)
+    ]
+    drawn = []
+    for number, value in enumerate(values):
+        rows = frame if value is None else frame[frame[facet] == value]
+        base = alt.Chart(rows[[x, y]].reset_index(drop=True))
+        first = number % columns == 0
+        at: dict[str, Any] = {
+            "x": alt.X(f"{x}:Q", title=x_title or x, scale=scales[0], axis=alt.Axis(tickCount=4)),
+            "y": alt.Y(f"{y}:Q", title=y_title if first else None, scale=scales[1]),
+        }
+        layers: list[Any] = []
+        if np.ptp(rows[x].to_numpy(float)) > 0:
+            slope, level = np.polyfit(rows[x].to_numpy(float), rows[y].to_numpy(float), 1)
+            ends = np.array([rows[x].min(), rows[x].max()], dtype=float)
+            fitted = alt.Chart(pd.DataFrame({x: ends, y: level + slope * ends}))
+            layers.append(
+                fitted.mark_line(color=theme.QUIET, strokeWidth=1.5, clip=True).encode(**at)
+            )
+        points = base.mark_point(filled=True, size=60, opacity=0.75, color=theme.COLOURS[0])
+        layers.append(points.encode(**at))
+        chart = alt.layer(*layers).properties(width=width, height=height)
+        drawn.append(chart if value is None else chart.properties(title=theme.panel_title(value)))
     return theme.finish(alt.concat(*drawn, columns=columns, spacing=26), note, 640)
 
 

@@ -164,8 +164,8 @@ def pooled(accuracies: Any, examples: int = EXAMPLES) -> stats.Interval:
     of_draws = float(runs.var(ddof=1)) / draws if draws > 1 else 0.0
     effective = examples * of_pairs / (of_pairs + of_draws) if of_pairs else examples
     interval = stats.wilson(p * effective, effective)
-    method = "Wilson, widest for repeats on the same pairs" if draws > 1 else "Wilson"
-    return replace(interval, method=method, draws=draws if draws > 1 else 0, examples=examples)
+    recipe = "Wilson, widest for repeats on the same pairs" if draws > 1 else "Wilson"
+    return replace(interval, recipe=recipe, draws=draws if draws > 1 else 0, examples=examples)
 
 
 def summary(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

@@ -3,11 +3,18 @@
 The patterns and label words (verbalizers; Schick & Schütze 2021) are those of Mosbach et al. 2023,
 arXiv:2305.16938, with what was wrong in their code put right: no space after the last word of a
 prompt (a byte-level BPE would have to begin the answer with a second one), real line breaks, and
-demonstrations in exactly the query's pattern, with the label words that are scored.
+demonstrations in exactly the query's pattern, with the label words that are scored. Patterns and
+label words of one's own are given as text (`pattern_named`).
+
+A text is only ever text: `</s>` or `<|endoftext|>` written in a premise is encoded as these
+characters, not as the special token, and of the special tokens that a tokenizer adds by itself only
+those before a text are kept, since a prompt ends where it is to be continued.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from string import Formatter
 from typing import Any
 
 import pandas as pd
@@ -54,6 +61,12 @@ EXPLANATIONS = (
 """What an explained context has besides demonstrations: a first line, and a reason after each label
 (as Askell et al. 2021 and Snell et al. 2022 distil instructions and reasons)."""
 
+ANSWERS = "Yes No True False yes no true false Right Wrong right wrong Good Bad".split()
+"""Label words to propose where one's own are no single tokens."""
+
+UNKNOWN = 0.1
+"""The largest share of a task's tokens that a model may not know (`unknown_share`)."""
+
 CONTENT_FREE = ("N/A", "[MASK]", "")
 """Inputs that say nothing: what the label words get then is bias (Zhao et al. 2021)."""
 
@@ -70,12 +83,59 @@ def content_free_queries() -> pd.DataFrame:
     )
 
 
-def pattern_named(name: str) -> Pattern:
-    """The pattern of that name; UserError, listing the names, where there is none."""
+def pattern_named(name: str, verbalizer: str = "") -> Pattern:
+    """The pattern of that name, or the template of one's own that `name` is.
+
+    Args:
+        name: one of `PATTERNS`, or a text with `{premise}` and `{hypothesis}`, each once, that ends
+            where the answer's word would come after a space.
+        verbalizer: label words of one's own, entailment's first: "Yes, No"; "" = the pattern's.
+
+    Raises:
+        UserError: neither a name nor such a text, or not two different words.
+    """
+    pattern = PATTERNS.get(name) or Pattern(_template(name), name)
+    if not verbalizer.strip():
+        return pattern
+    words = tuple(word.strip() for word in verbalizer.split(","))
+    if len(words) != 2 or not all(words) or words[0] == words[1]:
+        raise UserError(
+            f"verbalizer {verbalizer!r}: give two different words with a comma between them, "
+            "entailment's first, such as 'Yes, No'"
+        )
+    return replace(pattern, verbalizer=words)
+
+
+def _template(text: str) -> str:
+    """What a pattern of one's own is called: its text, in quotes and on one line.
+
+    Raises:
+        UserError: the text is no template.
+    """
     try:
-        return PATTERNS[name]
-    except KeyError:
-        raise UserError(f"unknown pattern {name!r}: use one of {', '.join(PATTERNS)}") from None
+        parts = list(Formatter().parse(text))
+    except ValueError as error:
+        raise UserError(f"pattern {text!r}: {error}; write {{{{ for a brace itself") from None
+    fields = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
+    if not fields:
+        raise UserError(
+            f"unknown pattern {text!r}: use one of {', '.join(PATTERNS)}, or a text of your own "
+            "with {premise} and {hypothesis}"
+        )
+    known = [("premise", "", None), ("hypothesis", "", None)]
+    if other := [name for name, *rest in fields if (name, *rest) not in known]:
+        raise UserError(
+            f"pattern {text!r} has a field {other[0]!r} or asks for its formatting: it may have "
+            "{premise} and {hypothesis}, just so"
+        )
+    if sorted(fields) != sorted(known):
+        raise UserError(f"pattern {text!r}: it must have {{premise}} and {{hypothesis}}, each once")
+    if text[-1].isspace():
+        raise UserError(
+            f"pattern {text!r} ends with white space: end it where the answer goes; the space "
+            "before the answer is added"
+        )
+    return repr(text)
 
 
 def label_tokens(tokenizer: Any, pattern: Pattern | str) -> tuple[int, ...]:
@@ -88,25 +148,61 @@ def label_tokens(tokenizer: Any, pattern: Pattern | str) -> tuple[int, ...]:
         UserError: a word that is no single known token there, or the same token as another's.
     """
     pattern = _pattern(pattern)
-    stem = pattern.fill("a", "b")
-    before = list(tokenizer(stem)["input_ids"])
+    before = _ids(tokenizer, [stem := pattern.fill("a", "b")])[0]
+    if not before:
+        raise UserError("this model's tokenizer has no tokens for a text: its files are missing")
     found = []
     for word in pattern.verbalizer:
-        after = list(tokenizer(f"{stem} {word}")["input_ids"])
+        after = _ids(tokenizer, [f"{stem} {word}"])[0]
         own = after[len(before) :]
-        if after[: len(before)] != before or len(own) != 1:
+        if after[: len(before)] != before:
             raise UserError(
-                f"pattern {pattern.name}: label word {word!r} is {len(own)} tokens for this "
-                "model, and must be one: use another verbalizer"
+                f"pattern {pattern.name}: for this model its end and the label word {word!r} "
+                "become one token: end the pattern with another character, such as ':' or '?'"
             )
-        if own[0] == tokenizer.unk_token_id:
+        if tokenizer.unk_token_id in own:
             raise UserError(
-                f"pattern {pattern.name}: this model's vocabulary lacks the label word {word!r}"
+                f"pattern {pattern.name}: this model's vocabulary lacks the label word {word!r}: "
+                f"{_proposal(tokenizer, stem, before)}"
+            )
+        if len(own) != 1:
+            pieces = ", ".join(repr(tokenizer.decode([token])) for token in own)
+            raise UserError(
+                f"pattern {pattern.name}: the label word {word!r} is {len(own)} tokens for this "
+                f"model ({pieces}), and must be one: {_proposal(tokenizer, stem, before)}"
             )
         found.append(int(own[0]))
     if len(set(found)) < len(found):
-        raise UserError(f"pattern {pattern.name}: its label words are one and the same token")
+        raise UserError(
+            f"pattern {pattern.name}: its label words are one and the same token: "
+            f"{_proposal(tokenizer, stem, before)}"
+        )
     return tuple(found)
+
+
+def _proposal(tokenizer: Any, stem: str, before: Sequence[int]) -> str:
+    """Which label words would do for this model after this template."""
+
+    def single() -> Iterator[str]:
+        known = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        words = (tokenizer.decode([token]).strip() for _, token in known)
+        seen: set[int] = set()
+        for word in (*ANSWERS, *(word for word in words if len(word) > 1 and word.isalpha())):
+            own = _ids(tokenizer, [f"{stem} {word}"])[0][len(before) :]
+            if len(own) == 1 and own[0] not in {*seen, tokenizer.unk_token_id}:
+                seen.add(own[0])
+                yield word
+
+    words = [word for word, _ in zip(single(), range(6), strict=False)]
+    return f"use a verbalizer of single tokens, such as '{', '.join(words[:2])}' (also: " + (
+        f"{', '.join(words[2:])})"
+    )
+
+
+def unknown_share(tokenizer: Any, texts: Sequence[str]) -> float:
+    """The share of the tokens of `texts` that stand for a word the tokenizer does not know."""
+    tokens = [token for ids in _ids(tokenizer, texts, special=False) for token in ids]
+    return tokens.count(tokenizer.unk_token_id) / max(1, len(tokens))
 
 
 def encode(
@@ -139,14 +235,41 @@ def encode(
     ]
     tails = [pattern.separator + text for text in texts] if head else texts
     ids = _after_head(tokenizer, head, tails) if head else _ids(tokenizer, tails)
-    longest = max(map(len, ids), default=0)
-    if longest > max_positions:
-        shots = 0 if demonstrations is None else len(demonstrations)
-        raise UserError(
-            f"a prompt of pattern {pattern.name} with {shots} demonstrations has {longest} tokens, "
-            f"and the model takes {max_positions}: use fewer shots (nothing is ever truncated)"
-        )
+    longest = max(range(len(ids)), key=lambda i: len(ids[i]), default=0)
+    if ids and len(ids[longest]) > max_positions:
+        raise _too_long(tokenizer, pattern, queries, demonstrations, longest, ids, max_positions)
     return ids
+
+
+def _too_long(
+    tokenizer: Any,
+    pattern: Pattern,
+    queries: pd.DataFrame,
+    demonstrations: pd.DataFrame | None,
+    longest: int,
+    ids: Sequence[Sequence[int]],
+    max_positions: int,
+) -> UserError:
+    """What to do about the longest prompt: a pair that is too long by itself, or fewer shots."""
+    shown = queries.iloc[:0] if demonstrations is None else demonstrations
+    for part, row in [(queries, longest), *((shown, i) for i in range(len(shown)))]:
+        pair = part.iloc[row]
+        alone = len(_ids(tokenizer, [pattern.fill(pair["premise"], pair["hypothesis"])])[0])
+        if alone > max_positions:
+            return UserError(
+                f"{_pair(part, row)} has {alone} tokens in pattern {pattern.name}, and "
+                f"the model takes {max_positions} (nothing is ever truncated): shorten or remove "
+                "the pair, or take a model with more positions"
+            )
+    return UserError(
+        f"{_pair(queries, longest)} with {len(shown)} demonstrations has {len(ids[longest])} "
+        f"tokens in pattern {pattern.name}, and the model takes {max_positions} (nothing is ever "
+        "truncated): use fewer shots, or a model with more positions"
+    )
+
+
+def _pair(pairs: pd.DataFrame, row: int) -> str:
+    return f"the pair {pairs['id'].iloc[row]!r}" if "id" in pairs else f"the pair in row {row + 1}"
 
 
 def context(
@@ -194,12 +317,39 @@ def _after_head(tokenizer: Any, head: str, tails: Sequence[str]) -> list[list[in
     return _ids(tokenizer, [head + tail for tail in tails])
 
 
+def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of plain texts, with the special tokens that the tokenizer puts before one.
+
+    Raises:
+        UserError: a special token written in a text, and a tokenizer that takes it for one.
+    """
+    return _ids(tokenizer, texts)
+
+
 def _ids(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
     if not texts:
         return []
     # verbose=False: the limit is `encode`'s to check, not the tokenizer's to warn about.
-    encoded = tokenizer(list(texts), add_special_tokens=special, verbose=False)
-    return [list(ids) for ids in encoded["input_ids"]]
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    encoded = [list(ids) for ids in tokenizer(list(texts), **options)["input_ids"]]
+    marks = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
+    marks.pop(tokenizer.unk_token_id, None)
+    written = [mark for mark in marks.items() if any(mark[1] in text for text in texts)]
+    for token, mark in written:
+        if any(token in ids for ids in encoded):
+            raise UserError(
+                f"a text holds {mark!r}, which this model's tokenizer takes for its special token: "
+                "write it otherwise, such as with spaces"
+            )
+    before = _before(tokenizer) if special else []
+    return [before + ids for ids in encoded]
+
+
+def _before(tokenizer: Any) -> list[int]:
+    """The special tokens that a tokenizer puts before a text; it may put others behind it."""
+    example = tokenizer("a", return_special_tokens_mask=True)
+    special = zip(example["input_ids"], example["special_tokens_mask"], strict=True)
+    return [token for token, _ in takewhile(lambda one: one[1], special)]
 
 
 def _pattern(pattern: Pattern | str) -> Pattern:

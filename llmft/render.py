@@ -1,7 +1,8 @@
 """Render the frozen book: by Quarto, or, where there is none to be had, as plain HTML pages.
 
 Neither executes anything. Quarto ends well when a reference resolves to nothing or a citation is
-missing; here these warnings are errors.
+missing; here these warnings are errors. The pages are written beside `_book/` and take its place
+when they are whole.
 """
 
 import os
@@ -10,12 +11,13 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from pathlib import Path
 
 import click
 
-from llmft import ROOT, UserError, pages
+from llmft import ROOT, UserError, gate, pages
 
 
 QUARTO = "1.10.19"
@@ -45,16 +47,39 @@ def render(root: Path = ROOT, *, plain: bool = False) -> tuple[Path, str]:
         The first page, and a line about how the book was rendered.
 
     Raises:
-        UserError: Quarto fails, or warns of something that does not resolve.
+        UserError: Quarto fails, or warns of something that does not resolve; the pages cannot be
+            written. `_book/` is then as it was.
     """
+    gate.listed(root)  # in the book's folder, or not at all
     quarto = None if plain else find() or fetch()
-    if quarto is None:
-        from llmft import plain as plain_pages
+    book = root / "_book"
+    try:
+        with tempfile.TemporaryDirectory(prefix="_book.", dir=root) as beside:
+            new = Path(beside) / "new"
+            if quarto is None:
+                from llmft import plain as plain_pages
 
-        first = plain_pages.write(root, root / "_book")
-        pages.finish(root, root / "_book")
-        return first, "plain pages" + ("" if plain else f", without Quarto; {HELP}")
-    command = [quarto, "render", str(root), "--no-execute", "--to", "html"]
+                how = "plain pages" + ("" if plain else f", without Quarto; {HELP}")
+                first = plain_pages.write(root, new).relative_to(new)
+            else:
+                how, first = f"by {quarto}", Path("index.html")
+                _quarto(quarto, root, new)
+            pages.finish(root, new)
+            if book.exists():
+                book.replace(Path(beside) / "old")
+            new.replace(book)
+    except OSError as error:
+        raise UserError(
+            f"cannot write the pages ({error.strerror}: {error.filename or root}); what was in "
+            "_book/ is as it was: make room, or render a copy of the book elsewhere"
+        ) from None
+    return book / first, how
+
+
+def _quarto(quarto: str, root: Path, folder: Path) -> None:
+    """Render into a folder of the book's folder; what Quarto warns of is an error."""
+    into = folder.relative_to(root).as_posix()
+    command = [quarto, "render", str(root), "--no-execute", "--to", "html", "--output-dir", into]
     environment = {**os.environ, "NO_COLOR": "1", "QUARTO_PYTHON": sys.executable}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root)
     said = (done.stdout + done.stderr).splitlines()
@@ -64,8 +89,8 @@ def render(root: Path = ROOT, *, plain: bool = False) -> tuple[Path, str]:
         raise UserError(f"quarto render failed: {'; '.join(wrong)}")
     if wrong:
         raise UserError(f"quarto render warns: {'; '.join(wrong)}")
-    pages.finish(root, root / "_book")
-    return root / "_book" / "index.html", f"by {quarto}"
+    if not (folder / "index.html").is_file():
+        raise UserError(f"{quarto} wrote no index.html")
 
 
 def find() -> str | None:

@@ -13,23 +13,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llmft import UserError, cues, plots, runs, stats, tables, tasks
+from llmft import UserError, baselines, cues, inert, metrics, plots, runs, stats, tables, tasks
 from llmft.spec import Spec
 
 
 _ADDED_UP = ("train_seconds", "train_tokens", "teacher_seconds", "teacher_tokens")
 
 
-def chosen(said: pd.DataFrame, value: str = "correct", **where: Any) -> stats.Floats:
-    """One value by run and example, (runs, examples), of the rows where each column has its value.
+WITHIN = ("label", "subcase")
+"""What the design of every test set holds fixed: as many pairs of each label (and subcase)."""
+
+FAILED = 0.05
+"""A draw has failed when its accuracy is less than this above the constant predictor's."""
+
+
+def chosen(
+    said: pd.DataFrame, value: str = "correct", *, clusters: str = "", **where: Any
+) -> stats.Sample:
+    """One value by draw and example, of the rows where each column has its value.
+
+    Examples vary within their label and subcase; `clusters="subcase"` lets whole subcases vary.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such row, or the runs differ in their examples.
     """
     there = np.logical_and.reduce([said[name] == wanted for name, wanted in where.items()])
     if not there.any():
         raise UserError(f"no run with {', '.join(f'{k} = {v}' for k, v in where.items())}")
-    return stats.matrix(said[there], value)
+    within = ("label",) if clusters else WITHIN
+    return stats.sample(said[there], value, within=within, clusters=clusters)
 
 
 def difference(
@@ -39,12 +51,11 @@ def difference(
     value: str = "correct",
     level: float = 0.95,
 ) -> stats.Interval:
-    """The mean of `value` where columns are as in `a`, less that of `b`.
+    """The mean of `value` where columns are as in `a`, minus that of `b`.
 
-    Paired on the examples where both are of one domain, and on the draws where there are equally
-    many.
+    Paired on the draws, and on the examples where both are of one domain.
     """
-    return stats.crossed_difference(
+    return stats.difference(
         chosen(said, value, **a),
         chosen(said, value, **b),
         same_examples=a.get("domain") == b.get("domain"),
@@ -52,28 +63,277 @@ def difference(
     )
 
 
+def summary(said: pd.DataFrame, by: Sequence[str], value: str = "correct") -> pd.DataFrame:
+    """The interval of `value` in each group: columns of `by`, then an Interval's fields."""
+    return stats.summary(said, by, value, within=WITHIN)
+
+
+def unresolved(interval: stats.Interval, digits: int = 2) -> str:
+    """Beside a difference that is not shown: the smallest that this design would have shown.
+
+    Empty where the interval leaves out zero, or where there is none.
+    """
+    if not np.isfinite(interval.lo) or interval.lo > 0 or interval.hi < 0:
+        return ""
+    return (
+        f" (a true difference of {stats.number(interval.detectable, digits)} would have been shown "
+        "with 80 % power)"
+    )
+
+
 def point(summary: pd.DataFrame, **where: Any) -> str:
-    """`0.81 [0.78, 0.84]` of the row of a `stats.summary` where each column has its value.
+    """`0.81 [0.78, 0.84]` of the row of a `summary` where each column has its value.
 
     A dash where there is none, as for pairs of a kind that a small test set lacks.
     """
     there = np.logical_and.reduce([summary[name] == wanted for name, wanted in where.items()])
-    rows = summary[there]
-    return (
-        " ".join(f"{r['mean']:.2f} [{r['lo']:.2f}, {r['hi']:.2f}]" for _, r in rows.iterrows())
-        or "–"
+    return " ".join(stats.shown(row) for _, row in summary[there].iterrows()) or "–"
+
+
+def accuracy_table(said: pd.DataFrame, by: Sequence[str]) -> None:
+    """Accuracy over draws and examples; the median draw, the range, and how many draws failed.
+
+    A mean over draws of which some fail describes none of them: the last columns show that.
+    """
+    wide = tables.with_interval(summary(said, by), "accuracy", 3)
+    wide = wide.merge(spread(said, by), how="left", on=list(by))
+    columns = ["accuracy", "median draw", "lowest to highest", "failed draws", "n"]
+    tables.table(wide[[*_varying(wide, by), *columns]])
+
+
+def of_draws(said: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """A row a run and group of `by`: draw, accuracy, called (share called entailed), constant.
+
+    `constant` is what a constant predictor gets right at best on the same pairs.
+    """
+    called = said[metrics.LOGP].to_numpy().argmax(axis=1) == 0
+    groups = said.assign(called=called).groupby([*by, "key", "draw"], sort=False)
+    found = groups.agg(
+        accuracy=("correct", "mean"), called=("called", "mean"), constant=("label", "mean")
+    ).reset_index()
+    return found.assign(constant=np.maximum(found["constant"], 1 - found["constant"]))
+
+
+def spread(said: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """How the draws of each group lie: median, range, and how many failed (see `FAILED`).
+
+    Dashes where nothing was drawn.
+    """
+    lines = []
+    for group, part in of_draws(said, by).groupby(list(by), sort=False):
+        accuracy = part["accuracy"]
+        failed = int((accuracy < part["constant"] + FAILED).sum())
+        low, high = (stats.number(end, 3) for end in (accuracy.min(), accuracy.max()))
+        drawn = (part["draw"] != "").all()
+        lines.append(
+            dict(zip(by, group, strict=True))
+            | {
+                "median draw": stats.number(float(accuracy.median()), 3) if drawn else "–",
+                "lowest to highest": f"{low} to {high}" if drawn else "–",
+                "failed draws": f"{failed} of {len(part)}" if drawn else "–",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def learned_table(said: pd.DataFrame, by: Sequence[str]) -> None:
+    """What was learned: AUC first, then accuracy, then how far answers follow one rule.
+
+    `said` has the columns of `with_rule`. Columns: AUC and accuracy with intervals; agreement with
+    the negation rule; AUC on the pairs on which that rule is silent; and the share called entailed,
+    mean over draws with the lowest and the highest.
+    """
+    wide = tables.with_interval(summary(said, by, "auc"), "AUC")
+    silent = metrics.with_scores(said[said["silent"]])
+    for name, frame in (
+        ("accuracy", summary(said, by)),
+        ("follows the rule", summary(said, by, "follows")),
+        ("AUC where it is silent", summary(silent, by, "auc")),
+    ):
+        one = tables.with_interval(frame, name).drop(columns="n")
+        wide = wide.merge(one, how="left", on=list(by))
+    shares = (
+        of_draws(said, by).groupby(list(by))["called"].agg(["mean", "min", "max"]).reset_index()
+    )
+    shares["called entailed"] = [
+        stats.number(r["mean"])
+        + f" ({stats.number(r['min'])} to {stats.number(r['max'])})" * (r["min"] < r["max"])
+        for _, r in shares.iterrows()
+    ]
+    wide = wide.merge(shares[[*by, "called entailed"]], how="left", on=list(by))
+    columns = [c for c in wide if c not in (*by, "n")]
+    tables.table(wide[[*_varying(wide, by), *columns, "n"]])
+
+
+def with_rule(said: pd.DataFrame, task: tasks.Task) -> pd.DataFrame:
+    """The rows with `follows` (1 where the prediction is the negation rule's) and `silent`.
+
+    The rule: not entailed where exactly one of the two sentences is negated. It is silent where
+    none or both are, and says "entailed" there.
+    """
+    rule = pd.concat(
+        [baselines.negation_rule(pairs).set_axis(pairs["id"]) for pairs in task.domains.values()]
+    )
+    answer = said["id"].map(rule)
+    predicted = said[metrics.LOGP].to_numpy().argmax(axis=1)
+    return said.assign(follows=(predicted == answer).astype(float), silent=answer == 0)
+
+
+def constructions(said: pd.DataFrame, by: Sequence[str]) -> None:
+    """Out-of-domain AUC and accuracy with two intervals each: other pairs, other constructions.
+
+    A test of constructions stands for more pairs of these constructions, or for other ones: then
+    whole subcases vary, of which there are few. Where there are no subcases there is one interval,
+    and where there is no out-of-domain set the pairs are in-domain ones.
+    """
+    domain = tasks.DOMAINS[int((said["domain"] == tasks.DOMAINS[1]).any())]
+    rows = said[said["domain"] == domain]
+    kinds = {"these constructions": stats.THESE_CONSTRUCTIONS}
+    if "subcase" in rows and not rows["subcase"].isna().all():
+        kinds["new constructions"] = stats.NEW_CONSTRUCTIONS
+    columns = {}
+    for value, name in (("auc", "AUC"), ("correct", "accuracy")):
+        for kind, design in kinds.items():
+            frame = tables.with_interval(stats.summary(rows, by, value, **design), "text")
+            heading = f"{name}, {kind}" if len(kinds) > 1 else name
+            columns[heading] = frame.set_index(list(by))
+    wide = pd.DataFrame({name: frame["text"] for name, frame in columns.items()})
+    wide = wide.assign(n=next(iter(columns.values()))["n"]).reset_index()
+    tables.table(wide[[*_varying(wide, by), *(c for c in wide if c not in by)]])
+
+
+# --- what needs no model -----------------------------------------------------------------------
+
+
+def with_classifier(
+    said: pd.DataFrame, task: tasks.Task, shots: Sequence[int], seeds: Sequence[int]
+) -> pd.DataFrame:
+    """The rows, and after them those of the cue classifier, trained on the same draws.
+
+    It stands with every model of `said`, and its draws have the ids that they have there.
+    """
+    one = metrics.with_scores(baselines.classifier(task, shots, seeds))
+    one = one.assign(draw=one["data_seed"].astype(str) + "-0-0")
+    return pd.concat(
+        [said, *(one.assign(model=m) for m in dict.fromkeys(said["model"]))], ignore_index=True
     )
 
 
-def accuracy_table(said: pd.DataFrame, single: pd.DataFrame, by: Sequence[str]) -> None:
-    """Accuracy over draws and examples, over draws alone, and the spread of draws."""
-    both = tables.with_interval(stats.summary(said, by), "accuracy [draws and examples]", 3)
-    draws = tables.with_interval(stats.over_draws(single, by, "accuracy"), "[draws]", 3)
-    spread = single.groupby(list(by))["accuracy"].std().rename("sd").reset_index()
-    wide = both.merge(draws.drop(columns="n"), how="left", on=list(by))
-    wide = wide.merge(spread, how="left", on=list(by))
-    columns = ["accuracy [draws and examples]", "[draws]", "sd", "n"]
-    tables.table(wide[[*_varying(wide, by), *columns]], {"sd": ".3f"})
+def accuracy_figure(
+    said: pd.DataFrame,
+    task: tasks.Task,
+    series: str,
+    *,
+    x: str = "shots",
+    x_title: str,
+    draws: bool = True,
+    **options: Any,
+) -> Any:
+    """Accuracy against the number of labelled examples, beside what needs no model.
+
+    A panel a domain (and model), a line a value of `series`, with `draws` small marks for single
+    draws; thin lines for the constant predictor and the best single cue of the training pool.
+    """
+    by = [*_varying(said, ["model"]), "domain"]
+    group = said[by].agg(", ".join, axis=1)
+    panelled = said.assign(panel=group)
+    points = summary(panelled, ["panel", series, x])
+    single = of_draws(panelled[panelled["draw"] != ""], ["panel", series, x])
+    floors = baselines.floors(task)
+    rules = said[by].drop_duplicates().assign(panel=group).merge(floors, on="domain")
+    return plots.curve(
+        points,
+        x,
+        series,
+        facet="panel",
+        chance=None,
+        rules=rules,
+        draws=single if draws else None,
+        draws_y="accuracy",
+        x_title=x_title,
+        note=stats.how(points),
+        **options,
+    )
+
+
+def above_floors(said: pd.DataFrame, task: tasks.Task, series: str, size: int) -> str:
+    """Say how each series, with `size` examples, compares in-domain with the best single cue.
+
+    `said`: rows of one model. The cue is the training pool's best; the pairs are the same.
+    """
+    rule, pairs = baselines.best_rule(task.train), task.in_domain
+    right = (rule.labels(pairs) == pairs["label"]).astype(float).set_axis(pairs["id"])
+    inside = said[(said["domain"] == tasks.DOMAINS[0]) & (said["shots"] == size)]
+    inside = inside.assign(gap=inside["correct"] - inside["id"].map(right))
+    found = []
+    for name, part in inside.groupby(series, sort=False):
+        gap = stats.interval(stats.sample(part, "gap", within=WITHIN))
+        where = "above it" if gap.lo > 0 else "below it" if gap.hi < 0 else "not shown to differ"
+        found.append(f"{name} minus the cue is {gap}, {where}")
+    return (
+        f"The best single cue of the training pool, *{rule.cue}*, is right on {right.mean():.2f} "
+        f"of the in-domain pairs. With {size} labelled examples, {'; '.join(found)}."
+    )
+
+
+def floors_text(task: tasks.Task) -> str:
+    """For a figure's note: what a constant and the best single cue get right in each domain."""
+    lines = [
+        f"{r['rule']} {stats.number(r['accuracy'])} {r['domain']}"
+        for _, r in baselines.floors(task).iterrows()
+    ]
+    return "no model: " + ", ".join(lines)
+
+
+def twins(task: tasks.Task) -> str:
+    """What the names of the subcases say of their labels, where they say it; else nothing."""
+    names = task.out_of_domain.get("subcase", pd.Series(dtype=str))
+    labels = task.out_of_domain["label"]
+    if len(names) and (names.str.startswith("le_") == (labels == 0)).all():
+        return "Subcases whose names begin with `le_` are entailed, those with `ln_` are not."
+    return ""
+
+
+# --- the luck of the draw ----------------------------------------------------------------------
+
+
+def validity(single: pd.DataFrame, task: tasks.Task) -> pd.Series:
+    """How well the negation rule predicts the labels of each run's own examples, a share.
+
+    `single` has `examples`, the ids of a run's labelled examples.
+    """
+    right = pd.Series(
+        (baselines.negation_rule(task.train) == task.train["label"]).astype(float).to_numpy(),
+        index=task.train["id"],
+    )
+    return single["examples"].map(lambda ids: float(right.loc[ids.split()].mean()))
+
+
+def luck(single: pd.DataFrame, task: tasks.Task, sizes: Sequence[int], x_title: str) -> Any:
+    """In-domain accuracy of single draws against `validity`, a panel a number of examples.
+
+    Also says the correlation in each panel, with its interval (Fisher's z).
+    """
+    inside = single[(single["domain"] == tasks.DOMAINS[0]) & single["shots"].isin(list(sizes))]
+    frame = inside.assign(validity=validity(inside, task))
+    parts = []
+    for size, part in frame.groupby("shots"):
+        r = stats.correlation(part["validity"], part["accuracy"])
+        parts.append(f"{r} with {size}")
+    tables.say(
+        "Correlation, over draws, of in-domain accuracy with how well the negation rule predicts "
+        f"the draw's own labels: {', '.join(parts)} examples (Pearson's r with Fisher's interval)."
+    )
+    panel = frame["shots"].map("{} examples".format)
+    model = frame["model"] + ", " if len(set(frame["model"])) > 1 else ""
+    return plots.scatter(
+        frame.assign(panel=model + panel),
+        "validity",
+        "accuracy",
+        facet="panel",
+        x_title=x_title,
+        note="a dot a draw; the line is that of least squares",
+    )
 
 
 def search_table(rows: pd.DataFrame, used: float) -> None:
@@ -93,7 +353,7 @@ def search_table(rows: pd.DataFrame, used: float) -> None:
         losses = nll[nll["model"] == model]
         likeliest = losses["learning_rate"].iloc[int(losses["mean"].argmin())]
         tables.say(
-            f"{f'**{model}.** ' if first else ''}"
+            f"{f'**{inert.escape(model)}.** ' if first else ''}"
             f"With {rows['shots'].iloc[0]} examples, accuracy is highest at a learning rate of "
             f"{surest:.2g} and the NLL lowest at "
             f"{likeliest:.2g}; the reported runs use {used:.2g}."
@@ -101,15 +361,9 @@ def search_table(rows: pd.DataFrame, used: float) -> None:
 
 
 def calibration_table(single: pd.DataFrame, by: Sequence[str]) -> None:
-    """Expected calibration error, and the share called entailment with its lowest and highest."""
-    ece = tables.with_interval(stats.over_draws(single, by, "ece"), "ECE", 3)
-    shares = single.groupby(list(by))["share_entailment"].agg(["mean", "min", "max"]).reset_index()
-    shares["called entailment"] = [
-        f"{share['mean']:.2f} ({share['min']:.2f} to {share['max']:.2f})"
-        for _, share in shares.iterrows()
-    ]
-    wide = ece.merge(shares, on=list(by)).rename(columns={"n": "draws"})
-    tables.table(wide[[*_varying(wide, by), "ECE", "called entailment", "draws"]])
+    """Expected calibration error, mean over draws."""
+    wide = tables.with_interval(stats.over_draws(single, by, "ece"), "ECE", 3)
+    tables.table(wide.rename(columns={"n": "draws"})[[*_varying(wide, by), "ECE", "draws"]])
 
 
 def subcases(said: pd.DataFrame, x: str, *, x_title: str, note: str) -> Any:
@@ -177,7 +431,7 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
                 "weights": "weights trained",
                 "tokens": "tokens trained on",
                 "train": "training (s)",
-                "ask": "asking (s)",
+                "ask": "scoring (s)",
                 "peak": peak,
                 "added": extra,
             }
@@ -185,7 +439,7 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
         {
             "tokens trained on": ",.0f",
             "training (s)": ".2f",
-            "asking (s)": ".2f",
+            "scoring (s)": ".2f",
             peak: ",.0f",
             extra: ",.0f",
         },
@@ -196,7 +450,8 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
 def hardware(rows: pd.DataFrame) -> None:
     """Say what the runs were made on."""
     first = rows.iloc[0]
-    tables.say(f"Hardware: {first['device_name']}, {first['threads']} thread(s), {first['dtype']}.")
+    name = inert.escape(first["device_name"])
+    tables.say(f"Hardware: {name}, {first['threads']} thread(s), {first['dtype']}.")
 
 
 def made(rows: pd.DataFrame) -> pd.DataFrame:
@@ -219,7 +474,7 @@ def effort(rows: pd.DataFrame) -> None:
     seconds = made(rows)["train_seconds"].sum() + rows["eval_seconds"].sum()
     memory = rows["peak_memory_mib"].max()
     tables.say(
-        f"The {len(rows):,} runs of this chapter took {seconds:,.0f} s of training and asking in "
+        f"The {len(rows):,} runs of this chapter took {seconds:,.0f} s of training and scoring in "
         f"all and at most {memory:,.0f} MiB ({rows['memory_kind'].iloc[0]}). Runs that the store "
         "already holds are not made again."
     )

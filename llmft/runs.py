@@ -1,7 +1,8 @@
 """The grid: every run done once, kept for good, whatever happens in between.
 
 A run's key is a hash of its specification and of everything else that decides its numbers: the
-task's data, the model's weights, the code, the kind of device. `run_grid` does the runs that the
+task's data, the model's weights, the code, the versions of the packages that compute, the kind of
+device and how exactly it multiplies. `run_grid` does the runs that the
 store lacks, so a grid can be killed at any moment and started again, and several processes, on one
 machine or on several that share the folder, can work on one grid.
 """
@@ -26,9 +27,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from llmft import ROOT, UserError, methods, stamp
+from llmft import ROOT, UserError, methods, params, stamp
 from llmft import store as records
 from llmft.methods import Result, execute
+from llmft.metrics import LOGP
 from llmft.params import Params
 from llmft.spec import TRAINED, Spec
 from llmft.tasks import DOMAINS
@@ -49,12 +51,14 @@ __all__ = [
 ]
 
 CODE = tuple(
-    "metrics sources tasks prompts models attention scoring store spec learner dropout finetune "
+    "metrics sources tasks prompts models attention scoring spec learner dropout finetune "
     "distill hardware methods".split()
 )
-"""The modules whose code decides a run's numbers: their bytes are part of its key."""
+"""The modules whose code decides a run's numbers: it is part of its key, comments and docstrings
+left out, so that a better sentence does not throw away what was measured."""
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy")
+"""The packages that compute: their versions are part of a run's key, too."""
 
 
 def grid(base: Spec, **axes: Sequence[Any]) -> list[Spec]:
@@ -86,6 +90,7 @@ def asked_for(p: Params, method: str, **fields: Any) -> Spec:
         "labels": p.labels,
         "model": p.models[0],
         "pattern": p.pattern,
+        "verbalizer": p.verbalizer,
         "limit": p.limit,
         "dtype": p.dtype,
         "shots": 0 if method == "zero-shot" else p.context_shots,
@@ -126,7 +131,8 @@ def low_rank(p: Params) -> dict[str, Any]:
 def _code_digest() -> str:
     digest = hashlib.sha256()
     for module in CODE:
-        digest.update(module.encode() + (ROOT / "llmft" / f"{module}.py").read_bytes())
+        source = (ROOT / "llmft" / f"{module}.py").read_text(encoding="utf-8")
+        digest.update(f"{module}\n{stamp.code_only(source)}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -146,7 +152,14 @@ def _identity(spec: Spec, device: str) -> dict[str, Any]:
         "model_digest": model.digest,
         "code_digest": _code_digest(),
         "device": model.device.type,
+        "versions": _versions(),
+        # "highest" unless somebody allowed TF32 (or less) in place of float32.
+        "float32_matmul": torch.get_float32_matmul_precision(),
     }
+
+
+def _versions() -> str:
+    return ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
 
 
 # --- the grid ----------------------------------------------------------------------------------
@@ -167,9 +180,9 @@ def run_grid(
 
     Args:
         specs: the runs; one asked twice is done and returned once.
-        store: the folder of finished runs; a relative one starts at the book's folder.
+        store: the folder of finished runs, see `params.store_folder`.
         name: when given, the rows are also written to `<store>/<name>.csv` and the predictions to
-            `<store>/<name>.parquet`, which is what a frozen chapter keeps.
+            `<store>/<name>.parquet`: under `llmft run`, into the folder of what it freezes.
         scheduler: "" = in this process; "local" = a Dask cluster on this machine, a worker for each
             GPU, or without one a worker for each two CPU cores; else a Dask scheduler's address,
             whose workers must see the same store.
@@ -187,23 +200,34 @@ def run_grid(
     """
     if not specs:
         raise UserError("no runs were asked for")
-    wanted, folder = list(dict.fromkeys(specs)), records.opened(_folder(store))
-    options = {"device": device, "token_budget": token_budget, "save_models": save_models}
+    wanted, folder = list(dict.fromkeys(specs)), records.opened(params.store_folder(store))
+    options = {
+        "device": device,
+        "token_budget": token_budget,
+        "save_models": save_models,
+        "since": int(os.environ.get(params.SINCE, "0")),
+    }
     groups = _groups(wanted, stack)
     if scheduler:
         done = _spread(groups, folder, scheduler, options)
     else:
         done = _here(groups, folder, options)
     keys = [done[spec] for spec in wanted]
-    found = [(key, records.read(folder, key)) for key in keys]
-    for key, row in found:
+    found = []
+    for key in keys:
+        row = records.read(folder, key)
+        if row is None:  # another process may be at it (`--force`)
+            with records.claimed(folder, key, wait=True):
+                row = records.read(folder, key)
         if row is None:
             raise UserError(f"store {folder} has no run {key}: do all workers share this folder?")
-    rows = pd.DataFrame([{"key": key, **row} for key, row in found if row is not None])
+        found.append({"key": key, **row})
+    rows = pd.DataFrame(found)
     if name:
+        place = Path(os.environ.get(params.COLLECT) or folder)
         texts = rows.assign(curve=rows["curve"].map(json.dumps))
-        records.write(folder / f"{name}.csv", texts.to_csv(index=False).encode())
-        records.write(folder / f"{name}.parquet", records.parquet(records.answers(folder, keys)))
+        records.write(place / f"{name}.csv", texts.to_csv(index=False).encode())
+        records.write(place / f"{name}.parquet", records.parquet(records.answers(folder, keys)))
     return rows
 
 
@@ -249,18 +273,19 @@ def finish(
     device: str = "auto",
     token_budget: int = 0,
     save_models: bool = False,
+    since: int = 0,
 ) -> list[tuple[Spec, str, float]]:
     """See to it that the store holds the runs of a group; those it holds now.
 
     Each with its key and the seconds it took, 0 if it was there. A run that another process has
-    claimed is left out when `wait` is false.
+    claimed is left out when `wait` is false; one that was done before `since` is done again.
     """
     identities = {spec: _identity(spec, device) for spec in specs}
     keys = {spec: records.digest(identities[spec])[:24] for spec in specs}
 
     def there(spec: Spec) -> bool:
         saved = not save_models or spec.method not in TRAINED or _saved(folder, keys[spec]).is_dir()
-        return saved and records.read(folder, keys[spec]) is not None
+        return saved and records.read(folder, keys[spec], since=since) is not None
 
     done = [(spec, keys[spec], 0.0) for spec in specs if there(spec)]
     had = {spec for spec, _, _ in done}
@@ -377,14 +402,10 @@ class _Progress:
 def _provenance() -> dict[str, str]:
     python = ".".join(map(str, sys.version_info[:3]))
     return {
-        "versions": ", ".join([f"python {python}", *(f"{p} {version(p)}" for p in _PACKAGES)]),
+        "versions": f"python {python}, {_versions()}",
         "commit": stamp.commit(ROOT),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _folder(store: str | Path) -> Path:
-    return ROOT / Path(store).expanduser()
 
 
 # --- frames ------------------------------------------------------------------------------------
@@ -402,21 +423,50 @@ def stored(files: Sequence[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
     frames, answers = [], []
     for file in files:
         try:
-            frames.append(pd.read_csv(file))
-            answers.append(pd.read_parquet(file.with_suffix(".parquet")))
-        except (OSError, ValueError) as error:
+            frames.append(_rows(pd.read_csv(file)))
+            answers.append(_answers(pd.read_parquet(file.with_suffix(".parquet"))))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            why = " ".join(str(error).split())[:200]
             raise UserError(
-                f"{file} and its .parquet cannot be read ({type(error).__name__}): run the chapter "
-                f"{file.stem} first, with the same parameters"
+                f"{file} and its .parquet cannot be read ({why}): run the chapter {file.stem} "
+                "first, with the same parameters"
             ) from error
         if missing := set(frames[-1]["key"]) - set(answers[-1]["key"]):
             raise UserError(f"{file}: no answers of run {min(missing)}: run its chapter again")
     rows = pd.concat(frames, ignore_index=True).drop_duplicates("key", ignore_index=True)
-    for field in fields(Spec):
-        if isinstance(field.default, str):  # an empty text is no missing value
-            rows[field.name] = rows[field.name].astype(object).fillna("").astype(str)
     said = pd.concat(answers, ignore_index=True).drop_duplicates(["key", "domain", "id"])
-    return rows.assign(curve=rows["curve"].map(json.loads)), said.reset_index(drop=True)
+    return rows, said.reset_index(drop=True)
+
+
+def _rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows as `run_grid` gave them, from those of its CSV file.
+
+    Raises:
+        ValueError, TypeError, RecursionError: they are not.
+    """
+    names = {field.name: type(field.default) for field in fields(Spec)}
+    if lacking := [name for name in ("key", "curve", *names) if name not in table]:
+        raise ValueError(f"no column {lacking[0]}")
+    for name, kind in names.items():
+        if kind is str:  # an empty text is no missing value
+            table[name] = table[name].astype(object).fillna("").astype(str)
+    for key, *values in table[["key", *names]].itertuples(index=False, name=None):
+        try:
+            Spec(**dict(zip(names, values, strict=True)))
+        except UserError as error:
+            raise ValueError(f"run {key}: {error}") from None
+    curves = table["curve"].map(json.loads)
+    for key, curve in zip(table["key"], curves, strict=True):
+        if not isinstance(curve, list) or not all(isinstance(point, dict) for point in curve):
+            raise ValueError(f"run {key}: its curve is none")
+    return table.assign(curve=curves)
+
+
+def _answers(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame, if it has the columns of answers; else a ValueError."""
+    if lacking := {"key", "domain", "id", "label", *LOGP} - set(frame):
+        raise ValueError(f"no column {min(lacking)} in the .parquet")
+    return frame
 
 
 def predictions(
@@ -432,12 +482,13 @@ def predictions(
     Returns:
         Columns key, domain ("in-domain", "out-of-domain", "content-free"), id, label,
         logp_entailment, logp_not (float32); the task's heuristic and subcase where it has them;
-        and the columns `names`.
+        draw, the id of the run's draw of examples, orders and initialisation ("" where a method
+        draws nothing: zero-shot), the same for all methods; and the columns `names`.
     """
     if isinstance(store, pd.DataFrame):
         frame = store
     else:
-        frame = records.answers(_folder(store), list(rows["key"]))
+        frame = records.answers(params.store_folder(store), list(rows["key"]))
     parts = []
     for _, own in rows.groupby(["task", "limit", "labels"], sort=False):
         task, limit, labels = own[["task", "limit", "labels"]].iloc[0]
@@ -445,8 +496,9 @@ def predictions(
         extra = [column for column in ("heuristic", "subcase") if column in asked]
         part = frame[frame["key"].isin(own["key"])]
         parts.append(part.merge(asked[["id", *extra]], on="id", how="left"))
-    joined = pd.concat(parts, ignore_index=True)
-    return joined.merge(rows[["key", *names]], on="key", how="left") if names else joined
+    drawn = rows[["data_seed", "order_seed", "init_seed"]].astype(str).agg("-".join, axis=1)
+    fields = rows[["key", *names]].assign(draw=drawn.where(rows["method"] != "zero-shot", ""))
+    return pd.concat(parts, ignore_index=True).merge(fields, on="key", how="left")
 
 
 def select(rows: pd.DataFrame, specs: Sequence[Spec]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from llmft.models import Model
+from llmft.prompts import token_ids
 from llmft.scoring import text_nll
 from llmft.tasks import Task
 
@@ -48,7 +49,7 @@ def word_order(model: Model, texts: Sequence[str], *, seed: int = 0) -> dict[str
     rng = np.random.default_rng(seed)
 
     def logp(sentence: str) -> tuple[float, int]:
-        ids = list(model.tokenizer(sentence)["input_ids"])
+        [ids] = token_ids(model.tokenizer, [sentence])
         return -text_nll(model.model, [ids]), len(ids) - 1
 
     written, shuffled = [], []

@@ -9,13 +9,20 @@ label's token at that place, normalised over the labels. In-context prompts shar
   queries share a row, and a mask lets each see the prefix and itself only;
 - only the label rows of the output embedding are applied, and only at the last position.
 
-`score_plainly` runs every prompt whole and alone: the definition, which the tests hold `score` to.
+Some models have layers that see only so many tokens (local, sliding or chunked attention), and some
+of those count them by their place in the row. So no packed row, prefix and all, is longer than such
+a window, and prompts longer than it are run whole, padded on the right, under the model's own mask.
+
+`score_plainly` runs every prompt whole and alone: the definition, which the tests hold `score` to,
+and which every model is held to (`probe`) before its answers at a length are believed.
 """
 
+import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -33,7 +40,18 @@ BUDGET = {"cpu": 1_024, "cuda": 16_384, "mps": 4_096}
 
 _RESHAPED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "output_multiplier")
 
-_probed: WeakSet[torch.nn.Module] = WeakSet()
+WINDOWS = (
+    "sliding_window",
+    "sliding_window_size",
+    "window_size",
+    "attention_window_size",
+    "attention_chunk_size",
+    "local_attention",
+)
+"""What configurations call the number of tokens that their local layers see."""
+
+_probed: WeakKeyDictionary[torch.nn.Module, int] = WeakKeyDictionary()
+"""The longest packed rows, in tokens, at which a model was held to `score_plainly`."""
 
 
 def common_prefix(prompts: Sequence[Sequence[int]]) -> int:
@@ -90,12 +108,15 @@ def score(
         float32 (prompts, labels) on the CPU, in the prompts' order.
 
     Raises:
-        UserError: an empty or too long prompt, a label outside the vocabulary, an architecture
-            that gives other numbers here than when it is run plainly, or too little memory.
+        UserError: an empty or too long prompt, a token or label outside the vocabulary, an
+            architecture that gives other numbers here than when it is run plainly, no numbers at
+            all, or too little memory.
     """
     _check(model, prompts, label_ids, token_budget)
     with _evaluating(model):
-        return _logits(model, prompts, label_ids, token_budget).log_softmax(dim=-1)
+        probe(model, prompts)
+        logits = _logits(model, prompts, label_ids, token_budget)
+        return _finite(model, logits.log_softmax(dim=-1))
 
 
 @torch.inference_mode()
@@ -122,7 +143,9 @@ def distributions(
     """
     _check(model, prompts, [0], token_budget)
     with _evaluating(model):
-        return _logits(model, prompts, None, token_budget, last).log_softmax(dim=-1)
+        probe(model, prompts)
+        logits = _logits(model, prompts, None, token_budget, last)
+        return _finite(model, logits.log_softmax(dim=-1))
 
 
 def text_nll(model: Any, texts: Sequence[Sequence[int]], *, token_budget: int = 0) -> float:
@@ -147,13 +170,10 @@ def text_nll(model: Any, texts: Sequence[Sequence[int]], *, token_budget: int = 
 
 @contextmanager
 def _evaluating(model: Any) -> Iterator[None]:
-    """The model in evaluation mode, and known to give the same packed as plainly."""
+    """The model in evaluation mode."""
     training = model.training
     model.eval()
     try:
-        if model not in _probed:
-            _probe(model)
-            _probed.add(model)
         yield
     finally:
         model.train(training)
@@ -163,13 +183,19 @@ def _evaluating(model: Any) -> Iterator[None]:
 def score_plainly(
     model: Any, prompts: Sequence[Sequence[int]], label_ids: Sequence[int]
 ) -> torch.Tensor:
-    """What `score` gives, by definition: every prompt whole and alone, with the full logits.
+    """What `score` gives, by definition: every prompt whole and alone, and all of its logits.
 
     Takes and returns what `score` does; the model must be in evaluation mode.
     """
     labels = torch.tensor(list(label_ids), device=model.device)
+    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    # The vocabulary's logits at every place of a long prompt may be gigabytes.
+    able = "logits_to_keep" in inspect.signature(causal_lm.forward).parameters
+    last = {"logits_to_keep": 1} if able else {}
     rows = [
-        model(input_ids=torch.tensor([list(prompt)], device=model.device)).logits[0, -1, labels]
+        model(input_ids=torch.tensor([list(prompt)], device=model.device), **last).logits[
+            0, -1, labels
+        ]
         for prompt in prompts
     ]
     logits = torch.stack(rows) if rows else torch.empty(0, len(labels))
@@ -189,7 +215,6 @@ def _logits(
     """
     device: torch.device = model.device
     budget = token_budget or BUDGET.get(device.type, BUDGET["cpu"])
-    row_width = ROW.get(device.type, ROW["cpu"])
     causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
     body, head = causal_lm.base_model, causal_lm.get_output_embeddings()
     rows = slice(None) if classes is None else torch.tensor(list(classes), device=device)
@@ -202,7 +227,9 @@ def _logits(
     places = [range(end - n, end) for end, n in zip(ends, counts, strict=True)]  # in the result
     # What is read lies behind the prefix.
     before = [len(prompt) - n for prompt, n in zip(prompts, counts, strict=True)]
-    shared = min([common_prefix(prompts), *before])
+    room = _room(model)
+    whole = _longest(prompts) > room
+    shared = 0 if whole else min([common_prefix(prompts), *before])
     suffixes = [prompt[shared:] for prompt in prompts]
     logits = torch.empty(sum(counts), len(weight))
     pending = list(range(len(prompts)))
@@ -211,13 +238,13 @@ def _logits(
         while pending:
             lengths = sorted(len(suffixes[i]) for i in pending)
             longest = lengths[-1]
-            width = min(row_width, budget)
+            width = min(_row(model), budget, room - shared)
             if prefix is None:  # nothing is shared by a row: two queries will do
                 width = min(width, 2 * lengths[len(lengths) // 2])
             width = max(longest, width)
             try:
-                for batch in _batches(pending, suffixes, width, budget):
-                    hidden = _last_hidden(body, prefix, suffixes, batch, counts)
+                for batch in _batches(pending, suffixes, width, budget, alone=whole):
+                    hidden = _last_hidden(body, prefix, suffixes, batch, counts, alone=whole)
                     done = [i for row in batch for i in row]
                     there = [place for i in done for place in places[i]]
                     logits[there] = torch.nn.functional.linear(hidden.float(), weight, bias).cpu()
@@ -238,10 +265,22 @@ def _logits(
 
 
 def _batches(
-    pending: Sequence[int], suffixes: Sequence[Sequence[int]], width: int, budget: int
+    pending: Sequence[int],
+    suffixes: Sequence[Sequence[int]],
+    width: int,
+    budget: int,
+    *,
+    alone: bool,
 ) -> Iterator[list[list[int]]]:
-    """Batches of packed rows of prompt numbers: the fullest rows first, `budget` tokens a batch."""
-    rows = [[pending[i] for i in row] for row in pack([len(suffixes[i]) for i in pending], width)]
+    """Batches of packed rows of prompt numbers: the fullest rows first, `budget` tokens a batch.
+
+    A row has one prompt where each is `alone`.
+    """
+    if alone:
+        rows = [[i] for i in pending]
+    else:
+        packed = pack([len(suffixes[i]) for i in pending], width)
+        rows = [[pending[i] for i in row] for row in packed]
     rows.sort(key=lambda row: -sum(len(suffixes[i]) for i in row))
     per_batch = max(1, budget // width)
     for start in range(0, len(rows), per_batch):
@@ -254,8 +293,13 @@ def _last_hidden(
     suffixes: Sequence[Sequence[int]],
     batch: list[list[int]],
     counts: Sequence[int],
+    *,
+    alone: bool,
 ) -> torch.Tensor:
-    """Hidden states (positions, hidden) of the last `counts` of each query, rows after rows."""
+    """Hidden states (positions, hidden) of the last `counts` of each query, rows after rows.
+
+    A row that is one prompt `alone` is masked as the model masks it.
+    """
     width = max(sum(len(suffixes[i]) for i in row) for row in batch)
     before = prefix.length if prefix else 0
     ids = np.zeros((len(batch), width), dtype=np.int64)
@@ -272,6 +316,9 @@ def _last_hidden(
             owner[r, start:end] = i
             row_of += [r] * counts[i]
             last += range(end - counts[i], end)
+    if alone:
+        inputs = torch.from_numpy(ids).to(body.device)
+        return body(input_ids=inputs, use_cache=False).last_hidden_state[row_of, last]  # type: ignore[no-any-return]
     # Every token sees the prefix; in its row it sees its own query up to itself.
     owned = torch.from_numpy(owner).to(body.device)
     hidden = run_behind(
@@ -301,11 +348,9 @@ def _check(
             f"{config.model_type} changes its logits after the output embedding ({reshaped[0]}), "
             "which llmft does not do: use another model"
         )
-    longest = max(map(len, prompts), default=0)
-    limits = [getattr(config, "max_position_embeddings", None)]
-    if getattr(config, "use_sliding_window", True):
-        limits.append(getattr(config, "sliding_window", None))
-    limit = min((n for n in limits if n), default=longest)
+    check_tokens(config, prompts)
+    longest = _longest(prompts)
+    limit = getattr(config, "max_position_embeddings", None) or longest
     if longest > limit:
         raise UserError(
             f"a prompt has {longest} tokens, and the model sees {limit}: use fewer shots "
@@ -313,35 +358,112 @@ def _check(
         )
 
 
-def _probe(model: Any) -> None:
+def check_tokens(config: Any, prompts: Sequence[Sequence[int]]) -> None:
+    """Refuse a token that the model has no embedding of; its tokenizer may know more tokens."""
+    largest = max(map(max, prompts), default=0)
+    if largest >= config.vocab_size:
+        raise UserError(
+            f"a text has token {largest}, and the model has tokens 0 to {config.vocab_size - 1}: "
+            "its tokenizer is another model's, or tokens were added that the model did not learn"
+        )
+
+
+def _finite(model: Any, logp: torch.Tensor) -> torch.Tensor:
+    """The log-probabilities, where they are numbers."""
+    if not logp.isfinite().all():
+        raise UserError(f"the model {_no_number(model.dtype)}")
+    return logp
+
+
+def _no_number(dtype: torch.dtype) -> str:
+    """What is to be said of a model that gives no number."""
+    if dtype == torch.float32:
+        return "gives NaN or infinity: its weights are damaged, or its training went wrong"
+    name = str(dtype).removeprefix("torch.")
+    return f"gives NaN or infinity in {name}: use dtype float32"
+
+
+def window(config: Any) -> int | None:
+    """The tokens that every layer of a model with this configuration sees; None: as many as come.
+
+    A model with layers that see only so many of the last tokens says so in its configuration, under
+    one of the names `WINDOWS`.
+    """
+    if not getattr(config, "use_sliding_window", True):
+        return None
+    sizes = [getattr(config, name, None) for name in WINDOWS]
+    return min((n for n in sizes if isinstance(n, int) and n > 0), default=None)
+
+
+def _room(model: Any) -> int:
+    """Tokens that a packed row, its prefix included, may have."""
+    config = model.config
+    sizes = (getattr(config, "max_position_embeddings", None), window(config))
+    return min((n for n in sizes if n), default=sys.maxsize)
+
+
+def _row(model: Any) -> int:
+    return ROW.get(model.device.type, ROW["cpu"])
+
+
+def _longest(prompts: Sequence[Sequence[int]]) -> int:
+    return max(map(len, prompts), default=0)
+
+
+@torch.inference_mode()
+def probe(model: Any, asked: Sequence[Sequence[int]]) -> None:
     """Refuse an architecture for which packing behind a shared prefix is not the plain way.
 
     Not every causal LM takes positions and a mask as given (ALiBi, recurrences, prompt tuning,
-    adapters on the output embedding). Three short prompts show it, whatever the reason is.
+    adapters on the output embedding, local attention by the place in the row). Two prompts in a row
+    that is as long as what is to be believed show it, whatever the reason is; a model is held to it
+    anew only when rows become longer, and then at the next power of two.
+
+    Args:
+        model: as in `score`, in evaluation mode.
+        asked: the prompts whose scores are to be believed.
+
+    Raises:
+        UserError: it gives other numbers packed than plainly.
+    """
+    wanted = length = min(_room(model), 1 << (_longest(asked) + _row(model)).bit_length())
+    while length > _probed.get(model, 0):
+        try:
+            gap = _gap(model, length)
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error, UserError) else error
+            if isinstance(cause, RuntimeError) and out_of_memory(cause):
+                length //= 2  # what is asked may fit: rows are as short as the memory needs
+                continue
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"{model.config.model_type} cannot be scored with a shared prefix "
+                f"({type(error).__name__}): use another model"
+            ) from error
+        tolerance = 1e-3 if model.dtype == torch.float32 else 0.3
+        if not gap < tolerance:
+            raise UserError(
+                f"{model.config.model_type} gives other log-probabilities with a shared prefix "
+                f"than without (by {gap:.2g}, in {length} tokens): use another model"
+            )
+        _probed[model] = wanted
+
+
+def _gap(model: Any, length: int) -> float:
+    """The largest difference between packed and plain scores of two prompts in a row.
+
+    Between the second's few tokens and the prefix lies the first: a window by the place in the row
+    is filled with what must not be seen, and lacks what must.
     """
     vocabulary = model.config.vocab_size
-    token = [(11 + 7919 * i) % vocabulary for i in range(9)]
-    prompts = [token[:5], token[:2] + token[5:], token[:2] + token[4:6]]
-    label_ids = sorted({token[i] for i in range(9)} | set(range(min(vocabulary, 32))))
-    tolerance = 1e-3 if model.dtype == torch.float32 else 0.3
-    try:
-        plainly = score_plainly(model, prompts, label_ids)
-        packed = _logits(model, prompts, label_ids, 0).log_softmax(dim=-1)
-        gap = float((packed - plainly).abs().max())
-    except UserError:
-        raise
-    except Exception as error:
-        if isinstance(error, RuntimeError) and out_of_memory(error):
-            raise
-        raise UserError(
-            f"{model.config.model_type} cannot be scored with a shared prefix "
-            f"({type(error).__name__}): use another model"
-        ) from error
-    if not gap < tolerance:  # also when it is not a number
-        raise UserError(
-            f"{model.config.model_type} gives other log-probabilities with a shared prefix than "
-            f"without (by {gap:.2g}): use another model"
-        )
+    token = [(11 + 7919 * i) % vocabulary for i in range(length)]
+    prefix, first = length - min(_row(model), length // 2), length - min(3, length // 4)
+    prompts = [token[:first], token[:prefix] + token[first:]]
+    label_ids = sorted(set(token[:16]) | set(range(min(vocabulary, 32))))
+    plainly = _finite(model, score_plainly(model, prompts, label_ids))
+    packed = _logits(model, prompts, label_ids, 0).log_softmax(dim=-1)
+    return float((packed - plainly).abs().max())
 
 
 def out_of_memory(error: RuntimeError) -> bool:

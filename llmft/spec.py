@@ -12,9 +12,10 @@ with a `rank` a low-rank correction."""
 
 METHODS = ("zero-shot", "icl", *TRAINED)
 
-OBJECTIVES = ("label words", "vocabulary", "head")
+OBJECTIVES = ("label words", "vocabulary", "query", "head")
 """What the cross-entropy at the answer position runs over: the label words' logits (as predictions
-are read), the whole vocabulary's, or a new classification head's."""
+are read), the whole vocabulary's, the same together with the mean cross-entropy of the query's own
+next tokens (language modelling of its text), or a new classification head's."""
 
 DISTILLED = ("query", "vocabulary", "label words")
 """What a teacher and its student are compared over: the vocabulary at the answer position and the
@@ -41,7 +42,8 @@ class Spec:
     model: str = "pocket"
     revision: str = ""  # of a model on the Hub; "" is the pinned one
     method: str = "icl"
-    pattern: str = "minimal"
+    pattern: str = "minimal"  # a name, or a template of one's own (`prompts.pattern_named`)
+    verbalizer: str = ""  # label words, "Yes, No", where they are not the pattern's
     shots: int = 8  # labelled examples: shown by ICL, trained on by the others
     data_seed: int = 0  # draws the examples
     # ICL: 0 = in the order drawn, others shuffle the same demonstrations again.
@@ -94,7 +96,10 @@ class Spec:
         self._check("has a teacher", _OF_DISTILLATION, needed=distils)
         if self.context and not (distils or self.method == "icl"):
             raise UserError(f"run: method {self.method} has no context to be {self.context}")
-        prompts.pattern_named(self.pattern)
+        # One spelling of one run: the pattern's own label words are "".
+        words = self.wording.verbalizer
+        usual = prompts.pattern_named(self.pattern).verbalizer
+        object.__setattr__(self, "verbalizer", "" if words == usual else ", ".join(words))
 
     def _check(self, what: str, names: list[str], *, needed: bool) -> None:
         """The fields `names` are given where the method `needed` them, and only there."""
@@ -112,6 +117,11 @@ class Spec:
             return "lora" if self.rank else "fine-tuning"
         return self.method
 
+    @property
+    def wording(self) -> prompts.Pattern:
+        """The pattern with the label words of this run."""
+        return prompts.pattern_named(self.pattern, self.verbalizer)
+
     def __str__(self) -> str:
         """What tells this run from its neighbours in a grid."""
         parts = [f"{self.method} of {self.model}"]
@@ -122,4 +132,5 @@ class Spec:
         parts += [f"{self.queries} queries, {self.rounds} round(s)"] * (self.rounds > 0)
         parts += [f"learning rate {self.learning_rate:g}"] * (self.learning_rate > 0)
         parts += [f"rank {self.rank}"] * (self.rank > 0)
-        return ", ".join([*parts, f"pattern {self.pattern}"])
+        parts += [f"pattern {self.wording.name}"]
+        return ", ".join([*parts, *[f"label words {self.verbalizer}"] * bool(self.verbalizer)])

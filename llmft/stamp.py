@@ -8,15 +8,21 @@ a check of the whole book takes milliseconds and needs no torch.
 
 import ast
 import hashlib
+import io
 import json
 import re
 import subprocess
+import tokenize
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from llmft import UserError, params
+
+
+class UnreadableError(UserError):
+    """Code of a chapter that says more than can be read from it without executing it."""
 
 
 Notebook = dict[str, Any]
@@ -34,10 +40,10 @@ def read(path: Path) -> Notebook:
     """
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        cells = notebook["cells"]
+        cells = [dict(cell) for cell in notebook["cells"]]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{path} is not a notebook: bring it back with git, then run it") from None
     return {**notebook, "cells": cells}
 
@@ -70,12 +76,18 @@ def code(cell: Cell) -> str:
 
 
 def tree(source: str) -> ast.Module:
-    """The parsed code of a cell, without IPython's magic lines; empty when it is not Python."""
-    plain = "\n".join("" if line.lstrip()[:1] in "%!" else line for line in source.split("\n"))
+    """The parsed code of a cell.
+
+    Raises:
+        UnreadableError: it is not Python alone, so what it imports and reads cannot be told.
+    """
     try:
-        return ast.parse(plain)
-    except SyntaxError:
-        return ast.Module(body=[], type_ignores=[])
+        return ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        line = next(iter(source.splitlines()), "")[:40]
+        raise UnreadableError(
+            f"the code `{line}` is not plain Python: write it without magics (%) and commands (!)"
+        ) from None
 
 
 def declared(notebook: Notebook) -> dict[str, object]:
@@ -95,6 +107,30 @@ def declared(notebook: Notebook) -> dict[str, object]:
                 except ValueError:
                     found[name] = None
     return found
+
+
+def injected(notebook: Notebook) -> dict[str, object]:
+    """The parameters that papermill injected.
+
+    Raises:
+        UnreadableError: a cell with its tag does not just give declared names a value.
+    """
+    known, values = declared(notebook), {}
+    cells = [cell for cell in notebook["cells"] if "injected-parameters" in tags(cell)]
+    for cell in cells:
+        for line in tree(text(cell["source"])).body:
+            try:
+                [target] = line.targets  # type: ignore[attr-defined]
+                name, value = target.id, ast.literal_eval(line.value)  # type: ignore[attr-defined]
+            except (AttributeError, ValueError):
+                name, value = "", None
+            if name not in known or name in values:
+                shown = ast.unparse(line)[:40]
+                raise UnreadableError(
+                    f"the injected cell has `{shown}`, which is not `NAME = VALUE`"
+                )
+            values[name] = value
+    return values
 
 
 def digest(data: bytes | str) -> str:
@@ -130,16 +166,17 @@ def module_digests(notebook: Notebook, root: Path) -> dict[str, str]:
         for file in _files(name, root):
             if file not in found:
                 found.add(file)
-                todo |= _module_imports(root / file, file)
+                todo |= _module_imports(root / file, file, _version(root / file))
     return file_digests(root, (root / file for file in found))
 
 
 def data_digests(notebook: Notebook, chapter: str, root: Path) -> dict[str, str]:
     """The hash of every data file that the chapter depends on.
 
-    These are the pocket world's, when the task or a model is "pocket", and every path under `data/`
-    or `params/` that stands in a code cell as one string (`ROOT / "data/prior/runs.csv"`), files of
-    a folder included; the chapter's own results are not its input.
+    These are the pocket world's, when the task or a model is "pocket"; the task's, when it is a
+    folder of the book; and every path under `data/` or `params/` that stands in a code cell as one
+    string (`ROOT / "data/prior/runs.csv"`), files of a folder included; the chapter's own results
+    are not its input.
     """
     values = parameters(notebook)
     models = values.get("models", ["pocket"])
@@ -153,6 +190,9 @@ def data_digests(notebook: Notebook, chapter: str, root: Path) -> dict[str, str]
     }
     if values.get("task", "pocket") == "pocket" or "pocket" in str(models):
         paths.add("data/pocket")
+    task = str(values.get("task", "pocket"))
+    if not Path(task).is_absolute() and (root / task).is_dir():
+        paths.add(task)
     files = {file for path in paths for file in (root / path, *(root / path).rglob("*"))}
     return file_digests(
         root,
@@ -174,11 +214,7 @@ def result_digests(chapter: str, root: Path) -> dict[str, str]:
 
 def parameters(notebook: Notebook) -> dict[str, object]:
     """The parameters that the notebook ran with: its defaults, then what papermill injected."""
-    values = declared(notebook)
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code" and "injected-parameters" in tags(cell):
-            values |= declared({"cells": [{**cell, "metadata": {"tags": ["parameters"]}}]})
-    return values
+    return declared(notebook) | injected(notebook)
 
 
 def measured(values: dict[str, object]) -> dict[str, object]:
@@ -202,11 +238,12 @@ def _file_digest(file: Path, _version: tuple[int, ...]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 
-def _module_imports(path: Path, file: str) -> set[str]:
+@lru_cache(maxsize=1024)
+def _module_imports(path: Path, file: str, _version: tuple[int, ...]) -> frozenset[str]:
     package = file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     if path.name != "__init__.py":
         package = package.rpartition(".")[0]
-    return set(_imports(tree(path.read_text(encoding="utf-8")), package))
+    return frozenset(_imports(tree(path.read_text(encoding="utf-8")), package))
 
 
 def _imports(module: ast.Module, package: str) -> Iterator[str]:
@@ -233,6 +270,24 @@ def _files(name: str, root: Path) -> Iterator[str]:
         for file in (f"{stem}/__init__.py", f"{stem}.py"):
             if (root / file).is_file():
                 yield file
+
+
+def code_only(source: str) -> str:
+    """A module without its comments, its docstrings and other lone texts, and its empty lines.
+
+    By their places in the text, not by writing the syntax tree again, which each Python does in its
+    own way.
+    """
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            first, last = node.lineno, node.end_lineno or node.lineno
+            lines[first - 1 : last] = [""] * (last - first + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 @lru_cache(maxsize=4)

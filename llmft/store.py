@@ -1,10 +1,10 @@
 """Finished runs on disk: each one whole or not there, whatever happens while it is written.
 
 A record is two files, `records/KEY.parquet` (predictions) and then `records/KEY.json` (the row,
-with checksums of both): a run is there when its JSON is. Each file is written beside its place,
-forced to the disk and renamed, so a kill, a crash or a full disk leaves what was there before. A
-lock held by the operating system claims a run, and dies with the process that held it. (On a
-network file system that needs working `flock`, as NFS 4 and Lustre have.)
+with a checksum of its key and of both): a run is there when its JSON is. Each file is written
+beside its place, forced to the disk and renamed, so a kill, a crash or a full disk leaves what was
+there before. A lock held by the operating system claims a run, and dies with the process that held
+it. (On a network file system that needs working `flock`, as NFS 4 and Lustre have.)
 """
 
 import hashlib
@@ -48,36 +48,37 @@ def claimed(folder: Path, key: str, *, wait: bool) -> Iterator[bool]:
     try:
         with writing(folder):
             for left in (folder / "records").glob(f".{key}.*"):
-                left.unlink()  # by a process that was killed: the lock says that none is at it now
+                left.unlink(
+                    missing_ok=True
+                )  # by a process that was killed: the lock says that none is at it now
         yield True
     finally:
         lock.release()
 
 
-def read(folder: Path, key: str) -> dict[str, Any] | None:
+def read(folder: Path, key: str, *, since: int = 0) -> dict[str, Any] | None:
     """The row of a finished run, its record checked; None where there is none.
 
-    A damaged record counts as none, is said, and will be done again.
+    A damaged record counts as none, is said, and will be done again. One written before `since`
+    (nanoseconds, of its file) counts as none, too.
     """
     path = folder / "records" / f"{key}.json"
     try:
+        if since and path.stat().st_mtime_ns <= since:
+            return None
         record = json.loads(path.read_bytes())
         row: dict[str, Any] = record["row"]
-        content = path.with_suffix(".parquet").read_bytes()
-        sums = record["row_sha256"], record["predictions_sha256"]
-        sound = sums == (digest(row), _sha(content))
+        if record["sha256"] == _seal(key, row, path.with_suffix(".parquet").read_bytes()):
+            return row
     except FileNotFoundError as error:
         if Path(error.filename) == path:
             return None
-        sound = False
-    except (ValueError, KeyError, TypeError):
-        sound = False
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
     except OSError as error:
         raise UserError(f"store {folder} cannot be read: {error.strerror}") from error
-    if not sound:
-        say(f"record {key} in {folder} is damaged: doing this run again")
-        return None
-    return row
+    say(f"record {key} in {folder} is damaged: doing this run again")
+    return None
 
 
 def keep(folder: Path, key: str, row: Mapping[str, Any], predictions: pd.DataFrame) -> None:
@@ -87,16 +88,30 @@ def keep(folder: Path, key: str, row: Mapping[str, Any], predictions: pd.DataFra
         UserError: it could not be written; nothing else changed.
     """
     content = parquet(predictions)
-    record = {"row": row, "row_sha256": digest(row), "predictions_sha256": _sha(content)}
+    record = {"row": row, "sha256": _seal(key, row, content)}
     write(folder / "records" / f"{key}.parquet", content)
     write(folder / "records" / f"{key}.json", json.dumps(record, indent=1).encode() + b"\n")
 
 
+def _seal(key: str, row: Mapping[str, Any], content: bytes) -> str:
+    """The checksum of a whole record: a row or answers under another run's key do not fit it."""
+    return digest({"key": key, "row": row, "predictions": _sha(content)})
+
+
 def answers(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
-    """The predictions of these runs, one after another, with a first column `key`."""
+    """The predictions of these runs, one after another, with a first column `key`.
+
+    Raises:
+        UserError: a run is not there, or cannot be read.
+    """
     parts = []
     for key in keys:
-        part = pd.read_parquet(folder / "records" / f"{key}.parquet")
+        try:
+            part = pd.read_parquet(folder / "records" / f"{key}.parquet")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"store {folder}: the answers of run {key} cannot be read: run its grid again"
+            ) from error
         part.insert(0, "key", key)
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
@@ -110,6 +125,7 @@ def write(path: Path, content: bytes) -> None:
     """
     with writing(path):
         partial = path.with_name(f".{path.name}.{os.getpid()}")
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as file:
                 file.write(content)

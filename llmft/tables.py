@@ -1,9 +1,9 @@
 """Tables and numbers from code: Markdown, never HTML, so that the book needs no network.
 
-The one place (with `stats.number`) that decides how a number is printed.
+The one place (with `stats.number`) that decides how a number is printed. Texts in a table are shown
+literally; in a sentence of `say`, they are where they went through `inert.escape`.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,26 +11,21 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from llmft import stats
+from llmft import inert, stats
 
 
 def with_interval(frame: pd.DataFrame, name: str = "accuracy", digits: int = 2) -> pd.DataFrame:
-    """mean, lo, hi folded into one column of text, `0.81 [0.78, 0.84]`, and draws, examples into n.
+    """An interval's fields folded into one column of text (`stats.shown`), and its sample into n.
 
-    The counts that a `stats.summary` carries for its caption (method, resamples, level) go.
+    `frame`: as `stats.summary` makes it; its other columns stay.
     """
-
-    def text(row: Any) -> str:
-        mean, lo, hi = (stats.number(row[c], digits) for c in ("mean", "lo", "hi"))
-        return f"{mean} [{lo}, {hi}]" if lo != "–" else mean
-
-    gone = ["mean", "lo", "hi", "method", "draws", "examples", "resamples", "level"]
     counts = [
         " × ".join(f"{int(k):,}" for k in (row["draws"], row["examples"]) if k)
         for _, row in frame.iterrows()
     ]
-    kept = frame.drop(columns=[c for c in gone if c in frame])
-    return kept.assign(**{name: [text(row) for _, row in frame.iterrows()], "n": counts})
+    texts = [stats.shown(row, digits) for _, row in frame.iterrows()]
+    kept = frame.drop(columns=[c for c in stats.FIELDS if c in frame])
+    return kept.assign(**{name: texts, "n": counts})
 
 
 def markdown(
@@ -39,7 +34,8 @@ def markdown(
     """The frame as a Markdown pipe table, numbers to the right.
 
     `formats`: column -> a format specification (".3f") or a function; other floats get two
-    decimals, whole numbers thousands separators, missing values a dash.
+    decimals, whole numbers thousands separators, missing values a dash. Texts are escaped, and
+    the columns' names; what a function makes is too, unless it is `inert.Markdown` (`inert.code`).
     """
     formats = formats or {}
 
@@ -56,15 +52,18 @@ def markdown(
         ):
             text = stats.number(float(value) if isinstance(value, float | np.floating) else value)
         else:
-            text = str(value)
-        return re.sub(r"\s*\n\s*", " ", text).replace("|", "\\|")
+            text = value
+        return inert.escape(text)
 
     def right(column: str) -> bool:
         kind = frame[column].dtype
         return pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
 
     columns = [str(column) for column in frame.columns]
-    lines = [columns, ["---:" if right(c) else ":---" for c in frame.columns]]
+    lines = [
+        [inert.escape(column) for column in frame.columns],
+        ["---:" if right(c) else ":---" for c in frame.columns],
+    ]
     lines += [
         [cell(c, v) for c, v in zip(columns, row, strict=True)]
         for row in frame.itertuples(index=False)
@@ -83,5 +82,8 @@ def table(
 
 
 def say(text: str) -> None:
-    """Show Markdown from code: the way a chapter states a number, which is never typed in prose."""
+    """Show Markdown from code: the way a chapter states a number, which is never typed in prose.
+
+    A text of the data or a name in it belongs through `inert.escape`, `inert.code`, `inert.fence`.
+    """
     display(Markdown(text))  # type: ignore[no-untyped-call]

@@ -161,6 +161,34 @@ def chance(at: float, field: str, channel: str, scale: alt.Scale | None = None) 
     return line.encode(**{channel: position(f"{field}:Q", **options)})
 
 
+def ruled(rules: pd.DataFrame, field: str, left: float | None, gap: float) -> list[Any]:
+    """A thin line at each rule's accuracy, its name just above it at the left edge.
+
+    `left`: where that edge is on the axis `_x`; None where a chart has another one.
+
+    Names of lines nearer to each other than `gap` stand on one line, so that none hides another.
+    """
+    near: list[pd.DataFrame] = []
+    for _, rule in rules.sort_values("accuracy", ascending=False, kind="stable").iterrows():
+        if near and near[-1]["accuracy"].iloc[-1] - rule["accuracy"] < gap:
+            near[-1].loc[len(near[-1])] = rule
+        else:
+            near.append(rule.to_frame().T.reset_index(drop=True))
+    layers: list[Any] = []
+    for group in near:
+        at = group["accuracy"].astype(float).tolist()
+        base = alt.Chart(pd.DataFrame({field: at}))
+        layers.append(
+            base.mark_rule(color=QUIET, strokeWidth=1, strokeDash=[1, 2]).encode(y=f"{field}:Q")
+        )
+        name = pd.DataFrame({"_x": [left], field: [at[0]], "_text": [", ".join(group["rule"])]})
+        text: dict[str, Any] = {"align": "left", "baseline": "bottom", "dx": 3, "dy": -2}
+        word = alt.Chart(name).mark_text(**text, fontSize=12, color=QUIET)
+        edge: Any = alt.value(0) if left is None else "_x:Q"
+        layers.append(word.encode(x=edge, y=f"{field}:Q", text="_text:N"))
+    return layers
+
+
 def steps(values: Iterable[float], doublings: bool = True) -> dict[float, float]:
     """Where each x stands on an axis of doublings; 0, which has no logarithm, one step before.
 

@@ -8,11 +8,21 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Olmo3Config,
+    Olmo3ForCausalLM,
     OPTConfig,
     OPTForCausalLM,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
 )
 
 from llmft import ROOT
@@ -74,6 +84,46 @@ MODELS: dict[str, Callable[..., Any]] = {
     ),
     "llama": small_llama,
 }
+
+
+WINDOW = 24
+
+
+def _windowed(model: type, config: type, **changes: Any) -> Callable[[], Any]:
+    shape = {
+        "vocab_size": VOCABULARY,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": POSITIONS,
+        "sliding_window": WINDOW,
+        "bos_token_id": 2,
+        "eos_token_id": 2,
+        "pad_token_id": 1,
+    }
+    return lambda: _randomised(model(config(**shape | changes)))
+
+
+def small_gpt_neo(window: int) -> Any:
+    """Global and local layers by turns; the local ones count by the place in the row."""
+    kinds = [[["global", "local"], 1]]
+    shape = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": kinds}
+    sizes = {"vocab_size": VOCABULARY, "max_position_embeddings": POSITIONS, "window_size": window}
+    ends = {"bos_token_id": 2, "eos_token_id": 2}
+    return _randomised(GPTNeoForCausalLM(GPTNeoConfig(**shape, **sizes, **ends)))
+
+
+WINDOWED: dict[str, Callable[[], Any]] = {
+    "gpt-neo": lambda: small_gpt_neo(WINDOW),
+    "gpt-neo-256": lambda: small_gpt_neo(256),
+    "mistral": _windowed(MistralForCausalLM, MistralConfig),
+    "gemma3": _windowed(Gemma3ForCausalLM, Gemma3TextConfig, head_dim=8, query_pre_attn_scalar=8),
+    "qwen2": _windowed(Qwen2ForCausalLM, Qwen2Config, use_sliding_window=True, max_window_layers=1),
+    "olmo3": _windowed(Olmo3ForCausalLM, Olmo3Config),
+}
+"""Models with layers that see a window of `WINDOW` tokens (or as many as their name says)."""
 
 
 @pytest.fixture(params=sorted(MODELS))

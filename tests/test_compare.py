@@ -22,13 +22,16 @@ def test_the_frontier_is_what_nothing_cheaper_reaches() -> None:
     assert best["way"].tolist() == ["a", "b", "a"]
 
 
+RULES = pd.DataFrame({"rule": ["constant"], "accuracy": [0.5]})
+
+
 def test_what_is_dearer_and_no_better_is_not_on_the_frontier() -> None:
     frame = pd.DataFrame({"cost": [1, 2, 3], "mean": [0.8, 0.8, 0.7]})
     assert compare.pareto(frame, "cost", "mean")["cost"].tolist() == [1]
 
 
 def test_the_steps_of_the_figure_go_on_to_its_end() -> None:
-    spec = compare.frontier(FRAME, "cost", "way").to_dict()
+    spec = compare.frontier(FRAME, "cost", "way", rules=RULES).to_dict()
     steps = next(part for part in spec["layer"] if part["mark"].get("interpolate"))
     drawn = spec["datasets"][steps["data"]["name"]]
     assert [row["mean"] for row in drawn] == [0.5, 0.7, 0.9, 0.9]

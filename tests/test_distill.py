@@ -24,7 +24,7 @@ from llmft.models import Model
 from llmft.prompts import EXPLANATIONS, INSTRUCTION, PATTERNS, context, encode
 from llmft.spec import DISTILLED, Spec
 
-from .conftest import MODELS, SHARED
+from .conftest import MODELS, POSITIONS, SHARED, WINDOWED
 from .training import spec, tiny
 
 
@@ -192,6 +192,24 @@ def test_the_teacher_says_what_plain_passes_of_the_whole_prompt_say(
         torch.testing.assert_close(found.targets[i, : len(places)], expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("objective", DISTILLED)
+@pytest.mark.parametrize("shape", sorted(WINDOWED))
+def test_a_teacher_with_local_attention_says_it_too(
+    shape: str, objective: str, tiny_tokenizer: Any
+) -> None:
+    model = Model(
+        WINDOWED[shape](), tiny_tokenizer, shape, "", "", torch.device("cpu"), POSITIONS, 0
+    )
+    said = distilling(objective=objective)
+    labels = list(prompts.label_tokens(tiny_tokenizer, "minimal"))
+    for found, i, plainly, more in by_hand(model, said):
+        expected = plainly[found.places[i][found.places[i] >= 0] + more]
+        if objective == "label words":
+            expected = expected[:, labels].log_softmax(-1)
+        own = found.targets[i, : len(expected)]
+        torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-4)
+
+
 def test_the_pocket_model_says_it_too() -> None:
     model = models.load("pocket", device="cpu")
     for found, i, plainly, more in by_hand(model, distilling(objective="query", pattern="gpt-3")):
@@ -334,9 +352,15 @@ def _quick_collections() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def task_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("task")
-    for name, n, seed in (("train", 24, 1), ("validation", 8, 2), ("test", 6, 3)):
-        pairs(n, seed).to_csv(folder / f"{name}.csv", index=False)
-    pairs(4, 4).to_csv(folder / "out-of-domain.csv", index=False)
+    for name, n, seed, end in (
+        ("train", 24, 1, "."),
+        ("validation", 8, 2, "?"),  # other ends: no pair stands in two sets
+        ("test", 6, 3, ": ."),
+        ("out-of-domain", 4, 4, ": ?"),
+    ):
+        own = pairs(n, seed)
+        own["hypothesis"] = own["hypothesis"].str.removesuffix(".") + end
+        own.to_csv(folder / f"{name}.csv", index=False)
     return folder
 
 
@@ -539,8 +563,14 @@ def test_best_stops_at_the_round_after_which_the_first_teacher_is_farther(
     assert apart(stopped[0], stopped[1]) > 1e-3
     for later in stopped[2:]:
         assert later.predictions.equals(stopped[1].predictions)
-        for name in ("curve", "kept_update", "train_tokens", "held_out_kl"):
+        for name in ("curve", "kept_update", "held_out_kl"):
             assert later.row[name] == stopped[1].row[name]
+    # The third round was thrown away, and paid; there was no fourth.
+    for name in ("train_tokens", "teacher_tokens", "train_seconds", "teacher_seconds"):
+        paid = [r.row[name] for r in stopped]
+        assert paid[0] < paid[1] < paid[2] == paid[3]
+    for name in ("train_tokens", "teacher_tokens"):
+        assert stopped[2].row[name] == pytest.approx(3 * stopped[0].row[name], rel=0.2)
     assert apart(going[1], going[3]) > 1e-3
     assert [len(r.row["curve"]) for r in going] == [5, 10, 15, 20]
 
@@ -648,7 +678,7 @@ def test_an_explained_context_is_shown_and_taught_but_not_asked(
         ({"alpha": 1.0}, "distillation has no alpha: nothing of it adds low-rank weights"),
         (LOW_RANK | {"alpha": 0.0}, "distillation adds low-rank weights and needs alpha"),
         ({"method": "fine-tuning"}, "fine-tuning has no queries: nothing of it has a teacher"),
-        ({"method": "fine-tuning", "objective": "query"}, "unknown objective 'query'"),
+        ({"method": "fine-tuning", "objective": "query"}, "no queries: nothing of it has a teach"),
     ],
 )
 def test_a_wrong_distillation_is_one_line(change: dict[str, Any], words: str) -> None:

@@ -11,13 +11,23 @@ from torch.nn import functional as F  # noqa: N812
 
 from llmft import UserError, finetune
 from llmft.dropout import Dropout
-from llmft.finetune import Examples, Job, Trained, _clip, _order, _schedule, cross_entropy, train
+from llmft.finetune import (
+    Examples,
+    Job,
+    Trained,
+    _clip,
+    _order,
+    _schedule,
+    cross_entropy,
+    precision,
+    train,
+)
 from llmft.learner import Reader, applied, learner
 from llmft.models import Model
 from llmft.scoring import score
 from llmft.spec import Spec
 
-from .conftest import MODELS
+from .conftest import MODELS, VOCABULARY
 from .training import LABELS, SHAPES, examples, job, spec, tiny
 
 
@@ -333,7 +343,10 @@ def test_a_model_that_is_not_a_number_is_one_line() -> None:
     model = tiny()
     with torch.no_grad():
         model.model.base_model.decoder.layers[0].fc1.weight[0, 0] = float("nan")
-    with pytest.raises(UserError, match="loss is nan nats after 0 of 5 updates"):
+    with pytest.raises(UserError, match=r"loss is nan nats after 0 of 5 .* weights are damaged"):
+        trained(model, spec(), [job()])
+    model.model.half()
+    with pytest.raises(UserError, match=r"after 0 of 5 .*: use dtype float32 in place of float16"):
         trained(model, spec(), [job()])
 
 
@@ -360,3 +373,31 @@ def test_a_bfloat16_model_learns_in_float32(shape: str) -> None:
     [found] = trained(tiny(shape, dtype=torch.bfloat16), spec(updates=8), [job()])
     assert {weight.dtype for weight in found.weights.values()} == {torch.float32}
     assert found.curve[-1]["train_loss"] < found.curve[0]["train_loss"] / 2
+
+
+def test_the_parameter_decides_what_a_model_is_trained_in_and_no_device_does() -> None:
+    types = (torch.float32, torch.bfloat16, torch.float16)
+    assert [precision(dtype) for dtype in types] == [types[0], types[1], types[1]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_training_asks_for_autocast_in_half_precision_alone(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    usual = torch.autocast
+
+    def autocast(kind: str, dtype: torch.dtype, enabled: bool) -> Any:
+        asked.append((kind, dtype, enabled))
+        return usual("cpu", dtype, enabled=enabled)
+
+    monkeypatch.setattr(torch, "autocast", autocast)
+    trained(tiny(dtype=dtype), spec(updates=1), [job()])
+    assert {(kind, enabled) for kind, _, enabled in asked} == {("cpu", dtype != torch.float32)}
+    assert {kind for _, kind, _ in asked} == {precision(dtype)}
+
+
+def test_a_token_that_the_model_lacks_is_one_line() -> None:
+    few = Examples([[2, VOCABULARY]], torch.tensor([[0]]))
+    with pytest.raises(UserError, match=f"a text has token {VOCABULARY}"):
+        trained(tiny(), spec(), [Job(few, few)])

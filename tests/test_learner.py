@@ -13,14 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmft import UserError, models
+from llmft import UserError, models, prompts
 from llmft.finetune import Examples, _logits, _summed, cross_entropy, labelled, train
 from llmft.learner import Learner, applied, learner, save, start
 from llmft.models import Model
 from llmft.scoring import score, score_plainly
 from llmft.spec import OBJECTIVES
 
-from .conftest import MODELS, VOCABULARY
+from .conftest import MODELS, POSITIONS, VOCABULARY, WINDOWED
 from .training import LABELS, LEARNERS, SHAPES, job, spec, tiny
 
 
@@ -39,7 +39,7 @@ def base(tiny_checkpoint: Path) -> Model:
 # --- logits and losses -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", ["label words", "vocabulary", "head"])
 @pytest.mark.parametrize("shape", MODELS)
 def test_the_loss_is_minus_log_softmax_at_the_answer_position(shape: str, objective: str) -> None:
     """In one padded batch, and by hand for each prompt alone."""
@@ -74,8 +74,46 @@ def test_an_example_is_the_zero_shot_prompt_and_its_label(base: Model, objective
     found = labelled(frame, spec(objective=objective), base)
     assert found.prompts == [base.tokenizer("The judge ran . The judge . ?")["input_ids"]]
     [no] = base.tokenizer(" No", add_special_tokens=False)["input_ids"]
-    assert found.targets.tolist() == [[no if objective == "vocabulary" else 1]]
-    assert found.places.tolist() == [[len(found.prompts[0]) - 1]]
+    [ids] = found.prompts
+    if objective == "query":
+        assert found.targets.tolist() == [[*ids[1:], no]]
+        assert found.places.tolist() == [list(range(len(ids)))]
+    else:
+        assert found.targets.tolist() == [[no if objective == "vocabulary" else 1]]
+        assert found.places.tolist() == [[len(ids) - 1]]
+
+
+@pytest.mark.parametrize("method", ["fine-tuning", "lora"])
+def test_objective_query_is_the_answers_loss_and_that_of_the_text(base: Model, method: str) -> None:
+    """Value and gradient, against transformers' own loss of each prompt alone, nothing padded."""
+    frame = pd.DataFrame(
+        {
+            "premise": ["The judge ran .", "The doctor saw the lawyer . The actor ran ."],
+            "hypothesis": ["The judge .", "The artist saw the senator ."],
+            "label": [1, 0],
+        }
+    )
+    said = spec(method, "query")
+    words = prompts.label_tokens(base.tokenizer, said.pattern)
+    batch = labelled(frame, said, base)
+    assert len({len(prompt) for prompt in batch.prompts}) == 2
+    with learner(base, said, words) as learning:
+        stack = start(learning, [0])
+        loss = _summed(_logits(learning.reader, stack, [batch]), [batch], cross_entropy)
+        [found] = torch.autograd.grad(loss, stack[last := max(stack)])
+        learning.reader.requires_grad_(True)
+        plain = learning.model.model
+        by_hand = torch.zeros(())
+        for prompt, label in zip(batch.prompts, frame["label"], strict=True):
+            ids = torch.tensor([prompt])
+            output = plain(input_ids=ids, labels=ids)
+            answer = output.logits[0, -1].log_softmax(0)[words[label]]
+            by_hand = by_hand + output.loss - answer
+        weight = dict(learning.reader.named_parameters())[last]
+        [expected] = torch.autograd.grad(by_hand, weight)
+    assert loss.item() == pytest.approx(by_hand.item(), abs=1e-4)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(found[0], expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_answer_counts_as_much_as_the_other_places_together() -> None:
@@ -93,6 +131,20 @@ def test_the_answer_counts_as_much_as_the_other_places_together() -> None:
         ]
     by_hand = -(logp[0][0, 0] + logp[0][2, 1]) / 2 - logp[0][4, 1] - logp[1][1, 1]
     assert _summed(logits, [batch], cross_entropy).item() == pytest.approx(by_hand.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+@pytest.mark.parametrize("name", sorted(WINDOWED))
+def test_local_attention_learns_from_what_it_sees(name: str, runs: int) -> None:
+    """Prompts longer than the window, padded and stacked, have the logits of each alone."""
+    model = Model(WINDOWED[name](), None, name, "", "", torch.device("cpu"), POSITIONS, 0)
+    given = Examples([[2, *range(5, 70)], [2, *range(9, 40)], PROMPTS[0]], torch.zeros(3, 1).long())
+    with learner(model, spec(), LABELS) as learning, torch.no_grad():
+        found = _logits(learning.reader, start(learning, [0] * runs), [given] * runs)
+        alone = [model.model(input_ids=torch.tensor([p])).logits[0, -1] for p in given.prompts]
+    expected = torch.stack(alone)[:, list(LABELS)]
+    for logits in found:
+        torch.testing.assert_close(logits[:, 0], expected, atol=1e-4, rtol=1e-4)
 
 
 # --- weights -----------------------------------------------------------------------------------
@@ -256,7 +308,7 @@ def test_what_is_saved_loads_and_scores_the_same(
         assert (found - before).abs().max() > 1e-2
     assert base.model.config.to_dict() == config
     again = models.load(str(folder), device="cpu")
-    assert torch.equal(score(again.model, PROMPTS, LABELS), found)
+    torch.testing.assert_close(score(again.model, PROMPTS, LABELS), found, atol=1e-5, rtol=0)
     assert json.loads((folder / "run.json").read_text()) == asdict(said)
     assert again.name == str(folder)
     assert again.digest != base.digest

@@ -1,11 +1,14 @@
 """A model is loaded whole or refused in one line."""
 
 import json
+import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -251,13 +254,133 @@ def test_a_damaged_checkpoint_is_one_line(copy: Path, damage: Any, line: str, ca
     assert out + err == ""
 
 
-def test_a_tokenizer_larger_than_the_embedding_is_refused(
-    tmp_path: Path, tiny_tokenizer: Any
-) -> None:
-    small_opt(vocab_size=100).save_pretrained(tmp_path)
-    tiny_tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="they do not belong together"):
-        load(str(tmp_path))
+def test_a_token_that_the_embedding_lacks_is_refused_when_it_occurs(copy: Path) -> None:
+    """As Gemma 3's image token, which is in its tokenizer and in no text (F8)."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(copy)
+    names = [f"<image{i}>" for i in range(VOCABULARY)]
+    tokenizer.add_tokens(names)
+    tokenizer.save_pretrained(copy)
+    found = load(str(copy), device="cpu")
+    assert len(found.tokenizer) > VOCABULARY
+    texts = prompts.token_ids(found.tokenizer, ["The doctor ran ."])
+    assert score(found.model, texts, (7, 42)).isfinite().all()
+    with pytest.raises(UserError, match="its tokenizer is another model's, or tokens were added"):
+        score(found.model, prompts.token_ids(found.tokenizer, [f"The {names[-1]} ran"]), (7, 42))
+
+
+@pytest.mark.parametrize("keep", [[], ["tokenizer_config.json"]])
+def test_a_folder_without_a_tokenizer_is_one_line(copy: Path, keep: list[str]) -> None:
+    for path in copy.glob("*token*"):
+        if path.name not in keep:
+            path.unlink()
+    with pytest.raises(UserError, match=r"no tokenizer files|missing files or damaged") as error:
+        load(str(copy))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["pipe", "model.safetensors", "config.json"])
+def test_what_is_no_file_is_one_line_at_once(copy: Path, name: str) -> None:
+    (copy / name).unlink(missing_ok=True)
+    os.mkfifo(copy / name)
+    with pytest.raises(UserError, match=f"{name} in its folder is no file: take it out"):
+        load(str(copy))
+
+
+@pytest.mark.parametrize("layers", [10**6, 10**12, -1, 0])
+def test_a_configuration_of_a_million_layers_is_one_line_at_once(copy: Path, layers: int) -> None:
+    change_config(copy, num_hidden_layers=layers)
+    with pytest.raises(UserError, match=f"has {layers} layers, and a model may have 1 to 1000"):
+        load(str(copy))
+
+
+@pytest.mark.parametrize("name", ["_attn_implementation", "attn_implementation"])
+def test_attention_is_chosen_here(copy: Path, name: str) -> None:
+    """Not by a file, which might name code on the Hub (F24)."""
+    change_config(copy, **{name: "nobody/own-kernel"})
+    assert load(str(copy), device="cpu").model.config._attn_implementation == "sdpa"
+
+
+def test_a_commit_is_forty_hexadecimal_digits(copy: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("llmft.hub.model", lambda *_: copy)
+    with pytest.raises(UserError, match="the Hub gave 'copy' in place of a commit"):
+        load("someone/model")
+
+
+# --- adapters ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adapter(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """LoRA on the tiny checkpoint, whose weights are not zero."""
+    config = peft.LoraConfig(
+        task_type="CAUSAL_LM", r=2, target_modules=["q_proj"], init_lora_weights=False
+    )
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = peft.get_peft_model(small_opt(), config)
+        made.peft_config["default"].base_model_name_or_path = str(tiny_checkpoint)
+        made.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+def change_adapter(folder: Path, **changes: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_an_adapter_is_loaded_whole(adapter: Path, tiny_checkpoint: Path) -> None:
+    plain, found = load(str(tiny_checkpoint), device="cpu"), load(str(adapter), device="cpu")
+    texts = [[2, 5, 9, 30], [2, 5, 8]]
+    said = score(found.model, texts, (7, 42))
+    assert (said - score(plain.model, texts, (7, 42))).abs().max() > 1e-3
+    torch.testing.assert_close(said, score_plainly(found.model, texts, (7, 42)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"base_model_name_or_path": None}, "names no model that it stands on"),
+        ({"base_model_name_or_path": ""}, "names no model that it stands on"),
+        ({"base_model_name_or_path": "no/such/base"}, "stands on another: unknown model 'no/such"),
+        ({"task_type": "SEQ_CLS"}, "an adapter for SEQ_CLS, and llmft needs one for CAUSAL_LM"),
+    ],
+)
+def test_a_wrong_adapter_is_one_line(adapter: Path, changes: dict[str, Any], line: str) -> None:
+    change_adapter(adapter, **changes)
+    with pytest.raises(UserError, match=line) as error:
+        load(str(adapter))
+    assert "\n" not in str(error.value)
+
+
+def test_an_adapter_stands_on_no_adapter(adapter: Path, tmp_path: Path) -> None:
+    """Neither on itself nor on another, nor two on each other."""
+    other = Path(shutil.copytree(adapter, tmp_path / "other"))
+    change_adapter(other, base_model_name_or_path=str(adapter))
+    with pytest.raises(UserError, match=r"other: what it stands on, .*adapter, is an adapter, too"):
+        load(str(other))
+    change_adapter(adapter, base_model_name_or_path=str(adapter))
+    with pytest.raises(UserError, match="is an adapter, too: name a whole model"):
+        load(str(adapter))
+
+
+def test_an_adapters_weights_must_all_find_their_place(adapter: Path) -> None:
+    """A classifier's head, and a correction of a layer that the model does not have (F9)."""
+    path = adapter / "adapter_model.safetensors"
+    for name in ("base_model.model.score.weight", "base_model.model.h.9.q_proj.lora_A.weight"):
+        weights = load_file(path)
+        save_file(weights | {name: torch.ones(2, 32)}, path, metadata={"format": "pt"})
+        with pytest.raises(UserError, match=rf"1 of the adapter's weights .*{name}"):
+            load(str(adapter))
+        save_file(weights, path, metadata={"format": "pt"})
+
+
+def test_an_adapter_of_a_larger_vocabulary_names_both_sizes(adapter: Path) -> None:
+    path, name = adapter / "adapter_model.safetensors", "base_model.model.lm_head.weight"
+    weights = load_file(path) | {name: torch.ones(VOCABULARY + 7, 32)}
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(UserError, match=rf"{VOCABULARY + 7}, 32.*{VOCABULARY}, 32") as error:
+        load(str(adapter))
+    assert "\n" not in str(error.value)
 
 
 def test_remote_code_is_refused(copy: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft import plots, theme
+from llmft import compare, plots, theme
 
 
 def points(shots: tuple[int, ...] = (0, 2, 4, 8)) -> pd.DataFrame:
@@ -23,11 +23,14 @@ def points(shots: tuple[int, ...] = (0, 2, 4, 8)) -> pd.DataFrame:
             "mean": 0.5 + 0.02 * n * (domain == "in-domain"),
             "lo": 0.45 + 0.02 * n * (domain == "in-domain"),
             "hi": 0.55 + 0.02 * n * (domain == "in-domain"),
-            "method": "crossed bootstrap",
+            "recipe": "two-way t",
             "draws": 10,
             "examples": 1200,
-            "resamples": 4000,
             "level": 0.95,
+            "se": 0.02,
+            "df": 9,
+            "lowest": 0.4 + 0.02 * n * (domain == "in-domain"),
+            "highest": 0.6 + 0.02 * n * (domain == "in-domain"),
         }
         for pattern in ("minimal", "gpt-3")
         for domain in ("in-domain", "out-of-domain")
@@ -190,7 +193,10 @@ def test_with_interval_is_what_the_caption_counts():
     assert folded["n"].tolist() == ["10 × 1,200"] * 2
     assert list(folded) == ["shots", "domain", "pattern", "accuracy", "n"]
     lonely = plots.with_interval(frame.assign(lo=np.nan, hi=np.nan))
-    assert lonely["accuracy"].tolist() == ["0.66", "0.50"]
+    assert lonely["accuracy"].tolist() == [
+        "0.66 (10 draws: 0.56 to 0.76)",
+        "0.50 (10 draws: 0.40 to 0.60)",
+    ]
 
 
 def test_markdown_is_a_pipe_table():
@@ -200,7 +206,7 @@ def test_markdown_is_a_pipe_table():
     assert plots.markdown(frame, {"p": ".3f"}).splitlines() == [
         "| name | n | share | p |",
         "| :--- | ---: | ---: | ---: |",
-        "| a\\|b | 1,200 | 0.12 | 0.000 |",
+        "| a&#124;b | 1,200 | 0.12 | 0.000 |",
         "| two lines | 7 | – | 1.000 |",
     ]
 
@@ -221,3 +227,40 @@ def test_tables_and_text_are_markdown_only(capsys: pytest.CaptureFixture[str]):
         shell.display_pub.publish = publish
         InteractiveShell.clear_instance()
     assert [set(data) for data in shown] == [{"text/plain", "text/markdown"}] * 2
+
+
+def test_what_needs_no_model_is_a_named_line_in_its_panel():
+    rules = pd.DataFrame(
+        {
+            "rule": ["constant", "best cue", "constant"],
+            "accuracy": [0.5, 0.505, 0.5],
+            "domain": ["in-domain", "in-domain", "out-of-domain"],
+        }
+    )
+    frame = points().query("pattern == 'minimal'")
+    drawn = svg(plots.curve(frame, "shots", "pattern", facet="domain", chance=None, rules=rules))
+    assert "best cue, constant" in drawn  # too near each other for a line of text each
+    assert drawn.count(">constant<") == 1
+    assert "chance" not in drawn
+
+
+def test_a_scatter_has_a_dot_a_row_and_its_line_of_least_squares():
+    frame = pd.DataFrame({"x": [0.2, 0.4, 0.6, 0.5], "y": [0.4, 0.8, 1.2, 0.7], "p": list("aaab")})
+    chart = plots.scatter(frame, "x", "y", facet="p", x_title="share")
+    text = str(chart.to_dict())
+    assert "share" in text
+    lines = [d for d in chart.to_dict()["datasets"].values() if len(d) == 2]
+    [line] = lines  # one dot alone has no line
+    assert [point["y"] for point in line] == pytest.approx([0.4, 1.2])
+
+
+def test_forgetting_joins_a_method_without_and_with_the_text_term():
+    rows = [
+        {"method": m, "term": t, "mean": 0.8, "lo": 0.7, "hi": 0.9}
+        | {"mean_text": x, "lo_text": x / 2, "hi_text": 2 * x}
+        for m, x0, x1 in (("full", 70.0, 5.6), ("LoRA", 1e5, 6.0))
+        for t, x in (("without", x0), ("with", x1))
+    ]
+    drawn = svg(compare.forgetting(pd.DataFrame(rows), "method", "term", start=5.3, note="note"))
+    for word in ("full", "LoRA", "perplexity of plain sentences", "note"):
+        assert word in drawn

@@ -1,12 +1,13 @@
 """Prompts hold what they should, whole, and end where the label word comes next."""
 
+import re
 from typing import Any
 
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llmft import UserError
@@ -19,6 +20,8 @@ from llmft.prompts import (
     encode,
     label_tokens,
     pattern_named,
+    token_ids,
+    unknown_share,
 )
 
 
@@ -93,8 +96,133 @@ def test_a_label_word_must_be_known(word_tokenizer: Any) -> None:
 
 
 def test_unknown_pattern_lists_the_known() -> None:
-    with pytest.raises(UserError, match="'nli': use one of minimal, gpt-3, eval-harness"):
+    with pytest.raises(UserError, match="'nli': use one of minimal, gpt-3, eval-harness, or a te"):
         pattern_named("nli")
+
+
+def test_a_pattern_and_label_words_of_ones_own(tiny_tokenizer: Any) -> None:
+    text = "{hypothesis} {{?}}\nfollows from: {premise}:"
+    pattern = pattern_named(text, " True ,False")
+    assert pattern.verbalizer == ("True", "False")
+    assert pattern.fill("A {b}.", "C.") == "C. {?}\nfollows from: A {b}.:"
+    assert "\n" not in pattern.name
+    assert context(pattern, PAIRS[:1]).endswith((": True", ": False"))
+    found = encode(tiny_tokenizer, pattern, PAIRS, PAIRS[:2], 512)
+    head = context(pattern, PAIRS[:2]) + "\n\n"
+    texts = [
+        head + pattern.fill(p, h) for p, h in zip(PAIRS.premise, PAIRS.hypothesis, strict=True)
+    ]
+    assert found == tiny_tokenizer(texts)["input_ids"]
+    assert [tiny_tokenizer.decode([i]) for i in label_tokens(tiny_tokenizer, pattern)] == [
+        " True",
+        " False",
+    ]
+    assert pattern_named("gpt-3", "True, False").template == PATTERNS["gpt-3"].template
+    assert pattern_named("eval-harness") == PATTERNS["eval-harness"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "line"),
+    [
+        ("{premise} so", "must have {premise} and {hypothesis}, each once"),
+        ("{premise} {hypothesis} {premise}", "each once"),
+        ("{premise} {hypothesis} {label}", "a field 'label'"),
+        ("{premise} {}", "a field ''"),
+        ("{premise} {0}", "a field '0'"),
+        ("{premise.__class__} {hypothesis}", "a field 'premise.__class__'"),
+        ("{premise[0]} {hypothesis}", r"a field 'premise\[0\]'"),
+        ("{premise!r} {hypothesis}", "a field 'premise' or asks for its formatting"),
+        ("{premise:>9} {hypothesis}", "a field 'premise' or asks for its formatting"),
+        ("{premise:{hypothesis}}", "or asks for its formatting"),
+        ("{premise} {hypothesis", "write {{ for a brace itself"),
+        ("{premise} } {hypothesis}", "write {{ for a brace itself"),
+        ("{premise} {hypothesis} ", "ends with white space"),
+        ("{premise} {hypothesis}:\n", "ends with white space"),
+        ("", "unknown pattern ''"),
+    ],
+)
+def test_a_wrong_pattern_is_one_line(pattern: str, line: str) -> None:
+    with pytest.raises(UserError, match=line) as error:
+        pattern_named(pattern)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("words", ["Yes", "Yes,", "Yes, No, Maybe", ", No", "No, No", ","])
+def test_a_wrong_verbalizer_is_one_line(words: str) -> None:
+    with pytest.raises(UserError, match="give two different words with a comma between them"):
+        pattern_named("minimal", words)
+
+
+def test_label_words_that_would_do_are_proposed_and_do(
+    tiny_tokenizer: Any, word_tokenizer: Any
+) -> None:
+    for tokenizer, words in (
+        (tiny_tokenizer, "Nevertheless, No"),
+        (tiny_tokenizer, "No way, Yes"),
+        (word_tokenizer, "Maybe, No"),
+    ):
+        with pytest.raises(UserError, match="use a verbalizer of single tokens") as error:
+            label_tokens(tokenizer, pattern_named("minimal", words))
+        proposed = re.findall("such as '(.*?)'", str(error.value))[0]
+        assert len(set(label_tokens(tokenizer, pattern_named("minimal", proposed)))) == 2
+
+
+def test_the_tokens_of_a_long_label_word_are_named(tiny_tokenizer: Any) -> None:
+    with pytest.raises(UserError, match=r"'No way' is \d+ tokens .*' No'.*, and must be one"):
+        label_tokens(tiny_tokenizer, pattern_named("minimal", "Yes, No way"))
+
+
+def test_a_label_word_that_merges_with_the_patterns_end_is_its_own_line() -> None:
+    pattern = pattern_named("{premise} {hypothesis} ?")
+    with pytest.raises(UserError, match="become one token: end the pattern with another character"):
+        label_tokens(merging_tokenizer(), pattern)
+
+
+def test_a_closing_token_is_dropped(tiny_tokenizer: Any) -> None:
+    """A prompt ends where it goes on: no `</s>` behind it (F7)."""
+    backend = Tokenizer.from_str(tiny_tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    closing = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    assert closing("The doctor")["input_ids"][-1] == 2
+    assert label_tokens(closing, "minimal") == label_tokens(tiny_tokenizer, "minimal")
+    for shots in (0, 2):
+        found = encode(closing, "minimal", PAIRS, PAIRS[:shots], 512)
+        usual = encode(tiny_tokenizer, "minimal", PAIRS, PAIRS[:shots], 512)
+        assert found == [[0, *ids[1:]] for ids in usual]
+
+
+def test_a_tokenizer_without_tokens_is_its_own_line() -> None:
+    empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="</s>")
+    with pytest.raises(UserError, match="has no tokens for a text: its files are missing"):
+        label_tokens(empty, "minimal")
+
+
+@pytest.mark.parametrize("mark", ["</s>", "<s>", "<pad>"])
+def test_a_special_token_in_a_text_is_text(tiny_tokenizer: Any, mark: str) -> None:
+    queries = PAIRS.assign(premise=f"He typed {mark} twice {mark}.")
+    for ids in encode(tiny_tokenizer, "minimal", queries, queries[:2], 512):
+        assert ids[0] == 2
+        assert not {0, 1, 2} & set(ids[1:])
+        assert tiny_tokenizer.decode(ids[1:]).count(f"typed {mark} twice {mark}.") == 3
+
+
+def test_a_special_token_that_cannot_be_text_is_one_line() -> None:
+    """A vocabulary of whole words, in which the mark is one."""
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "<end>": 1, "a": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="<unk>", eos_token="<end>"
+    )
+    with pytest.raises(UserError, match="a text holds '<end>', which this model's tokenizer takes"):
+        token_ids(tokenizer, ["a <end> a"])
+
+
+def test_the_share_of_unknown_tokens(tiny_tokenizer: Any, word_tokenizer: Any) -> None:
+    assert unknown_share(word_tokenizer, ["The doctor ran", "The zebra ran"]) == 1 / 6
+    assert unknown_share(tiny_tokenizer, ["The zebra naïvely ran"]) == 0
+    assert unknown_share(tiny_tokenizer, []) == 0
 
 
 def whole(tokenizer: Any, name: str, queries: Any, demonstrations: Any) -> list[list[int]]:
@@ -151,8 +279,37 @@ def test_a_prompt_begins_with_bos_and_ends_before_the_answer(tiny_tokenizer: Any
 def test_too_long_is_an_error_and_nothing_is_cut(tiny_tokenizer: Any) -> None:
     longest = max(map(len, encode(tiny_tokenizer, "minimal", PAIRS, PAIRS, 512)))
     assert encode(tiny_tokenizer, "minimal", PAIRS, PAIRS, longest)
-    with pytest.raises(UserError, match=f"4 demonstrations has {longest} .* takes {longest - 1}:"):
+    with pytest.raises(UserError, match=f"4 demonstrations has {longest} .* takes {longest - 1} "):
         encode(tiny_tokenizer, "minimal", PAIRS, PAIRS, longest - 1)
+
+
+LONG = PAIRS.assign(premise=["a", "b " * 800, "c", "d"], id=["t-5", "t-6", "t-7", "t-8"])
+
+
+@pytest.mark.parametrize(
+    ("queries", "demonstrations"),
+    [(LONG, None), (LONG, PAIRS[:2]), (PAIRS, LONG[:2])],
+    ids=["zero-shot", "query", "demonstration"],
+)
+def test_a_pair_that_is_too_long_by_itself_is_named(
+    tiny_tokenizer: Any, queries: pd.DataFrame, demonstrations: pd.DataFrame | None
+) -> None:
+    with pytest.raises(UserError, match=r"the pair 't-6' has 1[0-9]+ tokens in") as error:
+        encode(tiny_tokenizer, "minimal", queries, demonstrations, 512)
+    assert "fewer shots" not in str(error.value)  # they would not help
+    assert "shorten or remove the pair" in str(error.value)
+    shorter = [
+        None if frame is None else frame[frame.get("id", frame.premise) != "t-6"]
+        for frame in (queries, demonstrations)
+    ]
+    assert encode(tiny_tokenizer, "minimal", *shorter, 512)
+
+
+def test_a_prompt_of_too_many_shots_names_its_query_and_fewer_do(tiny_tokenizer: Any) -> None:
+    queries = PAIRS.assign(id=["t-1", "t-2", "t-3", "t-4"])
+    with pytest.raises(UserError, match=r"the pair 't-1' with 40 demonst.*: use fewer shots"):
+        encode(tiny_tokenizer, "minimal", queries, pd.concat([PAIRS] * 10), 200)
+    assert encode(tiny_tokenizer, "minimal", queries, PAIRS, 200)
 
 
 def test_no_queries(tiny_tokenizer: Any) -> None:

@@ -1,9 +1,10 @@
+import errno
 import re
 from pathlib import Path
 
 import pytest
 
-from llmft import UserError, gate, plain, render
+from llmft import UserError, gate, pages, plain, render
 from tests import toy_book
 from tests.toy_book import cell, read, write
 
@@ -54,7 +55,7 @@ def test_a_page_may_include_results_and_show_a_stored_figure(root: Path) -> None
     page = (root / "_book/index.html").read_text()
     assert "<strong>It is so.</strong> By 0.5 [0.4, 0.6]." in page
     assert "Figure 1:</strong> A key." in page
-    assert 'alt="Two lines." src="data/results/toy.svg"' in page
+    assert 'src="data/results/toy.svg" alt="Two lines."' in page
     assert "#fig-key" in page
     for name in ("toy.svg", "toy.tex"):
         assert (root / "_book/data/results" / name).is_file()
@@ -136,11 +137,55 @@ def test_quarto_warnings_are_errors(
 def test_quarto_renders_without_executing(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_quarto(tmp_path, monkeypatch, f'echo "$@" > {tmp_path}/said')
+    script = f'echo "$@" > {tmp_path}/said; cd "$2"; mkdir -p "$7"; echo new > "$7/index.html"'
+    fake_quarto(tmp_path, monkeypatch, script)
     page, how = render.render(root)
     assert page == root / "_book" / "index.html"
+    assert page.read_text() == "new\n"
+    assert not list(root.glob("_book.*"))
     assert "quarto" in how
     assert "--no-execute" in (tmp_path / "said").read_text()
+
+
+@pytest.mark.parametrize("script", ["exit 1", "echo 'WARN: unable to resolve @fig-x' >&2", "true"])
+def test_a_failed_render_leaves_the_book(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    render.render(root, plain=True)
+    before = {file: file.read_bytes() for file in (root / "_book").rglob("*.html")}
+    fake_quarto(tmp_path, monkeypatch, script)
+    with pytest.raises(UserError):
+        render.render(root)
+    assert before == {file: file.read_bytes() for file in (root / "_book").rglob("*.html")}
+    assert not list(root.glob("_book.*"))
+
+
+@pytest.mark.parametrize("full", ["write", "finish"])
+def test_a_full_disk_leaves_the_book(
+    root: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    render.render(root, plain=True)
+    before = {file: file.read_bytes() for file in (root / "_book").rglob("*.html")}
+
+    def write(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "page.html")
+
+    monkeypatch.setattr(plain if full == "write" else pages, full, write)
+    with pytest.raises(UserError, match=r"No space left .* is as it was: make room") as caught:
+        render.render(root, plain=True)
+    assert "\n" not in str(caught.value)
+    assert before == {file: file.read_bytes() for file in (root / "_book").rglob("*.html")}
+
+
+def test_a_folder_that_may_not_be_written_is_one_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError(errno.EROFS, "Read-only file system", str(root))
+
+    monkeypatch.setattr(render.tempfile, "mkdtemp", refuse)
+    with pytest.raises(UserError, match="Read-only file system"):
+        render.render(root, plain=True)
 
 
 def test_without_quarto_there_are_pages_and_one_line(

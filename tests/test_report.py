@@ -1,7 +1,9 @@
 """The tables that chapters share, on frames small enough to count by hand."""
 
+import dataclasses
 import re
 from dataclasses import asdict
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llmft import UserError, report, stats, tables
+from llmft import UserError, baselines, metrics, report, stats, tables, tasks
 from llmft.spec import Spec
 
 
@@ -24,42 +26,60 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def read(text: str) -> pd.DataFrame:
     """A Markdown table as a frame of texts."""
     head, _, *rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()
+        [unescape(cell.strip()) for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
     ]
     return pd.DataFrame(rows, columns=head)
 
 
 def said_by(right: dict[tuple[str, int], list[list[int]]], model: str = "opt") -> pd.DataFrame:
-    """Rows from (domain, shots) and, a row a draw, which of its examples were right."""
-    rows = [
-        (f"{model}-{shots}-{draw}", model, shots, domain, f"{domain}-{i}", correct)
-        for (domain, shots), draws in right.items()
-        for draw, examples in enumerate(draws)
-        for i, correct in enumerate(examples)
-    ]
-    return pd.DataFrame(rows, columns=["key", "model", "shots", "domain", "id", "correct"])
+    """Rows from (domain, shots) and, a row a draw, which of its examples were right.
+
+    Labels alternate, and a prediction is right or wrong with probability 0.8.
+    """
+    rows = []
+    for (domain, shots), draws in right.items():
+        for draw, examples in enumerate(draws):
+            for i, correct in enumerate(examples):
+                label = i % 2
+                p = 0.8 if (label == 0) == bool(correct) else 0.2
+                rows.append(
+                    {
+                        "key": f"{model}-{shots}-{draw}",
+                        "model": model,
+                        "shots": shots,
+                        "draw": f"{draw}-0-0" if shots else "",
+                        "domain": domain,
+                        "id": f"{domain}-{i}",
+                        "label": label,
+                        metrics.LOGP[0]: np.log(p),
+                        metrics.LOGP[1]: np.log(1 - p),
+                    }
+                )
+    return metrics.with_scores(pd.DataFrame(rows))
 
 
 INSIDE, OUTSIDE = "in-domain", "out-of-domain"
 SAID = said_by(
     {
         (INSIDE, 0): [[1, 0, 0, 1]],
-        (INSIDE, 8): [[1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0]],
-        (OUTSIDE, 8): [[1, 0], [0, 0], [1, 1]],
+        (INSIDE, 8): [[1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0], [1, 1, 1, 1], [0, 1, 0, 1]],
+        (OUTSIDE, 8): [[1, 0], [0, 0], [1, 1], [1, 0], [1, 0]],
     }
 )
 BY = ["model", "domain", "shots"]
 
 
-def single_of(said: pd.DataFrame) -> pd.DataFrame:
-    single = said.groupby(["key", *BY], sort=False)["correct"].mean().rename("accuracy")
-    return single.reset_index()
-
-
-def test_what_is_chosen_is_a_row_a_draw() -> None:
-    assert report.chosen(SAID, shots=8, domain=OUTSIDE).tolist() == [[1, 0], [0, 0], [1, 1]]
+def test_what_is_chosen_has_a_row_a_draw_with_its_id() -> None:
+    found = report.chosen(SAID, shots=8, domain=OUTSIDE)
+    assert found.values.tolist() == [[1, 0], [0, 0], [1, 1], [1, 0], [1, 0]]
+    assert found.draws == tuple(f"{i}-0-0" for i in range(5))
+    assert found.examples == (f"{OUTSIDE}-0", f"{OUTSIDE}-1")
+    assert found.strata == ("0", "1")
     twice = SAID.assign(nll=2 * SAID["correct"])
-    assert report.chosen(twice, "nll", shots=0).tolist() == [[2, 0, 0, 2]]
+    none = report.chosen(twice, "nll", shots=0)
+    assert none.values.tolist() == [[2, 0, 0, 2]]
+    assert none.draws == ()
 
 
 def test_choosing_what_is_not_there_is_one_line() -> None:
@@ -79,45 +99,86 @@ def test_a_difference_is_paired_on_draws_and_on_examples_of_one_domain() -> None
     ]
     eight, none, outside = which
     found = report.difference(SAID, eight, none)
-    assert found.mean == pytest.approx(10 / 12 - 1 / 2)
+    assert found.mean == pytest.approx(16 / 20 - 1 / 2)
     a, b, out = (report.chosen(SAID, **where) for where in which)
-    assert found == stats.crossed_difference(a, b)
-    assert found != stats.crossed_difference(a, b, same_examples=False)
+    assert found == stats.difference(a, b)
     same = report.difference(SAID, eight, eight)
     assert (same.lo, same.mean, same.hi) == (0, 0, 0)
+    mixed = SAID.sample(frac=1, random_state=1)  # rows in another order are the same runs
+    again = report.difference(mixed, eight, none)
+    assert (again.lo, again.mean, again.hi) == pytest.approx((found.lo, found.mean, found.hi))
     other = report.difference(SAID, eight, outside)
-    assert other.mean == pytest.approx(10 / 12 - 3 / 6)
-    assert other == stats.crossed_difference(a, out, same_examples=False)
+    assert other.mean == pytest.approx(16 / 20 - 5 / 10)
+    assert other == stats.difference(a, out, same_examples=False)
 
 
-def test_accuracy_over_draws_and_examples_and_over_draws_alone(shown: list[str]) -> None:
-    report.accuracy_table(SAID, single_of(SAID), BY)
-    [text] = shown
-    table = read(text)
+def test_beside_a_null_is_what_would_have_been_shown() -> None:
+    null = stats.Interval(0.01, -0.1, 0.12, "two-way t", 10, 100, se=0.05, df=9)
+    assert report.unresolved(null) == (
+        f" (a true difference of {null.detectable:.2f} would have been shown with 80 % power)"
+    )
+    shown = stats.Interval(0.2, 0.1, 0.3, "two-way t", 10, 100, se=0.05, df=9)
+    few = stats.Interval(0.2, np.nan, np.nan, "two-way t", 3, 100, se=0.05, df=2)
+    assert report.unresolved(shown) == report.unresolved(few) == ""
+
+
+def test_accuracy_with_the_median_draw_and_the_draws_that_failed(shown: list[str]) -> None:
+    report.accuracy_table(SAID, BY)
+    table = read(shown[0])
     assert list(table) == [
-        "domain", "shots", "accuracy [draws and examples]", "[draws]", "sd", "n",
+        "domain", "shots", "accuracy", "median draw", "lowest to highest", "failed draws", "n",
     ]  # fmt: skip
     assert table["domain"].tolist() == [INSIDE, INSIDE, OUTSIDE]
-    assert table["shots"].tolist() == ["0", "8", "8"]
     for row, (domain, shots) in zip(
         table.itertuples(index=False), [(INSIDE, 0), (INSIDE, 8), (OUTSIDE, 8)], strict=True
     ):
-        right = report.chosen(SAID, domain=domain, shots=shots)
-        both, draws = stats.crossed_interval(right), stats.t_interval(right.mean(1))
-        assert row[2] == f"{both.mean:.3f} [{both.lo:.3f}, {both.hi:.3f}]"
-        if len(right) > 1:
-            assert row[3] == f"{draws.mean:.3f} [{draws.lo:.3f}, {draws.hi:.3f}]"
-        assert row[5] == f"{len(right)} × {right.shape[1]}"
-    assert table["[draws]"][0] == "0.500"  # one draw has no interval over draws
-    assert table["sd"].tolist() == ["–", "0.144", "0.500"]
+        interval = stats.interval(report.chosen(SAID, domain=domain, shots=shots))
+        assert row[2] == stats.shown(vars(interval), 3)
+        assert row[6] == interval.n
+    assert table["median draw"].tolist() == ["–", "0.750", "0.500"]
+    assert table["lowest to highest"].tolist() == ["–", "0.500 to 1.000", "0.000 to 1.000"]
+    assert table["failed draws"].tolist() == ["–", "1 of 5", "4 of 5"]
 
 
 def test_the_model_is_named_where_there_are_several(shown: list[str]) -> None:
-    several = pd.concat([SAID, said_by({(INSIDE, 8): [[0, 0, 0, 1]] * 2}, "pocket")])
-    report.accuracy_table(several, single_of(several), BY)
+    several = pd.concat([SAID, said_by({(INSIDE, 8): [[0, 0, 0, 1]] * 5}, "pocket")])
+    report.accuracy_table(several, BY)
     table = read(shown[0])
     assert table["model"].tolist() == ["opt", "opt", "opt", "pocket"]
     assert str(table.iloc[3, 3]).startswith("0.250 [")
+
+
+def test_what_was_learned(shown: list[str]) -> None:
+    said = SAID.assign(
+        follows=[1.0, 0.0] * (len(SAID) // 2), silent=SAID["id"].str[-1].isin(["0", "1"])
+    )
+    report.learned_table(said, BY)
+    table = read(shown[0]).set_index(["domain", "shots"])
+    assert list(table) == [
+        "AUC", "accuracy", "follows the rule", "AUC where it is silent", "called entailed", "n",
+    ]  # fmt: skip
+    inside = table.loc[(INSIDE, "8")]
+    assert inside["AUC"].startswith(
+        f"{said[(said['shots'] == 8) & (said['domain'] == INSIDE)]['auc'].mean():.2f} ["
+    )
+    assert inside["follows the rule"].startswith("0.50 [")
+    # By draw: two of four, one, three, two, none.
+    assert inside["called entailed"] == "0.40 (0.00 to 0.75)"
+    assert table.loc[(INSIDE, "0"), "called entailed"] == "0.50"
+
+
+def test_out_of_domain_has_two_intervals_where_there_are_constructions(shown: list[str]) -> None:
+    rows = said_by({(OUTSIDE, 8): [[1, 0, 1, 1, 0, 1, 1, 1]] * 4 + [[0] * 8]})
+    report.constructions(rows.assign(subcase=["a", "b", "c", "d"] * (len(rows) // 4)), BY)
+    assert list(read(shown[0]))[2:] == [
+        "AUC, these constructions",
+        "AUC, new constructions",
+        "accuracy, these constructions",
+        "accuracy, new constructions",
+        "n",
+    ]
+    report.constructions(rows, BY)
+    assert list(read(shown[1]))[2:] == ["AUC", "accuracy", "n"]
 
 
 def test_the_search_says_which_learning_rate_is_best_and_which_is_used(shown: list[str]) -> None:
@@ -137,7 +198,7 @@ def test_the_search_says_which_learning_rate_is_best_and_which_is_used(shown: li
     table = read(shown[0])
     assert table["learning rate"].tolist() == ["1e-05", "0.0001", "0.001"]
     assert [text.split()[0] for text in table["accuracy"]] == ["0.550", "0.650", "0.850"]
-    assert table["NLL"].tolist()[0] == "0.700 [0.700, 0.700]"
+    assert table["NLL"].tolist()[0] == "0.700 (2 draws: 0.700 to 0.700)"
     assert [text.split()[0] for text in table["NLL"]] == ["0.700", "0.450", "0.700"]
     assert set(table["draws"]) == {"2"}
     assert "With 8 examples" in shown[1]
@@ -158,21 +219,20 @@ def test_the_search_goes_model_by_model(shown: list[str]) -> None:
     assert shown[2].startswith("**y.** ")
 
 
-def test_calibration_shows_constant_predictors(shown: list[str]) -> None:
+def test_calibration_is_a_mean_over_draws(shown: list[str]) -> None:
     single = pd.DataFrame(
         {
             "model": "opt",
-            "domain": [INSIDE] * 2 + [OUTSIDE] * 2,
+            "domain": [INSIDE] * 2 + [OUTSIDE] * 5,
             "shots": 8,
-            "ece": [0.1, 0.2, 0.3, 0.3],
-            "share_entailment": [0.0, 1.0, 0.4, 0.5],
+            "ece": [0.1, 0.2, 0.3, 0.3, 0.3, 0.2, 0.4],
         }
     )
     report.calibration_table(single, BY)
     table = read(shown[0])
-    assert list(table) == ["domain", "shots", "ECE", "called entailment", "draws"]
-    assert [text.split()[0] for text in table["ECE"]] == ["0.150", "0.300"]
-    assert table["called entailment"].tolist() == ["0.50 (0.00 to 1.00)", "0.45 (0.40 to 0.50)"]
+    assert list(table) == ["domain", "shots", "ECE", "draws"]
+    assert table["ECE"][0] == "0.150 (2 draws: 0.100 to 0.200)"
+    assert table["ECE"][1].startswith("0.300 [")
 
 
 def test_subcases_are_the_out_of_domain_means() -> None:
@@ -264,7 +324,7 @@ def test_cost_is_the_mean_over_runs_and_what_they_added(shown: list[str]) -> Non
         "weights trained": "1,200",
         "tokens trained on": "4,000",
         "training (s)": "3.00",
-        "asking (s)": "1.50",
+        "scoring (s)": "1.50",
         "peak memory, resident (MiB)": "1,200",
         "of it the run's (MiB)": "600",
         "runs": "2",
@@ -276,7 +336,7 @@ def test_cost_is_the_mean_over_runs_and_what_they_added(shown: list[str]) -> Non
     columns = {name: rows[name] for name in rows} | {"examples_per_second": 1.0}
     report.effort(specs.assign(**columns, rounds=0, data_seed=range(len(rows))))
     assert "3 runs" in shown[0]
-    assert "10 s of training and asking in all and at most 1,500 MiB (resident)" in shown[0]
+    assert "10 s of training and scoring in all and at most 1,500 MiB (resident)" in shown[0]
 
 
 @pytest.mark.parametrize("change", [{"device_name": "another"}, {"stacked": 4}, {"threads": 8}])
@@ -357,3 +417,82 @@ def test_a_table_is_exported_with_its_intervals(tmp_path: Path) -> None:
     assert "0.81 [0.70, 0.90]" in text
     assert r"50 \% of\_it" in text
     assert r"\toprule" in text
+
+
+# --- on the pocket world's own pairs -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pocket() -> tasks.Task:
+    return tasks.load("pocket", limit=120)
+
+
+def test_the_rule_and_where_it_is_silent(pocket: tasks.Task) -> None:
+    pairs = pd.concat([f.assign(domain=d) for d, f in pocket.domains.items()])
+    rule = pd.concat([baselines.negation_rule(f) for f in pocket.domains.values()])
+    p = np.where(rule == 0, 0.9, 0.1)
+    said = pairs.assign(key="k", **dict(zip(metrics.LOGP, np.log([p, 1 - p]), strict=True)))
+    ruled = report.with_rule(said, pocket)
+    assert ruled["follows"].eq(1).all()
+    assert ruled["silent"].tolist() == (rule == 0).tolist()
+    assert not ruled[ruled["domain"] == INSIDE]["silent"].all()
+    flipped = said.assign(**{metrics.LOGP[0]: said[metrics.LOGP[1]], metrics.LOGP[1]: np.log(p)})
+    assert report.with_rule(flipped, pocket)["follows"].eq(0).all()
+
+
+def test_the_classifier_stands_with_every_model_on_the_same_draws(pocket: tasks.Task) -> None:
+    pairs = pocket.in_domain
+    said = pd.concat(
+        [
+            pairs.assign(
+                model=m, method="ICL", shots=4, data_seed=3, draw="3-0-0", key=m, domain=INSIDE,
+                **dict(zip(metrics.LOGP, np.log(np.full((2, len(pairs)), 0.5)), strict=True)),
+            )
+            for m in ("x", "y")
+        ]
+    )  # fmt: skip
+    compared = report.with_classifier(metrics.with_scores(said), pocket, [4], [3])
+    own = compared[compared["method"] == baselines.CLASSIFIER]
+    assert set(own["model"]) == {"x", "y"}
+    assert set(own["draw"]) == {"3-0-0"}
+    gap = report.difference(
+        compared,
+        {"model": "x", "method": "ICL", "domain": INSIDE},
+        {"model": "x", "method": baselines.CLASSIFIER, "domain": INSIDE},
+    )
+    assert gap.draws == 1
+    text = report.above_floors(compared[compared["model"] == "x"], pocket, "method", 4)
+    assert "*overlap*" in text
+    assert "ICL minus the cue is" in text
+    figure = report.accuracy_figure(compared, pocket, "method", x_title="labelled examples")
+    drawn = str(figure.to_dict())
+    for name in ("constant", "best cue: overlap", "x, in-domain", "y, in-domain", "cue classifier"):
+        assert name in drawn
+
+
+def test_a_good_draw_shows_the_rule(pocket: tasks.Task, shown: list[str]) -> None:
+    right = baselines.negation_rule(pocket.train) == pocket.train["label"]
+    good, bad = (pocket.train[right == value]["id"].tolist() for value in (True, False))
+    rows = [
+        {
+            "model": "m",
+            "domain": INSIDE,
+            "shots": 4,
+            "accuracy": 0.5 + 0.1 * k,
+            "examples": " ".join(good[:k] + bad[: 4 - k]),
+        }
+        for k in (0, 1, 2, 3, 4)
+    ]
+    single = pd.DataFrame(rows)
+    assert report.validity(single, pocket).tolist() == [0, 0.25, 0.5, 0.75, 1]
+    figure = report.luck(single, pocket, [4], "rule")
+    assert "1.00 [1.00, 1.00] with 4 examples" in shown[0]
+    assert "4 examples" in str(figure.to_dict())
+
+
+def test_names_that_say_their_label_are_said_to(pocket: tasks.Task) -> None:
+    assert "`le_` are entailed" in report.twins(pocket)
+    other = pocket.out_of_domain.assign(subcase="s")
+    assert report.twins(dataclasses.replace(pocket, out_of_domain=other)) == ""
+    nothing = pocket.out_of_domain.iloc[:0].drop(columns="subcase")
+    assert report.twins(dataclasses.replace(pocket, out_of_domain=nothing)) == ""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -61,6 +62,15 @@ LORA: dict[str, Any] = {
 }
 FINE_TUNING = LORA | {"method": "fine-tuning", "rank": 0, "alpha": 0.0, "targets": ""}
 BITFIT = FINE_TUNING | {"method": "bitfit"}
+QUERY = {"objective": "query"}
+DISTILLATION = LORA | {
+    "method": "distillation",
+    "objective": "query",
+    "queries": 4,
+    "rounds": 1,
+    "temperature": 1.0,
+}
+OWN = {"pattern": "{hypothesis}\nfollows from {premise} ?", "verbalizer": "True, False"}
 ICL = {field.name: field.default for field in fields(runs.Spec) if field.name in LORA}
 
 SCRIPT = """
@@ -193,6 +203,93 @@ def test_a_row_is_what_its_predictions_say(base: runs.Spec, tmp_path: Path):
     assert len(row["examples"].split()) == 2
 
 
+def test_the_key_follows_versions_and_how_exactly_is_multiplied(
+    base: runs.Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    keys = [runs.key_of(base)]
+    for package in ("torch", "transformers", "tokenizers", "peft", "numpy"):
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                runs, "version", lambda name, p=package: "0.0" if name == p else version(name)
+            )
+            keys.append(runs.key_of(base))
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "get_float32_matmul_precision", lambda: "high")  # TF32
+        keys.append(runs.key_of(base))
+        [row] = run([base], tmp_path).to_dict("records")
+        assert row["float32_matmul"] == "high"
+    assert len(set(keys)) == 7
+    [row] = run([base], tmp_path).to_dict("records")
+    assert row["float32_matmul"] == "highest"
+    assert f"torch {version('torch')}" in row["versions"]
+    assert row["versions"].startswith("python 3.")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_row_says_what_it_was_trained_in(lora: runs.Spec, dtype: str, tmp_path: Path):
+    shown = {field.name: field.default for field in fields(runs.Spec) if field.name in LORA}
+    both = [replace(lora, dtype=dtype), replace(lora, dtype=dtype, **shown)]  # type: ignore[arg-type]
+    assert run(both, tmp_path)["train_dtype"].tolist() == [dtype, ""]
+
+
+@pytest.mark.parametrize("change", [{}, FINE_TUNING, LORA | QUERY, BITFIT, DISTILLATION])
+def test_every_method_has_patterns_and_label_words_of_ones_own(
+    base: runs.Spec, change: dict[str, Any]
+):
+    """A model at its start (nothing is learnt at this rate) is asked in one's own words."""
+    little = {"learning_rate": 1e-12} if change else {}
+    spec = replace(base, **change | little | OWN)
+    found = runs.execute(spec, device="cpu")
+    assert (found.row["pattern"], found.row["verbalizer"]) == (OWN["pattern"], "True, False")
+    model, task = methods.model_of(base.model, "", "cpu", "float32"), methods.task_of(base.task, 0)
+    head = ""
+    if not change:
+        shown = methods.examples(task, spec)
+        filled = [
+            f"{h}\nfollows from {p} ? {['True', 'False'][label]}\n\n"
+            for p, h, label in zip(shown.premise, shown.hypothesis, shown.label, strict=True)
+        ]
+        head = "".join(filled)
+    asked = task.in_domain
+    texts = [
+        f"{head}{h}\nfollows from {p} ?"
+        for p, h in zip(asked.premise, asked.hypothesis, strict=True)
+    ]
+    words = [
+        model.tokenizer(f" {w}", add_special_tokens=False).input_ids for w in ("True", "False")
+    ]
+    assert [len(word) for word in words] == [1, 1]
+    ids = model.tokenizer(texts)["input_ids"]
+    plain = scoring.score_plainly(model.model, ids, [word[0] for word in words])
+    said = found.predictions.query("domain == 'in-domain'")[metrics.LOGP].to_numpy()
+    assert np.allclose(said, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", [FINE_TUNING, FINE_TUNING | QUERY, DISTILLATION])
+def test_training_learns_in_ones_own_words(base: runs.Spec, change: dict[str, Any]):
+    """What it learns from is in the pattern, and so is what it then says."""
+    learnt = {"learning_rate": 3e-3, "updates": 12}
+    usual, own = (
+        runs.execute(replace(base, **change | learnt | words), device="cpu") for words in ({}, OWN)
+    )
+    first, *_, last = own.row["curve"]
+    assert last["train_loss"] < first["train_loss"] - 0.05
+    assert first["train_loss"] != pytest.approx(usual.row["curve"][0]["train_loss"], abs=1e-4)
+
+
+def test_a_task_in_words_that_the_model_does_not_know_is_one_line(
+    base: runs.Spec, word_tokenizer: Any, tmp_path: Path
+):
+    """And with a model that spells them, as is advised, it runs (F27)."""
+    folder = Path(shutil.copytree(base.model, tmp_path / "model"))
+    for path in folder.glob("token*"):
+        path.unlink()
+    word_tokenizer.save_pretrained(folder)
+    with pytest.raises(UserError, match=r"\d\d% of the tokens of task .* unknown .* byte-level"):
+        runs.execute(replace(base, model=str(folder)), device="cpu")
+    assert runs.execute(base, device="cpu").row["in_domain_n"] == 10
+
+
 @pytest.mark.parametrize("shots", [0, 4])
 def test_a_run_scores_the_prompts_one_would_write_by_hand(base: runs.Spec, shots: int):
     spec = replace(base, method="icl" if shots else "zero-shot", shots=shots, data_seed=3)
@@ -269,6 +366,8 @@ def test_an_impossible_run_is_one_line_and_leaves_no_record(
         {"data_seed": 1},
         {"order_seed": 1},
         {"pattern": "gpt-3"},
+        {"pattern": OWN["pattern"]},
+        {"verbalizer": "True, False"},
         {"limit": 4},
         {"dtype": "bfloat16"},
         {"method": "zero-shot", "shots": 0},
@@ -332,7 +431,10 @@ def test_the_key_follows_weights_data_and_code(
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     _fresh()
     assert runs.key_of(spec) == keys[-1]  # the same code elsewhere
-    code.write_text(code.read_text() + "# changed\n")
+    code.write_text(code.read_text() + "# a comment\n")
+    _fresh()
+    assert runs.key_of(spec) == keys[-1]
+    code.write_text(code.read_text() + "CHANGED = True\n")
     _fresh()
     keys.append(runs.key_of(spec))
     assert len(set(keys)) == 4
@@ -402,7 +504,10 @@ def test_a_task_without_an_out_of_domain_set_has_no_such_rows(
 
 
 def test_what_labels_mean_is_part_of_a_run(base: runs.Spec, tmp_path: Path):
-    turned = replace(base, labels="entailment: not entailment, contradiction: entailment")
+    turned = replace(
+        base,
+        labels="entailment: not entailment, contradiction: entailment, non-entailment: entailment",
+    )
     assert runs.key_of(turned, device="cpu") != runs.key_of(base, device="cpu")
     rows = run(
         [replace(base, method="zero-shot", shots=0), replace(turned, method="zero-shot", shots=0)],
@@ -483,6 +588,78 @@ def test_damaged_records_are_done_again(
     assert changed == {rows["key"][1]}
 
 
+def test_swapped_records_are_done_again(base: runs.Spec, tmp_path: Path):
+    specs = runs.grid(base, data_seed=range(2))
+    rows = run(specs, tmp_path)
+    one, other = (tmp_path / "records" / key for key in rows["key"])
+    for suffix in (".json", ".parquet"):
+        kept = one.with_suffix(suffix).read_bytes()
+        other.with_suffix(suffix).replace(one.with_suffix(suffix))
+        other.with_suffix(suffix).write_bytes(kept)
+    assert run(specs, tmp_path)[MEASURED].equals(rows[MEASURED])
+
+
+def since(store: Path) -> str:
+    """Now, by the clock of the store's file system."""
+    mark = store / "mark"
+    mark.touch()
+    return str(mark.stat().st_mtime_ns)
+
+
+def test_forced_runs_are_done_again_once_and_no_others(
+    base: runs.Spec,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    specs = runs.grid(base, data_seed=range(3))
+    run(specs, tmp_path)
+    before = stored(tmp_path)
+    time.sleep(0.05)
+    monkeypatch.setenv(params.SINCE, since(tmp_path))
+    time.sleep(0.05)
+    capsys.readouterr()
+    rows = run(specs[:2], tmp_path)
+    assert capsys.readouterr().err.count("icl of") == 2
+    changed = {key for key, when in stored(tmp_path).items() if when != before[key]}
+    assert changed == set(rows["key"])
+    run(specs[:2], tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_another_process_goes_on_while_runs_are_forced(
+    base: runs.Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Both come to the end, whoever writes over whose records."""
+    store = tmp_path / "store"
+    specs = runs.grid(base, data_seed=range(20))
+    run(specs, store)
+    process = elsewhere(base, store, 40)
+    while len(stored(store)) < 22:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    monkeypatch.setenv(params.SINCE, since(store))
+    assert len(run(specs, store)) == 20
+    said = process.communicate(timeout=240)[1]
+    assert process.returncode == 0, said
+    assert "damaged" not in said
+    assert len(stored(store)) == 40
+
+
+def test_results_are_put_where_llmft_run_collects_them(
+    base: runs.Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(params.COLLECT, str(tmp_path / "mine"))
+    run([base], tmp_path / "store", name="icl")
+    assert {p.name for p in (tmp_path / "mine").iterdir()} == {"icl.csv", "icl.parquet"}
+    assert not list((tmp_path / "store").glob("icl.*"))
+
+
+def test_the_book_s_own_folders_are_no_store(base: runs.Spec):
+    with pytest.raises(UserError, match="the book's own"):
+        runs.run_grid([base], store=ROOT / "data" / "results", device="cpu")
+
+
 def test_full_disk_keeps_what_was_done(base: runs.Spec, tmp_path: Path):
     store = tmp_path / "store"
     rows = run([base], store)
@@ -539,7 +716,7 @@ def test_a_task_without_validation_pairs_of_both_labels_is_one_line(
     folder = Path(shutil.copytree(lora.task, tmp_path / "task"))
     one = pairs(6, 2).query("label == 0").assign(label="entailment")
     one.to_csv(folder / "validation.csv", index=False)
-    with pytest.raises(UserError, match="no validation pairs of both labels"):
+    with pytest.raises(UserError, match=r"validation .* has only entailment pairs"):
         run([replace(lora, task=str(folder))], tmp_path / "store")
 
 
@@ -553,7 +730,9 @@ def test_runs_of_other_seeds_are_trained_together_and_no_others(lora: runs.Spec)
     assert runs._groups(mixed, 1) == [[spec] for spec in [*seeds, *other, *shown]]
 
 
-@pytest.mark.parametrize("change", [LORA, FINE_TUNING])
+@pytest.mark.parametrize(
+    "change", [LORA, FINE_TUNING, LORA | QUERY, FINE_TUNING | QUERY, BITFIT | QUERY]
+)
 def test_the_company_changes_no_number_but_the_cost(
     base: runs.Spec, change: dict[str, Any], tmp_path: Path
 ):
@@ -714,8 +893,9 @@ def test_key_covers_every_module_that_a_run_imports() -> None:
     """A module left out of `CODE` could change without its finished runs being done again."""
     run = {"cells": [{"cell_type": "code", "metadata": {}, "source": "from llmft import methods"}]}
     imported = {Path(file).stem for file in stamp.module_digests(run, ROOT)}
-    # `hub` fetches the files of models and data, whose digests are in the key.
-    assert imported - {"__init__", "hub"} == set(runs.CODE)
+    # `hub` fetches the files of models and data, whose digests are in the key; `store` keeps what
+    # was measured as it is.
+    assert imported - {"__init__", "hub", "store"} == set(runs.CODE)
 
 
 def test_what_a_grid_left_is_read_back(base: runs.Spec, lora: runs.Spec, tmp_path: Path) -> None:
@@ -743,6 +923,49 @@ def test_results_that_are_not_there_are_one_line(base: runs.Spec, tmp_path: Path
     pd.read_parquet(tmp_path / "half.parquet").iloc[:0].to_parquet(tmp_path / "half.parquet")
     with pytest.raises(UserError, match="no answers of run"):
         runs.stored([tmp_path / "half.csv"])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.drop(columns="curve"), "no column curve"),
+        (lambda t: t.drop(columns="shots"), "no column shots"),
+        (lambda t: t.drop(columns="key"), "no column key"),
+        (lambda t: t.rename(columns={"method": "way"}), "no column method"),
+        (lambda t: t.assign(curve="rubbish"), "Expecting value"),
+        (lambda t: t.assign(curve="3"), "JSON object"),
+        (lambda t: t.assign(curve="[3]"), "its curve is none"),
+        (lambda t: t.assign(curve="[" * 100_000), "recursion"),
+        (lambda t: t.assign(curve=None), "JSON object"),
+        (lambda t: t.assign(shots="many"), "must be of type int"),
+        (lambda t: t.assign(learning_rate=-1.0), "not a number from 0 up"),
+        (lambda t: t.assign(method="magic"), "unknown method"),
+    ],
+)
+def test_results_with_rubbish_are_one_line(
+    base: runs.Spec, tmp_path: Path, change: Any, words: str
+) -> None:
+    run([base], tmp_path, name="icl")
+    table = pd.read_csv(tmp_path / "icl.csv", keep_default_na=False)
+    change(table).to_csv(tmp_path / "icl.csv", index=False)
+    with pytest.raises(UserError, match=words) as caught:
+        runs.stored([tmp_path / "icl.csv"])
+    assert "run the chapter icl" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_answers_with_rubbish_are_one_line(base: runs.Spec, tmp_path: Path) -> None:
+    run([base], tmp_path, name="icl")
+    said = pd.read_parquet(tmp_path / "icl.parquet")
+    said.drop(columns="logp_not").to_parquet(tmp_path / "icl.parquet")
+    with pytest.raises(UserError, match=r"no column logp_not in the \.parquet"):
+        runs.stored([tmp_path / "icl.csv"])
+    (tmp_path / "icl.parquet").write_bytes(b"rubbish")
+    with pytest.raises(UserError, match="run the chapter icl"):
+        runs.stored([tmp_path / "icl.csv"])
+    (tmp_path / "icl.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="run the chapter icl"):
+        runs.stored([tmp_path / "icl.csv"])
 
 
 def test_time_and_memory_are_measured_by_domain(base: runs.Spec, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft import UserError
+from llmft import UserError, scoring
 from llmft import attention as attention_module
 from llmft.scoring import common_prefix, distributions, pack, score, score_plainly, text_nll
 
-from .conftest import MODELS, POSITIONS, VOCABULARY, small_llama, small_opt
+from .conftest import MODELS, POSITIONS, VOCABULARY, WINDOW, WINDOWED, small_llama, small_opt
 
 
 LABELS = (7, 42)
@@ -197,12 +197,91 @@ def test_logits_changed_after_the_head_are_refused() -> None:
         score(model, [[2, 3]], LABELS)
 
 
-def test_a_window_smaller_than_the_prompt_is_refused() -> None:
-    model = small_llama()
-    model.config.sliding_window = 16
-    score(model, random_prompts(10, [6, 4]), LABELS)
-    with pytest.raises(UserError, match="17 tokens, and the model sees 16"):
+# --- layers that see a window ------------------------------------------------------------------
+
+LONG_AND_SHORT = {
+    "within the window": random_prompts(10, [4, 9, 7, 14, 3] * 4),
+    "up to the window": random_prompts(8, [WINDOW - 8, 3, WINDOW - 8, 5]),
+    "longer than the window": random_prompts(19, [4, 9, 7, 16, 3] * 4),
+    "a long prefix": random_prompts(190, [10] * 40),  # F25's own
+    "nothing in common": random_prompts(0, [40, 4, 60, 8, 30]),
+}
+
+
+@pytest.mark.parametrize("case", sorted(LONG_AND_SHORT))
+@pytest.mark.parametrize("name", sorted(WINDOWED))
+def test_local_attention_is_scored_as_plainly(name: str, case: str) -> None:
+    model, prompts = WINDOWED[name](), LONG_AND_SHORT[case]
+    window = 256 if name.endswith("256") else WINDOW
+    assert scoring.window(model.config) == window
+    expected = score_plainly(model, prompts, LABELS)
+    torch.testing.assert_close(score(model, prompts, LABELS), expected, **CLOSE)
+    torch.testing.assert_close(score(model, prompts, LABELS, token_budget=70), expected, **CLOSE)
+    last = [1 + i % 3 for i in range(len(prompts))]
+    found = distributions(model, prompts, last)
+    torch.testing.assert_close(found, whole_plainly(model, prompts, last), **CLOSE)
+
+
+@pytest.mark.parametrize("name", sorted(WINDOWED))
+def test_a_window_that_no_configuration_names_is_refused(name: str, monkeypatch: Any) -> None:
+    """The probe is as long as what is asked, so it notices; what is shorter is right and stays."""
+    monkeypatch.setattr(scoring, "WINDOWS", ())
+    model, prompts = WINDOWED[name](), random_prompts(190, [10] * 40)
+    with pytest.raises(UserError, match="other log-probabilities with a shared prefix"):
+        score(model, prompts, LABELS)
+
+
+def test_a_model_is_probed_again_only_when_rows_become_longer(monkeypatch: Any) -> None:
+    model, lengths = small_llama(), []
+    gap = scoring._gap
+    monkeypatch.setattr(
+        scoring, "_gap", lambda model, length: lengths.append(length) or gap(model, length)
+    )
+    for n in (3, 30, 100, 250, 300, 10, 505):
+        score(model, random_prompts(n, [4, 7]), LABELS)
+    assert lengths == [256, 512]
+
+
+def test_chunked_attention_is_refused() -> None:
+    from transformers import Llama4ForCausalLM, Llama4TextConfig
+
+    shape = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 64, "head_dim": 8}
+    deep = {"num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+    rest = {"intermediate_size_mlp": 64, "attention_chunk_size": WINDOW, "num_local_experts": 2}
+    ends = {"bos_token_id": 2, "eos_token_id": 2, "pad_token_id": 1}
+    model = Llama4ForCausalLM(Llama4TextConfig(**shape, **deep, **rest, **ends))
+    with pytest.raises(UserError, match=r"llama4_text cannot be scored .* use another model"):
         score(model, random_prompts(10, [7, 4]), LABELS)
+
+
+# --- models and tokens that cannot be ----------------------------------------------------------
+
+
+def test_a_token_beyond_the_vocabulary_is_one_line() -> None:
+    with pytest.raises(UserError, match=f"token {VOCABULARY}, and the model has tokens 0 to"):
+        score(small_opt(), [[2, 5], [2, VOCABULARY, 4]], LABELS)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "advice"), [("float16", "use dtype float32"), ("float32", "weights are damaged")]
+)
+def test_no_number_is_named_by_its_cause(dtype: str, advice: str) -> None:
+    """Activations beyond float16's 65,504, and the same model in float32; then a broken one."""
+    model, prompts = small_llama(), random_prompts(9, [4, 7])
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(300)
+        for layer in model.model.layers:
+            layer.mlp.down_proj.weight.mul_(1e5)
+    assert score(model, prompts, LABELS).isfinite().all()
+    if dtype == "float32":
+        with torch.no_grad():
+            model.model.norm.weight[0] = float("nan")
+    for ask in (
+        lambda model: score(model, prompts, LABELS),
+        lambda model: distributions(model, prompts),
+    ):
+        with pytest.raises(UserError, match=f"NaN or infinity.*{advice}"):
+            ask(copy.deepcopy(model).to(getattr(torch, dtype)))
 
 
 def test_an_architecture_that_ignores_the_mask_is_refused() -> None:

@@ -44,7 +44,7 @@ def test_every_training_has_a_specification(method: str, objective: str, selecti
         ("fine-tuning", {"updates": 0}, "needs updates"),
         ("fine-tuning", {"batch_size": 0}, "needs batch_size"),
         ("fine-tuning", {"objective": ""}, "needs objective"),
-        ("fine-tuning", {"objective": "words"}, "one of label words, vocabulary, head"),
+        ("fine-tuning", {"objective": "words"}, "one of label words, vocabulary, query, head"),
         ("fine-tuning", {"selection": ""}, "needs selection"),
         ("fine-tuning", {"selection": "first"}, "one of last, best"),
         ("fine-tuning", {"rank": 2}, "fine-tuning has no rank"),
@@ -67,3 +67,25 @@ def test_a_run_is_told_from_its_neighbours() -> None:
     several = [replace(base, **{seed: 3}) for seed in ("data_seed", "order_seed", "init_seed")]
     several += [base, replace(base, rank=4), replace(base, learning_rate=0.1)]
     assert len(set(map(str, several))) == len(several)
+
+
+OWN = "{premise} So: {hypothesis} ?"
+
+
+def test_one_run_has_one_spelling_of_its_label_words() -> None:
+    assert Spec(verbalizer=" Yes,No") == Spec(verbalizer="Yes, No") == Spec()
+    assert Spec(pattern="eval-harness", verbalizer="True,False").verbalizer == ""
+    own = Spec(pattern=OWN, verbalizer="True ,False")
+    assert own.verbalizer == "True, False"
+    assert own.wording.verbalizer == ("True", "False")
+    assert str(own).endswith("label words True, False")
+    assert "\n" not in str(Spec(pattern="{premise}\n{hypothesis}:"))
+
+
+@pytest.mark.parametrize(
+    "change", [{"pattern": "{premise}"}, {"pattern": OWN + " "}, {"verbalizer": "Yes"}]
+)
+def test_a_wrong_wording_is_refused_before_anything_is_done(change: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"pattern|verbalizer") as caught:
+        Spec(**change)
+    assert "\n" not in str(caught.value)

@@ -3,6 +3,7 @@
 import json
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,7 +100,8 @@ def test_one_process_claims_a_run_at_a_time(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "damage", ["cut", "changed row", "changed predictions", "gone", "empty", "other"]
+    "damage",
+    ["cut", "changed row", "changed predictions", "gone", "empty", "other", "deep", "swapped"],
 )
 def test_damage_is_found_and_said(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]):
     folder = store.opened(tmp_path)
@@ -117,6 +119,12 @@ def test_damage_is_found_and_said(tmp_path: Path, damage: str, capsys: pytest.Ca
         predictions.unlink()
     elif damage == "empty":
         row.write_bytes(b"")
+    elif damage == "deep":
+        row.write_text("[" * 100_000)
+    elif damage == "swapped":  # whole, but another run's
+        store.keep(folder, "j", {"accuracy": 0.5}, FRAME.iloc[:5])
+        for file in (row, predictions):
+            file.write_bytes(file.with_stem("j").read_bytes())
     else:
         row.write_text(json.dumps([1, 2]))
     assert store.read(folder, "k") is None
@@ -149,3 +157,30 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         store.opened(tmp_path / "file" / "store")
+
+
+def test_answers_that_cannot_be_read_are_one_line(tmp_path: Path):
+    folder = store.opened(tmp_path)
+    store.keep(folder, "k", {"accuracy": 0.75}, FRAME)
+    (folder / "records/k.parquet").write_bytes(b"nonsense")
+    for key in ("k", "none"):
+        with pytest.raises(UserError, match=f"answers of run {key} cannot be read"):
+            store.answers(folder, [key])
+
+
+def test_records_of_before_count_as_none(tmp_path: Path):
+    folder = store.opened(tmp_path)
+    store.keep(folder, "k", {"accuracy": 0.75}, FRAME)
+    written = (folder / "records/k.json").stat().st_mtime_ns
+    assert store.read(folder, "k", since=written - 1) == {"accuracy": 0.75}
+    assert store.read(folder, "k", since=written) is None
+    assert store.read(folder, "k") == {"accuracy": 0.75}
+
+
+def test_a_folder_that_was_removed_is_made_again(tmp_path: Path):
+    folder = store.opened(tmp_path / "store")
+    shutil.rmtree(folder)
+    with store.claimed(folder, "k", wait=False) as mine:
+        assert mine
+        store.keep(folder, "k", {"accuracy": 0.75}, FRAME)
+    assert store.read(folder, "k") == {"accuracy": 0.75}

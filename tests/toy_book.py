@@ -68,14 +68,18 @@ SVG(picture)"""
 TABLE = """#| label: tbl-runs
 #| tbl-cap: Runs, see @eq-a.
 import sys
-from pathlib import Path
 
 from IPython.display import Markdown
 
 print("progress", file=sys.stderr)
-Path(p.store, "toy.csv").write_text(f"repeats\\n{p.repeats}\\n")
-Path(p.store, "toy.svg").write_text(picture)
+(p.folder / "toy.csv").write_text(f"repeats\\n{p.repeats}\\n")
+(p.folder / "toy.svg").write_text(picture)
 display(Markdown(f"| repeats | shots |\\n|--|--|\\n| {p.repeats} | {sum(p.shots)} |"))"""
+
+
+OTHER = """# Another {#sec-other}
+
+It has none of the first one's parameters."""
 
 
 def cell(kind: str, source: str, **metadata: Any) -> dict[str, Any]:
@@ -103,6 +107,23 @@ def make(root: Path) -> Path:
         cell("code", TABLE),
     ]
     path = root / "chapters" / "toy.ipynb"
+    about = {"language_info": {"name": "python"}}
+    write(path, {"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5})
+    return path
+
+
+def add_other(root: Path) -> Path:
+    """A second chapter, which has but a profile and a seed; its path."""
+    listing = (root / "_quarto.yml").read_text()
+    (root / "_quarto.yml").write_text(listing + "    - chapters/other.ipynb\n")
+    declares = 'profile: str = "pocket"  # name of the parameter set\nseed: int = 0  # a seed'
+    cells = [
+        cell("markdown", OTHER),
+        cell("code", declares, tags=["parameters"]),
+        cell("code", SET_UP),
+        cell("code", "p.seed"),
+    ]
+    path = root / "chapters" / "other.ipynb"
     write(path, {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
     return path
 

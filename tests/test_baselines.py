@@ -1,0 +1,149 @@
+"""What needs no model, against values known by hand or by other code."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from llmft import ROOT, baselines, metrics, runs, stamp, stats, tasks
+
+
+@pytest.fixture(scope="module")
+def pocket() -> tasks.Task:
+    return tasks.load("pocket")
+
+
+def pairs(*sentences: tuple[str, str, int]) -> pd.DataFrame:
+    return pd.DataFrame(sentences, columns=["premise", "hypothesis", "label"])
+
+
+def test_alignment_by_hand() -> None:
+    found = baselines.alignment("the cat saw the dog".split(), "the dog saw the bird".split())
+    assert found == {
+        "one negated": 0,
+        "premise negated": 0,
+        "copied whole": 0,
+        "share of word pairs": 2 / 4,  # "the dog" and "saw the" of four
+        "new words": 1,  # bird
+        "same first word": 1,
+        "same order": 1 / 3,  # places 0, 4, 2, 0: one step of three goes on
+    }
+    assert baselines.alignment("a b c".split(), "b c".split())["copied whole"] == 1
+    assert baselines.alignment("ab c".split(), "b c".split())["copied whole"] == 0
+
+
+def test_the_negation_rule() -> None:
+    frame = pairs(
+        ("The cat ran.", "The cat never ran.", 1),
+        ("The cat never ran.", "The cat ran.", 1),
+        ("The cat never ran.", "The cat never ran.", 0),
+        ("The cat ran.", "The cat ran.", 0),
+    )
+    assert baselines.negation_rule(frame).tolist() == [1, 1, 0, 0]
+
+
+def test_the_pocket_worlds_floors(pocket: tasks.Task) -> None:
+    """Values of an audit by other code: overlap .886, negation .869, a constant one half."""
+    assert baselines.best_rule(pocket.train) == baselines.Rule("overlap", 0.0, 0)
+    floors = baselines.floors(pocket).set_index(["domain", "rule"])["accuracy"]
+    assert floors["in-domain", "best cue: overlap"] == pytest.approx(0.8858, abs=1e-4)
+    assert floors["out-of-domain", "best cue: overlap"] == 0.5
+    assert floors["in-domain", "constant"] == floors["out-of-domain", "constant"] == 0.5
+    alone = (baselines.negation_rule(pocket.in_domain) == pocket.in_domain["label"]).mean()
+    assert alone == pytest.approx(0.8692, abs=1e-4)
+
+
+def test_the_best_rule_is_chosen_on_the_pairs_it_is_given() -> None:
+    frame = pairs(*[("a b c", "a", 1), ("a b c", "d", 0)] * 3)
+    rule = baselines.best_rule(frame)
+    assert (rule.labels(frame) == frame["label"]).all()
+    flipped = frame.assign(label=1 - frame["label"])
+    assert (baselines.best_rule(flipped).labels(frame) == flipped["label"]).all()
+
+
+def test_the_classifier_learns_from_the_methods_own_samples(pocket: tasks.Task) -> None:
+    small = tasks.load("pocket", limit=200)
+    found = baselines.classifier(small, [2, 32], [0, 1])
+    assert len(found) == 4 * 400
+    assert np.exp(found[metrics.LOGP]).sum(axis=1).to_numpy() == pytest.approx(1)
+    scored = metrics.with_scores(found).query("domain == 'in-domain'")
+    accuracy = scored.groupby("shots")["correct"].mean()
+    assert accuracy[32] > 0.85
+    # The sample is `tasks.sample`'s: a pool of no more than that sample gives the same answers.
+    drawn = tasks.sample(small.train, 32, 1)
+    alone = tasks.Task("t", drawn, small.validation, small.in_domain, small.out_of_domain, "d")
+    again = baselines.classifier(alone, [32], [5])
+    own = found[(found["shots"] == 32) & (found["data_seed"] == 1)]
+    assert again[metrics.LOGP].to_numpy() == pytest.approx(own[metrics.LOGP].to_numpy(), abs=1e-6)
+
+
+# --- AUC ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [9, 40, 301])
+def test_auc_is_scikit_learns(n: int) -> None:
+    rng = np.random.default_rng(n)
+    score = rng.normal(size=n).round(1)  # with ties
+    labels = rng.integers(0, 2, n)
+    logp = np.stack([score, np.zeros(n)], axis=1)
+    assert metrics.auc(logp, labels) == pytest.approx(roc_auc_score(labels == 0, score))
+    assert metrics.auc_parts(logp, labels).mean() == pytest.approx(metrics.auc(logp, labels))
+
+
+def test_auc_of_a_perfect_ranking_a_constant_and_one_label() -> None:
+    labels = np.array([0, 1, 0, 1])
+    perfect = np.array([[2.0, 0], [1, 0], [3, 0], [0, 0]])
+    assert metrics.auc(perfect, labels) == 1  # also where all are called entailed
+    assert metrics.auc(np.zeros((4, 2)), labels) == 0.5
+    assert np.isnan(metrics.auc(perfect, np.zeros(4, dtype=int)))
+
+
+def test_auc_parts_have_delongs_variance() -> None:
+    rng = np.random.default_rng(1)
+    labels = (np.arange(90) % 3 == 0).astype(int)  # 60 entailed, 30 not
+    score = rng.normal(size=90) + np.where(labels == 0, 0.8, 0)
+    logp = np.stack([score, np.zeros(90)], axis=1)
+    a, b = score[labels == 0], score[labels == 1]
+    wins = (a[:, None] > b[None, :]).astype(float)
+    variance = wins.mean(1).var(ddof=1) / len(a) + wins.mean(0).var(ddof=1) / len(b)
+    frame = pd.DataFrame(
+        {"draw": "", "id": range(90), "label": labels, "auc": metrics.auc_parts(logp, labels)}
+    )
+    found = stats.interval(stats.sample(frame, "auc"))
+    assert found.se == pytest.approx(np.sqrt(variance))
+
+
+def test_scores_are_of_each_run_and_domain() -> None:
+    rows = pd.DataFrame(
+        {
+            "key": ["k"] * 6,
+            "domain": ["in-domain"] * 2 + ["out-of-domain"] * 2 + ["content-free"] * 2,
+            "label": [0, 1, 0, 1, -1, -1],
+            metrics.LOGP[0]: np.log([0.9, 0.8, 0.1, 0.2, 0.5, 0.5]),
+            metrics.LOGP[1]: np.log([0.1, 0.2, 0.9, 0.8, 0.5, 0.5]),
+        }
+    )
+    found = metrics.with_scores(rows)
+    assert found["auc"].tolist() == [1, 1, 0, 0]
+    assert found["correct"].tolist() == [1, 0, 0, 1]
+
+
+# --- what the code of a run is -----------------------------------------------------------------
+
+
+def test_comments_and_docstrings_are_no_code() -> None:
+    plain = 'def f(x):\n    return x + "# no comment"\n'
+    same = (
+        '"""Module."""\n\n# Why.\ndef f(x):  # here\n    """What."""\n\n'
+        '    return x + "# no comment"\n'
+    )
+    assert stamp.code_only(same) == stamp.code_only(plain)
+    assert stamp.code_only(plain.replace("+", "-")) != stamp.code_only(plain)
+    assert stamp.code_only('X = 1\n"""What X is."""\n') == "X = 1"
+
+
+def test_every_measuring_module_is_code() -> None:
+    for module in runs.CODE:
+        found = stamp.code_only((ROOT / "llmft" / f"{module}.py").read_text())
+        assert "import" in found
+        assert '    """' not in found
