@@ -1,8 +1,8 @@
 """Every chapter, from first cell to last, once a profile, into a temporary folder.
 
 Once as `make book` would, a fresh kernel for each, on `params/smoke.yaml`; and on other models and
-data in one kernel, where nothing but the models and data is new. A profile is a group: its chapters
-share a store, and read what the others left in it, so that one worker executes them all.
+data in one kernel, where nothing but the models and data is new. The chapters of a profile share a
+store, and read what the others left in it, so one worker executes them all.
 """
 
 import re
@@ -26,11 +26,6 @@ from .kernel import one_kernel
 
 
 CHAPTERS = gate.chapters()
-
-
-def profile(name: str) -> pytest.MarkDecorator:
-    """The tests of a profile: minutes, on one worker."""
-    return pytest.mark.xdist_group(f"chapters, {name}")
 
 
 @pytest.fixture(params=CHAPTERS, ids=lambda path: path.stem)
@@ -67,7 +62,6 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("smoke")
 
 
-@profile("smoke")
 def test_runs_on_smoke_parameters(chapter: Path, smoke: Path) -> None:
     frozen = chapter.read_bytes()
     made = run(chapter, {}, smoke)
@@ -173,7 +167,6 @@ def all_are_shown(names: list[str], shown: dict[str, str]) -> None:
             assert [name for name in names if Path(name).name not in text] == [], label
 
 
-@profile("own models and data")
 @pytest.mark.usefixtures("kernel")
 def test_own_models_and_data(
     chapter: Path, tiny_models: list[str], own_task: str, own: Path
@@ -212,7 +205,6 @@ def real_task(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@profile("real pairs")
 @pytest.mark.usefixtures("shared", "kernel")
 def test_real_pairs_and_the_real_tokenizer(
     chapter: Path, request: pytest.FixtureRequest, real: Path
