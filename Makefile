@@ -2,6 +2,8 @@
 # make book FORCE=1  run every chapter from nothing
 # make book PARAMS=params/opt.yaml   fetch OPT and its data, and make the same book of them
 # make test          lint, types, tests (with every chapter on params/smoke.yaml), and the gate
+# make quick         lint, types, and the tests of seconds: under a minute
+# make stress N=10   the tests that many times, while something else keeps every core busy
 #
 # Each sets up the virtual environment .venv by itself, once. PYTHON chooses the interpreter.
 
@@ -10,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: book test clean
+.PHONY: book lint test quick stress clean
 .DELETE_ON_ERROR:
 
 book: $(VENV)/.book
@@ -19,12 +21,21 @@ book: $(VENV)/.book
 	$(BIN)/llmft check $(if $(PARAMS),--params $(PARAMS))
 	$(BIN)/llmft render
 
-test: $(VENV)/.tests
+lint: $(VENV)/.tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 --dist loadgroup
+
+test: lint
+	$(BIN)/pytest -q -n 2
 	$(BIN)/llmft check
+
+quick: lint
+	$(BIN)/pytest -q -n 2 -m "not slow"
+
+N := 10
+stress: $(VENV)/.tests
+	$(BIN)/python -m tests.stress $(N)
 
 clean:
 	rm -rf $(VENV) _book .quarto

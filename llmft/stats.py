@@ -289,7 +289,7 @@ def _tags(
     once = frame[list(names)].astype(str).set_axis(ids.array).reset_index().drop_duplicates()
     if len(once) > len(examples):
         raise UserError(f"example {_twice(once.iloc[:, 0])!r} has two values of {', '.join(names)}")
-    of = dict(zip(once.iloc[:, 0], once[list(names)].agg(" / ".join, axis=1), strict=True))
+    of = {example: " / ".join(values) for example, *values in once.itertuples(index=False)}
     return tuple(of[name] for name in examples)
 
 

@@ -28,6 +28,32 @@ from transformers import (
 from llmft import ROOT
 
 
+LONG = ("test_chapters", "test_real", "test_runs", "test_cli", "test_distill", "test_fetch")
+"""Files that take longest: they are begun first, so that no worker ends long after the other."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A worker does a whole file, of the chapters' a whole test: what they share is made once.
+
+    pytest-xdist 3.8 has marks for this (`--dist loadgroup`), which pytest 9.2 does not see.
+    """
+    from xdist.scheduler import LoadScopeScheduling  # only where it is used
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            return test.partition("[")[0] if "test_chapters" in file else file
+
+    config.option.loadscopereorder = False  # the order is as above
+    return Scheduling(config, log)
+
+
 SHARED = ROOT.parent / "shared"
 """Real data and vocabularies that some workplaces have beside the clone; nothing depends on it."""
 

@@ -7,11 +7,13 @@ import tomllib
 from graphlib import TopologicalSorter
 from typing import Any
 
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from llmft import ROOT, __version__, render, stamp
+from tests import stress
 
 
 CONDA_NAMES = {"torch": "pytorch", "huggingface-hub": "huggingface_hub"}
@@ -119,4 +121,18 @@ def test_shell_entry_points() -> None:
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o100
     assert "make test" in (ROOT / ".ci" / "run").read_text()
     makefile = (ROOT / "Makefile").read_text()
-    assert {"book", "test"} <= set(re.findall(r"(?m)^(\w+):", makefile))
+    [targets] = re.findall(r"(?m)^\.PHONY: (.*)$", makefile)
+    for name in targets.split():
+        assert re.search(rf"(?m)^{name}:", makefile), name
+    assert {"book", "test", "quick", "stress"} <= set(targets.split())
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [("print('one')", "passed"), ("exit(1)", "failed"), ("import time; time.sleep(9)", "too long")],
+)
+def test_a_run_on_a_busy_machine_says_what_became_of_it(code: str, result: str) -> None:
+    limit = 1 if result == "too long" else 99
+    found, seconds, said = stress.once([sys.executable, "-c", code], limit)
+    assert (found, said) == (result, "one\n" if result == "passed" else "")
+    assert seconds > 0
