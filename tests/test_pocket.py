@@ -53,9 +53,13 @@ def task() -> tasks.Task:
     return tasks.load("pocket")
 
 
+PAIRS = 10_000
+"""Of the text's 100,000: the first ones, made in the same way."""
+
+
 @pytest.fixture(scope="module")
 def pool() -> text.Pool:
-    return text.pool(0, pretrain.POOL, data.reported_premises(POCKET))
+    return text.pool(0, PAIRS, data.reported_premises(POCKET))
 
 
 def said(ids: list[int]) -> str:
@@ -110,9 +114,10 @@ def test_no_two_sets_share_a_premise(task: tasks.Task) -> None:
 def test_no_reported_premise_is_in_the_pretraining_text(pool: text.Pool, task: tasks.Task) -> None:
     reported = {*task.validation["premise"], *task.in_domain["premise"]}
     reported |= set(task.out_of_domain["premise"])
-    assert len(pool["pair"].ids) == pretrain.POOL
-    for sentence in pool["sentence"].ids:
-        assert said(sentence[0]) not in reported
+    assert len(pool["pair"].ids) == PAIRS < pretrain.POOL
+    assert not reported & {said(ids) for (ids,) in pool["sentence"].ids}
+    careless = text.pool(0, PAIRS, set())
+    assert len(reported & {said(ids) for (ids,) in careless["sentence"].ids}) > 100
 
 
 def test_no_rule_of_the_text_asks_the_nli_question(pool: text.Pool) -> None:
