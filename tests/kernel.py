@@ -1,5 +1,6 @@
 """One kernel for many chapters: what a fresh one takes longest for is importing the libraries."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,12 +10,15 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.utils import run_sync
 from papermill.clientwrap import PapermillNotebookClient
 
+from llmft import params
+
 
 @contextmanager
 def one_kernel() -> Iterator[None]:
     """papermill executes every notebook in one kernel, which forgets all names before each.
 
-    Imported modules stay, and what they remember. All else is papermill's own doing: what it
+    Imported modules stay, and what they remember. What `llmft run` tells a kernel by environment
+    variables, this one is told before each notebook. All else is papermill's own doing: what it
     injects, how a cell fails, what a cell shows.
     """
     manager = AsyncKernelManager(kernel_name="python3")
@@ -24,7 +28,9 @@ def one_kernel() -> Iterator[None]:
             super().__init__(notebook, km=manager, **options)
 
         def papermill_execute_cells(self) -> None:
-            self.wait_for_reply(self.kc.execute("get_ipython().reset()", silent=True))
+            told = {name: os.environ[name] for name in (params.COLLECT, params.SINCE)}
+            anew = f"import os; os.environ.update({told}); get_ipython().reset()"
+            self.wait_for_reply(self.kc.execute(anew, silent=True))
             super().papermill_execute_cells()
 
         def execute(self, **options: Any) -> Any:
