@@ -28,18 +28,27 @@ from transformers import (
 from llmft import ROOT
 
 
-LONG = ("test_chapters", "test_real", "test_runs", "test_cli", "test_distill", "test_fetch")
-"""Files that take longest: they are begun first, so that no worker ends long after the other."""
+LONG = (
+    *("test_chapters", "test_runs", "test_cli", "test_distill", "test_fetch", "test_book"),
+    *("test_pocket", "test_real", "test_store", "test_sanity"),
+)
+"""Files whose tests run chapters, train, or start processes, the longest first.
+
+They are begun first, so that no worker ends long after the other, and marked as slow.
+"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: i for i, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+    for item in items:
+        if item.path.stem in order:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A worker does a whole file, of the chapters' a whole test: what they share is made once.
+    """A worker does a whole file, of the chapters' a whole profile: what they share is made once.
 
     pytest-xdist 3.8 has marks for this (`--dist loadgroup`), which pytest 9.2 does not see.
     """

@@ -1,8 +1,8 @@
 """Every chapter, from first cell to last, once a profile, into a temporary folder.
 
-Once as `make book` would, a fresh kernel for each, on `params/smoke.yaml`; and on other models and
-data in one kernel, where nothing but the models and data is new. The chapters of a profile share a
-store, and read what the others left in it, so one worker executes them all.
+Once on `params/smoke.yaml`, as `make book` would, and on other models and data. The chapters of a
+profile share a store, and read what the others left in it, so one worker executes them all, in one
+kernel, which starts afresh but for the libraries.
 """
 
 import re
@@ -38,7 +38,7 @@ def chapter(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[None]:
-    """One kernel for the chapters of this worker that ask for it."""
+    """One kernel for the chapters of this worker."""
     with one_kernel():
         yield
 
@@ -80,6 +80,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.mark.usefixtures("kernel")
 def test_runs_on_smoke_parameters(chapter: Path, smoke: Path, few: str) -> None:
     frozen = chapter.read_bytes()
     made = run(chapter, {"task": few} if "repeats" in book.declared(chapter) else {}, smoke)
@@ -97,7 +98,7 @@ def test_runs_on_smoke_parameters(chapter: Path, smoke: Path, few: str) -> None:
         assert cell["execution_count"]
 
 
-TINY = {"train_shots": [2], "updates": 2, "limit": 16, "distill_updates": 2, "queries": [4, 6]}
+TINY = {"train_shots": [4], "updates": 2, "limit": 16, "distill_updates": 2, "queries": [4, 6]}
 """Less than smoke: enough for every cell to have something to show."""
 
 
