@@ -3,6 +3,7 @@
 torch and papermill are imported only by the commands that need them, so `llmft check` is quick.
 """
 
+import logging
 import shlex
 import signal
 import sys
@@ -183,4 +184,5 @@ def main() -> None:
 def _stop(number: int, _: object) -> None:
     """Leave in order after Ctrl-C or a request to end: what was begun is put away."""
     click.echo(STOPPED, err=True)
+    logging.disable()  # what the libraries say of a kernel that ends with us is no news
     sys.exit(128 + number)

@@ -237,7 +237,7 @@ def accuracy_figure(
     draws; thin lines for the constant predictor and the best single cue of the training pool.
     """
     by = [*_varying(said, ["model"]), "domain"]
-    group = said[by].agg(", ".join, axis=1)
+    group = said[by[0]] if len(by) == 1 else said[by[0]] + ", " + said[by[1]]
     panelled = said.assign(panel=group)
     points = summary(panelled, ["panel", series, x])
     single = of_draws(panelled[panelled["draw"] != ""], ["panel", series, x])
