@@ -192,14 +192,13 @@ def test_help_lists_the_commands() -> None:
     assert all(name in made.output for name in ("run", "fetch", "check", "render", "pocket"))
 
 
-def test_check_needs_no_torch_and_is_quick() -> None:
+def test_check_needs_no_library_that_is_slow_to_import() -> None:
     script = (
-        "import sys, time; from llmft import cli, gate; gate.check(); print(time.process_time());"
+        "import sys; from llmft import cli, gate; gate.check();"
         "sys.exit(any(m in sys.modules for m in ('torch', 'papermill', 'pandas', 'altair')))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 4  # of the processor; about 0.8 on an idle machine
 
 
 def test_assignments() -> None:

@@ -135,6 +135,7 @@ def test_a_gradient_is_clipped_by_its_own_runs_norm() -> None:
 # --- one run of many, one batch in parts -------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(("shape", "method", "objective"), SHAPES)
 def test_stacked_runs_are_the_runs_one_by_one(shape: str, method: str, objective: str) -> None:

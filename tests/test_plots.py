@@ -85,6 +85,7 @@ FIGURES: dict[str, Callable[[], alt.Chart]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_static_legible_and_the_same_each_time(name: str):
     text = svg(FIGURES[name]())

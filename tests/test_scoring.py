@@ -208,6 +208,7 @@ LONG_AND_SHORT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", sorted(LONG_AND_SHORT))
 @pytest.mark.parametrize("name", sorted(WINDOWED))
 def test_local_attention_is_scored_as_plainly(name: str, case: str) -> None:
@@ -312,6 +313,7 @@ def whole_plainly(model: Any, prompts: list[list[int]], last: list[int]) -> torc
     return torch.cat(ends)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("name", sorted(MODELS))
 @pytest.mark.parametrize("case", sorted(CASES))
