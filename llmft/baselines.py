@@ -63,12 +63,18 @@ def alignment(premise: Sequence[str], hypothesis: Sequence[str]) -> dict[str, fl
     return {name: float(value) for name, value in found.items()}
 
 
-def negation_rule(pairs: pd.DataFrame) -> pd.Series:
-    """The label by one rule: not entailed (1) where exactly one sentence is negated, else 0.
+def negated(pairs: pd.DataFrame) -> pd.Series:
+    """How many of the two sentences of each pair are negated: 0, 1 or 2."""
+    found = features(pairs)
+    return (found["premise negated"] + found["negation"]).astype(int)
 
-    The rule is silent, and says "entailed", where none or both are: see `features`' "one negated".
+
+def negation_rule(pairs: pd.DataFrame) -> pd.Series:
+    """The label by one rule: not entailed (1) where either sentence is negated, else entailed (0).
+
+    It is silent, and says "entailed", where neither is.
     """
-    return features(pairs)["one negated"].astype(int)
+    return (negated(pairs) > 0).astype(int)
 
 
 @dataclass(frozen=True)

@@ -46,12 +46,17 @@ def verdict(interval: stats.Interval, above: str, below: str, otherwise: str) ->
 
 
 def floors(
-    said: pd.DataFrame, places: Places, classifier: Mapping[str, Any], cue: str, right: float
+    said: pd.DataFrame,
+    places: Places,
+    classifier: Mapping[str, Any],
+    cue: str,
+    right: float,
+    pool: int,
 ) -> Conclusion:
     """Are the methods above a classifier on surface cues that was trained on the same labels?
 
-    `classifier`: where its rows are in `said`; `cue`: the name of the best single cue, and how
-    often it is `right` on the same pairs.
+    `classifier`: where its rows are in `said`; `cue`: the name of the single cue that is best in
+    the `pool` labels of the training pool, and how often it is `right` on the same pairs.
     """
     own = report.chosen(said, **classifier)
     level = 1 - 0.05 / max(1, len(places))
@@ -61,19 +66,25 @@ def floors(
     }
     above = [name for name, gap in gaps.items() if gap.lo > 0]
     below = [name for name, gap in gaps.items() if gap.hi < 0]
+    size = classifier["size"]
     what = "a classifier on surface cues that was trained on the same labels"
     if above:
-        claim = f"In-domain, {joined(above)} {_is(above)} more accurate than {what}."
+        claim = (
+            f"In-domain with {size:,} labels, {joined(above)} {_is(above)} more accurate than "
+            f"{what}."
+        )
     elif len(below) == len(gaps):
-        claim = f"In-domain, every method is less accurate than {what}."
+        claim = f"In-domain, every method given {size:,} labels is less accurate than {what}."
     else:
-        claim = f"In-domain, no method is shown to be more accurate than {what}."
+        claim = (
+            f"In-domain with {size:,} labels, no method is shown to be more accurate than {what}."
+        )
     return Conclusion(
         claim,
-        f"The classifier has {stats.interval(own).text}; the single cue *{cue}* alone is right on "
-        f"{right:.2f}, with no labels but the training pool's. Method minus classifier on "
-        f"the same draws and pairs: {joined([_gap(*one) for one in gaps.items()])}."
-        + _few(gaps.values()),
+        f"The classifier has {stats.interval(own).text} (draws × pairs). The single cue *{cue}* is "
+        f"right on {right:.2f}, but was chosen by all {pool:,} labels of the training pool. Method "
+        "minus classifier on the same draws and pairs: "
+        f"{joined([_gap(*one) for one in gaps.items()])}." + _few(gaps.values()),
         "the classifier is given cues that somebody thought of; a model has to find its own.",
     )
 
@@ -95,11 +106,11 @@ def best(said: pd.DataFrame, places: Places, where: str, rehearsed: str = "") ->
             f"{where}, {found.first} has the highest accuracy, and is not shown to differ from "
             f"{others}."
         )
-    parts = [f"{found.first} has {top.text}."]
+    parts = [f"{_capital(found.first)} has {top.text} (draws × pairs)."]
     parts += [f"It is above {joined(below)}."] * bool(below)
     if found.open:
         level = [_gap(name, gap) for name, gap in found.open.items()]
-        parts.append(f"Not shown to differ: it minus the other is {joined(level)}.")
+        parts.append(f"Its accuracy minus that of the others is {joined(level)}.")
     together = "The differences are paired, and hold together with those of all other pairs."
     parts += [together] * any(np.isfinite(gap.lo) for gap in gaps)
     tuned = (
@@ -110,10 +121,16 @@ def best(said: pd.DataFrame, places: Places, where: str, rehearsed: str = "") ->
     return Conclusion(claim, " ".join(parts) + _few(gaps), limit)
 
 
-def beyond(said: pd.DataFrame, places: Places, where: str) -> Conclusion:
+def beyond(
+    said: pd.DataFrame,
+    places: Places,
+    where: str,
+    classifier: Mapping[str, Any] | None = None,
+) -> Conclusion:
     """Does any method rank out-of-domain pairs better than chance, and is it one answer to all?
 
-    By the AUC, because a lean to one answer moves the accuracy and not the AUC.
+    By the AUC, because a lean to one answer moves the accuracy and not the AUC. `classifier`: where
+    the rows of the cue classifier are, to hold the methods against.
     """
     level = 1 - 0.05 / max(1, len(places))
     these = {
@@ -152,8 +169,13 @@ def beyond(said: pd.DataFrame, places: Places, where: str) -> Conclusion:
     ]
     if new:
         evidence += " for other pairs of these constructions, and "
-        evidence += f"{joined(others)} for new ones" if others else "has no interval for new ones"
+        some = _rows(said, next(iter(places.values())))["subcase"].nunique()
+        ones = f"for new ones ({some} were tried)"
+        evidence += f"{joined(others)} {ones}" if others else f"has no interval {ones}"
     evidence += f".{_few(these.values())}"
+    if classifier is not None:
+        area = stats.interval(report.chosen(said, "auc", **classifier))
+        evidence += f" The cue classifier's is {area}."
     if constant:
         evidence += (
             " Draws that give more than nine in ten pairs one answer, and so have nearly a "
@@ -166,61 +188,72 @@ def beyond(said: pd.DataFrame, places: Places, where: str) -> Conclusion:
     )
 
 
-def rule(said: pd.DataFrame, places: Places, alone: float) -> Conclusion:
-    """Is what was learned more than the negation rule?
+def rule(
+    said: pd.DataFrame, places: Places, classifier: Mapping[str, Any] | None = None
+) -> Conclusion:
+    """Is what was learned more than whether a negation is there?
 
-    `said` has the columns of `report.with_rule` (follows, silent), with the AUC of the pairs on
-    which the rule is silent as `auc_silent`; `alone`: how often the rule itself is right.
+    `said` has the columns of `report.with_rule` (follows, silent), with the AUC of the pairs
+    without negation as `auc_silent`. `classifier`: where the rows of the cue classifier are; what
+    it reaches on those pairs shows what there was to learn.
 
     Asked only where the rule is one: where it speaks, and its answer there (not entailed) is shown
     to be right more often than not (Wilson).
     """
     pairs = _rows(said, next(iter(places.values()))).drop_duplicates("id")
-    spoken = pairs[~pairs["silent"].astype(bool)]["label"]
+    quiet = pairs["silent"].astype(bool)
+    spoken = pairs[~quiet]["label"]
     limit = "agreement with a rule is not proof of it: another cue may go with it on these pairs."
+    listed = "negation is known by a list of words."
     if spoken.empty:
-        return Conclusion(
-            "In-domain there is no negation rule to learn.",
-            "In none of the pairs is exactly one of the two sentences negated.",
-            "negation is known by a list of words.",
-        )
+        claim = "In-domain there is no negation rule to learn."
+        return Conclusion(claim, "In none of the pairs is a sentence negated.", listed)
     sound = stats.wilson(int(spoken.sum()), len(spoken))
+    right = float((pairs["label"] == (~quiet).astype(int)).mean())
     speaks = (
-        f"Exactly one sentence is negated in {len(spoken):,} of {len(pairs):,} pairs, of which "
-        f"{sound} are not entailed"
+        f"A sentence is negated in {len(spoken):,} of {len(pairs):,} pairs, of which {sound} are "
+        "not entailed"
     )
     if not sound.lo > 0.5:
         claim = "In-domain, negation is not shown to say anything of the label."
-        return Conclusion(claim, f"{speaks}.", "negation is known by a list of words.")
+        return Conclusion(claim, f"{speaks}.", listed)
     level = 1 - 0.05 / max(1, len(places))
-    follows = {
-        name: stats.interval(report.chosen(said, "follows", **at), level=level)
-        for name, at in places.items()
-    }
+
+    def measured(rows: pd.DataFrame, value: str) -> dict[str, stats.Interval]:
+        return {
+            name: stats.interval(report.chosen(rows, value, **at), level=level)
+            for name, at in places.items()
+        }
+
+    follows = measured(said, "follows")
     evidence = (
-        f"{speaks}; the rule that follows from it is right on {alone:.2f} of all pairs. It gives "
-        f"the method's answer on {joined([f'{i} ({name})' for name, i in follows.items()])} "
-        "of them; "
+        f"{speaks}; the rule “not entailed if either sentence is negated” is right on {right:.2f} "
+        "of all pairs. Predictions agree with it on "
+        f"{joined([f'{i} ({name})' for name, i in follows.items()])}. "
     )
     silent = said[said["silent"].astype(bool)]
-    if pairs[pairs["silent"].astype(bool)]["label"].nunique() < 2:
+    if pairs[quiet]["label"].nunique() < 2:
         return Conclusion(
-            "In-domain, these pairs cannot show whether more than the negation rule was learned.",
-            f"{evidence}where it is silent all pairs have one label, so that there is no AUC."
+            "In-domain, these pairs cannot show whether more than negation was used.",
+            f"{evidence}All pairs without negation have one label, so that there is no AUC."
             + _few(follows.values()),
             limit,
         )
-    left = {
-        name: stats.interval(report.chosen(silent, "auc_silent", **at), level=level)
-        for name, at in places.items()
-    }
+    left = measured(silent, "auc_silent")
     more = [name for name, interval in left.items() if interval.lo > 0.5]
     claim = (
-        f"In-domain, {joined(more)} learned more than the negation rule."
+        f"In-domain, {joined(more)} {'use' if len(more) > 1 else 'uses'} more than whether a "
+        "negation is there."
         if more
-        else "In-domain, no method is shown to have learned more than the negation rule."
+        else "In-domain, no method is shown to use more than whether a negation is there."
     )
-    evidence += f"where it is silent the AUC is {joined([_auc(*one) for one in left.items()])}."
+    evidence += (
+        f"Among the {int(quiet.sum()):,} pairs without negation the AUC is "
+        f"{joined([_auc(*one) for one in left.items()])}."
+    )
+    if classifier is not None:
+        area = stats.interval(report.chosen(silent, "auc_silent", **classifier))
+        evidence += f" The cue classifier's is {area} there."
     return Conclusion(claim, evidence + _few(left.values()), limit)
 
 
@@ -274,7 +307,8 @@ def low_rank(
     return Conclusion(
         f"{claim}.",
         f"{evidence}." + _few(gaps.values()),
-        "each at its own learning rate; at the other's, either may fail.",
+        "each at its own learning rate; at the other's, either may fail. Where both follow one "
+        "cue, equality is partly that of a ceiling.",
     )
 
 
@@ -316,8 +350,8 @@ def recursion(
     round's students to the first teacher, nats, one a draw.
     """
     how = (
-        f"Without an anchor to the first teacher, at a learning rate of {learning_rate:g} and with "
-        "the context before the query again in each round, recursive distillation"
+        "Recursive distillation as done here (no anchor to the first teacher, a learning rate of "
+        f"{learning_rate:g}, the context before the query again in each round)"
     )
     claim = verdict(
         change,
@@ -353,15 +387,26 @@ def perplexity(nll: Any, start: float = 0.0) -> str:
 
 def _power(nats: float) -> str:
     value = float(np.exp(nats))
-    return f"{value:,.1f}" if value < 1_000 else f"{float(f'{value:.2g}'):,.0f}"
+    if value < 1_000:
+        return (
+            f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+        )
+    return f"{float(f'{value:.3g}'):,.0f}"
 
 
-def forgotten(nll: Mapping[tuple[str, str], Any], start: float) -> Conclusion:
+def forgotten(
+    nll: Mapping[tuple[str, str], Any],
+    start: float,
+    accuracy: Mapping[str, stats.Interval] | None = None,
+) -> Conclusion:
     """What the text term and what the method does to sentences that the model could predict before.
 
+    The text term is the loss on the words of the pairs themselves, beside that on the answers.
+
     `nll`: by method and text term ("without", "with"), the negative log-likelihood of plain
-    sentences, nats a token, one a draw, in the same order of draws; `start`: before training. A
-    difference is Student's over draws, on the log scale; all hold together.
+    sentences, nats a token, one a draw, in the same order of draws; `start`: before training;
+    `accuracy`: by method, what the term changes in accuracy. A difference is Student's over draws,
+    on the log scale; all hold together.
     """
     values = {key: np.asarray(own, dtype=np.float64) for key, own in nll.items()}
     order = sorted(
@@ -375,9 +420,9 @@ def forgotten(nll: Mapping[tuple[str, str], Any], start: float) -> Conclusion:
     rest = [method for method in order if method not in (*less, *more)]
     clauses = []
     if less:
-        who = "every method" if len(less) == len(order) > 1 else joined(less)
+        who = "every trained method" if len(less) == len(order) > 1 else joined(less)
         far = "far " * all(spared[method].lo > np.log(FAR) for method in less)
-        verb = "forgets" if who == "every method" else f"forget{'s' * (len(less) == 1)}"
+        verb = "forgets" if who == "every trained method" else f"forget{'s' * (len(less) == 1)}"
         clauses.append(f"with the text term, {who} {verb} {far}less than without it")
     if more:
         verb = f"forget{'s' * (len(more) == 1)}"
@@ -389,7 +434,7 @@ def forgotten(nll: Mapping[tuple[str, str], Any], start: float) -> Conclusion:
     if len(order) > 1:
         apart = stats.t_interval(values[order[-1], "without"] - values[order[0], "without"], level)
         if apart.lo > 0:
-            clauses.append(f"without the term, {order[-1]} forgets more than {order[0]}")
+            clauses.append(f"without it, {order[-1]} as trained here forgets more than {order[0]}")
     claim = "; ".join(clauses)
     times = {
         term: joined([f"{perplexity(values[m, term], start)} ({m})" for m in order])
@@ -400,14 +445,19 @@ def forgotten(nll: Mapping[tuple[str, str], Any], start: float) -> Conclusion:
         for m in rest
         if np.isfinite(spared[m].lo)
     ]
+    changed = [f"{gap} ({method})" for method, gap in (accuracy or {}).items()]
+    costs = f" It changes in-domain accuracy by {joined(changed)}." if changed else ""
     would = f" A change by a factor of {joined(able)} would have been shown." if able else ""
     return Conclusion(
         f"{claim[0].upper()}{claim[1:]}.",
         f"The perplexity of plain sentences is {_power(start)} before training. Without the text "
         f"term it is multiplied by {times['without']}; with it, by {times['with']}."
+        + costs
         + would
         + _few(spared.values()),
-        "the sentences are premises like those trained on; other text may fare worse.",
+        "each method has its own learning rate, number of examples read, and targets, so how much "
+        "of a difference between methods is the method's is not shown. The sentences are premises "
+        "like those trained on; other text may fare worse.",
     )
 
 
@@ -438,15 +488,20 @@ def luck(
         claim = f"With {few:,} examples every draw of {way} fails"
     else:
         claim = f"With {few:,} examples {way} is a lottery: {lines['failed draws'][few]} draws fail"
-    if any(r.lo > 0 for r in found.values()):
-        claim += "; draws do better whose labels follow the negation rule"
+    if clear := [f"{size:,}" for size, r in found.items() if r.lo > 0]:
+        claim += (
+            f"; with {joined(clear)} examples, draws in which the negation rule holds more often "
+            "do better"
+        )
     told = [
         f"With {size:,} examples {lines['failed draws'][size]} draws fail; the median draw has an "
         f"accuracy of {lines['median draw'][size]}, and they run from "
         f"{lines['lowest to highest'][size]}."
         for size in dict.fromkeys([few, many])
     ]
-    told.append(f"A draw fails whose accuracy is less than {report.FAILED:.2f} above a constant's.")
+    told.append(
+        f"A draw fails if its accuracy is less than {report.FAILED:.2f} above a constant's."
+    )
     if found:
         told.append(
             "The correlation of a draw's accuracy with how well the negation rule predicts its "
@@ -455,7 +510,8 @@ def luck(
     return Conclusion(
         f"{claim}.",
         " ".join(told),
-        "draws are balanced between the labels; unbalanced ones would spread further.",
+        "draws are balanced between the labels, so that the rule mostly holds as often as there "
+        "are negated examples; unbalanced draws would spread further.",
     )
 
 
@@ -463,13 +519,14 @@ def price(costs: Mapping[str, Mapping[str, float]], context: str, without: str) 
     """What an answer costs with the context in the prompt and without, and after how many it pays.
 
     `costs`: by method, the `tokens` that an answer reads if each prompt is read whole, its FLOPs
-    (`answer`), the FLOPs before the first answer (`adapt`), and the `seconds` for a thousand
-    answers as measured, with the demonstrations read once for all of them.
+    (`answer`), the FLOPs before the first answer (`adapt`), the `seconds` for a thousand answers as
+    measured, with the demonstrations read once for all of them, and those to adapt (`training`).
     """
     reads, alone = costs[context]["tokens"], costs[without]["tokens"]
     saved = costs[context]["answer"] - costs[without]["answer"]
     limit = (
-        "operations leave attention out; seconds are of this machine and of many queries at once."
+        "operations leave attention out; seconds are of this machine and of many queries at once, "
+        "and have no interval; the search for a learning rate is not counted."
     )
     tokens = (
         f"An answer reads {reads:,.0f} tokens with the demonstrations in its prompt and "
@@ -480,12 +537,14 @@ def price(costs: Mapping[str, Mapping[str, float]], context: str, without: str) 
     ratio = costs[context]["answer"] / costs[without]["answer"]
     cached = costs[context]["seconds"] / costs[without]["seconds"]
     after = max(0.0, costs[without]["adapt"] - costs[context]["adapt"]) / saved
+    slower = (costs[context]["seconds"] - costs[without]["seconds"]) / 1_000
+    paid = f"after {costs[without]['training'] / slower:,.0f}" if slower > 0 else "never"
     return Conclusion(
-        f"{context} needs no training, but an answer costs {_times(ratio)} as much as with "
-        f"{without} if every prompt is read whole, and {_times(cached)} as much if the "
-        "demonstrations are read once for many queries.",
-        f"{tokens} Read whole, {without} has saved what its training cost after {after:,.0f} "
-        "answers, counted in operations. The second ratio is of measured seconds.",
+        f"{context} needs no training, but an answer takes {_times(ratio)} the operations that it "
+        f"takes after {without} if every prompt is read whole, and {_times(cached)} the seconds if "
+        "the demonstrations are read once for many queries.",
+        f"{tokens} Training has paid after {after:,.0f} answers in operations, if prompts are read "
+        f"whole; in seconds, with the demonstrations read once, {paid}.",
         limit,
     )
 
@@ -521,6 +580,11 @@ def _few(found: Iterable[stats.Interval]) -> str:
     if not any(i.draws and i.draws < stats.FEWEST for i in found):
         return ""
     return f" Below {stats.FEWEST} draws there is no interval, and nothing is claimed."
+
+
+def _capital(name: str) -> str:
+    """The name at the beginning of a sentence."""
+    return name[:1].upper() + name[1:]
 
 
 def joined(parts: Sequence[str]) -> str:

@@ -137,11 +137,11 @@ def spread(said: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def learned_table(said: pd.DataFrame, by: Sequence[str]) -> None:
-    """What was learned: AUC first, then accuracy, then how far answers follow one rule.
+    """What was learned: AUC first, then accuracy, then how far answers follow negation.
 
     `said` has the columns of `with_rule`. Columns: AUC and accuracy with intervals; agreement with
-    the negation rule; AUC on the pairs on which that rule is silent; and the share called entailed,
-    mean over draws with the lowest and the highest.
+    two rules of negation; the AUC of pairs without negation, where these are silent; and the share
+    called entailed, mean over draws with the lowest and the highest.
     """
     wide = tables.with_interval(summary(said, by, "auc"), "AUC")
     silent = said[said["silent"]]
@@ -149,8 +149,9 @@ def learned_table(said: pd.DataFrame, by: Sequence[str]) -> None:
         silent = metrics.with_scores(silent).dropna(subset="auc")  # NaN: one label only
     for name, frame in (
         ("accuracy", summary(said, by)),
-        ("follows the rule", summary(said, by, "follows")),
-        ("AUC where it is silent", summary(silent, by, "auc")),
+        ("agrees: either negated", summary(said, by, "follows")),
+        ("agrees: exactly one", summary(said, by, "follows_one")),
+        ("AUC, none negated", summary(silent, by, "auc")),
     ):
         one = tables.with_interval(frame, name).drop(columns="n")
         wide = wide.merge(one, how="left", on=list(by))
@@ -168,17 +169,21 @@ def learned_table(said: pd.DataFrame, by: Sequence[str]) -> None:
 
 
 def with_rule(said: pd.DataFrame, task: tasks.Task) -> pd.DataFrame:
-    """The rows with `follows` (1 where the prediction is the negation rule's) and `silent`.
+    """The rows with `follows` and `follows_one` (1 where a prediction is the rule's) and `silent`.
 
-    The rule: not entailed where exactly one of the two sentences is negated. It is silent where
-    none or both are, and says "entailed" there.
+    Two rules that part where both sentences are negated: not entailed if either sentence is negated
+    (`baselines.negation_rule`), or if exactly one is. Both are silent where neither is.
     """
-    rule = pd.concat(
-        [baselines.negation_rule(pairs).set_axis(pairs["id"]) for pairs in task.domains.values()]
+    count = pd.concat(
+        [baselines.negated(pairs).set_axis(pairs["id"]) for pairs in task.domains.values()]
     )
-    answer = said["id"].map(rule)
+    here = said["id"].map(count)
     predicted = said[metrics.LOGP].to_numpy().argmax(axis=1)
-    return said.assign(follows=(predicted == answer).astype(float), silent=answer == 0)
+    return said.assign(
+        follows=(predicted == (here > 0)).astype(float),
+        follows_one=(predicted == (here == 1)).astype(float),
+        silent=here == 0,
+    )
 
 
 def constructions(said: pd.DataFrame, by: Sequence[str]) -> None:
@@ -271,7 +276,8 @@ def above_floors(said: pd.DataFrame, task: tasks.Task, series: str, size: int) -
     for name, part in inside.groupby(series, sort=False):
         gap = stats.interval(stats.sample(part, "gap", within=WITHIN))
         where = "above" if gap.lo > 0 else "below" if gap.hi < 0 else "not shown to differ from"
-        found.append(f"{name} is {where} it (minus the cue: {gap}{unresolved(gap)})")
+        article = "the " * (name == baselines.CLASSIFIER)
+        found.append(f"{article}{name} is {where} it (minus the cue: {gap}{unresolved(gap)})")
     return (
         f"The best single cue of the training pool, *{rule.cue}*, is right on {right.mean():.2f} "
         f"of the in-domain pairs. With {size:,} labelled examples, {'; '.join(found)}."
@@ -280,11 +286,12 @@ def above_floors(said: pd.DataFrame, task: tasks.Task, series: str, size: int) -
 
 def floors_text(task: tasks.Task) -> str:
     """For a figure's note: what a constant and the best single cue get right in each domain."""
-    lines = [
-        f"{r['rule']} {stats.number(r['accuracy'])} {r['domain']}"
-        for _, r in baselines.floors(task).iterrows()
-    ]
-    return "no model: " + ", ".join(lines)
+    said = []
+    for rule, part in baselines.floors(task).groupby("rule", sort=False):
+        values = dict(zip(part["domain"], part["accuracy"].map(stats.number), strict=True))
+        each = [f"{value} {domain}" for domain, value in values.items()]
+        said.append(f"{rule} {' and '.join(each)}")
+    return "without a model: " + "; ".join(said)
 
 
 def twins(task: tasks.Task) -> str:
@@ -379,7 +386,7 @@ def luck(single: pd.DataFrame, task: tasks.Task, sizes: Sequence[int], x_title: 
         "accuracy",
         facet="panel",
         x_title=x_title,
-        note="a dot a draw; the line is that of least squares",
+        note="a dot a draw, darker where dots coincide; the line is that of least squares",
     )
 
 
@@ -403,7 +410,8 @@ def search_table(rows: pd.DataFrame, used: float) -> None:
             f"{f'**{inert.escape(model)}.** ' if first else ''}"
             f"With {rows['shots'].iloc[0]} examples, accuracy is highest at a learning rate of "
             f"{surest:.2g} and the NLL lowest at "
-            f"{likeliest:.2g}; the reported runs use {used:.2g}."
+            f"{likeliest:.2g}; the reported runs use {used:.2g}"
+            f"{', which is best by neither' * (not np.isclose([surest, likeliest], used).any())}."
         )
 
 

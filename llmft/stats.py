@@ -38,8 +38,8 @@ interval says less than the draws themselves: their range is given in its place.
 UNBOUNDED: Bounds = (-np.inf, np.inf)
 
 _SHARES = (
-    "correct accuracy follows auc auc_silent ece brier share_entailment share agreement confidence "
-    "recall f1"
+    "correct accuracy follows follows_one auc auc_silent ece brier share_entailment share "
+    "agreement confidence recall f1"
 )
 _LOSSES = "nll loss losses kl divergence perplexity train_loss val_loss"
 BOUNDS: dict[str, Bounds] = dict.fromkeys(_SHARES.split(), (0.0, 1.0)) | dict.fromkeys(
@@ -162,7 +162,9 @@ def how(intervals: pd.DataFrame | Interval) -> str:
     said = []
     if len(rest):
         level = f"{100 * float(rest['level'].iloc[0]):.3g} %"
-        recipes = " and ".join(dict.fromkeys(rest["recipe"].astype(str)))
+        # How examples vary (within label, within subcase) differs by domain: the text says it.
+        kinds = rest["recipe"].astype(str).str.replace(r" \([^)]*\)$", "", regex=True)
+        recipes = " and ".join(dict.fromkeys(kinds))
         said.append(f"{level} intervals, {recipes}: {size(rest)}")
     if len(few):
         said.append(f"no interval below {FEWEST} draws, but their range: {size(few)}")

@@ -162,7 +162,7 @@ def chance(at: float, field: str, channel: str, scale: alt.Scale | None = None) 
 
 
 def ruled(rules: pd.DataFrame, field: str, left: float | None, gap: float) -> list[Any]:
-    """A thin line at each rule's accuracy, its name just above it at the left edge.
+    """A thin line at each rule's accuracy, its name just below it at the left edge.
 
     `left`: where that edge is on the axis `_x`; None where a chart has another one.
 
@@ -182,7 +182,7 @@ def ruled(rules: pd.DataFrame, field: str, left: float | None, gap: float) -> li
             base.mark_rule(color=QUIET, strokeWidth=1, strokeDash=[1, 2]).encode(y=f"{field}:Q")
         )
         name = pd.DataFrame({"_x": [left], field: [at[0]], "_text": [", ".join(group["rule"])]})
-        text: dict[str, Any] = {"align": "left", "baseline": "bottom", "dx": 3, "dy": -2}
+        text: dict[str, Any] = {"align": "left", "baseline": "top", "dx": 3, "dy": 3}
         word = alt.Chart(name).mark_text(**text, fontSize=12, color=QUIET)
         edge: Any = alt.value(0) if left is None else "_x:Q"
         layers.append(word.encode(x=edge, y=f"{field}:Q", text="_text:N"))

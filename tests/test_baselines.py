@@ -41,18 +41,21 @@ def test_the_negation_rule() -> None:
         ("The cat never ran.", "The cat never ran.", 0),
         ("The cat ran.", "The cat ran.", 0),
     )
-    assert baselines.negation_rule(frame).tolist() == [1, 1, 0, 0]
+    assert baselines.negated(frame).tolist() == [1, 1, 2, 0]
+    assert baselines.negation_rule(frame).tolist() == [1, 1, 1, 0]
 
 
 def test_the_pocket_worlds_floors(pocket: tasks.Task) -> None:
-    """Values of an audit by other code: overlap .886, negation .869, a constant one half."""
+    """Values of an audit by other code: overlap .886, exactly one negated .869."""
     assert baselines.best_rule(pocket.train) == baselines.Rule("overlap", 0.0, 0)
     floors = baselines.floors(pocket).set_index(["domain", "rule"])["accuracy"]
     assert floors["in-domain", "best cue: overlap"] == pytest.approx(0.8858, abs=1e-4)
     assert floors["out-of-domain", "best cue: overlap"] == 0.5
     assert floors["in-domain", "constant"] == floors["out-of-domain", "constant"] == 0.5
-    alone = (baselines.negation_rule(pocket.in_domain) == pocket.in_domain["label"]).mean()
-    assert alone == pytest.approx(0.8692, abs=1e-4)
+    label, count = pocket.in_domain["label"], baselines.negated(pocket.in_domain)
+    assert ((count == 1) == label).mean() == pytest.approx(0.8692, abs=1e-4)
+    either = baselines.negation_rule(pocket.in_domain)
+    assert (either == label).mean() == pytest.approx(0.855, abs=1e-4)
 
 
 def test_the_best_rule_is_chosen_on_the_pairs_it_is_given() -> None:

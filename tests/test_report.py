@@ -150,18 +150,21 @@ def test_the_model_is_named_where_there_are_several(shown: list[str]) -> None:
 
 def test_what_was_learned(shown: list[str]) -> None:
     said = SAID.assign(
-        follows=[1.0, 0.0] * (len(SAID) // 2), silent=SAID["id"].str[-1].isin(["0", "1"])
+        follows=[1.0, 0.0] * (len(SAID) // 2),
+        follows_one=1.0,
+        silent=SAID["id"].str[-1].isin(["0", "1"]),
     )
     report.learned_table(said, BY)
     table = read(shown[0]).set_index(["domain", "shots"])
     assert list(table) == [
-        "AUC", "accuracy", "follows the rule", "AUC where it is silent", "called entailed", "n",
+        "AUC", "accuracy", "agrees: either negated", "agrees: exactly one", "AUC, none negated",
+        "called entailed", "n",
     ]  # fmt: skip
     inside = table.loc[(INSIDE, "8")]
     assert inside["AUC"].startswith(
         f"{said[(said['shots'] == 8) & (said['domain'] == INSIDE)]['auc'].mean():.2f} ["
     )
-    assert inside["follows the rule"].startswith("0.50 [")
+    assert inside["agrees: either negated"].startswith("0.50 [")
     # By draw: two of four, one, three, two, none.
     assert inside["called entailed"] == "0.40 (0.00 to 0.75)"
     assert table.loc[(INSIDE, "0"), "called entailed"] == "0.50"
@@ -435,6 +438,8 @@ def test_the_rule_and_where_it_is_silent(pocket: tasks.Task) -> None:
     ruled = report.with_rule(said, pocket)
     assert ruled["follows"].eq(1).all()
     assert ruled["silent"].tolist() == (rule == 0).tolist()
+    both = pd.concat([baselines.negated(f) for f in pocket.domains.values()]) == 2
+    assert ruled["follows_one"].tolist() == (~both).astype(float).tolist()
     assert not ruled[ruled["domain"] == INSIDE]["silent"].all()
     flipped = said.assign(**{metrics.LOGP[0]: said[metrics.LOGP[1]], metrics.LOGP[1]: np.log(p)})
     assert report.with_rule(flipped, pocket)["follows"].eq(0).all()
@@ -562,15 +567,15 @@ def test_a_task_of_one_domain_says_so_and_its_tables_are_of_that_domain(
     assert list(read(shown[0])) == ["shots", "AUC", "accuracy", "n"]
     assert (
         report.floors_text(task)
-        == "no model: constant 0.50 in-domain, best cue: overlap 1.00 in-domain"
+        == "without a model: constant 0.50 in-domain; best cue: overlap 1.00 in-domain"
     )
     ruled = report.with_rule(said, task)
     assert ruled["silent"].all()
     report.learned_table(ruled, BY)
     table = read(shown[1])
-    assert table["AUC where it is silent"].tolist() == table["AUC"].tolist()
+    assert table["AUC, none negated"].tolist() == table["AUC"].tolist()
     # The rule is silent throughout, so its answer is always "entailed".
-    assert [text[:4] for text in table["follows the rule"]] == table["called entailed"].str[
+    assert [text[:4] for text in table["agrees: either negated"]] == table["called entailed"].str[
         :4
     ].tolist()
 
@@ -583,7 +588,7 @@ def test_where_the_rule_is_never_silent_or_leaves_one_label_there_is_no_auc(
     pairs.loc[pairs["label"] == 1, "hypothesis"] = "The dog never ran ."
     ruled = report.with_rule(SAID[SAID["domain"] == INSIDE], foreign(pairs))
     report.learned_table(ruled, BY)
-    assert set(read(shown[0])["AUC where it is silent"]) == {"–"}
+    assert set(read(shown[0])["AUC, none negated"]) == {"–"}
 
 
 def test_one_draw_of_each_size_has_no_interval_and_says_so(

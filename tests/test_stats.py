@@ -247,8 +247,8 @@ def test_a_frame_with_few_and_many_draws_says_both_in_its_caption() -> None:
     assert table["draws"].tolist() == [6, 3, 0]
     assert table["lo"].isna().tolist() == [False, True, False]
     assert stats.how(table) == (
-        "95 % intervals, two-way t (within label) and t over examples (within label): 6 draws × 40 "
-        "examples; no interval below 5 draws, but their range: 3 draws × 40 examples"
+        "95 % intervals, two-way t and t over examples: 6 draws × 40 examples; no interval below 5 "
+        "draws, but their range: 3 draws × 40 examples"
     )
     assert [stats.shown(row, 1) for _, row in table.iterrows()] == [
         stats.shown(vars(stats.interval(stats.sample(part))), 1) for part in (many, few, none)
