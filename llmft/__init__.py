@@ -1,10 +1,16 @@
 """llmft: adapting small causal language models to natural language inference, measured honestly.
 
-The book in `chapters/` is the program; this package holds what its chapters share. Imports go only
-downward: `cli`, `render`, `book`, `gate`, `stamp` (the book); `effort`, `report`, `plots`, `stats`,
-`runs`, `methods`, `sanity` (a chapter's own words); `distill`, `finetune`, `learner` (training);
-`fetch` (downloads beforehand); `metrics`, `scoring`, `models`, `prompts`, `tasks`, `sources`,
-`hub`, `cues`, `params`.
+The book in `chapters/` is the program; this package holds what its chapters share. Its rooms, each
+of which imports only those below it (`lint-imports` checks it):
+
+    cli       the command line
+    report/   rows in; numbers, figures and sentences out
+    pocket/   the synthetic world and its pretraining
+    book/     notebooks in; frozen, checked and rendered pages out
+    study/    specifications of runs in, one stored row each out
+    engine/   token ids in, log-probabilities or trained weights out
+    nli/      sentence pairs and prompts in, token ids out
+    params, files, inert, hardware    what all rooms stand on
 """
 
 from pathlib import Path

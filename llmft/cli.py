@@ -58,26 +58,27 @@ def run(
 
     Every path, in options and parameters, starts at the current folder; `~` is the home folder.
     """
-    from llmft import book, gate, params
+    from llmft import params
+    from llmft.book import freeze, gate
 
-    values = book.assignments(pairs)
-    named = [book.chapter_path(name) for name in chapter]
+    values = freeze.assignments(pairs)
+    named = [freeze.chapter_path(name) for name in chapter]
     paths = named or gate.chapters()
     since = time.time_ns() if force else 0  # one time for all: what two chapters share is done once
     always = bool(named or every or force or values or out)
-    book.known_by_some(values, paths)
+    freeze.known_by_some(values, paths)
     params.parse({**(params.load(file) if file else {}), **values})  # all, before the first runs
     for path in paths:
-        if not always and book.is_current(path, file=file):
+        if not always and freeze.is_current(path, file=file):
             click.echo(f"{path.stem}: current", err=True)
             continue
         click.echo(f"{path.stem}: running ...", err=True)
         started = time.perf_counter()
-        known = book.declared(path)
+        known = freeze.declared(path)
         mine = {n: v for n, v in values.items() if n in known}
         if out and len(paths) > 1 and "results" in known:
             mine = {"results": out, **mine}  # those that the chapters before it leave there
-        made = book.run(path.stem, file=file, values=mine, out=out, since=since)
+        made = freeze.run(path.stem, file=file, values=mine, out=out, since=since)
         seconds = time.perf_counter() - started
         click.echo(f"{path.stem}: done in {seconds:.0f} s, {made}", err=True)
 
@@ -107,11 +108,11 @@ def fetch(file: str, folder: str | None) -> None:
     from llmft import params
 
     values = params.parse(params.load(file))
-    from llmft import fetch as fetcher  # which takes seconds
-    from llmft import hub
+    from llmft.nli import hub
+    from llmft.study import fetch as fetching  # which takes seconds
 
     home = Path(folder).resolve() if folder else None
-    for it in fetcher.fetch(values, home):
+    for it in fetching.fetch(values, home):
         size = f"{it.size / 1e6:,.1f} MB"
         click.echo(f"  {it.name} {it.revision[:16]}: {size}, licence {it.licence}", err=True)
         click.echo(f"  {it.about}", err=True)
@@ -129,7 +130,7 @@ def fetch(file: str, folder: str | None) -> None:
 )
 def check(file: str | None) -> None:
     """Say what is wrong with the frozen book; nothing is executed."""
-    from llmft import gate
+    from llmft.book import gate
 
     problems = gate.check(file=file)
     for problem in problems:
@@ -146,7 +147,7 @@ def check(file: str | None) -> None:
 @click.option("--plain", is_flag=True, help="Plain HTML pages, without Quarto.")
 def render(plain: bool) -> None:
     """Render the frozen book into _book/; nothing is executed."""
-    from llmft import render as renderer
+    from llmft.book import render as renderer
 
     page, how = renderer.render(plain=plain)
     click.echo(f"rendered {how}", err=True)
@@ -156,7 +157,7 @@ def render(plain: bool) -> None:
 @cli.command()
 def pocket() -> None:
     """Make the pocket world again: its data sets and its pretrained checkpoint."""
-    from llmft import gate
+    from llmft.book import gate
     from llmft.pocket import pretrain
 
     gate.listed()  # in the book's folder, or not at all

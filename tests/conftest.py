@@ -29,7 +29,7 @@ from llmft import ROOT
 
 
 LONG = (
-    *("test_chapters", "test_runs", "test_cli", "test_distill", "test_fetch", "test_book"),
+    *("test_chapters", "test_runs", "test_cli", "test_distill", "test_fetch", "test_freeze"),
     *("test_pocket", "test_real", "test_store", "test_sanity"),
 )
 """Files whose tests run chapters, train, or start processes, the longest first.

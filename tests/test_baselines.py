@@ -7,7 +7,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from llmft import ROOT, baselines, metrics, runs, stamp, stats, tasks
+from llmft import ROOT, files
+from llmft.nli import tasks
+from llmft.report import stats
+from llmft.study import baselines, metrics, runs
 
 
 @pytest.fixture(scope="module")
@@ -150,9 +153,9 @@ def test_comments_and_docstrings_are_no_code() -> None:
         '"""Module."""\n\n# Why.\ndef f(x):  # here\n    """What."""\n\n'
         '    return x + "# no comment"\n'
     )
-    assert stamp.code_only(same) == stamp.code_only(plain)
-    assert stamp.code_only(plain.replace("+", "-")) != stamp.code_only(plain)
-    assert stamp.code_only('X = 1\n"""What X is."""\n') == "X = 1"
+    assert files.code_only(same) == files.code_only(plain)
+    assert files.code_only(plain.replace("+", "-")) != files.code_only(plain)
+    assert files.code_only('X = 1\n"""What X is."""\n') == "X = 1"
 
 
 @pytest.mark.parametrize(
@@ -169,8 +172,8 @@ def test_comments_and_docstrings_are_no_code() -> None:
     ],
 )
 def test_no_change_of_code_is_taken_for_one_of_comments(code: str, changed: str) -> None:
-    assert stamp.code_only(code) != stamp.code_only(changed)
-    assert stamp.code_only(f"# Why.\n\n{code}") == stamp.code_only(code)
+    assert files.code_only(code) != files.code_only(changed)
+    assert files.code_only(f"# Why.\n\n{code}") == files.code_only(code)
 
 
 def test_every_measuring_module_keeps_its_code_and_nothing_else() -> None:
@@ -189,9 +192,9 @@ def test_every_measuring_module_keeps_its_code_and_nothing_else() -> None:
         return ast.dump(found)
 
     for module in runs.CODE:
-        source = (ROOT / "llmft" / f"{module}.py").read_text()
-        found = stamp.code_only(source)
+        source = (ROOT / "llmft" / f"{module.replace('.', '/')}.py").read_text()
+        found = files.code_only(source)
         assert tree(found) == tree(source), module
         assert '    """' not in found
         assert len(found) < len(source)
-        assert stamp.code_only(found) == found
+        assert files.code_only(found) == found

@@ -20,8 +20,10 @@ from filelock import FileLock
 from papermill.cli import papermill as papermill_command
 from transformers import AutoTokenizer
 
-from llmft import ROOT, book, gate, models, params, stamp
-from llmft.sources import read
+from llmft import ROOT, params
+from llmft.book import freeze, gate, stamp
+from llmft.engine import models
+from llmft.nli.sources import read
 
 from .conftest import SHARED, small_opt
 from .kernel import one_kernel
@@ -48,19 +50,19 @@ def run(chapter: Path, values: dict[str, object], folder: Path) -> Path:
 
     The folder is a profile's: the chapters' notebooks and results, and in `runs` their store.
     """
-    known = book.declared(chapter)
+    known = freeze.declared(chapter)
     values = values | {"store": str(folder / "runs"), "results": str(folder)}
     if "results" in known:
         code = "".join(map(stamp.code, stamp.code_cells(stamp.read(chapter))))
         for name in re.findall(r'"data/results/([\w-]+)\.csv"', code):
             if not (folder / f"{name}.csv").is_file():
-                run(book.chapter_path(name), values, folder)
+                run(freeze.chapter_path(name), values, folder)
     mine = {name: value for name, value in values.items() if name in known}
     # A chapter without a store of its own runs in the book's, one at a time.
     turn = nullcontext() if "store" in known else FileLock(ROOT / "runs" / ".tests.lock")
     (ROOT / "runs").mkdir(exist_ok=True)
     with turn:
-        return book.run(chapter.stem, file=ROOT / "params/smoke.yaml", values=mine, out=folder)
+        return freeze.run(chapter.stem, file=ROOT / "params/smoke.yaml", values=mine, out=folder)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +85,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.usefixtures("kernel")
 def test_runs_on_smoke_parameters(chapter: Path, smoke: Path, few: str) -> None:
     frozen = chapter.read_bytes()
-    made = run(chapter, {"task": few} if "repeats" in book.declared(chapter) else {}, smoke)
+    made = run(chapter, {"task": few} if "repeats" in freeze.declared(chapter) else {}, smoke)
     assert chapter.read_bytes() == frozen
     wrong = [p.what for p in gate.check_chapter(made, file=ROOT / "params/smoke.yaml")]
     expected = (  # tiny, on few pairs, from the test's store, and its results are beside it
@@ -171,7 +173,7 @@ def shown_by(chapter: Path, values: dict[str, object], folder: Path) -> dict[str
 
 def of_a_task(chapter: Path) -> Path:
     """The chapter, if what it shows is of the task and the models that it is given."""
-    if "task" not in book.declared(chapter) or chapter.stem == "earlier-study":
+    if "task" not in freeze.declared(chapter) or chapter.stem == "earlier-study":
         pytest.skip("about one world or one study")
     return chapter
 
@@ -246,7 +248,7 @@ def test_real_pairs_and_the_real_tokenizer(
 
 
 def test_help_lists_every_parameter(chapter: Path) -> None:
-    declared = book.declared(chapter)
+    declared = freeze.declared(chapter)
     found = papermill.inspect_notebook(str(chapter))
     assert list(found) == list(declared)
     for name, about in found.items():
@@ -258,7 +260,7 @@ def test_help_lists_every_parameter(chapter: Path) -> None:
 def test_help_notebook(chapter: Path) -> None:
     said = CliRunner().invoke(papermill_command, ["--help-notebook", str(chapter)])
     assert said.exit_code == 0, said.output
-    for name in book.declared(chapter):
+    for name in freeze.declared(chapter):
         assert re.search(rf"\b{name}:", said.output)
 
 
@@ -266,7 +268,7 @@ def test_the_commands_of_the_text_find_papermill() -> None:
     command = [sys.executable, "-m", "papermill", "--help-notebook", str(CHAPTERS[0])]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert all(f"{name}:" in done.stdout for name in book.declared(CHAPTERS[0]))
+    assert all(f"{name}:" in done.stdout for name in freeze.declared(CHAPTERS[0]))
 
 
 def test_commands_in_the_text_would_work(chapter: Path) -> None:
@@ -280,6 +282,6 @@ def test_commands_in_the_text_would_work(chapter: Path) -> None:
     assert f"chapters/{chapter.name}" in commands, "a chapter says how to run it again"
     for line in re.findall(r"(?m)^\s*(papermill .*|llmft run .*)$", prose):
         for name in re.findall(r"-p (\w+)[ =]", line):
-            assert name in book.declared(chapter), line
+            assert name in freeze.declared(chapter), line
         for file in re.findall(r"(?:-f|--params) (\S+)", line):
             assert params.load(ROOT / file), line

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from llmft import ROOT, UserError, book, cli
+from llmft import ROOT, UserError, cli
+from llmft.book import freeze
 from tests import toy_book
 
 
@@ -194,7 +195,7 @@ def test_help_lists_the_commands() -> None:
 
 def test_check_needs_no_library_that_is_slow_to_import() -> None:
     script = (
-        "import sys; from llmft import cli, gate; gate.check();"
+        "import sys; from llmft import cli; from llmft.book import gate; gate.check();"
         "sys.exit(any(m in sys.modules for m in ('torch', 'papermill', 'pandas', 'altair')))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT)
@@ -202,6 +203,6 @@ def test_check_needs_no_library_that_is_slow_to_import() -> None:
 
 
 def test_assignments() -> None:
-    assert book.assignments(("a=1", "b=[2, 8]", "c=x=y")) == {"a": "1", "b": "[2, 8]", "c": "x=y"}
+    assert freeze.assignments(("a=1", "b=[2, 8]", "c=x=y")) == {"a": "1", "b": "[2, 8]", "c": "x=y"}
     with pytest.raises(UserError, match="NAME=VALUE"):
-        book.assignments(("=1",))
+        freeze.assignments(("=1",))

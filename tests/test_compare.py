@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from llmft import compare
+from llmft.report import compare
 
 
 FRAME = pd.DataFrame(

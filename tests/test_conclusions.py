@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llmft import conclusions, metrics, report, stats
+from llmft.report import conclusions, sections, stats
+from llmft.study import metrics
 
 
 DRAWS, EXAMPLES = 8, 300
@@ -100,7 +101,7 @@ def test_methods_are_held_against_the_classifier(shares: dict[str, float], claim
     assert numbers(found.evidence)[0] == pytest.approx(0.8, abs=0.03)
     level = 1 - 0.05 / len(shares)
     for way in shares:
-        own, cue = (report.chosen(rows, **at(name)) for name in (way, "cues"))
+        own, cue = (sections.chosen(rows, **at(name)) for name in (way, "cues"))
         gap = stats.difference(own, cue, level=level)
         would = f"; {gap.detectable:.2f} would have been shown" if gap.lo < 0 < gap.hi else ""
         assert f"{gap} ({way}{would})" in found.evidence
@@ -135,10 +136,10 @@ def test_a_leader_with_equals_says_with_whom_and_what_would_have_been_shown() ->
     assert found.claim == (
         f"Here, {first} has the highest accuracy, and is not shown to differ from {second}."
     )
-    gap = stats.difference(report.chosen(rows, **at(first)), report.chosen(rows, **at(second)))
+    gap = stats.difference(sections.chosen(rows, **at(first)), sections.chosen(rows, **at(second)))
     together = 1 - 0.05 / 3
     wide = stats.difference(
-        report.chosen(rows, **at(first)), report.chosen(rows, **at(second)), level=together
+        sections.chosen(rows, **at(first)), sections.chosen(rows, **at(second)), level=together
     )
     assert wide.detectable > gap.detectable
     assert f"{wide.detectable:.2f} would have been shown" in found.evidence
@@ -182,8 +183,8 @@ def test_what_holds_on_these_constructions_alone_says_so() -> None:
     first = np.where(right, sure, rows[metrics.LOGP[0]])
     rows = metrics.with_scores(rows.assign(**{metrics.LOGP[0]: first}))
     found = conclusions.beyond(rows, {"a": at("a", OUT)}, "There")
-    these = stats.interval(report.chosen(rows, "auc", **at("a", OUT)))
-    new = stats.interval(report.chosen(rows, "auc", clusters="subcase", **at("a", OUT)))
+    these = stats.interval(sections.chosen(rows, "auc", **at("a", OUT)))
+    new = stats.interval(sections.chosen(rows, "auc", clusters="subcase", **at("a", OUT)))
     assert these.lo > 0.5 > new.lo
     assert found.claim == "There, a ranks the pairs better than chance, on these constructions."
     assert f"and [{new.lo:.2f}, {new.hi:.2f}] (a) for new ones" in found.evidence
@@ -209,7 +210,7 @@ def test_a_ranking_below_chance_is_said_and_a_null_has_what_would_have_been_show
         "There, no method is shown to rank the pairs better than chance, and a ranks them worse "
         "than chance."
     )
-    null = stats.interval(report.chosen(rows, "auc", **at("b", OUT)), level=0.975)
+    null = stats.interval(sections.chosen(rows, "auc", **at("b", OUT)), level=0.975)
     assert f"{null} (b; {0.5 + null.detectable:.2f} would have been shown)" in found.evidence
     assert found.evidence.count("would have been shown") == 1
 
@@ -263,7 +264,7 @@ def test_is_more_than_the_rule_learned(left: float, claim: str) -> None:
     one = rows[rows["draw"] == "0-0-0"]
     right = float((one["label"] == (~one["silent"]).astype(int)).mean())
     assert f"is right on {right:.2f} of all pairs" in found.evidence
-    auc = stats.interval(report.chosen(rows[rows["silent"]], "auc_silent", **at("a")))
+    auc = stats.interval(sections.chosen(rows[rows["silent"]], "auc_silent", **at("a")))
     would = "" if auc.lo > 0.5 else f"; {0.5 + auc.detectable:.2f} would have been shown"
     assert bool(would) == ("no method" in claim)
     assert f"Among the 240 pairs without negation the AUC is {auc} (a{would})." in found.evidence
@@ -310,7 +311,7 @@ def test_lora_is_compared_at_every_size() -> None:
         "0.05 with 32 and 1,024 examples."
     )
     gaps = [
-        report.difference(
+        sections.difference(
             rows, {**at("lora"), "size": k}, {**at("full"), "size": k}, level=1 - 0.05 / 4
         )
         for k in (2, 8, 32, 1024)
@@ -338,7 +339,7 @@ def test_an_open_difference_is_not_called_equal() -> None:
 def test_a_small_difference_that_is_shown_is_not_called_equality() -> None:
     rows = sizes({32: (0.97, 0.99)}, scatter=0.001)
     found = conclusions.low_rank(rows, at("lora"), at("full"), [32], (1, 100))
-    gap = report.difference(rows, at("lora"), at("full"))
+    gap = sections.difference(rows, at("lora"), at("full"))
     assert -0.05 < gap.lo < gap.hi < 0
     assert found.claim.endswith("is less accurate than full fine-tuning with 32 examples.")
 
@@ -369,7 +370,7 @@ def test_without_a_gain_there_is_nothing_to_distil() -> None:
 )
 def test_recursion_names_its_conditions(last: float, word: str) -> None:
     rows = said({"first": 0.7, "last": last})
-    change = report.difference(rows, at("last"), at("first"))
+    change = sections.difference(rows, at("last"), at("first"))
     found = conclusions.recursion(change, 3, 0.002, [1.0, 2.0, 3.0, 2.0, 2.0])
     assert word in found.claim
     for condition in (
@@ -546,7 +547,9 @@ WHERE = {w: at(w) for w in "ab"}
         ),
         (conclusions.kept(FEW, at("c"), at("a"), at("b"), 256), "gain is kept is not shown."),
         (
-            conclusions.recursion(report.difference(FEW, at("b"), at("a")), 3, 0.1, [1.0, 2, 3, 4]),
+            conclusions.recursion(
+                sections.difference(FEW, at("b"), at("a")), 3, 0.1, [1.0, 2, 3, 4]
+            ),
             "is not shown to change the student's accuracy.",
         ),
         (

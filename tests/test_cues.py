@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft import cues
+from llmft.nli import cues
 
 
 def test_words_split_contractions_and_drop_punctuation() -> None:

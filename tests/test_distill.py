@@ -15,14 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from llmft import UserError, distill, finetune, methods, metrics, models, prompts, runs
-from llmft.distill import aligned, divergence, queries, taught
-from llmft.dropout import Dropout
-from llmft.finetune import Examples
-from llmft.learner import learner, start
-from llmft.models import Model
-from llmft.prompts import EXPLANATIONS, INSTRUCTION, PATTERNS, context, encode
-from llmft.spec import DISTILLED, Spec
+from llmft import UserError
+from llmft.engine import distill, models, training
+from llmft.engine.distill import aligned, divergence, queries, taught
+from llmft.engine.dropout import Dropout
+from llmft.engine.learner import learner, start
+from llmft.engine.models import Model
+from llmft.engine.spec import DISTILLED, Spec
+from llmft.engine.training import Examples
+from llmft.nli import prompts
+from llmft.nli.prompts import EXPLANATIONS, INSTRUCTION, PATTERNS, context, encode
+from llmft.study import methods, metrics, runs
 
 from .conftest import MODELS, POSITIONS, SHARED, WINDOWED
 from .training import spec, tiny
@@ -70,7 +73,7 @@ def update(
     with learner(model, said, labels) as learning:
         stack = start(learning, [0])
         loss = divergence(temperature)
-        [value], _ = finetune._accumulate(learning.reader, stack, [examples], loss, dropout, n)
+        [value], _ = training._accumulate(learning.reader, stack, [examples], loss, dropout, n)
     return value, {name: value.grad[0] for name, value in stack.items() if value.grad is not None}
 
 
@@ -289,11 +292,11 @@ def test_stacked_runs_may_read_at_other_numbers_of_places(model: Model) -> None:
     by_length = ASKED.iloc[ASKED["premise"].str.len().argsort()]
     sets = [taught(model, said, part, SHOWN) for part in (by_length[:3], by_length[3:])]
     assert sets[0].places.shape[1] < sets[1].places.shape[1]
-    jobs = [finetune.Job(one, one) for one in sets]
+    jobs = [training.Job(one, one) for one in sets]
     labels = prompts.label_tokens(model.tokenizer, said.pattern)
     with learner(model, said, labels) as learning:
         together, alone = (
-            finetune.train(learning, jobs, divergence(1.0), stack=stack) for stack in (2, 1)
+            training.train(learning, jobs, divergence(1.0), stack=stack) for stack in (2, 1)
         )
     assert [one.stacked for one in together + alone] == [2, 2, 1, 1]
     for one, other in zip(together, alone, strict=True):
@@ -310,7 +313,7 @@ def test_teachers_agree_where_their_answers_do() -> None:
     first = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[0.0, 1.0], [9.0, 0.0]]])
     other = first.clone()
     other[0, 0] = torch.tensor([1.0, 0.0])  # within the query
-    a, b = (finetune.Examples([[1, 2], [1, 2]], t, places) for t in (first, other))
+    a, b = (training.Examples([[1, 2], [1, 2]], t, places) for t in (first, other))
     assert distill.agreement(a, b) == 1.0
     other[1, 0] = torch.tensor([1.0, 0.0])  # an answer; the place behind it is none
     assert distill.agreement(a, b) == 0.5
@@ -479,7 +482,7 @@ def test_the_teacher_of_a_round_is_the_student_of_the_round_before(
     """And it is asked once a set and round, however many epochs there are."""
     base = replace(base, **student)
     asked: list[tuple[str, dict[str, torch.Tensor]]] = []
-    students: list[list[finetune.Trained]] = []
+    students: list[list[training.Trained]] = []
 
     def taught_and_noted(teacher: Model, spec: Spec, frame: pd.DataFrame, *rest: Any) -> Examples:
         weights = {n: p.detach().clone() for n, p in teacher.model.named_parameters()}
@@ -487,21 +490,21 @@ def test_the_teacher_of_a_round_is_the_student_of_the_round_before(
         return taught(teacher, spec, frame, *rest)
 
     def trained_and_noted(
-        learning: Any, jobs: list[finetune.Job], loss: Any, **options: Any
-    ) -> list[finetune.Trained]:
+        learning: Any, jobs: list[training.Job], loss: Any, **options: Any
+    ) -> list[training.Trained]:
         found = train(learning, jobs, loss, **options)
         for one, job, before in zip(found, jobs, students[-1] if students else (), strict=False):
             stack = {name: weight.unsqueeze(0) for name, weight in before.weights.items()}
-            [start] = finetune.measure(learning, stack, [job.train], loss)
+            [start] = training.measure(learning, stack, [job.train], loss)
             assert one.curve[0]["train_loss"] == pytest.approx(
                 start["loss"], rel=1e-3
             )  # it goes on
         students.append(found)
         return found
 
-    train = finetune.train
+    train = training.train
     monkeypatch.setattr(distill, "taught", taught_and_noted)
-    monkeypatch.setattr(finetune, "train", trained_and_noted)
+    monkeypatch.setattr(training, "train", trained_and_noted)
     specs = runs.grid(base, data_seed=[0, 1], rounds=[3], batch_size=[8], updates=[5])
     done(specs)
     assert len(students) == 3
@@ -528,23 +531,23 @@ def test_the_teacher_of_a_round_is_the_student_of_the_round_before(
 
 def nearer(
     monkeypatch: pytest.MonkeyPatch, distances: dict[int, list[float]]
-) -> list[list[finetune.Job]]:
+) -> list[list[training.Job]]:
     """Have each run (by its seed) be as far from its first teacher as said, round by round.
 
     The jobs of every round come to stand in what is returned.
     """
-    usual, train = methods._fidelity, finetune.train
-    jobs: list[list[finetune.Job]] = []
+    usual, train = methods._fidelity, training.train
+    jobs: list[list[training.Job]] = []
 
-    def fidelity(learning: Any, one: Any, job: finetune.Job, first: Any) -> dict[str, float]:
+    def fidelity(learning: Any, one: Any, job: training.Job, first: Any) -> dict[str, float]:
         return usual(learning, one, job, first) | {"first_kl": distances[job.init_seed][job.round]}
 
-    def noted(learning: Any, some: list[finetune.Job], *rest: Any, **options: Any) -> Any:
+    def noted(learning: Any, some: list[training.Job], *rest: Any, **options: Any) -> Any:
         jobs.append(some)
         return train(learning, some, *rest, **options)
 
     monkeypatch.setattr(methods, "_fidelity", fidelity)
-    monkeypatch.setattr(finetune, "train", noted)
+    monkeypatch.setattr(training, "train", noted)
     return jobs
 
 

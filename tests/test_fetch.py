@@ -22,7 +22,10 @@ import pandas as pd
 import pytest
 import torch
 
-from llmft import ROOT, UserError, fetch, hub, models, params, sources
+from llmft import ROOT, UserError, params
+from llmft.engine import models
+from llmft.nli import hub, sources
+from llmft.study import fetch
 
 from .conftest import small_opt
 from .hub import Hub, Repository, serve
@@ -221,7 +224,8 @@ def fetched(*names: str, task: str = "pocket", home: Path | None = None) -> list
 COMMAND = """
 import sys
 from huggingface_hub import constants
-from llmft import cli, sources
+from llmft import cli
+from llmft.nli import sources
 constants.DOWNLOAD_CHUNK_SIZE = 4096  # so that a small file comes in many pieces, too
 sources.HANS_URL, sources.HANS_SHA256 = sys.argv[1:3]
 sys.argv[1:] = sys.argv[3:]
@@ -230,7 +234,8 @@ cli.main()
 
 OFFLINE = """
 import json, sys
-from llmft import models, prompts, scoring, sources, tasks
+from llmft.engine import models, scoring
+from llmft.nli import prompts, sources, tasks
 sources.HANS_SHA256 = sys.argv[1]
 task = tasks.load("mnli-hans")
 found = {"sizes": [len(f) for f in (task.train, task.validation, task.in_domain)]}

@@ -10,7 +10,9 @@ import altair as alt
 import pandas as pd
 import pytest
 
-from llmft import gate, inert, interactive, pages, plain, plots, render, report, tables
+from llmft import inert
+from llmft.book import gate, pages, plain, render
+from llmft.report import figures, interactive, sections, tables
 from tests import chromium, site, toy_book
 from tests.toy_book import cell, read, write
 
@@ -193,8 +195,8 @@ def test_what_runs_say_of_a_model_shows_its_name(shown: list[str]) -> None:
     name = PAYLOADS[0]
     row = {"learning_rate": 0.1, "validation_accuracy": 0.5, "validation_nll": 0.7, "shots": 2}
     rows = pd.DataFrame([row | {"model": m, "data_seed": s} for m in (name, "b") for s in (0, 1)])
-    report.search_table(rows, 0.1)
-    report.hardware(pd.DataFrame([{"device_name": name, "threads": 1, "dtype": "float32"}]))
+    sections.search_table(rows, 0.1)
+    sections.hardware(pd.DataFrame([{"device_name": name, "threads": 1, "dtype": "float32"}]))
     for markdown in shown:
         assert not live(prose(markdown))
         assert list(inert.markdown_problems(markdown)) == []
@@ -312,7 +314,7 @@ def test_figures_with_any_text_pass() -> None:
         [{"shots": k, "domain": t, "mean": 0.5, "lo": 0.4, "hi": 0.6} for t in PAYLOADS[:7]
          for k in (2, 4)]
     )  # fmt: skip
-    drawn = plots.curve(frame, "shots", "domain", note=PAYLOADS[0])._repr_mimebundle_()
+    drawn = figures.curve(frame, "shots", "domain", note=PAYLOADS[0])._repr_mimebundle_()
     for svg in (drawn["image/svg+xml"], figure().svg):
         assert list(inert.svg_problems(svg)) == []
     parts = '<defs><path id="a"/></defs><use href="#a"/><rect style="fill: url(#a)"/>'

@@ -9,7 +9,7 @@ import altair as alt
 import pandas as pd
 import pytest
 
-from llmft import interactive, plots
+from llmft.report import figures, interactive
 
 
 FRAME = pd.DataFrame(
@@ -19,7 +19,7 @@ FRAME = pd.DataFrame(
         for k in (2, 8)
     ]
 )
-CHART = plots.curve(FRAME, "shots", "method")
+CHART = figures.curve(FRAME, "shots", "method")
 
 
 def carried(figure: interactive.Figure) -> dict[str, Any]:

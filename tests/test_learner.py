@@ -13,12 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmft import UserError, models, prompts
-from llmft.finetune import Examples, _logits, _summed, cross_entropy, labelled, train
-from llmft.learner import Learner, applied, learner, save, start
-from llmft.models import Model
-from llmft.scoring import score, score_plainly
-from llmft.spec import OBJECTIVES
+from llmft import UserError
+from llmft.engine import models
+from llmft.engine.learner import Learner, applied, learner, save, start
+from llmft.engine.models import Model
+from llmft.engine.scoring import score, score_plainly
+from llmft.engine.spec import OBJECTIVES
+from llmft.engine.training import Examples, _logits, _summed, cross_entropy, labelled, train
+from llmft.nli import prompts
 
 from .conftest import MODELS, POSITIONS, VOCABULARY, WINDOWED
 from .training import LABELS, LEARNERS, SHAPES, job, spec, tiny

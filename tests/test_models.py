@@ -22,9 +22,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from llmft import UserError, prompts
-from llmft.models import choose_device, folder_digest, load, quiet
-from llmft.scoring import score, score_plainly
+from llmft import UserError
+from llmft.engine.models import choose_device, folder_digest, load, quiet
+from llmft.engine.scoring import score, score_plainly
+from llmft.nli import prompts
 
 from .conftest import MODELS, POSITIONS, VOCABULARY, _randomised, small_llama, small_opt
 
@@ -301,7 +302,7 @@ def test_attention_is_chosen_here(copy: Path, name: str) -> None:
 
 
 def test_a_commit_is_forty_hexadecimal_digits(copy: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("llmft.hub.model", lambda *_: copy)
+    monkeypatch.setattr("llmft.nli.hub.model", lambda *_: copy)
     with pytest.raises(UserError, match="the Hub gave 'copy' in place of a commit"):
         load("someone/model")
 

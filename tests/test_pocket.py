@@ -15,7 +15,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
-from llmft import ROOT, cues, tasks
+from llmft import ROOT
+from llmft.nli import cues, tasks
 from llmft.pocket import data, grammar, pretrain, text
 
 

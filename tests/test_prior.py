@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmft import ROOT, UserError, prior, stats
+from llmft import ROOT, UserError
+from llmft.report import prior, stats
 
 
 FOLDER = ROOT / "data" / "prior"

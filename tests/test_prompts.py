@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llmft import UserError
-from llmft.prompts import (
+from llmft.nli.prompts import (
     CONTENT_FREE,
     PATTERNS,
     Pattern,
@@ -336,7 +336,7 @@ def test_opts_own_tokenizer(shared: Any) -> None:
 
 
 def test_the_pocket_tokenizer_reads_every_pattern() -> None:
-    from llmft.models import POCKET
+    from llmft.engine.models import POCKET
 
     tokenizer = AutoTokenizer.from_pretrained(POCKET)
     for name in PATTERNS:

@@ -7,10 +7,12 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer, OPTForCausalLM
 
-from llmft import methods, models, prompts, tasks
-from llmft.sources import from_mnli
-from llmft.spec import Spec
-from llmft.tasks import Task
+from llmft.engine import models
+from llmft.engine.spec import Spec
+from llmft.nli import prompts, tasks
+from llmft.nli.sources import from_mnli
+from llmft.nli.tasks import Task
+from llmft.study import methods
 
 from .conftest import SHARED
 

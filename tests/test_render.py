@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from llmft import UserError, gate, pages, plain, render
+from llmft import UserError
+from llmft.book import gate, pages, plain, render
 from tests import toy_book
 from tests.toy_book import cell, read, write
 

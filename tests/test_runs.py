@@ -21,20 +21,12 @@ import pandas as pd
 import pytest
 import torch
 
-from llmft import (
-    ROOT,
-    UserError,
-    hardware,
-    methods,
-    metrics,
-    params,
-    prompts,
-    runs,
-    scoring,
-    stamp,
-    store,
-)
-from llmft.spec import METHODS
+from llmft import ROOT, UserError, hardware, params
+from llmft.book import stamp
+from llmft.engine import scoring
+from llmft.engine.spec import METHODS
+from llmft.nli import prompts
+from llmft.study import methods, metrics, runs, store
 
 
 PEOPLE = ["doctor", "lawyer", "judge", "artist", "senator", "actor"]
@@ -76,7 +68,8 @@ ICL = {field.name: field.default for field in fields(runs.Spec) if field.name in
 SCRIPT = """
 import json, sys, time
 from pathlib import Path
-from llmft import UserError, methods, runs
+from llmft import UserError
+from llmft.study import methods, runs
 base, store, n, partners, stack = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 specs = runs.grid(runs.Spec(**json.loads(base)), data_seed=range(n))
 methods.model_of(specs[0].model, "", "cpu", "float32")
@@ -427,7 +420,7 @@ def test_the_key_follows_weights_data_and_code(
     _fresh()
     keys.append(runs.key_of(spec))
 
-    code = Path(shutil.copytree(ROOT / "llmft", tmp_path / "llmft")) / "scoring.py"
+    code = Path(shutil.copytree(ROOT / "llmft", tmp_path / "llmft")) / "engine/scoring.py"
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     _fresh()
     assert runs.key_of(spec) == keys[-1]  # the same code elsewhere
@@ -891,11 +884,19 @@ def test_no_scheduler_there_is_one_line(base: runs.Spec, tmp_path: Path):
 
 def test_key_covers_every_module_that_a_run_imports() -> None:
     """A module left out of `CODE` could change without its finished runs being done again."""
-    run = {"cells": [{"cell_type": "code", "metadata": {}, "source": "from llmft import methods"}]}
-    imported = {Path(file).stem for file in stamp.module_digests(run, ROOT)}
-    # `hub` fetches the files of models and data, whose digests are in the key; `store` keeps what
+    run = {
+        "cells": [
+            {"cell_type": "code", "metadata": {}, "source": "from llmft.study import methods"}
+        ]
+    }
+    imported = {
+        file.removeprefix("llmft/").removesuffix(".py").replace("/", ".")
+        for file in stamp.module_digests(run, ROOT)
+        if not file.endswith("__init__.py")
+    }
+    # `hub` fetches the files of models and data, whose digests are in the key; `files` keeps what
     # was measured as it is.
-    assert imported - {"__init__", "hub", "store"} == set(runs.CODE)
+    assert imported - {"nli.hub", "files"} == set(runs.CODE)
 
 
 def test_what_a_grid_left_is_read_back(base: runs.Spec, lora: runs.Spec, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import OPTForCausalLM
 
-from llmft import models, prompts, sanity, tasks
-from llmft.scoring import score_plainly
+from llmft.engine import models, sanity
+from llmft.engine.scoring import score_plainly
+from llmft.nli import prompts, tasks
 
 
 @pytest.fixture(scope="module")

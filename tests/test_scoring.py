@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft import UserError, scoring
-from llmft import attention as attention_module
-from llmft.scoring import common_prefix, distributions, pack, score, score_plainly, text_nll
+from llmft import UserError
+from llmft.engine import attention as attention_module
+from llmft.engine import scoring
+from llmft.engine.scoring import common_prefix, distributions, pack, score, score_plainly, text_nll
 
 from .conftest import MODELS, POSITIONS, VOCABULARY, WINDOW, WINDOWED, small_llama, small_opt
 
@@ -48,7 +49,7 @@ def test_equals_every_prompt_whole_and_alone(
 ) -> None:
     model = MODELS[name](attn_implementation=attention.split(",")[0])
     if attention.endswith("GPU"):
-        monkeypatch.setattr("llmft.attention.splits", lambda _: False)
+        monkeypatch.setattr("llmft.engine.attention.splits", lambda _: False)
     assert attention_module.splits(model) == (attention == "sdpa")
     expected = score_plainly(model, CASES[case], LABELS)
     found = score(model, CASES[case], LABELS)

@@ -8,7 +8,9 @@ import altair as alt
 import pandas as pd
 import pytest
 
-from llmft import ROOT, interactive, render
+from llmft import ROOT
+from llmft.book import render
+from llmft.report import interactive
 from tests import chromium, site, toy_book
 
 

@@ -18,9 +18,20 @@ import pyarrow.parquet as pq
 import pytest
 from papermill.cli import _resolve_type as papermill_value
 
-from llmft import UserError, book, params, sources
-from llmft.sources import HANS_SHA256, find, from_hans, from_mnli, hans_file, meanings, parse, read
-from llmft.tasks import load
+from llmft import UserError, params
+from llmft.book import freeze
+from llmft.nli import sources
+from llmft.nli.sources import (
+    HANS_SHA256,
+    find,
+    from_hans,
+    from_mnli,
+    hans_file,
+    meanings,
+    parse,
+    read,
+)
+from llmft.nli.tasks import load
 from tests.pairs import FORMATS, hans, mnli
 
 
@@ -334,7 +345,7 @@ def test_a_mapping_comes_through_every_kind_of_parameter(tmp_path: Path, spelled
     for line in (f"labels: {json.dumps(spelled)}", f"labels: >-\n  {spelled}"):
         path.write_text(line + "\n")
         assert params.load(path)["labels"] == spelled
-    given = [book.assignments((f"labels={spelled}",))["labels"], papermill_value(spelled)]
+    given = [freeze.assignments((f"labels={spelled}",))["labels"], papermill_value(spelled)]
     assert given == [spelled] * 2
     frame = mnli(6).assign(label=[0, 0, 0, -1, None, "contradiction"])
     if spelled.startswith("-1"):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from llmft import UserError
-from llmft.spec import OBJECTIVES, SELECTIONS, Spec
+from llmft.engine.spec import OBJECTIVES, SELECTIONS, Spec
 
 from .training import spec
 

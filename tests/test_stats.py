@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from llmft import UserError, metrics, stats
+from llmft import UserError
+from llmft.report import stats
+from llmft.study import metrics
 
 
 HALF = [math.log(0.5)] * 2

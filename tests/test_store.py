@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from llmft import ROOT, UserError, store
+from llmft import ROOT, UserError, files
+from llmft.study import store
 
 
 FRAME = pd.DataFrame({"id": [f"e{i}" for i in range(2000)], "logp": range(2000)})
@@ -22,7 +23,7 @@ WRITER = """
 import itertools, sys
 from pathlib import Path
 import pandas as pd
-from llmft import store
+from llmft.study import store
 folder = store.opened(Path(sys.argv[1]))
 frame = pd.DataFrame({"id": [f"e{i}" for i in range(2000)], "logp": range(2000)})
 print("ready", flush=True)
@@ -83,7 +84,7 @@ def test_killed_at_any_moment_every_record_is_whole(tmp_path: Path):
 def test_one_process_claims_a_run_at_a_time(tmp_path: Path):
     store.opened(tmp_path)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom llmft import store\n"
+        "import sys\nfrom pathlib import Path\nfrom llmft.study import store\n"
         "with store.claimed(Path(sys.argv[1]), 'k', wait=False) as mine: print(mine)"
     )
 
@@ -137,12 +138,12 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path):
     """RLIMIT_FSIZE stands in for the disk: the kernel refuses the write in the same way."""
     folder = store.opened(tmp_path)
     path = folder / "icl.csv"
-    store.write(path, b"before")
+    files.write(path, b"before")
     before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
         with pytest.raises(UserError, match=r"cannot write .*icl\.csv.*make room") as caught:
-            store.write(path, b"x" * 5000)
+            files.write(path, b"x" * 5000)
         with pytest.raises(UserError):
             store.keep(folder, "k", {"accuracy": 1.0}, FRAME)
     finally:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft import ROOT, UserError
-from llmft.sources import from_mnli
-from llmft.tasks import Task, load, sample, shared_pairs
+from llmft.nli.sources import from_mnli
+from llmft.nli.tasks import Task, load, sample, shared_pairs
 from tests.pairs import FORMATS, hans, mnli
 
 

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from llmft.finetune import Examples, Job
-from llmft.models import Model
-from llmft.spec import Spec
+from llmft.engine.models import Model
+from llmft.engine.spec import Spec
+from llmft.engine.training import Examples, Job
 
 from .conftest import MODELS, POSITIONS, VOCABULARY
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linprog
 
-from llmft import cues
+from llmft.nli import cues
 from llmft.pocket.grammar import (
     INTRANSITIVE,
     PEOPLE,

@@ -26,8 +26,10 @@ import pandas as pd
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
-from llmft import ROOT, prompts, scoring, tasks
+from llmft import ROOT
+from llmft.engine import scoring
 from llmft.hardware import device_name
+from llmft.nli import prompts, tasks
 from llmft.pocket.data import reported_premises, write
 from llmft.pocket.text import LABEL, PLAIN, QUIZ, VOCABULARY, Mix, Pool, batches, pool, tokenizer
 

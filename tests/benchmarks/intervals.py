@@ -1,4 +1,4 @@
-"""How often the truth is inside the intervals of `llmft.stats`, by simulation.
+"""How often the truth is inside the intervals of `llmft.report.stats`, by simulation.
 
     python -m tests.benchmarks.intervals
 
@@ -19,7 +19,7 @@ import numpy as np
 from scipy import special
 from scipy import stats as scipy_stats
 
-from llmft import stats
+from llmft.report import stats
 
 
 DRAWS = (3, 5, 10, 20)

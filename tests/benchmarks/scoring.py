@@ -1,4 +1,4 @@
-"""How fast `llmft.scoring` is: python -m tests.benchmarks.scoring [--json FILE].
+"""How fast `llmft.engine.scoring` is: python -m tests.benchmarks.scoring [--json FILE].
 
 Two questions, on OPT-125m's published shape (random weights, seeded) and real MNLI:
 
@@ -27,10 +27,10 @@ import torch
 import transformers
 
 from llmft import ROOT, UserError
-from llmft.prompts import PATTERNS, context, encode, label_tokens
-from llmft.scoring import common_prefix, score
-from llmft.sources import from_mnli
-from llmft.tasks import sample
+from llmft.engine.scoring import common_prefix, score
+from llmft.nli.prompts import PATTERNS, context, encode, label_tokens
+from llmft.nli.sources import from_mnli
+from llmft.nli.tasks import sample
 from tests.benchmarks.common import files, machine, opt_125m, table, timed
 
 

@@ -1,8 +1,8 @@
-"""How fast `llmft.finetune` is: python -m tests.benchmarks.training [--json FILE].
+"""How fast `llmft.engine.training` is: python -m tests.benchmarks.training [--json FILE].
 
 Repeats per minute of few-shot training, a repeat being one run of a few updates, by
 
-- ours: `finetune.train` with all repeats stacked, as a chapter has it;
+- ours: `training.train` with all repeats stacked, as a chapter has it;
 - ours, one by one: the same with `stack=1`;
 - a plain PyTorch loop: transformers' model with its own attention and dropout, batches padded on
   the right with an attention mask, one repeat after another, each from a fresh copy of the weights;
@@ -40,16 +40,18 @@ import transformers
 from peft.tuners.lora import LoraLayer
 from torch.nn import functional as F  # noqa: N812 (the usual name)
 
-from llmft import ROOT, UserError, finetune, learner, models, prompts, tasks
-from llmft.finetune import Job
+from llmft import ROOT, UserError
+from llmft.engine import learner, models, training
+from llmft.engine.models import Model
+from llmft.engine.spec import Spec
+from llmft.engine.training import Job
 from llmft.hardware import device_name, peak_memory
-from llmft.models import Model
-from llmft.spec import Spec
+from llmft.nli import prompts, tasks
 from tests.benchmarks.common import machine, opt_125m, timed
 
 
 Weights = dict[str, torch.Tensor]
-"""What a repeat has learnt, by the names that `finetune.Trained` has for it."""
+"""What a repeat has learnt, by the names that `training.Trained` has for it."""
 
 CHECKED = 3
 """Updates after which weights are compared."""
@@ -214,16 +216,16 @@ def report(found: dict[str, dict[str, Any]]) -> str:
 
 
 def ours(case: Case, stack: int = 0) -> list[Weights]:
-    """`finetune.train`, without the learning curve."""
+    """`training.train`, without the learning curve."""
 
     def nothing(learner: Any, stack: Any, jobs: list[Job], loss: Any) -> list[dict[str, float]]:
         return [{"train_loss": 0.0, "validation_loss": 0.0} for _ in jobs]
 
     with (
-        mock.patch.object(finetune, "_point", nothing),
+        mock.patch.object(training, "_point", nothing),
         learner.learner(case.model, case.spec, case.labels) as learning,
     ):
-        trained = finetune.train(learning, case.jobs, finetune.cross_entropy, stack=stack)
+        trained = training.train(learning, case.jobs, training.cross_entropy, stack=stack)
     return [one.weights for one in trained]
 
 
@@ -233,7 +235,7 @@ def plain(case: Case) -> list[Weights]:
     for job in case.jobs:
         model = _fresh(case, job.init_seed)
         optimizer, scheduler = _optimizer(model, spec)
-        order = finetune._order(len(job.train), spec.updates * _size(case), _seed(job))
+        order = training._order(len(job.train), spec.updates * _size(case), _seed(job))
         rows, collate = _rows(job), partial(_collated, padding=case.model.tokenizer.pad_token_id)
         for update in range(spec.updates):
             part = order[update * _size(case) : (update + 1) * _size(case)]
@@ -242,7 +244,7 @@ def plain(case: Case) -> list[Weights]:
                 loss = _loss(model, batch, case.labels)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(_learnt(model), finetune.CLIP)
+            torch.nn.utils.clip_grad_norm_(_learnt(model), training.CLIP)
             optimizer.step()
             scheduler.step()
         done.append(_weights(model))
@@ -259,7 +261,7 @@ def trainer(case: Case) -> list[Weights]:
                 output_dir=folder,
                 max_steps=spec.updates,
                 per_device_train_batch_size=spec.batch_size,
-                max_grad_norm=finetune.CLIP,
+                max_grad_norm=training.CLIP,
                 seed=job.init_seed,
                 bf16=device.type == "cuda",
                 use_cpu=device.type == "cpu",
@@ -319,7 +321,7 @@ class _Trainer(transformers.Trainer):
 
 
 class _Epochs(torch.utils.data.Sampler[int]):
-    """Another shuffle an epoch, as `finetune._order` draws them."""
+    """Another shuffle an epoch, as `training._order` draws them."""
 
     def __init__(self, n: int, seed: list[int]) -> None:
         self.n, self.rng = n, np.random.default_rng(seed)
@@ -361,11 +363,11 @@ def _optimizer(model: Any, spec: Spec) -> tuple[Any, Any]:
     optimizer = torch.optim.AdamW(
         _learnt(model),
         lr=spec.learning_rate,
-        betas=finetune.BETAS,
-        weight_decay=finetune.WEIGHT_DECAY,
+        betas=training.BETAS,
+        weight_decay=training.WEIGHT_DECAY,
         fused=True,
     )
-    factor = partial(finetune._schedule, updates=spec.updates)
+    factor = partial(training._schedule, updates=spec.updates)
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 
@@ -447,7 +449,7 @@ def _case(model: Model, method: str, examples: int, repeats: int, updates: int) 
     task, jobs = tasks.load("pocket"), []
     for repeat in range(repeats):
         drawn = tasks.sample(task.train, examples, repeat)
-        train = finetune.labelled(drawn, spec, model)
+        train = training.labelled(drawn, spec, model)
         jobs.append(Job(train, train.part([0]), repeat, repeat, f"repeat {repeat}"))
     return Case(model, spec, jobs, labels)
 
@@ -463,7 +465,7 @@ def _size(case: Case) -> int:
 def _room(case: Case) -> int:
     """Repeats that are trained together."""
     with learner.learner(case.model, case.spec, case.labels) as learning:
-        return max(1, min(len(case.jobs), finetune._room(learning)))
+        return max(1, min(len(case.jobs), training._room(learning)))
 
 
 @contextmanager

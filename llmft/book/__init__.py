@@ -1,0 +1,1 @@
+"""Notebooks in; frozen, checked and rendered pages out."""

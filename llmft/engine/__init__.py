@@ -1,0 +1,1 @@
+"""Token ids in, log-probabilities or trained weights out."""

@@ -1,0 +1,248 @@
+"""A model made ready to learn: which of its weights change, and how its logits are read.
+
+All of them (fine-tuning), low-rank corrections of a few (LoRA), or the biases (BitFit). The loop
+that changes them (`training.py`) knows only names of weights, so it is one for all three.
+"""
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from peft.tuners.lora import LoraLayer
+from torch.nn import functional as F  # noqa: N812 (the usual name)
+
+from llmft import UserError, files
+from llmft.engine import models
+from llmft.engine.models import Model
+from llmft.engine.spec import Spec
+
+
+HEAD_STD = 0.02
+"""Spread of a new classification head's weights: OPT's and GPT-2's `init_std`."""
+
+CHANGES: dict[str, Callable[[str], bool]] = {
+    "fine-tuning": lambda _: True,
+    "lora": lambda name: ".lora_" in name,
+    "bitfit": lambda name: name.endswith(".bias"),
+}
+"""Which parameters a method changes, by their names. BitFit: Ben Zaken et al. 2022, 2106.10199."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model made ready to be trained: which of its weights change, and how its logits are read.
+
+    `model` is what is scored afterwards (around the same weights), `reader` gives logits at places,
+    `names` are the reader's parameters that change.
+    """
+
+    model: Model
+    reader: "Reader"
+    names: list[str]
+    spec: Spec
+
+
+class Reader(torch.nn.Module):
+    """Logits at given places: of some classes (rows of the output embedding), or of all.
+
+    A new classification `head` has rows of its own in place of those.
+    """
+
+    def __init__(self, causal_lm: Any, classes: Sequence[int] | None, *, head: bool) -> None:
+        super().__init__()
+        self.body = causal_lm.base_model
+        self.output = causal_lm.get_output_embeddings()
+        self.classes = None if classes is None else torch.tensor(classes, device=causal_lm.device)
+        self.head = None
+        if head:
+            shape = len(classes or ()), self.output.weight.shape[1]
+            self.head = torch.nn.Parameter(self.output.weight.new_empty(shape))
+
+    def forward(self, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Float32 (examples, places, classes) for (examples, width) ids and places (-1: any).
+
+        Prompts are padded on the right, where no place is: a causal model sees none of it.
+        """
+        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
+        at = places.clamp(min=0).unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
+        hidden, weight, bias = hidden.gather(1, at), self.output.weight, self.output.bias
+        if self.head is not None:
+            weight, bias = self.head, None
+        elif self.classes is not None:
+            weight, bias = weight[self.classes], None if bias is None else bias[self.classes]
+        return F.linear(hidden, weight, bias).float()
+
+
+@contextmanager
+def learner(model: Model, spec: Spec, label_ids: Sequence[int]) -> Iterator[Learner]:
+    """`model` made ready for a method that trains, and put back as it was afterwards.
+
+    Raises:
+        UserError: LoRA targets that the model lacks, a model without biases for BitFit, or an
+            adapter.
+    """
+    if isinstance(model.model, peft.PeftModel):
+        raise UserError(f"model {model.name} is an adapter: train the model it stands on")
+    base, inner = model.model, model.model
+    head = spec.objective == "head"
+    classes = None if spec.objective in ("vocabulary", "query") else label_ids
+    output = inner.get_output_embeddings()
+    requires = [parameter.requires_grad for parameter in base.parameters()]
+    weights = list(base.parameters())
+    try:
+        if head:  # an output embedding of its own, whose label rows are what is learnt
+            inner.set_output_embeddings(_untied(output))
+        if spec.changes == "lora":
+            inner = _with_lora(model, spec)
+        reader = Reader(base, classes, head=head)
+        names = [name for name, _ in reader.named_parameters() if CHANGES[spec.changes](name)]
+        if head:  # new rows are learnt in place of the output embedding's
+            names = ["head", *(n for n in names if n != "head" and not n.startswith("output."))]
+        if not set(names) - {"head"}:
+            raise UserError(f"model {model.name} has no biases: use another method than bitfit")
+        reader.requires_grad_(False)  # the stack holds what learns
+        yield Learner(replace(model, model=inner), reader, names, spec)
+    finally:
+        if inner is not base:
+            inner.unload()
+            vars(base).pop("peft_config", None)  # else PEFT warns of a second adapter
+        base.set_output_embeddings(output)
+        for parameter, value in zip(weights, requires, strict=True):
+            parameter.requires_grad_(value)
+
+
+def _untied(output: torch.nn.Linear) -> torch.nn.Linear:
+    """The output embedding with weights of its own."""
+    rows, columns = output.weight.shape
+    own = torch.nn.Linear(columns, rows, bias=False, device="meta")
+    own.weight = torch.nn.Parameter(output.weight.detach().clone())
+    return own
+
+
+def _with_lora(model: Model, spec: Spec) -> Any:
+    """The model with low-rank corrections beside the targets: W + (alpha / rank) B A, B = 0.
+
+    Hu et al. 2022, arXiv:2106.09685, by PEFT.
+    """
+    targets = [name.strip() for name in spec.targets.split(",")]
+    there = linear_layers(model)
+    if lacking := [name for name in targets if name not in there]:
+        raise UserError(
+            f"model {model.name} has no linear layer {lacking[0]!r} for LoRA: its layers are "
+            f"{', '.join(there)}"
+        )
+    config = peft.LoraConfig(
+        task_type=peft.TaskType.CAUSAL_LM,
+        r=spec.rank,
+        lora_alpha=spec.alpha,  # type: ignore[arg-type]  # PEFT divides it: any number will do
+        lora_dropout=0.0,
+        target_modules=targets,
+    )
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5.23 by a name that is about to change.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        # `start` draws its weights again
+        return peft.get_peft_model(model.model, config).eval()
+
+
+def linear_layers(model: Model) -> dict[str, tuple[tuple[int, int], int]]:
+    """The linear layers of the model's body by the last part of their name: shape, how many.
+
+    The shape is that of the first such layer's weight.
+    """
+    found: dict[str, tuple[tuple[int, int], int]] = {}
+    for name, module in model.model.base_model.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is None or weight.dim() != 2 or isinstance(module, torch.nn.Embedding):
+            continue
+        last = name.rsplit(".", 1)[-1]
+        shape, n = found.get(last, (tuple(weight.shape), 0))
+        found[last] = shape, n + 1
+    return found
+
+
+def start(learner: Learner, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The weights that change, (runs, ...) each, as they are before training.
+
+    New ones are drawn by each run's seed, as PEFT draws them (Kaiming-uniform A, B = 0). They are
+    float32 whatever the model's type: an update is smaller than bfloat16 can add.
+    """
+    layers = []
+    for seed in seeds:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for module in learner.reader.modules():
+                if isinstance(module, LoraLayer):
+                    module.reset_lora_parameters("default", True)  # type: ignore[no-untyped-call]
+            if learner.reader.head is not None:
+                torch.nn.init.normal_(learner.reader.head, std=HEAD_STD)
+        weights = dict(learner.reader.named_parameters())
+        layers.append({name: weights[name].detach().float().clone() for name in learner.names})
+    return {
+        name: torch.stack([layer.pop(name) for layer in layers]).requires_grad_()
+        for name in learner.names
+    }
+
+
+@contextmanager
+def applied(learner: Learner, weights: Mapping[str, torch.Tensor]) -> Iterator[Model]:
+    """The model with these weights in place of its own, while the block runs."""
+    reader = learner.reader
+    parameters = dict(reader.named_parameters())
+    before = {name: parameters[name].data for name in weights}
+    rows = reader.output.weight.data
+    try:
+        for name, value in weights.items():
+            parameters[name].data = value.to(before[name].dtype)
+        if reader.head is not None:
+            reader.output.weight.data = rows.index_copy(0, reader.classes, reader.head.data)
+        yield learner.model
+    finally:
+        reader.output.weight.data = rows
+        for name, value in before.items():
+            parameters[name].data = value
+
+
+def save(learner: Learner, folder: Path, record: Mapping[str, Any]) -> None:
+    """Write the model as it is now, whole or its adapter alone, with the `record` of its run.
+
+    `models.load` reads it back. The folder is there whole or not at all.
+
+    Raises:
+        UserError: the folder cannot be written, or an adapter has a head of its own.
+    """
+    model, config = learner.model.model, learner.model.model.config
+    if learner.reader.head is not None and learner.spec.changes == "lora":
+        raise UserError("an adapter with a head cannot be saved: use objective 'label words'")
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    tied = config.tie_word_embeddings
+    with files.writing(folder):
+        for left in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(left)  # by a process that was killed
+        partial.mkdir(parents=True)
+        try:
+            config.tie_word_embeddings = tied and learner.reader.head is None
+            if learner.spec.changes == "lora":
+                about = model.peft_config["default"]
+                about.base_model_name_or_path = learner.model.name
+                about.revision = learner.model.revision or None
+            with models.quiet():
+                if learner.spec.changes == "lora":
+                    model.save_pretrained(partial, save_embedding_layers=False)
+                else:
+                    model.save_pretrained(partial)
+                learner.model.tokenizer.save_pretrained(partial)
+            (partial / "run.json").write_text(json.dumps(dict(record), indent=1) + "\n")
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.replace(folder)
+        finally:
+            config.tie_word_embeddings = tied
+            shutil.rmtree(partial, ignore_errors=True)

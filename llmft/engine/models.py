@@ -1,0 +1,279 @@
+"""Causal language models and their tokenizers: loaded whole, checked, never running remote code.
+
+Checkpoints have traps that load without an error: another number type than expected (OPT's are
+float16), weights that are missing and therefore random, an output embedding that is no longer tied
+to the input embedding (huggingface/transformers#43159), an adapter's weights that find no place, no
+tokenizer. Each is refused here, in one line.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+import transformers
+
+from llmft import ROOT, UserError
+from llmft.nli import hub
+
+
+POCKET = ROOT / "data" / "pocket" / "model"
+"""The pocket world's checkpoint."""
+
+PINNED = {
+    "facebook/opt-125m": "27dcfa74d334bc871f3234de431e71c6eeba5dd6",
+    "facebook/opt-350m": "08ab08cc4b72ff5593870b5d527cf4230323703c",
+}
+"""Revisions used where a run names none."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+LAYERS = 1_000
+"""The most layers a model may have: a configuration that says more would take minutes to build."""
+
+_CONTENT = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model ready to be scored or trained: in evaluation mode, on its device.
+
+    `digest` says which weights, configuration and tokenizer these are: for a folder a SHA-256 (16
+    hex digits) of its files, else the revision. `max_positions` counts tokens; `parameters` counts
+    weights, tied ones once.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    revision: str
+    digest: str
+    device: torch.device
+    max_positions: int
+    parameters: int
+
+
+def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "float32") -> Model:
+    """Load the causal language model `name` with its tokenizer.
+
+    Args:
+        name: "pocket", a folder (a checkpoint, or an adapter), or an id on the Hugging Face Hub.
+        revision: a commit, branch or tag on the Hub; empty = the pinned one where there is one.
+        device: "auto" (CUDA, else MPS, else CPU) or a torch device.
+        dtype: "float32", "bfloat16" or "float16", whatever the checkpoint was stored in.
+
+    Raises:
+        UserError: an unknown model, device or dtype; a checkpoint that is missing, damaged,
+            incomplete, or needs remote code.
+    """
+    target = choose_device(device)
+    if dtype not in DTYPES:
+        raise UserError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
+    folder = POCKET if name == "pocket" else Path(name).expanduser()
+    if name and (folder / "adapter_config.json").is_file():
+        return _adapted(name, folder, device, dtype)
+    if name and folder.is_dir():
+        revision = ""
+    elif name == "pocket":
+        raise UserError(f"no pocket checkpoint in {POCKET}: git checkout it, or run `llmft pocket`")
+    elif re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        revision = revision or PINNED.get(name, "main")
+        folder = hub.model(name, revision)
+        if not re.fullmatch("[0-9a-f]{40}", folder.name):
+            raise UserError(f"model {name}: the Hub gave {folder.name!r} in place of a commit")
+    else:
+        raise UserError(f"unknown model {name!r}: use pocket, a folder, or a Hugging Face Hub id")
+
+    for path in folder.iterdir():
+        if not (path.is_file() or path.is_dir()):
+            raise UserError(f"model {name}: {path.name} in its folder is no file: take it out")
+    with one_line(name, folder):
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if not 0 < getattr(config, "num_hidden_layers", 1) <= LAYERS:
+        raise UserError(
+            f"model {name}: its configuration has {config.num_hidden_layers} layers, and a model "
+            f"may have 1 to {LAYERS}"
+        )
+    # Transformers chooses again: what a file names might be code from the Hub.
+    config._attn_implementation = None
+    with one_line(name, folder):
+        # A folder in any case, so that no other revision's weights can come in (transformers
+        # looks for converted ones); pickles are read without executing anything.
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config,
+            dtype=DTYPES[dtype],
+            trust_remote_code=False,
+            use_safetensors=any(folder.glob(hub.WEIGHTS[0])),
+            weights_only=True,
+            output_loading_info=True,
+        )
+        model, info = loaded
+    _check_whole(name, model, info)
+    max_positions = getattr(model.config, "max_position_embeddings", None)
+    if not max_positions:
+        raise UserError(f"model {name}: its configuration has no max_position_embeddings")
+    if not set(tokenizer.get_vocab()) - set(tokenizer.get_added_vocab()):
+        raise UserError(
+            f"model {name}: {folder} has no tokenizer files (such as tokenizer.json): put those of "
+            "the model there"
+        )
+    model.to(target)
+    model.eval()
+    return Model(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        revision=revision,
+        digest=folder.name if revision else folder_digest(folder),
+        device=target,
+        max_positions=int(max_positions),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )
+
+
+def _adapted(name: str, folder: Path, device: str, dtype: str) -> Model:
+    """The adapter in `folder` on the model that it was trained on, which is loaded, too."""
+    base_name, revision = adapted(name, folder)
+    if (Path(base_name).expanduser() / "adapter_config.json").is_file():
+        raise UserError(
+            f"model {name}: what it stands on, {base_name}, is an adapter, too: name a whole model "
+            "in base_model_name_or_path of its adapter_config.json"
+        )
+    try:
+        base = load(base_name, revision=revision, device=device, dtype=dtype)
+    except UserError as error:
+        raise UserError(f"model {name} stands on another: {error}") from error
+    with one_line(name, folder), warnings.catch_warnings():
+        # PEFT 0.21 asks transformers 5.23 by a name that is about to change.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        warnings.filterwarnings("error", "Found missing adapter keys")  # would stay random
+        model = peft.PeftModel.from_pretrained(base.model, str(folder))
+        # Once more, for what PEFT keeps to itself: the weights that found no place.
+        weights = peft.load_peft_weights(str(folder), device="cpu")
+        left = peft.set_peft_model_state_dict(model, weights).unexpected_keys  # type: ignore[attr-defined]
+    if left:
+        raise UserError(
+            f"model {name}: {len(left)} of the adapter's weights have no place in {base_name} "
+            f"({left[0]}, ...): it is another model's, or no causal language model's"
+        )
+    model.eval()
+    return replace(
+        base, model=model, name=name, digest=folder_digest(folder, begin=base.digest), revision=""
+    )
+
+
+def adapted(name: str, folder: Path) -> tuple[str, str]:
+    """Name and revision (or "") of the model that the adapter in `folder` stands on.
+
+    Raises:
+        UserError: its configuration cannot be read.
+    """
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        base, revision = config["base_model_name_or_path"], str(config.get("revision") or "")
+        kind = config.get("task_type")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"model {name}: its adapter_config.json is damaged ({error})") from error
+    if not isinstance(base, str) or not base.strip():
+        raise UserError(
+            f"model {name}: its adapter_config.json names no model that it stands on: write one "
+            "into base_model_name_or_path"
+        )
+    if kind not in (None, "CAUSAL_LM"):
+        raise UserError(
+            f"model {name}: it is an adapter for {kind}, and llmft needs one for CAUSAL_LM"
+        )
+    return base, revision
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device `name`, "auto" being CUDA, else MPS, else CPU.
+
+    Raises:
+        UserError: no such device, or not on this machine.
+    """
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        return torch.device(next(kind for kind, available in there.items() if available))
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}: use auto, cpu, cuda or mps") from None
+    if not there.get(device.type) or (
+        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    ):
+        raise UserError(f"this machine has no device {name!r}: use auto or cpu")
+    return device
+
+
+def folder_digest(folder: Path, begin: str = "") -> str:
+    """SHA-256 (16 hex digits) of a checkpoint's weights, configuration and tokenizer files.
+
+    Of `begin` and them, where they stand on something else: an adapter on its model.
+    """
+    digest = hashlib.sha256(begin.encode())
+    for path in sorted({path for kind in _CONTENT for path in folder.glob(kind)}):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _check_whole(name: str, model: Any, info: dict[str, Any]) -> None:
+    """Refuse weights that were missing, left over or of another shape, and a lost tie."""
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if keys := sorted(map(str, info.get(kind) or ())):
+            raise UserError(
+                f"model {name}: the checkpoint has {len(keys)} {kind.replace('_', ' ')} "
+                f"({keys[0]}, ...): it is damaged or another architecture's"
+            )
+    head = model.get_output_embeddings()
+    if head is None:
+        raise UserError(f"model {name} has no output embedding: it is no causal language model")
+    tied = head.weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+    if getattr(model.config, "tie_word_embeddings", False) and not tied:
+        raise UserError(
+            f"model {name}: its configuration ties input and output embedding, and they are two"
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' reports and progress bars out of a chapter's frozen output."""
+    log: Any = transformers.logging
+    verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity(logging.ERROR)
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)
+        if bars:
+            log.enable_progress_bar()
+
+
+@contextmanager
+def one_line(name: str, folder: Path) -> Iterator[None]:
+    """Turn whatever a damaged checkpoint raises (a dozen kinds) into one line."""
+    try:
+        with quiet():
+            yield
+    except Exception as error:
+        detail = (" ".join(str(error).split()) or type(error).__name__)[:400]
+        raise UserError(
+            f"model {name}: the checkpoint in {folder} is missing files or damaged: restore it "
+            f"({detail})"
+        ) from error

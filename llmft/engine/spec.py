@@ -1,0 +1,137 @@
+"""A run's specification: everything that decides its numbers, checked before anything is done."""
+
+from dataclasses import dataclass, fields
+
+from llmft import UserError
+from llmft.nli import prompts
+
+
+TRAINED = ("fine-tuning", "lora", "bitfit", "distillation")
+"""The methods that change weights. The first three learn from labels, and change all weights, a
+low-rank correction of a few, or the biases; distillation learns from a teacher, and changes all, or
+with a `rank` a low-rank correction."""
+
+METHODS = ("zero-shot", "icl", *TRAINED)
+
+OBJECTIVES = ("label words", "vocabulary", "query", "head")
+"""What the cross-entropy at the answer position runs over: the label words' logits (as predictions
+are read), the whole vocabulary's, the same together with the mean cross-entropy of the query's own
+next tokens (language modelling of its text), or a new classification head's."""
+
+DISTILLED = ("query", "vocabulary", "label words")
+"""What a teacher and its student are compared over: the vocabulary at the answer position and the
+query's own tokens, the vocabulary at the answer alone, or the label words there."""
+
+SELECTIONS = ("last", "best")
+"""Which weights are kept: the last, or those of the lowest validation loss."""
+
+_OF_DISTILLATION = "queries rounds temperature".split()
+_OF_TRAINING = "learning_rate updates batch_size objective selection init_seed".split()
+_OF_LORA = "rank alpha targets".split()
+
+
+@dataclass(frozen=True, order=True)
+class Spec:
+    """One run, complete: two runs with equal specifications give equal numbers.
+
+    Raises:
+        UserError: a field out of range, or fields that do not go together.
+    """
+
+    task: str = "pocket"
+    labels: str = ""  # what its labels mean, where that is not the usual (`sources.meanings`)
+    model: str = "pocket"
+    revision: str = ""  # of a model on the Hub; "" is the pinned one
+    method: str = "icl"
+    pattern: str = "minimal"  # a name, or a template of one's own (`prompts.pattern_named`)
+    verbalizer: str = ""  # label words, "Yes, No", where they are not the pattern's
+    shots: int = 8  # labelled examples: shown by ICL, trained on by the others
+    data_seed: int = 0  # draws the examples
+    # ICL: 0 = in the order drawn, others shuffle the same demonstrations again.
+    # Training: the order in which the examples come up.
+    order_seed: int = 0
+    limit: int = 0  # evaluation examples a domain, 0 = all
+    dtype: str = "float32"
+    asked: str = "test"  # "test": both reported domains; "validation": held-out training pairs
+    # of training; at 0 and "" for methods that train nothing
+    learning_rate: float = 0.0
+    updates: int = 0
+    batch_size: int = 0  # examples an update, at most; all of them where there are fewer
+    objective: str = ""
+    selection: str = ""
+    init_seed: int = 0  # draws new weights and what dropout drops
+    # of LoRA
+    rank: int = 0
+    alpha: float = 0.0  # the correction is scaled by alpha / rank
+    targets: str = ""  # names of linear layers, with commas between
+    # of ICL and distillation: "" = demonstrations, "explained" = with an instruction and reasons
+    context: str = ""
+    # of distillation
+    queries: int = 0  # unlabelled
+    rounds: int = 0  # 1: a frozen teacher; more: the student becomes the teacher
+    temperature: float = 0.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
+            if type(value) is not kind:
+                raise UserError(f"run: {field.name} = {value!r} must be of type {kind.__name__}")
+            if isinstance(value, int | float) and not 0 <= value < float("inf"):
+                raise UserError(f"run: {field.name} = {value} is not a number from 0 up")
+        for name, known in (
+            ("method", METHODS),
+            ("asked", ("test", "validation")),
+            ("objective", ("", *(DISTILLED if self.method == "distillation" else OBJECTIVES))),
+            ("context", ("", "explained")),
+            ("selection", ("", *SELECTIONS)),
+        ):
+            if getattr(self, name) not in known:
+                names = ", ".join(filter(None, known))
+                raise UserError(f"unknown {name} {getattr(self, name)!r}: use one of {names}")
+        if (self.method == "zero-shot") != (self.shots == 0):
+            raise UserError(f"run: method {self.method} does not go with shots = {self.shots}")
+        self._check("trains", _OF_TRAINING, needed=self.method in TRAINED)
+        low_rank = self.method == "lora" or (self.method == "distillation" and self.rank > 0)
+        self._check("adds low-rank weights", _OF_LORA, needed=low_rank)
+        distils = self.method == "distillation"
+        self._check("has a teacher", _OF_DISTILLATION, needed=distils)
+        if self.context and not (distils or self.method == "icl"):
+            raise UserError(f"run: method {self.method} has no context to be {self.context}")
+        # One spelling of one run: the pattern's own label words are "".
+        words = self.wording.verbalizer
+        usual = prompts.pattern_named(self.pattern).verbalizer
+        object.__setattr__(self, "verbalizer", "" if words == usual else ", ".join(words))
+
+    def _check(self, what: str, names: list[str], *, needed: bool) -> None:
+        """The fields `names` are given where the method `needed` them, and only there."""
+        given = [name for name in names if getattr(self, name)]
+        missing = [name for name in names if name not in (*given, "init_seed")]
+        if given and not needed:
+            raise UserError(f"run: method {self.method} has no {given[0]}: nothing of it {what}")
+        if missing and needed:
+            raise UserError(f"run: method {self.method} {what} and needs {missing[0]}")
+
+    @property
+    def changes(self) -> str:
+        """What a method that trains changes: "fine-tuning" (all weights), "lora" or "bitfit"."""
+        if self.method == "distillation":
+            return "lora" if self.rank else "fine-tuning"
+        return self.method
+
+    @property
+    def wording(self) -> prompts.Pattern:
+        """The pattern with the label words of this run."""
+        return prompts.pattern_named(self.pattern, self.verbalizer)
+
+    def __str__(self) -> str:
+        """What tells this run from its neighbours in a grid."""
+        parts = [f"{self.method} of {self.model}"]
+        if self.shots:
+            seeds = (("draw", self.data_seed), ("order", self.order_seed), ("init", self.init_seed))
+            parts += [f"{self.shots} shots", f"draw {self.data_seed}"]
+            parts += [f"{name} {value}" for name, value in seeds[1:] if value]
+        parts += [f"{self.queries} queries, {self.rounds} round(s)"] * (self.rounds > 0)
+        parts += [f"learning rate {self.learning_rate:g}"] * (self.learning_rate > 0)
+        parts += [f"rank {self.rank}"] * (self.rank > 0)
+        parts += [f"pattern {self.wording.name}"]
+        return ", ".join([*parts, *[f"label words {self.verbalizer}"] * bool(self.verbalizer)])

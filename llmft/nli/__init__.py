@@ -1,0 +1,1 @@
+"""Sentence pairs and prompts in, token ids out."""

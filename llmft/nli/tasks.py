@@ -1,0 +1,373 @@
+"""NLI tasks: what is learnt from, what is reported on, and how few-shot samples are drawn.
+
+A task has a training pool (demonstrations, few-shot samples), a validation set that comes from the
+training data and never from what is reported, and two test domains: in-domain (as MultiNLI's
+matched set, Williams et al. 2018) and out-of-domain (as HANS, McCoy et al. 2019, where word overlap
+says nothing), which a user's own task may lack. The pocket world, the real data and a user's folder
+come through the same parsers (`sources.py`).
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from llmft import ROOT, UserError
+from llmft.nli.sources import (
+    GLUE,
+    HANS_SHA256,
+    MISSING,
+    SUFFIXES,
+    added,
+    find,
+    glue_tables,
+    hans_file,
+    meanings,
+    parse,
+    read,
+)
+
+
+DOMAINS = ("in-domain", "out-of-domain")
+"""The names of the two reported domains, in the order of every table."""
+
+LABELS = ("entailment", "not entailment")
+"""The names of labels 0 and 1."""
+
+VALIDATION = 2_000
+"""Training pairs set aside for validation where a task brings no validation file of its own."""
+
+SHARED = 0.01
+"""The share of a validation or test set that may also stand in a set before it. Large real sets
+have a few such pairs; more, and what is reported is memory."""
+
+FILES = {
+    "train": ("train",),
+    "validation": ("validation",),
+    "in-domain": ("test",),
+    "out-of-domain": ("hans", "out-of-domain"),
+}
+"""The sets of a task in order, and what a folder calls their files."""
+
+_MEANT = frozenset(
+    "train dev devel development valid validation val eval evaluation test "
+    "indomain ood outofdomain hans".split()
+)
+"""What files that are not read are probably meant as, without marks and capitals."""
+
+_DATA = frozenset(
+    ".csv .tsv .txt .json .jsonl .ndjson .parquet .arrow .feather .xlsx .xls .gz .bz2 .xz .zst "
+    ".zip".split()
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Four frames with the columns `id`, `premise`, `hypothesis`, `label` (0 or 1).
+
+    They have `heuristic` and `subcase`, too, where their source has them. `out_of_domain` has no
+    rows where the task has no such set. Ids are unique in a task. `digest` is a SHA-256 (16 hex
+    digits) of the source files or pinned revisions, and of what the labels were said to mean.
+    `labels` says what each label in each file was taken to mean: `file`, `label`, `meaning`,
+    `rows`, and an example's `premise` and `hypothesis` (`sources.parse`). `unread` has the names of
+    the data files in the folder that the task does not read.
+    """
+
+    name: str
+    train: pd.DataFrame
+    validation: pd.DataFrame
+    in_domain: pd.DataFrame
+    out_of_domain: pd.DataFrame
+    digest: str
+    labels: pd.DataFrame = field(default_factory=pd.DataFrame)
+    unread: tuple[str, ...] = ()
+
+    @property
+    def domains(self) -> dict[str, pd.DataFrame]:
+        """The reported test sets by name, in the order of `DOMAINS`, without one that is empty."""
+        sets = dict(zip(DOMAINS, (self.in_domain, self.out_of_domain), strict=True))
+        return {name: frame for name, frame in sets.items() if len(frame)}
+
+    @property
+    def sets(self) -> dict[str, pd.DataFrame]:
+        """All sets by name: train, validation, and the domains."""
+        return {"train": self.train, "validation": self.validation} | self.domains
+
+
+def load(name: str, *, limit: int = 0, seed: int = 0, labels: str = "") -> Task:
+    """The task `name`: "pocket", "mnli-hans", or a folder.
+
+    A folder holds `train` and `test`, and may hold `validation` and `out-of-domain` (or `hans`),
+    each as .csv, .tsv, .jsonl, .jsonl.gz or .parquet with MNLI's columns (premise, hypothesis,
+    label) or HANS's (sentence1, sentence2, gold_label), and `heuristic` and `subcase` if it likes.
+
+    Args:
+        name: the task. A folder's relative path starts where the program was started, `~` is the
+            home folder.
+        limit: test examples kept in each domain, 0 = all; stratified by label and subcase.
+        seed: draws which examples `limit` keeps.
+        labels: what the labels mean, where they are other words or should mean something else
+            (`sources.meanings`): in all files.
+
+    Raises:
+        UserError: an unknown task; a missing, unread or damaged file; a set without both labels;
+            pairs that are trained on and tested on; no network where one is needed.
+    """
+    if limit < 0:
+        raise UserError(f"limit is {limit}: give a number of examples, or 0 for all")
+    task = _mnli_hans(labels) if name == "mnli-hans" else _from_folder(name, labels)
+    if not limit:
+        return task
+    in_domain, out_of_domain = (
+        _stratified(frame, limit, seed) for frame in (task.in_domain, task.out_of_domain)
+    )
+    task = replace(task, in_domain=in_domain, out_of_domain=out_of_domain)
+    for domain, frame in task.domains.items():
+        if frame["label"].nunique() < len(LABELS):
+            raise UserError(f"limit = {limit} keeps one label {domain}: give a larger one")
+    return task
+
+
+def shared_pairs(task: Task) -> pd.DataFrame:
+    """How many pairs of a set stand in another set, or twice in the same one, word for word.
+
+    Returns:
+        A row for each two sets that share pairs, with the columns `set`, `also_in` (an earlier set
+        or the same one), `pairs` (how many of `set`), `of` (the size of `set`) and `example` (the
+        id of one in `set`).
+    """
+    keys = {
+        name: list(zip(frame["premise"].tolist(), frame["hypothesis"].tolist(), strict=True))
+        for name, frame in task.sets.items()
+    }
+    rows = []
+    for number, (name, own) in enumerate(keys.items()):
+        for other in [*keys][: number + 1]:
+            before = set() if other == name else set(keys[other])
+            same = []
+            for row, key in enumerate(own):
+                if key in before:
+                    same.append(row)
+                elif other == name:
+                    before.add(key)
+            if same:
+                rows.append(
+                    {
+                        "set": name,
+                        "also_in": other,
+                        "pairs": len(same),
+                        "of": len(own),
+                        "example": task.sets[name]["id"].iloc[same[0]],
+                    }
+                )
+    return pd.DataFrame(rows, columns=["set", "also_in", "pairs", "of", "example"])
+
+
+def sample(pool: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+    """`n` examples of `pool`, half of each label, in random order, without replacement.
+
+    Samples of one seed are nested as sets: the 8 of seed 3 contain the 4 of seed 3. So along a
+    curve over shots each draw only gains examples, and neighbouring points are paired; the order
+    is shuffled anew for each `n`. The same numbers come out on every platform (PCG64).
+
+    Raises:
+        UserError: `n` is negative, odd, or more than the pool can balance.
+    """
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 0 or n % 2:
+        raise UserError(f"cannot draw {n} examples: give an even number, half for each label")
+    rng = np.random.default_rng([seed, 0])
+    label = pool["label"].to_numpy()
+    chosen = []
+    for value in range(len(LABELS)):
+        having = np.flatnonzero(label == value)
+        if len(having) < n // 2:
+            raise UserError(
+                f"cannot draw {n} examples: the pool has {len(having)} of label {LABELS[value]!r}"
+            )
+        chosen.append(rng.permutation(having)[: n // 2])
+    order = np.random.default_rng([seed, 1, n]).permutation(n)
+    return pool.iloc[np.concatenate(chosen)[order]].reset_index(drop=True)
+
+
+def _mnli_hans(labels: str) -> Task:
+    hans, glue = read(hans_file()), glue_tables()
+    digest = f"{GLUE} {HANS_SHA256} {VALIDATION} {labels}".encode()
+    tables = {"train": glue["train"], "in-domain": glue["matched"], "out-of-domain": hans}
+    files = {"train": "train", "in-domain": "matched", "out-of-domain": "hans"}
+    return _task("mnli-hans", files, tables, labels, hashlib.sha256(digest).hexdigest()[:16])
+
+
+def _from_folder(name: str, labels: str) -> Task:
+    folder = ROOT / "data" / "pocket" if name == "pocket" else _folder(name)
+    paths = {part: find(folder, names) for part, names in FILES.items()}
+    unread = _unread(folder, {path.name for path in paths.values() if path})
+    for part in ("train", "in-domain"):
+        if paths[part] is None:
+            there = f"; there: {', '.join(unread)}" if unread else ""
+            raise UserError(
+                f"task {name}: {folder} has no {FILES[part][0]} file ({', '.join(SUFFIXES)}){there}"
+            )
+    digest = hashlib.sha256(labels.encode())  # only a mapping that was given is in it
+    files, tables = {}, {}
+    for part, path in paths.items():
+        if path is not None:
+            files[part], tables[part] = path.name, read(path)
+            digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+            if tables[part].empty:
+                raise UserError(f"{path} has no examples: fill it or remove it")
+    task = _task(name, files, tables, labels, digest.hexdigest()[:16])
+    return replace(task, unread=unread)
+
+
+def _folder(name: str) -> Path:
+    """The folder of a user's task: a relative one is looked up where the program was started."""
+    try:
+        path = Path(name).expanduser().absolute()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, no such user
+        why = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"task {name[:60]!r} cannot be a folder's name: {why}") from None
+    if not name or not is_folder:
+        raise UserError(
+            f"unknown task {name[:60]!r}: use pocket, mnli-hans, or a folder with train and test "
+            f"files; {str(path)[:200]!r} is {'a file' if is_file else 'no folder'}"
+        )
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise UserError(f"task {name}: {path} may not be read: change its permissions")
+    return path
+
+
+def _unread(folder: Path, read_names: set[str]) -> tuple[str, ...]:
+    """The data files of a folder that are not read.
+
+    Raises:
+        UserError: one whose name says that it was meant to be.
+    """
+    names = sorted(path.name for path in folder.iterdir())
+    unread = [n for n in names if Path(n).suffix.lower() in _DATA and n not in read_names]
+    meant = [n for n in unread if re.sub("[^a-z]", "", n.split(".")[0].lower()) in _MEANT]
+    if meant:
+        kinds = [" or ".join(kind) for kind in FILES.values()]
+        raise UserError(
+            f"{folder}: not read: {', '.join(meant)}; the names are {', '.join(kinds)}, with "
+            f"{', '.join(SUFFIXES)}: rename or move it"
+        )
+    return tuple(unread)
+
+
+def _task(
+    name: str, files: dict[str, str], tables: dict[str, pd.DataFrame], labels: str, digest: str
+) -> Task:
+    """A task from the tables of its sets: what any source must pass.
+
+    Args:
+        name: as in `load`.
+        files: each set's file; the stem begins its pairs' ids.
+        tables: each set as it is written, in the order of `FILES`; train and in-domain are there.
+        labels: as in `load`.
+        digest: of the sources.
+    """
+    sets, read_as = {}, {}
+    for part, table in tables.items():
+        sets[part], read_as[part] = parse(table, files[part].split(".")[0], labels)
+    found = pd.concat([part.assign(file=files[name]) for name, part in read_as.items()])
+    _all_there(name, labels, set(found["label"]))
+    for part, frame in sets.items():
+        _both_labels(f"task {name}: {part} ({files[part]})", frame, read_as[part], labels)
+    if "validation" not in sets:
+        sets["train"], sets["validation"] = _split(sets["train"])
+        if sets["validation"]["label"].nunique() < len(LABELS):
+            raise UserError(
+                f"task {name}: {files['train']} has too few examples to set some aside: add a "
+                "validation file"
+            )
+    none = sets["in-domain"].iloc[:0]
+    task = Task(
+        name,
+        sets["train"],
+        sets["validation"],
+        sets["in-domain"],
+        sets.get("out-of-domain", none),
+        digest,
+        found[["file", *found.columns.drop("file")]].reset_index(drop=True),
+    )
+    ids = pd.concat([frame["id"] for frame in task.sets.values()])
+    if not ids.is_unique:
+        raise UserError(
+            f"task {name}: the id {ids[ids.duplicated()].iloc[0]!r} appears twice: make ids "
+            "unique, or remove the column"
+        )
+    for row in shared_pairs(task).to_dict("records"):
+        learnt = row["set"] != row["also_in"] and row["also_in"] in ("train", "validation")
+        if learnt and row["pairs"] > SHARED * row["of"]:
+            raise UserError(
+                f"task {name}: {row['pairs']} of the {row['of']} pairs of {row['set']} stand in "
+                f"{row['also_in']}, too, such as {row['example']!r}: remove them from one of the "
+                "two"
+            )
+    return task
+
+
+def _all_there(name: str, labels: str, found: set[str]) -> None:
+    """Refuse a misspelt label: what was meant would keep its usual meaning without a word."""
+    if unused := meanings(labels).keys() - meanings().keys() - found - {MISSING}:
+        raise UserError(
+            f"labels = {labels!r}: task {name} has no label {sorted(unused)[0]!r}; there are "
+            f"{', '.join(sorted(found))}"
+        )
+
+
+def _both_labels(where: str, frame: pd.DataFrame, read_as: pd.DataFrame, labels: str) -> None:
+    """Refuse a set with one label: every answer to it could be the same."""
+    if frame["label"].nunique() == len(LABELS):
+        return
+    kept = ", ".join(read_as["label"][read_as["meaning"] != "drop"])
+    has = f"only {LABELS[frame['label'].iloc[0]]} pairs ({kept})" if len(frame) else "no pairs"
+    dropped = read_as[read_as["meaning"] == "drop"].set_index("label")["rows"]
+    parts = [f"{label} ({rows})" for label, rows in dropped.items()]
+    line = f"{where} has {has}{', without ' + ', '.join(parts) if parts else ''}: both labels are "
+    line += "needed"
+    # Neutral pairs would be the missing label, unless a mapping has already said what they are.
+    if "neutral" in dropped and "neutral" not in labels.lower() and set(frame["label"]) <= {0}:
+        mapping = added(labels, "neutral: not entailment")
+        line += (
+            f'; with the parameter labels, "{mapping}", it has {dropped["neutral"]} not entailment'
+        )
+    raise UserError(line)
+
+
+def _split(train: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training pool and validation set: a fixed draw, at most a tenth of the pairs."""
+    n = min(VALIDATION, len(train) // 10)
+    held_out = np.zeros(len(train), dtype=bool)
+    held_out[np.random.default_rng(0).permutation(len(train))[:n]] = True
+    return train[~held_out].reset_index(drop=True), train[held_out].reset_index(drop=True)
+
+
+def _stratified(frame: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
+    """`limit` rows in file order: each label keeps its share, and in it each subcase."""
+    if limit >= len(frame):
+        return frame
+    label = frame["label"].to_numpy()
+    group = frame["subcase"].to_numpy(dtype=str) if "subcase" in frame else label
+    rng = np.random.default_rng(seed)
+    kept = []
+    values, sizes = np.unique(label, return_counts=True)
+    for value, quota in zip(values, _shares(sizes, limit), strict=True):
+        rows = np.flatnonzero(label == value)
+        names, sizes = np.unique(group[rows], return_counts=True)
+        for name, count in zip(names, _shares(sizes, quota), strict=True):
+            kept.append(rng.permutation(rows[group[rows] == name])[:count])
+    return frame.iloc[np.sort(np.concatenate(kept))].reset_index(drop=True)
+
+
+def _shares(sizes: np.ndarray, total: int) -> np.ndarray:
+    """`total` in proportion to `sizes`, in whole numbers, by largest remainder."""
+    share = sizes * total / sizes.sum()
+    count: np.ndarray = np.floor(share).astype(int)
+    count[np.argsort(count - share, kind="stable")[: total - count.sum()]] += 1
+    return count

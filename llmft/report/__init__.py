@@ -1,0 +1,1 @@
+"""Rows in; numbers, figures and sentences out."""

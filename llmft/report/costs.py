@@ -1,0 +1,280 @@
+"""What the book takes: counted from the runs that were made, predicted for those that were not.
+
+Both are one count. A run's row says how many tokens it read and was trained on; for a run that was
+never made, its specification and the mean length of the task's texts say it. Operations follow from
+tokens and weights (`sections.operations`), hours from operations and an assumed speed. Which runs a
+chapter would make is read from the chapter itself, so the prediction cannot fall behind it.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+
+from llmft import UserError
+from llmft.book import stamp
+from llmft.engine import learner, models
+from llmft.engine.models import Model
+from llmft.engine.spec import TRAINED, Spec
+from llmft.nli import tasks
+from llmft.nli.prompts import CONTENT_FREE
+from llmft.params import Params
+from llmft.report import sections
+from llmft.report.sections import made
+
+
+__all__ = [
+    "Texts",
+    "asked",
+    "counted",
+    "grids",
+    "hours",
+    "kept",
+    "made",
+    "memory",
+    "outline",
+    "predicted",
+    "spans",
+    "texts_of",
+    "trained",
+    "versions",
+]
+
+OPT: dict[str, dict[str, Any]] = {
+    "facebook/opt-125m": {},
+    "facebook/opt-350m": {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "ffn_dim": 4096,
+        "word_embed_proj_dim": 512,
+        "do_layer_norm_before": False,
+    },
+}
+"""Where the published configurations differ from `OPTConfig`'s defaults, which are opt-125m's."""
+
+MNLI_HANS = (6_692, 30_000)
+"""Pairs of MultiNLI's matched set without neutral, and of HANS."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a count needs of a task: tokens of a filled template, and pairs, in each domain.
+
+    Pairs to train on, to show and to validate on are as long as in-domain ones. A demonstration
+    has two tokens more, its label word and the separator; a prompt has one to begin with.
+    """
+
+    tokens: float
+    tokens_out: float
+    pairs: int
+    pairs_out: int = 0
+    validation: int = tasks.VALIDATION
+
+
+# --- which runs --------------------------------------------------------------------------------
+
+
+def asked(chapter: Path, p: Params) -> list[Spec]:
+    """The runs that a chapter would ask for with these parameters; none is made.
+
+    Of the chapter's assignments those are executed that the first argument of its last `run_grid`
+    depends on. A model that they look at is its `outline`.
+
+    Raises:
+        UserError: the chapter asks for no runs, or a model's shape is not known here.
+    """
+    cells = stamp.code_cells(stamp.read(chapter))
+    body = [line for cell in cells for line in stamp.tree(stamp.code(cell)).body]
+    calls = [(i, call) for i, line in enumerate(body) for call in _grids(line)]
+    if not calls:
+        raise UserError(f"{chapter.name} asks for no runs")
+    last, call = calls[-1]
+    wanted, needed = _read(call.args[0]), []
+    for line in reversed(body[:last]):
+        if isinstance(line, ast.Assign) and wanted & set(map(ast.unparse, line.targets)):
+            needed.append(line)
+            wanted |= _read(line.value)
+    imports = [line for line in body if isinstance(line, ast.Import | ast.ImportFrom)]
+    names: dict[str, Any] = {}
+    exec(_module(imports), names)
+    names |= {"p": p, "methods": SimpleNamespace(model_of=lambda name, *_: outline(name))}
+    exec(_module(needed[::-1]), names)
+    found = eval(compile(ast.Expression(call.args[0]), chapter.name, "eval"), names)
+    return list(dict.fromkeys(found))
+
+
+def grids(chapters: Sequence[Path], p: Params) -> dict[str, list[Spec]]:
+    """Each chapter's runs by its name; a run that several ask for is the first one's."""
+    found: dict[str, list[Spec]] = {}
+    seen: set[Spec] = set()
+    for chapter in chapters:
+        found[chapter.stem] = [spec for spec in asked(chapter, p) if spec not in seen]
+        seen.update(found[chapter.stem])
+    return found
+
+
+def _grids(line: ast.stmt) -> Iterator[ast.Call]:
+    """The calls of `runs.run_grid` in a line."""
+    for node in ast.walk(line):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "runs.run_grid":
+            yield node
+
+
+def _read(node: ast.expr) -> set[str]:
+    """The names that an expression reads, but for `p` and its own (of a comprehension)."""
+    names = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
+    return {n.id for n in names} - {n.id for n in names if isinstance(n.ctx, ast.Store)} - {"p"}
+
+
+def _module(lines: Sequence[ast.stmt]) -> Any:
+    return compile(ast.Module(body=list(lines), type_ignores=[]), "chapter", "exec")
+
+
+@lru_cache(maxsize=8)
+def outline(name: str) -> Model:
+    """A model's shape without its weights: "pocket", a folder, or an OPT of the book.
+
+    Raises:
+        UserError: another model.
+    """
+    folder = models.POCKET if name == "pocket" else Path(name)
+    if name in OPT:
+        config: Any = transformers.OPTConfig(**OPT[name])
+    elif folder.is_dir():
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    else:
+        raise UserError(f"the shape of model {name!r} is not known: use one of {', '.join(OPT)}")
+    with torch.device("meta"):
+        auto: Any = transformers.AutoModelForCausalLM
+        model = auto.from_config(config)
+    parameters = sum(weight.numel() for weight in model.parameters())
+    device = torch.device("meta")
+    return Model(model, None, name, "", "", device, config.max_position_embeddings, parameters)
+
+
+# --- what they take ----------------------------------------------------------------------------
+
+
+def trained(spec: Spec, model: Model) -> int:
+    """How many weights the run changes."""
+    if spec.method not in TRAINED:
+        return 0
+    if spec.changes == "bitfit":
+        named = model.model.base_model.named_parameters()
+        return sum(weight.numel() for name, weight in named if learner.CHANGES["bitfit"](name))
+    if spec.changes == "lora":
+        layers = learner.linear_layers(model)
+        return sum(
+            spec.rank * sum(layers[name.strip()][0]) * layers[name.strip()][1]
+            for name in spec.targets.split(",")
+        )
+    return model.parameters
+
+
+def predicted(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:
+    """A row a run with the columns that `counted` reads, from its specification alone."""
+    lines = []
+    for spec in specs:
+        model, pair = outline(spec.model), texts.tokens
+        some = [min(n, spec.limit or n) for n in (texts.pairs, texts.pairs_out)]
+        if spec.asked == "validation":
+            some = [texts.validation, 0]
+        mean = (some[0] * pair + some[1] * texts.tokens_out) / sum(some)
+        context = spec.shots * (pair + 2)  # each with its label word and a separator
+        behind = context if spec.method == "icl" else 0
+        seen = min(spec.batch_size, spec.queries or spec.shots)
+        lines.append(
+            asdict(spec)
+            | {
+                "parameters": model.parameters,
+                "trainable_parameters": trained(spec, model),
+                "prefix_tokens": 1 + behind,
+                "query_tokens": mean,
+                "answers": sum(some) + len(CONTENT_FREE),
+                "out_of_domain_n": some[1],
+                "train_tokens": spec.updates * seen * (1 + pair),
+                "teacher_tokens": (1 + context + spec.queries * pair) if spec.queries else 0,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def counted(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `made` or `predicted` with `read` tokens, and `flops` in all.
+
+    `adapt` and `ask` are its parts. The demonstrations are read once a set of queries (a domain,
+    the content-free ones), as the book does it. Attention to earlier tokens, points of learning
+    curves and the likelihood of plain text are left out.
+    """
+    priced = sections.operations(rows)
+    sets = np.where(rows["out_of_domain_n"].fillna(0) > 0, 3, 2)
+    asking = sets * rows["prefix_tokens"] + rows["answers"] * rows["query_tokens"]
+    ask = 2 * rows["parameters"] * asking
+    read = asking + rows["train_tokens"] + rows["teacher_tokens"]
+    return priced.assign(read=read, ask=ask, flops=priced["adapt"] + ask)
+
+
+def texts_of(rows: pd.DataFrame) -> Texts:
+    """The mean text of the runs that were made, in both domains, and the pairs of each."""
+    zero = rows[rows["method"] == "zero-shot"].iloc[0]
+    length = float(zero["query_tokens"])
+    searched = rows[rows["asked"] == "validation"]["answers"] - len(CONTENT_FREE)
+    validation = int(searched.iloc[0]) if len(searched) else tasks.VALIDATION
+    return Texts(length, length, int(zero["in_domain_n"]), int(zero["out_of_domain_n"]), validation)
+
+
+def hours(flops: float, tflops: float, utilisation: float) -> float:
+    """Hours for operations on a device with a peak of `tflops` (10^12 a second), so far used."""
+    return flops / (tflops * 1e12 * utilisation) / 3600
+
+
+def memory(parameters: int, changed: int = 0) -> float:
+    """GiB that weights take in float32, activations left out.
+
+    Four bytes a weight; those that are trained have a copy, a gradient and Adam's two moments.
+    """
+    return float(4 * parameters + 16 * changed) / 2**30
+
+
+def kept(spec: Spec, texts: Texts, vocabulary: int) -> float:
+    """GiB of main memory that the teacher's answers of one distillation take, at least.
+
+    A float32 log-probability for every class at every place that is compared (`distill.taught`,
+    which also fills up shorter queries); runs that are trained together hold theirs at once.
+    """
+    places = texts.tokens if spec.objective == "query" else 1
+    classes = 2 if spec.objective == "label words" else vocabulary
+    return spec.queries * places * classes * 4 / 2**30
+
+
+# --- said of the rows --------------------------------------------------------------------------
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Whole numbers as ranges: "0–9, 1000–1002"."""
+    parts: list[list[int]] = []
+    for number in sorted({int(n) for n in numbers}):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join("–".join(map(str, part)) for part in parts)
+
+
+def versions(rows: pd.DataFrame) -> Mapping[str, str]:
+    """Each package that the runs were made with, and its version, or all of them."""
+    found: dict[str, list[str]] = {}
+    for text in rows["versions"].unique():
+        for part in text.split(", "):
+            name, _, number = part.partition(" ")
+            found.setdefault(name, []).append(number)
+    return {name: ", ".join(dict.fromkeys(numbers)) for name, numbers in found.items()}

@@ -1,0 +1,1 @@
+"""Specifications of runs in, one stored row each out."""

@@ -1,0 +1,163 @@
+"""What needs no language model: a constant, the best single cue, and a small classifier.
+
+A method that does no better than these has not been shown to understand anything. The classifier is
+given exactly what a method is given, the same labelled examples of the same draws, and its answers
+have the columns of a run's, so it is scored, paired and drawn as every method is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from llmft.nli import cues, tasks
+from llmft.nli.tasks import Task
+from llmft.study import metrics
+
+
+CLASSIFIER = "cue classifier"
+"""The name of `classifier` in tables and figures."""
+
+
+def features(pairs: pd.DataFrame) -> pd.DataFrame:
+    """What the classifier sees: every cue of `cues.table`, and how the two sentences align.
+
+    Returns a row a pair, in the pairs' order, of numbers: none of them needs a parser or a model.
+    """
+    both = zip(pairs["premise"], pairs["hypothesis"], strict=True)
+    return pd.DataFrame([_features(p, h) for p, h in both], index=pairs.index)
+
+
+@lru_cache(maxsize=200_000)  # a chapter asks for the same pool several times
+def _features(premise: str, hypothesis: str) -> dict[str, float]:
+    return cues.pair_cues(premise, hypothesis) | alignment(
+        cues.words(premise), cues.words(hypothesis)
+    )
+
+
+def alignment(premise: Sequence[str], hypothesis: Sequence[str]) -> dict[str, float]:
+    """How the words of two sentences line up, as numbers (a yes is 1)."""
+    known, negated = (
+        set(premise),
+        [any(w in cues.NEGATIONS for w in s) for s in (premise, hypothesis)],
+    )
+    joined, part = f" {' '.join(premise)} ", f" {' '.join(hypothesis)} "
+    pairs_of = [set(pairwise(s)) for s in (premise, hypothesis)]
+    places = [premise.index(w) for w in hypothesis if w in known]
+    steps = list(pairwise(places))
+    found = {
+        "one negated": negated[0] != negated[1],
+        "premise negated": negated[0],
+        "copied whole": part in joined,
+        "share of word pairs": len(pairs_of[0] & pairs_of[1]) / max(1, len(pairs_of[1])),
+        "new words": sum(w not in known for w in hypothesis),
+        "same first word": premise[:1] == hypothesis[:1],
+        "same order": sum(a <= b for a, b in steps) / max(1, len(steps)),
+    }
+    return {name: float(value) for name, value in found.items()}
+
+
+def negated(pairs: pd.DataFrame) -> pd.Series:
+    """How many of the two sentences of each pair are negated: 0, 1 or 2."""
+    found = features(pairs)
+    return (found["premise negated"] + found["negation"]).astype(int)
+
+
+def negation_rule(pairs: pd.DataFrame) -> pd.Series:
+    """The label by one rule: not entailed (1) where either sentence is negated, else entailed (0).
+
+    It is silent, and says "entailed", where neither is.
+    """
+    return (negated(pairs) > 0).astype(int)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One cue and a threshold: the label is `above` where the cue is larger, else the other."""
+
+    cue: str
+    threshold: float
+    above: int
+
+    def labels(self, pairs: pd.DataFrame) -> pd.Series:
+        """The rule's label of each pair, 0 or 1."""
+        return (features(pairs)[self.cue] > self.threshold).map(
+            {True: self.above, False: 1 - self.above}
+        )
+
+
+def best_rule(pairs: pd.DataFrame) -> Rule:
+    """The single cue and threshold that are right most often on `pairs`, the training pool."""
+    label = pairs["label"].to_numpy()
+    best, rule = -1.0, None
+    for name, values in features(pairs).items():
+        for threshold in np.unique(values)[:-1]:
+            right = float(((values > threshold).to_numpy() == (label == 1)).mean())
+            for above, accuracy in ((1, right), (0, 1 - right)):
+                if accuracy > best:
+                    best, rule = accuracy, Rule(str(name), float(threshold), above)
+    if rule is None:
+        return Rule("overlap", -np.inf, int(label.mean() > 0.5))  # no cue varies: a constant
+    return rule
+
+
+def floors(task: Task) -> pd.DataFrame:
+    """Accuracy of the constant predictor and of the best single cue, a row a rule and domain.
+
+    The constant is the training pool's larger label, the cue and its threshold are the training
+    pool's best: nothing is chosen on the pairs that are reported. Columns: rule, domain, accuracy,
+    n.
+    """
+    rule = best_rule(task.train)
+    constant = int(task.train["label"].mean() > 0.5)
+    lines = []
+    for domain, pairs in task.domains.items():
+        label = pairs["label"]
+        for name, answer in (
+            ("constant", pd.Series(constant, index=pairs.index)),
+            (f"best cue: {rule.cue}", rule.labels(pairs)),
+        ):
+            accuracy = float((answer == label).mean())
+            lines.append({"rule": name, "domain": domain, "accuracy": accuracy, "n": len(pairs)})
+    return pd.DataFrame(lines)
+
+
+def classifier(task: Task, shots: Sequence[int], seeds: Sequence[int]) -> pd.DataFrame:
+    """Logistic regression on `features`, trained on the very samples that the methods are given.
+
+    Args:
+        task: as the runs have it.
+        shots: numbers of labelled examples.
+        seeds: of the draws (`tasks.sample`).
+
+    Returns:
+        The columns of `runs.predictions` with the fields method, shots and data_seed: a row a
+        classifier and pair of both domains, with log-probabilities that are normalised.
+    """
+    tested = pd.concat(
+        [pairs.assign(domain=domain) for domain, pairs in task.domains.items()], ignore_index=True
+    )
+    seen = features(tested)
+    extra = [column for column in ("heuristic", "subcase") if column in tested]
+    of_pool = features(task.train).set_index(task.train["id"])
+    done = []
+    for n in shots:
+        for seed in seeds:
+            drawn = tasks.sample(task.train, n, seed)
+            # C = 1, scikit-learn's default: nothing of it was tuned here.
+            model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
+            model.fit(of_pool.loc[drawn["id"]], drawn["label"])
+            logp: dict[str, Any] = dict(
+                zip(metrics.LOGP, model.predict_log_proba(seen).T, strict=True)
+            )
+            fields: dict[str, Any] = {"method": CLASSIFIER, "shots": n, "data_seed": seed}
+            answered = tested[["domain", "id", "label", *extra]]
+            done.append(answered.assign(key=f"{CLASSIFIER} {n} {seed}", **logp, **fields))
+    return pd.concat(done, ignore_index=True)

@@ -1,0 +1,131 @@
+"""Finished runs on disk: each one whole or not there, whatever happens while it is written.
+
+A record is two files, `records/KEY.parquet` (predictions) and then `records/KEY.json` (the row,
+with a checksum of its key and of both): a run is there when its JSON is. Each file is written
+beside its place, forced to the disk and renamed, so a kill, a crash or a full disk leaves what was
+there before. A lock held by the operating system claims a run, and dies with the process that held
+it. (On a network file system that needs working `flock`, as NFS 4 and Lustre have.)
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from llmft import UserError, files
+
+
+def opened(folder: Path) -> Path:
+    """The folder, made ready to hold records.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with files.writing(folder):
+        for part in ("records", "locks"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def claimed(folder: Path, key: str, *, wait: bool) -> Iterator[bool]:
+    """True inside when the run is this process's to do; False when another has it (not `wait`)."""
+    lock = FileLock(folder / "locks" / f"{key}.lock")
+    try:
+        with files.writing(folder):
+            lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield False
+        return
+    try:
+        with files.writing(folder):
+            for left in (folder / "records").glob(f".{key}.*"):
+                left.unlink(
+                    missing_ok=True
+                )  # by a process that was killed: the lock says that none is at it now
+        yield True
+    finally:
+        lock.release()
+
+
+def read(folder: Path, key: str, *, since: int = 0) -> dict[str, Any] | None:
+    """The row of a finished run, its record checked; None where there is none.
+
+    A damaged record counts as none, is said, and will be done again. One written before `since`
+    (nanoseconds, of its file) counts as none, too.
+    """
+    path = folder / "records" / f"{key}.json"
+    try:
+        if since and path.stat().st_mtime_ns <= since:
+            return None
+        record = json.loads(path.read_bytes())
+        row: dict[str, Any] = record["row"]
+        if record["sha256"] == _seal(key, row, path.with_suffix(".parquet").read_bytes()):
+            return row
+    except FileNotFoundError as error:
+        if Path(error.filename) == path:
+            return None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    except OSError as error:
+        raise UserError(f"store {folder} cannot be read: {error.strerror}") from error
+    files.say(f"record {key} in {folder} is damaged: doing this run again")
+    return None
+
+
+def keep(folder: Path, key: str, row: Mapping[str, Any], predictions: pd.DataFrame) -> None:
+    """Write a finished run.
+
+    Raises:
+        UserError: it could not be written; nothing else changed.
+    """
+    content = parquet(predictions)
+    record = {"row": row, "sha256": _seal(key, row, content)}
+    files.write(folder / "records" / f"{key}.parquet", content)
+    files.write(folder / "records" / f"{key}.json", json.dumps(record, indent=1).encode() + b"\n")
+
+
+def _seal(key: str, row: Mapping[str, Any], content: bytes) -> str:
+    """The checksum of a whole record: a row or answers under another run's key do not fit it."""
+    return digest({"key": key, "row": row, "predictions": _sha(content)})
+
+
+def answers(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
+    """The predictions of these runs, one after another, with a first column `key`.
+
+    Raises:
+        UserError: a run is not there, or cannot be read.
+    """
+    parts = []
+    for key in keys:
+        try:
+            part = pd.read_parquet(folder / "records" / f"{key}.parquet")
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"store {folder}: the answers of run {key} cannot be read: run its grid again"
+            ) from error
+        part.insert(0, "key", key)
+        parts.append(part)
+    return pd.concat(parts, ignore_index=True)
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    """The frame as a Parquet file's bytes: made in memory, so that one `write` can fail or not."""
+    buffer = BytesIO()
+    frame.to_parquet(buffer, index=False, compression="zstd")
+    return buffer.getvalue()
+
+
+def digest(value: Mapping[str, Any]) -> str:
+    """SHA-256 of the canonical JSON: sorted names, no spaces, floats as Python writes them."""
+    return _sha(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

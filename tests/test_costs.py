@@ -1,0 +1,185 @@
+"""What runs take: counts that can be made by hand, and the chapters' own grids."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import pytest
+import transformers
+
+from llmft import ROOT, UserError, params
+from llmft.engine.spec import Spec
+from llmft.report import costs
+from llmft.study import runs
+
+from .conftest import SHARED
+
+
+NAMES = ("icl", "few-shot", "lora", "context-distillation")
+SMALL, LARGE = "facebook/opt-125m", "facebook/opt-350m"
+TUNED = runs.asked_for(params.Params(), "fine-tuning", model=SMALL)
+
+
+def chapter(folder: Path, *cells: str) -> Path:
+    path = folder / "toy.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    nbformat.write(notebook, path)
+    return path
+
+
+# which runs
+
+
+def test_the_runs_of_a_chapter_are_read_from_its_code(tmp_path: Path) -> None:
+    path = chapter(
+        tmp_path,
+        "from dataclasses import replace\nfrom llmft import params\n"
+        "from llmft.study import methods, runs",
+        "p = params.validate(globals())\nheavy = 1 / 0",
+        "loaded = methods.model_of(p.models[0], '', p.device, p.dtype)\n"
+        "rate = 1e-3 if loaded.parameters > 1 else 0.0",
+        "base = runs.asked_for(p, 'fine-tuning', learning_rate=rate)\n"
+        "some = [base]\n"
+        "some = [replace(heavy, data_seed=n) for heavy in some for n in range(p.repeats)]\n"
+        "first = runs.run_grid(some[:1])",
+        "rows = runs.run_grid([*some, *some], store='nowhere')\nsome = None",
+    )
+    found = costs.asked(path, params.Params(repeats=3))
+    assert [spec.data_seed for spec in found] == [0, 1, 2]
+    assert {spec.learning_rate for spec in found} == {1e-3}
+
+
+def test_a_chapter_without_runs_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="asks for no runs"):
+        costs.asked(chapter(tmp_path, "a = 1"), params.Params())
+
+
+def test_a_run_of_two_chapters_is_the_first_ones() -> None:
+    smoke = params.parse(params.load(ROOT / "params" / "smoke.yaml"))
+    chapters = [ROOT / "chapters" / f"{name}.ipynb" for name in NAMES]
+    grids = costs.grids(chapters, smoke)
+    every = [spec for specs in grids.values() for spec in specs]
+    assert len(every) == len(set(every))
+    shared = set(grids["few-shot"]) & set(costs.asked(chapters[2], smoke))
+    assert {spec.method for spec in shared} == {"fine-tuning"}  # on the same draws
+    assert not shared & set(grids["lora"])
+
+
+def test_the_runs_of_the_published_icl_chapter() -> None:
+    p = params.Params()
+    found = costs.asked(ROOT / "chapters" / "icl.ipynb", p)
+    middle, draws = 8, range(p.repeats)
+    assert set(found) == {
+        Spec(method="zero-shot", shots=0),
+        *(Spec(shots=k, data_seed=n) for k in p.shots for n in draws),
+        *(Spec(shots=middle, data_seed=n, order_seed=o) for n in draws for o in (1, 2)),
+        *(
+            Spec(shots=middle, data_seed=n, pattern=other)
+            for n in draws
+            for other in ("gpt-3", "eval-harness")
+        ),
+    }
+
+
+def test_the_large_run_can_be_counted_without_its_models() -> None:
+    large = params.parse(params.load(ROOT / "params" / "opt.yaml"))
+    grids = costs.grids([ROOT / "chapters" / f"{name}.ipynb" for name in NAMES], large)
+    for specs in grids.values():
+        assert {spec.model for spec in specs} == {SMALL, LARGE}
+    layers = {spec.targets for spec in grids["lora"]}
+    assert any("fc1" in targets for targets in layers)  # LoRA on every layer: OPT's own names
+
+
+# what they take
+
+
+@pytest.mark.parametrize(("name", "weights"), [(SMALL, 125_239_296), (LARGE, 331_196_416)])
+def test_the_outline_of_opt_has_its_published_weights(name: str, weights: int) -> None:
+    shape = costs.outline(name)
+    assert shape.parameters == weights
+    published = SHARED / "opt" / name.rpartition("/")[2] / "config.json"
+    if published.is_file():
+        own = shape.model.config.to_dict()
+        config = transformers.OPTConfig.from_json_file(str(published)).to_dict()
+        keys = [k for k in config if "size" in k or "num" in k or "dim" in k or "norm" in k]
+        assert {k: own[k] for k in keys} == {k: config[k] for k in keys}
+
+
+def test_another_model_has_no_outline() -> None:
+    with pytest.raises(UserError, match="someone/else"):
+        costs.outline("someone/else")
+
+
+def test_weights_that_change() -> None:
+    shape = costs.outline(SMALL)
+    lora: dict[str, Any] = {"method": "lora", "rank": 8, "alpha": 16.0, "targets": "q_proj, v_proj"}
+    assert costs.trained(replace(TUNED, **lora), shape) == 8 * (768 + 768) * 12 * 2
+    wide = lora | {"rank": 1, "targets": "fc1"}
+    assert costs.trained(replace(TUNED, **wide), shape) == (768 + 3072) * 12
+    assert costs.trained(TUNED, shape) == shape.parameters
+    # Of each layer: four of attention, two of the feed-forward part, two norms; and the last norm.
+    biases = 12 * (4 * 768 + 3072 + 768 + 2 * 768) + 768
+    assert costs.trained(replace(TUNED, method="bitfit"), shape) == biases
+    assert costs.trained(Spec(method="zero-shot", shots=0), shape) == 0
+
+
+def test_a_count_made_by_hand() -> None:
+    texts, n = costs.Texts(10, 6, pairs=4, pairs_out=8), 125_239_296
+    specs = [
+        Spec(model=SMALL, shots=2),
+        replace(TUNED, shots=4, updates=3, batch_size=8),
+        replace(TUNED, shots=4, updates=3, batch_size=2, asked="validation"),
+    ]
+    shown, tuned, searched = costs.counted(costs.predicted(specs, texts)).to_dict("records")
+    # Each of two domains and the content-free set reads the demonstrations once.
+    mean = (4 * 10 + 8 * 6) / 12
+    assert shown["ask"] == pytest.approx(2 * n * (3 * (1 + 2 * 12) + 15 * mean))
+    assert shown["flops"] == shown["ask"]
+    assert tuned["adapt"] == pytest.approx(6 * n * 3 * 4 * 11)
+    assert tuned["flops"] == pytest.approx(tuned["adapt"] + 2 * n * (3 * 1 + 15 * mean))
+    assert searched["adapt"] == pytest.approx(tuned["adapt"] / 2)
+    assert searched["ask"] == pytest.approx(2 * n * (2 * 1 + (texts.validation + 3) * 10))
+
+
+def test_a_teacher_reads_its_context_once_and_every_query() -> None:
+    spec = runs.asked_for(params.Params(), "distillation", model=SMALL, queries=5, shots=2)
+    row = costs.predicted([spec], costs.Texts(10, 6, 4)).iloc[0]
+    assert row["teacher_tokens"] == 1 + 2 * 12 + 5 * 10
+    assert row["train_tokens"] == spec.updates * 5 * 11
+    gib = 5 * 10 * 50_272 * 4 / 2**30
+    assert costs.kept(spec, costs.Texts(10, 6, 4), 50_272) == pytest.approx(gib)
+    answer = replace(spec, objective="vocabulary")
+    assert costs.kept(answer, costs.Texts(10, 6, 4), 50_272) == pytest.approx(gib / 10)
+
+
+def test_a_round_is_counted_once() -> None:
+    base = runs.asked_for(params.Params(), "distillation")
+    rows = pd.DataFrame(
+        [
+            asdict(replace(base, rounds=rounds, data_seed=seed))
+            | {"train_seconds": seconds, "train_tokens": 10 * rounds, "teacher_tokens": 3 * rounds}
+            | {"examples_per_second": 50.0, "eval_seconds": 0.1}
+            for rounds, seed, seconds in ((3, 0, 9.0), (1, 0, 2.0), (2, 0, 5.0), (1, 1, 4.0))
+        ]
+    )
+    found = costs.made(rows)
+    assert found["train_seconds"].tolist() == [4.0, 2.0, 3.0, 4.0]
+    assert found["train_tokens"].tolist() == [10] * 4
+    assert found["teacher_tokens"].tolist() == [3] * 4
+    assert found["answers"].tolist() == [5] * 4
+
+
+def test_hours_and_memory() -> None:
+    assert costs.hours(3.6e15, tflops=10, utilisation=0.1) == pytest.approx(1)
+    assert costs.memory(2**30) == 4
+    assert costs.memory(2**30, 2**29) == 12
+
+
+def test_ranges_and_versions() -> None:
+    assert costs.spans([3, 1, 2, 1, 7, 1001, 1000]) == "1–3, 7, 1000–1001"
+    rows = pd.DataFrame(
+        {"versions": ["python 3.11.7, torch 2.13.0+cpu", "python 3.12.1, torch 2.13.0+cpu"]}
+    )
+    assert costs.versions(rows) == {"python": "3.11.7, 3.12.1", "torch": "2.13.0+cpu"}

@@ -1,0 +1,273 @@
+"""Figures as they leave the package: SVG that needs nothing else, legible, true to its frame."""
+
+import re
+from collections.abc import Callable
+from itertools import pairwise
+
+import altair as alt
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmft.report import compare, figures, theme
+
+
+def points(shots: tuple[int, ...] = (0, 2, 4, 8)) -> pd.DataFrame:
+    rows = [
+        {
+            "shots": n,
+            "domain": domain,
+            "pattern": pattern,
+            "mean": 0.5 + 0.02 * n * (domain == "in-domain"),
+            "lo": 0.45 + 0.02 * n * (domain == "in-domain"),
+            "hi": 0.55 + 0.02 * n * (domain == "in-domain"),
+            "recipe": "two-way t",
+            "draws": 10,
+            "examples": 1200,
+            "level": 0.95,
+            "se": 0.02,
+            "df": 9,
+            "lowest": 0.4 + 0.02 * n * (domain == "in-domain"),
+            "highest": 0.6 + 0.02 * n * (domain == "in-domain"),
+        }
+        for pattern in ("minimal", "gpt-3")
+        for domain in ("in-domain", "out-of-domain")
+        for n in shots
+    ]
+    return pd.DataFrame(rows)
+
+
+def svg(chart: alt.Chart) -> str:
+    bundle = chart._repr_mimebundle_()
+    bundle = bundle[0] if isinstance(bundle, tuple) else bundle
+    assert set(bundle) == {"image/svg+xml"}  # no HTML, so no script from a network
+    return str(bundle["image/svg+xml"])
+
+
+def size(text: str) -> tuple[float, float]:
+    found = re.search(r'<svg[^>]*? width="([\d.]+)" height="([\d.]+)"', text)
+    assert found
+    return float(found[1]), float(found[2])
+
+
+MINIMAL = points().query("pattern == 'minimal'")
+EIGHT = points((8,))
+BINS = pd.DataFrame(
+    {
+        "confidence": [0.55, 0.75, 0.95] * 2,
+        "accuracy": [0.5, 0.6, 0.7, 0.55, 0.75, 0.93],
+        "n": [10, 20, 30] * 2,
+        "which": ["as scored"] * 3 + ["calibrated"] * 3,
+    }
+)
+FIGURES: dict[str, Callable[[], alt.Chart]] = {
+    "curve": lambda: figures.curve(MINIMAL, "shots", "domain", draws=MINIMAL, note="a note " * 30),
+    "facets": lambda: figures.curve(points(), "shots", "pattern", facet="domain"),
+    "many facets": lambda: figures.curve(
+        pd.concat([points().assign(model=m) for m in ("a", "b")]).assign(
+            panel=lambda f: f["model"] + ", " + f["domain"]
+        ),
+        "shots",
+        "pattern",
+        facet="panel",
+    ),
+    "panels": lambda: figures.panels(
+        BINS, "which", lambda part, note: figures.reliability(part, "which", note=note), note="n"
+    ),
+    "forest": lambda: figures.forest(EIGHT, "pattern", "domain", note="n"),
+    "blocks": lambda: figures.forest(EIGHT, "pattern", group="domain"),
+    "dots": lambda: figures.dots(
+        MINIMAL.assign(shots=MINIMAL["shots"].astype(str)), "shots", "mean"
+    ),
+    "bars": lambda: figures.bars(MINIMAL, "shots", "mean", "domain", y_format=".0%"),
+    "heat": lambda: figures.heat(MINIMAL, "shots", "domain", "mean"),
+    "reliability": lambda: figures.reliability(BINS, "which"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_static_legible_and_the_same_each_time(name: str):
+    text = svg(FIGURES[name]())
+    assert text == svg(FIGURES[name]())
+    assert size(text)[0] <= 700
+    sizes = [float(s) for s in re.findall(r'font-size="([\d.]+)', text)]
+    assert sizes
+    assert min(sizes) >= 12
+    assert "http" not in text.replace("http://www.w3.org", "")
+
+
+def test_a_curve_names_its_series_where_they_end_and_draws_chance():
+    text = svg(FIGURES["curve"]())
+    names = re.findall(r">(in-domain|out-of-domain|chance)<", text)
+    assert sorted(names) == ["chance", "in-domain", "out-of-domain"]
+    assert text.count("stroke-dasharray") >= 2  # the second series, and chance
+
+
+def test_the_line_of_a_figure_of_dots_has_the_name_it_is_given():
+    text = svg(figures.dots(MINIMAL, "domain", "mean", chance=0.4, chance_name="true share"))
+    assert ">true share<" in text
+    assert ">chance<" not in text
+
+
+def test_more_than_three_panels_stand_in_twos_and_each_row_names_its_series():
+    spec = FIGURES["many facets"]().to_dict()
+    assert (spec["columns"], len(spec["concat"])) == (2, 4)
+    texts = re.findall(r">(minimal|gpt-3|chance)<", svg(FIGURES["many facets"]()))
+    assert sorted(texts) == ["chance"] * 2 + ["gpt-3"] * 2 + ["minimal"] * 2
+
+
+def test_panels_are_headed_by_their_value_and_one_is_none():
+    spec = FIGURES["panels"]().to_dict()
+    assert [panel["title"]["text"] for panel in spec["concat"]] == ["as scored", "calibrated"]
+    assert "n" in spec["title"]["text"]
+    alone = figures.panels(
+        BINS, "", lambda part, note: figures.reliability(part, "which", note=note)
+    )
+    assert alone.to_dict() == figures.reliability(BINS, "which").to_dict()
+
+
+def test_series_differ_in_shape_and_dash_as_well_as_in_colour():
+    for values in (theme.COLOURS, theme.SHAPES, theme.DASHES):
+        assert len({str(value) for value in values}) == 7
+
+
+def test_zero_shots_stand_one_step_before_the_first_and_are_joined_by_no_line():
+    assert theme.steps([0, 2, 4, 32]) == {0: 0.0, 2: 1.0, 4: 2.0, 32: 5.0}
+    spec = FIGURES["curve"]().to_dict()
+    lines = [layer for layer in spec["layer"] if layer["mark"].get("type") == "line"]
+    (data,) = [spec["datasets"][layer["data"]["name"]] for layer in lines]
+    assert len(data) == 6  # 2 series at 2, 4 and 8
+    with pytest.raises(ValueError, match="doublings"):
+        theme.steps([-1, 2])
+
+
+@pytest.mark.parametrize("shots", [(0, 1, 2), (0, 2, 4)])
+def test_every_tick_has_its_label(shots: tuple[int, ...]):
+    frame = points(shots).query("pattern == 'minimal' and domain == 'in-domain'")
+    text = svg(figures.curve(frame, "shots", "domain", chance=None, y_domain=[0.3, 0.9]))
+    assert [int(n) for n in re.findall(r">(\d+)<", text)] == list(shots)
+
+
+def test_a_missing_interval_leaves_its_point():
+    frame = points((2, 4)).query("pattern == 'minimal'").assign(lo=np.nan, hi=np.nan)
+    spec = figures.curve(frame, "shots", "domain").to_dict()
+    counts = [
+        len(spec["datasets"][layer["data"]["name"]])
+        for layer in spec["layer"]
+        if layer["mark"].get("type") == "point"
+    ]
+    assert counts == [4]
+    assert "NaN" not in svg(figures.curve(frame, "shots", "domain"))
+
+
+def test_one_series_one_point():
+    frame = points((8,)).query("pattern == 'minimal' and domain == 'in-domain'")
+    assert "in-domain" not in re.findall(
+        r">([\w-]+)<", svg(figures.curve(frame, "shots", "domain"))
+    )
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=6),
+    st.floats(0.01, 0.3),
+)
+def test_labels_are_set_apart_in_order_and_no_further_than_needed(wished: list[float], gap: float):
+    placed = theme.spread(wished, gap)
+    order = sorted(range(len(wished)), key=lambda i: wished[i])
+    for a, b in pairwise(order):
+        assert placed[b] - placed[a] >= gap - 1e-9
+    assert np.mean(placed) == pytest.approx(np.mean(wished))
+    if len(wished) == 1:
+        assert placed == wished
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_an_axis_holds_its_values_and_shares_stay_shares(values: list[float]):
+    low, high = theme.span(pd.DataFrame({"y": values}), ["y"], [0.5])
+    assert 0 <= low <= min(values)
+    assert max(values) <= high <= 1
+
+
+def test_with_interval_is_what_the_caption_counts():
+    frame = points((8,)).query("pattern == 'minimal'")
+    folded = figures.with_interval(frame)
+    assert folded["accuracy"].tolist() == ["0.66 [0.61, 0.71]", "0.50 [0.45, 0.55]"]
+    assert folded["n"].tolist() == ["10 × 1,200"] * 2
+    assert list(folded) == ["shots", "domain", "pattern", "accuracy", "n"]
+    lonely = figures.with_interval(frame.assign(lo=np.nan, hi=np.nan))
+    assert lonely["accuracy"].tolist() == [
+        "0.66 (10 draws: 0.56 to 0.76)",
+        "0.50 (10 draws: 0.40 to 0.60)",
+    ]
+
+
+def test_markdown_is_a_pipe_table():
+    frame = pd.DataFrame(
+        {"name": ["a|b", "two\nlines"], "n": [1200, 7], "share": [0.123, np.nan], "p": [0.0004, 1]}
+    )
+    assert figures.markdown(frame, {"p": ".3f"}).splitlines() == [
+        "| name | n | share | p |",
+        "| :--- | ---: | ---: | ---: |",
+        "| a&#124;b | 1,200 | 0.12 | 0.000 |",
+        "| two lines | 7 | – | 1.000 |",
+    ]
+
+
+def test_tables_and_text_are_markdown_only(capsys: pytest.CaptureFixture[str]):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shown = []
+    shell = InteractiveShell.instance()
+    publish, shell.display_pub.publish = (
+        shell.display_pub.publish,
+        lambda data, *_, **__: shown.append(data),
+    )
+    try:
+        figures.table(pd.DataFrame({"a": [1]}))
+        figures.say("so")
+    finally:
+        shell.display_pub.publish = publish
+        InteractiveShell.clear_instance()
+    assert [set(data) for data in shown] == [{"text/plain", "text/markdown"}] * 2
+
+
+def test_what_needs_no_model_is_a_named_line_in_its_panel():
+    rules = pd.DataFrame(
+        {
+            "rule": ["constant", "best cue", "constant"],
+            "accuracy": [0.5, 0.505, 0.5],
+            "domain": ["in-domain", "in-domain", "out-of-domain"],
+        }
+    )
+    frame = points().query("pattern == 'minimal'")
+    drawn = svg(figures.curve(frame, "shots", "pattern", facet="domain", chance=None, rules=rules))
+    assert "best cue, constant" in drawn  # too near each other for a line of text each
+    assert drawn.count(">constant<") == 1
+    assert "chance" not in drawn
+
+
+def test_a_scatter_has_a_dot_a_row_and_its_line_of_least_squares():
+    frame = pd.DataFrame({"x": [0.2, 0.4, 0.6, 0.5], "y": [0.4, 0.8, 1.2, 0.7], "p": list("aaab")})
+    chart = figures.scatter(frame, "x", "y", facet="p", x_title="share")
+    text = str(chart.to_dict())
+    assert "share" in text
+    lines = [d for d in chart.to_dict()["datasets"].values() if len(d) == 2]
+    [line] = lines  # one dot alone has no line
+    assert [point["y"] for point in line] == pytest.approx([0.4, 1.2])
+
+
+def test_forgetting_joins_a_method_without_and_with_the_text_term():
+    rows = [
+        {"method": m, "term": t, "mean": 0.8, "lo": 0.7, "hi": 0.9}
+        | {"mean_text": x, "lo_text": x / 2, "hi_text": 2 * x}
+        for m, x0, x1 in (("full", 70.0, 5.6), ("LoRA", 1e5, 6.0))
+        for t, x in (("without", x0), ("with", x1))
+    ]
+    drawn = svg(compare.forgetting(pd.DataFrame(rows), "method", "term", start=5.3, note="note"))
+    for word in ("full", "LoRA", "perplexity of plain sentences", "note"):
+        assert word in drawn

@@ -1,0 +1,543 @@
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from llmft import UserError, params
+from llmft.book import freeze, gate, stamp
+from tests import toy_book
+from tests.toy_book import cell, read, write
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A frozen book; tests work on copies."""
+    root = tmp_path_factory.mktemp("frozen") / "book {1}"  # papermill formats paths with braces
+    toy_book.make(root)
+    freeze.run("toy", root=root)
+    return root
+
+
+@pytest.fixture
+def root(frozen: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(frozen, tmp_path / "book"))
+
+
+def edit(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = root / "chapters" / "toy.ipynb"
+    notebook = read(path)
+    change(notebook)
+    write(path, notebook)
+
+
+def problems(root: Path) -> str:
+    return "\n".join(map(str, gate.check(root)))
+
+
+def everything(root: Path) -> dict[str, bytes]:
+    """The bytes of all that is frozen."""
+    files = [*(root / "chapters").rglob("*"), *(root / "data").rglob("*")]
+    return {str(file.relative_to(root)): file.read_bytes() for file in files if file.is_file()}
+
+
+# Freezing
+
+
+def test_frozen_chapter_passes_and_is_clean(root: Path) -> None:
+    assert problems(root) == ""
+    notebook = read(root / "chapters" / "toy.ipynb")
+    assert set(notebook["metadata"]) == {"kernelspec", "language_info", "llmft"}
+    assert all(set(c["metadata"]) <= {"tags"} for c in notebook["cells"])
+    assert len(notebook["cells"]) == 5, "the defaults need no injected cell"
+    assert "progress" not in str(notebook["cells"][4]["outputs"])
+    made = notebook["metadata"]["llmft"]
+    assert made["profile"] == "pocket"
+    assert made["parameters"]["repeats"] == 10
+    assert set(made["modules"]) == {"llmft/__init__.py", "llmft/params.py"}
+    assert set(made["data"]) == {"data/pocket/test.csv"}
+    assert set(made["results"]) == {"data/results/toy.csv", "data/results/toy.svg"}
+    assert made["versions"]["torch"]
+    assert made["device"]
+    assert made["seconds"] > 0
+    assert (root / "data/results/toy.csv").read_text() == "repeats\n10\n"
+    assert freeze.is_current(root / "chapters" / "toy.ipynb", root)
+
+
+def test_parameters_are_injected_hidden_and_forgotten(root: Path) -> None:
+    freeze.run("toy", values={"repeats": "3", "shots": "[2, 8]"}, root=root)
+    notebook = read(root / "chapters" / "toy.ipynb")
+    injected = notebook["cells"][2]
+    assert injected["id"] == "injected-parameters"
+    assert injected["metadata"]["tags"] == ["injected-parameters", "remove-cell"]
+    assert "| 3 | 10 |" in str(notebook["cells"][5]["outputs"])
+    assert notebook["metadata"]["llmft"]["profile"] == "custom"
+    found = problems(root)
+    assert "repeats = 3; params/pocket.yaml has 10" in found
+    # The injected cell must not stick: the next run is the pocket profile again.
+    freeze.run("toy", root=root)
+    assert problems(root) == ""
+    assert (root / "data/results/toy.csv").read_text() == "repeats\n10\n"
+
+
+def test_a_file_with_the_same_values_is_the_same_run(root: Path) -> None:
+    freeze.run("toy", file=root / "params" / "pocket.yaml", root=root)
+    assert problems(root) == ""
+
+
+def test_a_book_of_other_parameters_is_checked_against_them(root: Path) -> None:
+    file = root / "params" / "opt.yaml"
+    file.write_text("profile: opt\nrepeats: 3\nlearning_rate: 0.1\n")
+    freeze.run("toy", file=file, root=root)
+    assert gate.check(root, file) == []
+    assert freeze.is_current(root / "chapters/toy.ipynb", root, file)
+    assert not freeze.is_current(root / "chapters/toy.ipynb", root)
+    assert "repeats = 3; params/pocket.yaml has 10" in problems(root)
+    freeze.run("toy", file=file, values={"repeats": "4"}, root=root)
+    found = "\n".join(map(str, gate.check(root, file)))
+    assert "repeats = 4; params/opt.yaml has 3" in found
+
+
+def test_a_chapter_that_has_none_of_what_differs(root: Path) -> None:
+    """It was run with the book's own parameters, and is right under others, too."""
+    path = toy_book.add_other(root)
+    freeze.run("other", root=root)
+    file = root / "params" / "opt.yaml"
+    file.write_text("profile: opt\nrepeats: 3\n")
+    assert freeze.is_current(path, root, file)
+    assert not freeze.is_current(root / "chapters" / "toy.ipynb", root, file)
+    freeze.run("other", file=file, root=root)
+    assert read(path)["metadata"]["llmft"]["profile"] == "opt"
+    assert freeze.is_current(path, root)
+    assert problems(root) == ""
+
+
+def test_results_are_this_run_s_own(root: Path) -> None:
+    """Another run of the chapter with the same store leaves its results there meanwhile."""
+    other = "from pathlib import Path\n\nPath('runs/toy.csv').write_text('repeats\\n2\\n')"
+    edit(root, lambda n: n["cells"].append(cell("code", other)))
+    freeze.run("toy", root=root)
+    assert (root / "data/results/toy.csv").read_text() == "repeats\n10\n"
+    assert (root / "runs/toy.csv").read_text() == "repeats\n2\n"
+    assert not (root / "runs/.toy.run").exists()
+    assert problems(root) == ""
+
+
+def test_what_the_kernel_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(params.COLLECT, "before")
+    with freeze._environment(root, 5):
+        assert (os.environ[params.COLLECT], os.environ[params.SINCE]) == (str(root), "5")
+    assert os.environ[params.COLLECT] == "before"
+    assert params.SINCE not in os.environ
+
+
+def test_code_beside_the_book_is_not_executed(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_up = tmp_path / "ipython" / "profile_default" / "startup"
+    start_up.mkdir(parents=True)
+    (start_up / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    (root / "colorsys.py").write_text("raise ValueError('not Python's own')")
+    edit(root, lambda n: n["cells"].append(cell("code", "import colorsys")))
+    freeze.run("toy", root=root)
+    assert problems(root) == "colorsys.py: could be imported in place of a package: remove it"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_path_outside_the_book_is_not_frozen(root: Path, tmp_path: Path) -> None:
+    before, scratch = everything(root), tmp_path / "scratch"
+    scratch.mkdir()
+    with pytest.raises(UserError, match=r"store is .*/scratch, outside .* make a link to it"):
+        freeze.run("toy", values={"store": str(scratch)}, root=root)
+    assert everything(root) == before
+    (root / "scratch").symlink_to(scratch)
+    freeze.run("toy", values={"store": str(root / "scratch")}, root=root)
+    assert read(root / "chapters/toy.ipynb")["metadata"]["llmft"]["parameters"]["store"] == (
+        "./scratch"
+    )
+    assert str(tmp_path) not in (root / "chapters/toy.ipynb").read_text()
+    assert (scratch / ".toy.lock").exists()
+    assert problems(root) == ""
+
+
+def test_another_folder_leaves_the_frozen_book(root: Path, tmp_path: Path) -> None:
+    before = everything(root)
+    out = tmp_path / "out"
+    store = tmp_path / "store"
+    made = freeze.run(
+        "toy", file=root / "params/smoke.yaml", values={"store": str(store)}, out=out, root=root
+    )
+    assert made == out / "toy.ipynb"
+    assert (out / "toy.csv").read_text() == "repeats\n2\n"
+    assert everything(root) == before
+    # Nor may it be moved into the book by hand.
+    shutil.copyfile(made, root / "chapters" / "toy.ipynb")
+    assert "run with the smoke profile" in problems(root)
+
+
+# Failing: one line, and everything as it was
+
+
+def test_an_author_s_draft_is_just_not_run(root: Path) -> None:
+    toy_book.make(root / "draft")
+    found = [str(problem) for problem in gate.check(root / "draft")]
+    assert "toy: was never run: it has no stamp" in found
+    assert not [line for line in found if "hollow" in line]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"repeat": 3}, "did you mean 'repeats'?"),
+        ({"limit": 3}, "unknown parameter 'limit'"),
+        ({"shots": "8"}, "not a list"),
+        ({"shots": "[2, -2]"}, "less than 2"),
+    ],
+)
+def test_wrong_parameters(root: Path, values: dict[str, object], words: str) -> None:
+    before = everything(root)
+    with pytest.raises(UserError) as caught:
+        freeze.run("toy", values=values, root=root)
+    assert words in str(caught.value)
+    assert everything(root) == before
+
+
+def test_smoke_is_never_frozen(root: Path) -> None:
+    with pytest.raises(UserError, match="smoke parameters"):
+        freeze.run("toy", file=root / "params/smoke.yaml", root=root)
+
+
+@pytest.mark.parametrize("where", ["chapters", "data/results", ".", "_book", ".git/x"])
+def test_the_book_s_own_folders_are_neither_store_nor_out(root: Path, where: str) -> None:
+    before = everything(root)
+    for values, out in (({}, root / where), ({"store": str(root / where)}, root / "out")):
+        with pytest.raises(UserError, match="the book's own: choose another"):
+            freeze.run("toy", values=values, out=out, root=root)
+    assert everything(root) == before
+
+
+@pytest.mark.parametrize("code", ["%time from llmft import other", "x = !ls", "import ("])
+def test_a_cell_that_cannot_be_read_is_refused_before_it_runs(root: Path, code: str) -> None:
+    edit(root, lambda n: n["cells"].append(cell("code", code)))
+    assert "is not plain Python" in problems(root)
+    before = everything(root)
+    with pytest.raises(UserError, match="is not plain Python: write it without magics"):
+        freeze.run("toy", root=root)
+    assert everything(root) == before
+
+
+def test_a_read_only_checkout_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(freeze, "FileLock", refuse)
+    with pytest.raises(UserError, match=r"Read-only file system; other places .*--out"):
+        freeze.run("toy", root=root)
+
+
+def test_unknown_chapter(root: Path) -> None:
+    with pytest.raises(UserError, match="did you mean 'toy'"):
+        freeze.run("toys", root=root)
+
+
+def test_a_chapter_that_raises(root: Path) -> None:
+    edit(root, lambda n: n["cells"].insert(4, cell("code", "raise ValueError('two\\nlines')")))
+    before = everything(root)
+    with pytest.raises(UserError) as caught:
+        freeze.run("toy", root=root)
+    assert "ValueError: two lines" in str(caught.value)
+    assert "code cell 4" in str(caught.value)
+    failed = root / "runs" / "toy.failed.ipynb"
+    assert str(failed) in str(caught.value)
+    assert "ValueError" in failed.read_text()
+    assert "\n" not in str(caught.value)
+    assert everything(root) == before
+
+
+def test_a_chapter_that_kills_its_kernel(root: Path) -> None:
+    edit(root, lambda n: n["cells"].insert(2, cell("code", "import os\n\nos._exit(9)")))
+    before = everything(root)
+    with pytest.raises(UserError, match="kernel died"):
+        freeze.run("toy", root=root)
+    assert everything(root) == before
+
+
+def test_a_chapter_that_stops_early_is_hollow(root: Path) -> None:
+    """papermill takes `SystemExit` for success: the gate does not."""
+    edit(root, lambda n: n["cells"].insert(4, cell("code", "raise SystemExit(0)")))
+    freeze.run("toy", root=root)
+    assert "error output" in problems(root) or "hollow" in problems(root)
+
+
+def test_a_full_disk(root: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    (root / "data/results/.toy.csv.new").symlink_to("/dev/full")
+    before = (root / "chapters/toy.ipynb").read_bytes()
+    with pytest.raises(UserError, match="disk is full"):
+        freeze.run("toy", root=root)
+    assert (root / "chapters/toy.ipynb").read_bytes() == before
+    assert problems(root) == ""
+
+
+@pytest.mark.parametrize("folder", ["runs", "chapters"])
+def test_one_run_of_a_chapter_at_a_time(root: Path, folder: str) -> None:
+    """From one store, or from several to one place."""
+    with (
+        FileLock(root / folder / ".toy.lock"),
+        pytest.raises(UserError, match="another process"),
+    ):
+        freeze.run("toy", root=root)
+    out = root / "out"
+    assert freeze.run("toy", values={"store": str(out)}, out=out, root=root) == out / "toy.ipynb"
+
+
+def test_killed_while_running(root: Path) -> None:
+    path = root / "chapters" / "toy.ipynb"
+    edit(root, lambda n: n["cells"].insert(3, cell("code", "import time\n\ntime.sleep(60)")))
+    before = everything(root)
+    script = (
+        "from pathlib import Path; from llmft.book import freeze; "
+        f"freeze.run('toy', root=Path({str(root)!r}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script])
+    running = root / "runs" / ".toy.run" / "running.ipynb"
+    deadline = time.monotonic() + 60
+    while not (running.exists() and '"completed"' in running.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert everything(root) == before
+    edit(root, lambda n: n["cells"].pop(3))
+    freeze.run("toy", root=root)  # the lock went with the process
+    assert problems(root) == ""
+    assert not list(root.rglob("*.new"))
+    assert path.exists()
+
+
+def test_killed_between_the_moves(root: Path) -> None:
+    """The results of the next run have come, its notebook has not."""
+    (root / "data/results/toy.csv").write_text("repeats\n11\n")
+    assert "data/results/toy.csv edited by hand or half written" in problems(root)
+    assert not freeze.is_current(root / "chapters" / "toy.ipynb", root)
+
+
+# The gate: what was changed after the run
+
+
+def test_a_changed_code_cell(root: Path) -> None:
+    edit(root, lambda n: n["cells"][4].update(source="p  # edited"))
+    assert "stale: a code cell was changed" in problems(root)
+
+
+def test_prose_and_captions_may_be_edited(root: Path) -> None:
+    def change(notebook: dict[str, Any]) -> None:
+        notebook["cells"][0]["source"] = toy_book.TITLE + "\n\nMore prose."
+        source = stamp.text(notebook["cells"][3]["source"])
+        notebook["cells"][3]["source"] = source.replace("A line.", "A better caption.")
+
+    edit(root, change)
+    assert problems(root) == ""
+
+
+def test_a_changed_output(root: Path) -> None:
+    def change(notebook: dict[str, Any]) -> None:
+        data = notebook["cells"][4]["outputs"][0]["data"]
+        data["text/markdown"] = stamp.text(data["text/markdown"]).replace("10", "99")
+
+    edit(root, change)
+    assert "outputs were edited" in problems(root)
+
+
+def test_a_changed_module_is_named(root: Path) -> None:
+    with (root / "llmft" / "params.py").open("a") as file:
+        file.write("# one more line\n")
+    assert "stale: llmft/params.py changed after the run" in problems(root)
+
+
+def test_a_module_that_the_chapter_does_not_use(root: Path) -> None:
+    (root / "llmft" / "other.py").write_text("x = 2\n")
+    assert problems(root) == ""
+
+
+def test_changed_and_new_data(root: Path) -> None:
+    (root / "data/pocket/test.csv").write_text("premise\nmore\n")
+    (root / "data/pocket/new.csv").write_text("")
+    assert "data/pocket/new.csv, data/pocket/test.csv changed" in problems(root)
+
+
+def test_a_stamp_cannot_hide_its_parameters(root: Path) -> None:
+    edit(root, lambda n: n["metadata"]["llmft"].update(parameters={"repeats": 3}))
+    assert "not those of its stamp" in problems(root)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import os", "repeats = 1 + 1", "repeats, seed = 3, 4", "secret = 3", "repeats += 1", "%ls"],
+)
+def test_an_injected_cell_does_nothing_but_inject(root: Path, code: str) -> None:
+    extra = cell("code", code, tags=["injected-parameters"]) | {"execution_count": 5}
+    edit(root, lambda n: n["cells"].append(extra))
+    found = problems(root)
+    assert "is not `NAME = VALUE`" in found or "is not plain Python" in found
+    freeze.run("toy", root=root)  # which puts it right
+    assert problems(root) == ""
+
+
+def test_the_book_s_parameters_are_complete(root: Path) -> None:
+    file = root / "params" / "pocket.yaml"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(line for line in lines if not line.startswith("repeats:")))
+    assert problems(root) == "params/pocket.yaml: must have repeats: 10, the default"
+
+
+def test_a_stray_file_among_the_results(root: Path) -> None:
+    (root / "data/results/icl.csv").write_text("")
+    assert problems(root) == "data/results/icl.csv: is not the result of a chapter's run"
+
+
+@pytest.mark.parametrize("number", ["0.93", ".93", "93 %", "36 times"])
+def test_a_number_typed_into_a_page(root: Path, number: str) -> None:
+    text = (root / "index.qmd").read_text() + "\n`0.5` [a](b-1.5.html) {.y-1.5} 95 % OPT-1.3b\n"
+    (root / "index.qmd").write_text(text)
+    assert problems(root) == ""
+    (root / "index.qmd").write_text(f"{text}It is right {number} of them.\n")
+    assert f"index.qmd: has the number {number}, typed" in problems(root)
+
+
+def test_a_page_hides_nothing(root: Path) -> None:
+    text = (root / "index.qmd").read_text()
+    (root / "index.qmd").write_text(
+        f"{text}\n<!-- a whole comment -->\n\n::: {{.content-hidden}}\n"
+    )
+    assert "index.qmd: has `content-hidden`" in problems(root)
+
+
+def test_dependencies_are_followed(tmp_path: Path) -> None:
+    """Through another module, relatively, inside a function and a package, and round a circle."""
+    package = tmp_path / "llmft"
+    (package / "pocket").mkdir(parents=True)
+    files = {
+        "__init__.py": "",
+        "a.py": "def f():\n    from . import b\n",
+        "b.py": "import llmft.pocket.deep\nfrom llmft.a import f\n",
+        "pocket/__init__.py": "",
+        "pocket/deep.py": "from .near import x\nfrom ..c import y\n",
+        "pocket/near.py": "x = 1\n",
+        "c.py": "y = 2\n",
+        "unused.py": "",
+    }
+    for name, source in files.items():
+        (package / name).write_text(source)
+    notebook = {"cells": [cell("code", "import os\nfrom llmft import a")]}
+    found = stamp.module_digests(notebook, tmp_path)
+    assert set(found) == {f"llmft/{name}" for name in files if name != "unused.py"}
+
+
+def test_data_named_in_the_code(tmp_path: Path) -> None:
+    (tmp_path / "data/prior").mkdir(parents=True)
+    (tmp_path / "data/prior/runs.csv").write_text("")
+    (tmp_path / "data/results").mkdir()
+    (tmp_path / "data/results/icl.csv").write_text("")
+    (tmp_path / "data/results/toy.csv").write_text("")
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params/opt.yaml").write_text("")
+    (tmp_path / "params/smoke.yaml").write_text("")
+    code = 'a = ROOT / "data/prior"\nb = "data/results/"\nc = "params/opt.yaml"'
+    found = stamp.data_digests({"cells": [cell("code", code)]}, "toy", tmp_path)
+    assert set(found) == {"data/prior/runs.csv", "data/results/icl.csv", "params/opt.yaml"}
+    (tmp_path / "data/rte").mkdir()
+    (tmp_path / "data/rte/train.csv").write_text("")
+    task = cell("code", "task: str = 'data/rte'", tags=["parameters"])
+    assert set(stamp.data_digests({"cells": [task]}, "toy", tmp_path)) == {"data/rte/train.csv"}
+
+
+# The gate: how a chapter must be
+
+
+def mutate_source(index: int, old: str, new: str) -> Callable[[dict[str, Any]], None]:
+    def change(notebook: dict[str, Any]) -> None:
+        source = stamp.text(notebook["cells"][index]["source"])
+        assert old in source
+        notebook["cells"][index]["source"] = source.replace(old, new)
+
+    return change
+
+
+def add_output(**output: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda notebook: notebook["cells"][2]["outputs"].append(output)
+
+
+def shows(**data: str) -> Callable[[dict[str, Any]], None]:
+    named = {name.replace("_", "/"): value for name, value in data.items()}
+    return add_output(output_type="display_data", metadata={}, data=named)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (mutate_source(0, "# A toy {#sec-toy}", "# A toy"), "# Title {#sec-name}"),
+        (mutate_source(0, "@tbl-runs", "@tbl-run"), "@tbl-run refers to nothing"),
+        (mutate_source(0, "@tbl-runs", "@smith2020"), "@smith2020 is not in references.bib"),
+        (mutate_source(0, "@tbl-runs", "the table"), "nothing refers to @tbl-runs"),
+        (mutate_source(4, "@eq-a", "@eq-b"), "@eq-b refers to nothing"),
+        (mutate_source(3, "#| fig-cap: A line.\n", ""), "no `#| fig-cap:`"),
+        (mutate_source(3, "#| fig-alt: A diagonal line.\n", ""), "no `#| fig-alt:`"),
+        (mutate_source(4, "#| tbl-cap: Runs, see @eq-a.\n", ""), "no `#| tbl-cap:`"),
+        (mutate_source(3, "fig-cap: A line.", "fig-cap: A: line."), "not YAML"),
+        (mutate_source(3, "fig-line", "line"), "must start with `fig-`"),
+        (mutate_source(3, "#| fig-alt", "#| output: false\n#| fig-alt"), "`#| output:`"),
+        (mutate_source(4, "#| tbl-cap", "#| include: false\n#| tbl-cap"), "`#| include:`"),
+        (lambda n: n["cells"][4]["metadata"].update(tags=["remove-cell"]), "tag remove-cell"),
+        (lambda n: n["cells"][3]["metadata"].update(tags=["hide-output"]), "tag hide-output"),
+        (lambda n: n["cells"][0]["metadata"].update(tags=["remove-cell"]), "tag remove-cell"),
+        (mutate_source(0, "$$a", "::: {.content-hidden}\n\n$$a"), "`content-hidden`"),
+        (mutate_source(0, "$$a", "<div style='display: none'>\n\n$$a"), "`display: none`"),
+        (mutate_source(0, "$$a", "<!-- \n\n$$a"), "`<!--`"),
+        (lambda n: n["cells"].append(cell("raw", "---\necho: false\n---")), "a raw cell"),
+        (mutate_source(3, "fig-line", "fig-my_line"), "label `fig-my_line`"),
+        (mutate_source(3, "fig-line", "tbl-runs"), "is also in toy"),
+        (mutate_source(1, "repeats", "repeated"), "unknown parameter 'repeated'"),
+        (lambda n: n["cells"][3].update(outputs=[]), "shows no figure"),
+        (lambda n: n["cells"][4].update(execution_count=7), "execution counts"),
+        (lambda n: n["cells"][4].update(execution_count=None), "hollow"),
+        (lambda n: n["metadata"].pop("llmft"), "never run"),
+        (lambda n: n["metadata"]["llmft"].update(profile="smoke"), "smoke profile"),
+        (lambda n: n["metadata"].update(widgets={}), "widget"),
+        (add_output(output_type="error", ename="E", evalue="v", traceback=[]), "error output: E"),
+        (add_output(output_type="stream", name="stdout", text="/home/me/x"), "path of one machine"),
+        (shows(text_html="<b>x</b>"), "text/html output"),
+        (shows(text_markdown="<script>x</script>"), "raw HTML"),
+        (shows(text_markdown="see @fig-none"), "@fig-none refers to nothing"),
+        (shows(text_plain="x" * 5_000_000), "MB, above the"),
+    ],
+)
+def test_the_gate_names(root: Path, change: Callable[[dict[str, Any]], None], words: str) -> None:
+    edit(root, change)
+    assert words in problems(root)
+
+
+def test_chapters_and_the_list_of_chapters(root: Path) -> None:
+    shutil.copyfile(root / "chapters/toy.ipynb", root / "chapters/more.ipynb")
+    listing = (root / "_quarto.yml").read_text().replace("index.qmd", "none.qmd")
+    (root / "_quarto.yml").write_text(listing)
+    found = problems(root)
+    assert "more: is not listed in _quarto.yml" in found
+    assert "lists none.qmd, which does not exist" in found
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"cells": 3}', '{"cells": [3]}', "[]"])
+def test_a_broken_notebook_is_one_line(root: Path, text: str) -> None:
+    (root / "chapters/toy.ipynb").write_text(text)
+    with pytest.raises(UserError, match="not a notebook"):
+        gate.check(root)

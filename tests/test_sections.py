@@ -1,0 +1,680 @@
+"""The tables that chapters share, on frames small enough to count by hand."""
+
+import dataclasses
+import re
+from dataclasses import asdict
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llmft import UserError
+from llmft.engine.spec import Spec
+from llmft.nli import tasks
+from llmft.report import sections, stats, tables
+from llmft.study import baselines, metrics
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is shown comes to stand here."""
+    texts: list[str] = []
+    monkeypatch.setattr(tables, "say", texts.append)
+    return texts
+
+
+def read(text: str) -> pd.DataFrame:
+    """A Markdown table as a frame of texts."""
+    head, _, *rows = [
+        [unescape(cell.strip()) for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+    ]
+    return pd.DataFrame(rows, columns=head)
+
+
+def said_by(right: dict[tuple[str, int], list[list[int]]], model: str = "opt") -> pd.DataFrame:
+    """Rows from (domain, shots) and, a row a draw, which of its examples were right.
+
+    Labels alternate, and a prediction is right or wrong with probability 0.8.
+    """
+    rows = []
+    for (domain, shots), draws in right.items():
+        for draw, examples in enumerate(draws):
+            for i, correct in enumerate(examples):
+                label = i % 2
+                p = 0.8 if (label == 0) == bool(correct) else 0.2
+                rows.append(
+                    {
+                        "key": f"{model}-{shots}-{draw}",
+                        "model": model,
+                        "shots": shots,
+                        "draw": f"{draw}-0-0" if shots else "",
+                        "domain": domain,
+                        "id": f"{domain}-{i}",
+                        "label": label,
+                        metrics.LOGP[0]: np.log(p),
+                        metrics.LOGP[1]: np.log(1 - p),
+                    }
+                )
+    return metrics.with_scores(pd.DataFrame(rows))
+
+
+INSIDE, OUTSIDE = "in-domain", "out-of-domain"
+SAID = said_by(
+    {
+        (INSIDE, 0): [[1, 0, 0, 1]],
+        (INSIDE, 8): [[1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0], [1, 1, 1, 1], [0, 1, 0, 1]],
+        (OUTSIDE, 8): [[1, 0], [0, 0], [1, 1], [1, 0], [1, 0]],
+    }
+)
+BY = ["model", "domain", "shots"]
+
+
+def test_what_is_chosen_has_a_row_a_draw_with_its_id() -> None:
+    found = sections.chosen(SAID, shots=8, domain=OUTSIDE)
+    assert found.values.tolist() == [[1, 0], [0, 0], [1, 1], [1, 0], [1, 0]]
+    assert found.draws == tuple(f"{i}-0-0" for i in range(5))
+    assert found.examples == (f"{OUTSIDE}-0", f"{OUTSIDE}-1")
+    assert found.strata == ("0", "1")
+    twice = SAID.assign(nll=2 * SAID["correct"])
+    none = sections.chosen(twice, "nll", shots=0)
+    assert none.values.tolist() == [[2, 0, 0, 2]]
+    assert none.draws == ()
+
+
+def test_choosing_what_is_not_there_is_one_line() -> None:
+    missing: list[dict[str, Any]] = [{"shots": 16}, {"shots": 0, "domain": OUTSIDE}]
+    for where in missing:
+        with pytest.raises(UserError, match="no run with shots = ") as caught:
+            sections.chosen(SAID, **where)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="no run with shots = 4, domain = in-domain"):
+        sections.difference(SAID, {"shots": 8}, {"shots": 4, "domain": INSIDE})
+
+
+def test_a_difference_is_paired_on_draws_and_on_examples_of_one_domain() -> None:
+    which: list[dict[str, Any]] = [
+        {"shots": shots, "domain": domain}
+        for shots, domain in ((8, INSIDE), (0, INSIDE), (8, OUTSIDE))
+    ]
+    eight, none, outside = which
+    found = sections.difference(SAID, eight, none)
+    assert found.mean == pytest.approx(16 / 20 - 1 / 2)
+    a, b, out = (sections.chosen(SAID, **where) for where in which)
+    assert found == stats.difference(a, b)
+    same = sections.difference(SAID, eight, eight)
+    assert (same.lo, same.mean, same.hi) == (0, 0, 0)
+    mixed = SAID.sample(frac=1, random_state=1)  # rows in another order are the same runs
+    again = sections.difference(mixed, eight, none)
+    assert (again.lo, again.mean, again.hi) == pytest.approx((found.lo, found.mean, found.hi))
+    other = sections.difference(SAID, eight, outside)
+    assert other.mean == pytest.approx(16 / 20 - 5 / 10)
+    assert other == stats.difference(a, out, same_examples=False)
+
+
+def test_beside_a_null_is_what_would_have_been_shown() -> None:
+    null = stats.Interval(0.01, -0.1, 0.12, "two-way t", 10, 100, se=0.05, df=9)
+    assert sections.unresolved(null) == (
+        f" (a true difference of {null.detectable:.2f} would have been shown with 80 % power)"
+    )
+    shown = stats.Interval(0.2, 0.1, 0.3, "two-way t", 10, 100, se=0.05, df=9)
+    few = stats.Interval(0.2, np.nan, np.nan, "two-way t", 3, 100, se=0.05, df=2)
+    assert sections.unresolved(shown) == sections.unresolved(few) == ""
+
+
+def test_accuracy_with_the_median_draw_and_the_draws_that_failed(shown: list[str]) -> None:
+    sections.accuracy_table(SAID, BY)
+    table = read(shown[0])
+    assert list(table) == [
+        "domain", "shots", "accuracy", "median draw", "lowest to highest", "failed draws", "n",
+    ]  # fmt: skip
+    assert table["domain"].tolist() == [INSIDE, INSIDE, OUTSIDE]
+    for row, (domain, shots) in zip(
+        table.itertuples(index=False), [(INSIDE, 0), (INSIDE, 8), (OUTSIDE, 8)], strict=True
+    ):
+        interval = stats.interval(sections.chosen(SAID, domain=domain, shots=shots))
+        assert row[2] == stats.shown(vars(interval), 3)
+        assert row[6] == interval.n
+    assert table["median draw"].tolist() == ["–", "0.750", "0.500"]
+    assert table["lowest to highest"].tolist() == ["–", "0.500 to 1.000", "0.000 to 1.000"]
+    assert table["failed draws"].tolist() == ["–", "1 of 5", "4 of 5"]
+
+
+def test_the_model_is_named_where_there_are_several(shown: list[str]) -> None:
+    several = pd.concat([SAID, said_by({(INSIDE, 8): [[0, 0, 0, 1]] * 5}, "pocket")])
+    sections.accuracy_table(several, BY)
+    table = read(shown[0])
+    assert table["model"].tolist() == ["opt", "opt", "opt", "pocket"]
+    assert str(table.iloc[3, 3]).startswith("0.250 [")
+
+
+def test_what_was_learned(shown: list[str]) -> None:
+    said = SAID.assign(
+        follows=[1.0, 0.0] * (len(SAID) // 2),
+        follows_one=1.0,
+        silent=SAID["id"].str[-1].isin(["0", "1"]),
+    )
+    sections.learned_table(said, BY)
+    table = read(shown[0]).set_index(["domain", "shots"])
+    assert list(table) == [
+        "AUC", "accuracy", "agrees: either negated", "agrees: exactly one", "AUC, none negated",
+        "called entailed", "n",
+    ]  # fmt: skip
+    inside = table.loc[(INSIDE, "8")]
+    assert inside["AUC"].startswith(
+        f"{said[(said['shots'] == 8) & (said['domain'] == INSIDE)]['auc'].mean():.2f} ["
+    )
+    assert inside["agrees: either negated"].startswith("0.50 [")
+    # By draw: two of four, one, three, two, none.
+    assert inside["called entailed"] == "0.40 (0.00 to 0.75)"
+    assert table.loc[(INSIDE, "0"), "called entailed"] == "0.50"
+
+
+def test_out_of_domain_has_two_intervals_where_there_are_constructions(shown: list[str]) -> None:
+    rows = said_by({(OUTSIDE, 8): [[1, 0, 1, 1, 0, 1, 1, 1]] * 4 + [[0] * 8]})
+    sections.constructions(rows.assign(subcase=["a", "b", "c", "d"] * (len(rows) // 4)), BY)
+    assert list(read(shown[0]))[2:] == [
+        "AUC, these constructions",
+        "AUC, new constructions",
+        "accuracy, these constructions",
+        "accuracy, new constructions",
+        "n",
+    ]
+    sections.constructions(rows, BY)
+    assert list(read(shown[1]))[2:] == ["AUC", "accuracy", "n"]
+
+
+def test_the_search_says_which_learning_rate_is_best_and_which_is_used(shown: list[str]) -> None:
+    rows = pd.DataFrame(
+        [
+            (8, rate, accuracy, nll)
+            for rate, accuracies, nlls in (
+                (1e-5, (0.5, 0.6), (0.7, 0.7)),
+                (1e-4, (0.7, 0.6), (0.4, 0.5)),
+                (1e-3, (0.8, 0.9), (0.9, 0.5)),
+            )
+            for accuracy, nll in zip(accuracies, nlls, strict=True)
+        ],
+        columns=["shots", "learning_rate", "validation_accuracy", "validation_nll"],
+    ).assign(model="opt")
+    sections.search_table(rows, 3e-4)
+    table = read(shown[0])
+    assert table["learning rate"].tolist() == ["1e-05", "0.0001", "0.001"]
+    assert [text.split()[0] for text in table["accuracy"]] == ["0.550", "0.650", "0.850"]
+    assert table["NLL"].tolist()[0] == "0.700 (2 draws: 0.700 to 0.700)"
+    assert [text.split()[0] for text in table["NLL"]] == ["0.700", "0.450", "0.700"]
+    assert set(table["draws"]) == {"2"}
+    assert "With 8 examples" in shown[1]
+    assert re.findall(r"0\.\d+", shown[1]) == ["0.001", "0.0001", "0.0003"]
+
+
+def test_the_search_goes_model_by_model(shown: list[str]) -> None:
+    rows = pd.DataFrame(
+        [(m, 8, r, a, 1 - a) for m, r, a in (("x", 0.1, 0.6), ("x", 0.2, 0.5), ("y", 0.2, 0.9))],
+        columns=["model", "shots", "learning_rate", "validation_accuracy", "validation_nll"],
+    )
+    sections.search_table(rows, 0.2)
+    assert read(shown[0])["model"].tolist() == ["x", "x", "y"]
+    assert [re.findall(r"0\.\d+", text) for text in shown[1:]] == [
+        ["0.1", "0.1", "0.2"],
+        ["0.2", "0.2", "0.2"],
+    ]
+    assert shown[2].startswith("**y.** ")
+
+
+def test_calibration_is_a_mean_over_draws(shown: list[str]) -> None:
+    single = pd.DataFrame(
+        {
+            "model": "opt",
+            "domain": [INSIDE] * 2 + [OUTSIDE] * 5,
+            "shots": 8,
+            "ece": [0.1, 0.2, 0.3, 0.3, 0.3, 0.2, 0.4],
+        }
+    )
+    sections.calibration_table(single, BY)
+    table = read(shown[0])
+    assert list(table) == ["domain", "shots", "ECE", "draws"]
+    assert table["ECE"][0] == "0.150 (2 draws: 0.100 to 0.200)"
+    assert table["ECE"][1].startswith("0.300 [")
+
+
+def test_subcases_are_the_out_of_domain_means() -> None:
+    out = said_by({(OUTSIDE, 0): [[1, 1, 0, 0]], (OUTSIDE, 8): [[1, 1, 1, 0], [0, 1, 1, 0]]})
+    said = pd.concat([SAID[SAID["domain"] == INSIDE], out])
+    swapped = said["id"].isin([f"{OUTSIDE}-0", f"{OUTSIDE}-1"])
+    said = said.assign(subcase=np.where(swapped, "swap", "passive"))
+    chart = sections.subcases(said, "shots", x_title="examples", note="means").to_dict()
+    [rows] = [rows for rows in chart["datasets"].values() if "correct" in rows[0]]
+    found = {(row["subcase"], row["shots"]): row["correct"] for row in rows}
+    assert found == {
+        ("swap", 0): 1.0, ("swap", 8): 0.75, ("passive", 0): 0.0, ("passive", 8): 0.5,
+    }  # fmt: skip
+    assert "means, at least 2 pairs a subcase" in str(chart)
+
+
+def test_without_subcases_the_map_shows_labels_and_each_model_has_one() -> None:
+    several = pd.concat([SAID, said_by({(INSIDE, 8): [[0, 0, 0, 1]] * 2}, "pocket")])
+    inside = several[several["domain"] == INSIDE]
+    inside = inside.assign(label=inside["id"].str.endswith(("0", "1")).astype(int))
+    chart = sections.subcases(inside, "shots", x_title="examples", note="means").to_dict()
+    assert [panel["title"]["text"] for panel in chart["concat"]] == ["opt", "pocket"]
+    assert "in-domain by label, as there are no subcases" in str(chart["title"])
+    found = [row for rows in chart["datasets"].values() for row in rows if "gold" in row]
+    assert {(r["gold"], r["correct"]) for r in found if r["shots"] == 8} >= {
+        ("not entailment", 0.0),
+        ("entailment", 0.5),
+    }
+
+
+def test_by_cue_tells_where_negation_is_right() -> None:
+    """A negation says "not entailment", none says "entailment"."""
+    pairs = pd.DataFrame(
+        [
+            (f"{INSIDE}-{i}", "The judge ran .", hypothesis, label)
+            for i, (hypothesis, label) in enumerate(
+                [
+                    ("The judge did not run .", 1),
+                    ("The judge did not run .", 0),
+                    ("The judge ran .", 0),
+                    ("The judge ran .", 1),
+                ]
+            )
+        ],
+        columns=["id", "premise", "hypothesis", "label"],
+    )
+    found = sections.by_cue(SAID, pairs.iloc[::-1])
+    assert set(found["domain"]) == {INSIDE}
+    assert len(found) == (SAID["domain"] == INSIDE).sum()
+    cues = found.drop_duplicates("id").set_index("id")["cue"]
+    assert cues.to_dict() == {
+        f"{INSIDE}-0": "cue is right",
+        f"{INSIDE}-1": "cue misleads",
+        f"{INSIDE}-2": "cue is right",
+        f"{INSIDE}-3": "cue misleads",
+    }
+
+
+def cost(**changes: Any) -> dict[str, Any]:
+    return {
+        "key": "k",
+        "shots": 8,
+        "trainable_parameters": 1200,
+        "train_tokens": 3000,
+        "train_seconds": 2.0,
+        "eval_seconds": 1.0,
+        "peak_memory_mib": 900.0,
+        "memory_before_mib": 600.0,
+        "memory_kind": "resident",
+        "device_name": "a machine",
+        "device": "cpu",
+        "threads": 2,
+        "stacked": 1,
+        "dtype": "float32",
+    } | changes
+
+
+def test_cost_is_the_mean_over_runs_and_what_they_added(shown: list[str]) -> None:
+    rows = pd.DataFrame(
+        [
+            cost(),
+            cost(train_seconds=4.0, eval_seconds=2.0, peak_memory_mib=1500.0, train_tokens=5000),
+            cost(shots=0, train_seconds=0.0, trainable_parameters=0, memory_before_mib=899.0),
+        ]
+    )
+    sections.cost_table(rows, ["shots"])
+    assert read(shown[0]).iloc[0].to_dict() == {
+        "shots": "8",
+        "weights trained": "1,200",
+        "tokens trained on": "4,000",
+        "training (s)": "3.00",
+        "scoring (s)": "1.50",
+        "peak memory, resident (MiB)": "1,200",
+        "of it the run's (MiB)": "600",
+        "runs": "2",
+    }
+    assert read(shown[0]).iloc[1]["of it the run's (MiB)"] == "1"
+    assert shown[1] == "Hardware: a machine, 2 thread(s), float32."
+    shown.clear()
+    specs = pd.DataFrame([asdict(Spec(data_seed=i)) for i in range(len(rows))])
+    columns = {name: rows[name] for name in rows} | {"examples_per_second": 1.0}
+    sections.effort(specs.assign(**columns, rounds=0, data_seed=range(len(rows))))
+    assert "3 runs" in shown[0]
+    assert "10 s of training and scoring in all and at most 1,500 MiB (resident)" in shown[0]
+
+
+@pytest.mark.parametrize("change", [{"device_name": "another"}, {"stacked": 4}, {"threads": 8}])
+def test_costs_that_cannot_be_compared_are_one_line(change: dict[str, Any]) -> None:
+    rows = pd.DataFrame([cost(), cost(**change)])
+    with pytest.raises(UserError, match=f"cannot be compared: {next(iter(change))}") as caught:
+        sections.cost_table(rows, ["shots"])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_made_alone_is_found_by_what_it_is() -> None:
+    grids = {
+        "two shots": [Spec(shots=2, data_seed=i) for i in range(3)],
+        "four shots": [Spec(shots=4, data_seed=i) for i in range(3)],
+    }
+    specs = [Spec(shots=4, data_seed=9), Spec(shots=2, data_seed=9), Spec(shots=8)]
+    rows = pd.DataFrame([asdict(spec) | {"revision": "abc"} for spec in specs])
+    found = sections.ways(rows, grids)
+    assert found[["way", "size"]].to_numpy().tolist() == [["four shots", 4], ["two shots", 2]]
+
+
+def test_facing_pairs_the_domains() -> None:
+    frame = pd.DataFrame(
+        {
+            "way": ["a", "a", "b"],
+            "domain": [INSIDE, OUTSIDE, INSIDE],
+            "mean": [0.8, 0.5, 0.9],
+            "lo": [0.7, 0.4, 0.8],
+            "hi": [0.9, 0.6, 1.0],
+        }
+    )
+    found = sections.facing(frame, ["way"])
+    assert found.to_numpy().tolist() == [["a", 0.8, 0.7, 0.9, 0.5, 0.4, 0.6]]
+    assert sections.facing(frame[["way", "domain", "mean"]], ["way"])["x_lo"].isna().all()
+
+
+COSTS = pd.DataFrame(
+    {
+        "way": ["shown", "full", "lora", "lora"],
+        "size": [4, 4, 2, 32],
+        "parameters": 1_000,
+        "trainable_parameters": [0, 1_000, 10, 10],
+        "prefix_tokens": [90, 2, 2, 2],
+        "query_tokens": 8.0,
+        "train_tokens": [0, 50, 50, 50],
+        "teacher_tokens": [np.nan, np.nan, 100.0, 100.0],
+        "train_seconds": [0.0, 1.0, 2.0, 3.0],
+        "eval_seconds": 4.0,
+        "examples_per_second": 500.0,
+        "peak_memory_mib": 600.0,
+    }
+)
+
+
+def test_operations_are_counted_by_token() -> None:
+    found = sections.operations(COSTS)
+    assert found["tokens"].tolist() == [98, 10, 10, 10]
+    assert found["answer"].tolist() == [2_000 * n for n in (98, 10, 10, 10)]
+    taught = 2 * 100 * 1_000
+    assert found["adapt"].tolist() == [0, 300_000, 200_000 + taught, 200_000 + taught]
+
+
+def test_costs_are_those_of_the_nearest_size() -> None:
+    found = sections.costs(COSTS, 4).set_index("way")
+    assert found["examples"].to_dict() == {"shown": 4, "full": 4, "lora": 2}
+    assert found.loc["lora", "to adapt (s)"] == 2.0
+    assert found["1,000 answers (s)"].tolist() == [2.0] * 3
+    assert sections.costs(COSTS, 32).set_index("way").loc["lora", "to adapt (s)"] == 3.0
+
+
+def test_a_table_is_exported_with_its_intervals(tmp_path: Path) -> None:
+    interval = stats.Interval(0.81234, 0.7, 0.9, "t over draws", 3, 0)
+    summary = pd.DataFrame({"way": ["50 % of_it"], "accuracy": [interval], "n": ["3"]})
+    sections.export(summary, tmp_path / "all")
+    back = pd.read_csv(tmp_path / "all.csv")
+    assert back.loc[0, ["accuracy", "accuracy_lo", "accuracy_hi"]].tolist() == [0.81234, 0.7, 0.9]
+    text = (tmp_path / "all.tex").read_text()
+    assert "0.81 [0.70, 0.90]" in text
+    assert r"50 \% of\_it" in text
+    assert r"\toprule" in text
+
+
+# --- on the pocket world's own pairs -----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pocket() -> tasks.Task:
+    return tasks.load("pocket", limit=120)
+
+
+def test_the_rule_and_where_it_is_silent(pocket: tasks.Task) -> None:
+    pairs = pd.concat([f.assign(domain=d) for d, f in pocket.domains.items()])
+    rule = pd.concat([baselines.negation_rule(f) for f in pocket.domains.values()])
+    p = np.where(rule == 0, 0.9, 0.1)
+    said = pairs.assign(key="k", **dict(zip(metrics.LOGP, np.log([p, 1 - p]), strict=True)))
+    ruled = sections.with_rule(said, pocket)
+    assert ruled["follows"].eq(1).all()
+    assert ruled["silent"].tolist() == (rule == 0).tolist()
+    both = pd.concat([baselines.negated(f) for f in pocket.domains.values()]) == 2
+    assert ruled["follows_one"].tolist() == (~both).astype(float).tolist()
+    assert not ruled[ruled["domain"] == INSIDE]["silent"].all()
+    flipped = said.assign(**{metrics.LOGP[0]: said[metrics.LOGP[1]], metrics.LOGP[1]: np.log(p)})
+    assert sections.with_rule(flipped, pocket)["follows"].eq(0).all()
+
+
+def test_the_classifier_stands_with_every_model_on_the_same_draws(pocket: tasks.Task) -> None:
+    pairs = pocket.in_domain
+    said = pd.concat(
+        [
+            pairs.assign(
+                model=m, method="ICL", shots=4, data_seed=3, draw="3-0-0", key=m, domain=INSIDE,
+                **dict(zip(metrics.LOGP, np.log(np.full((2, len(pairs)), 0.5)), strict=True)),
+            )
+            for m in ("x", "y")
+        ]
+    )  # fmt: skip
+    compared = sections.with_classifier(metrics.with_scores(said), pocket, [4], [3])
+    own = compared[compared["method"] == baselines.CLASSIFIER]
+    assert set(own["model"]) == {"x", "y"}
+    assert set(own["draw"]) == {"3-0-0"}
+    gap = sections.difference(
+        compared,
+        {"model": "x", "method": "ICL", "domain": INSIDE},
+        {"model": "x", "method": baselines.CLASSIFIER, "domain": INSIDE},
+    )
+    assert gap.draws == 1
+    text = sections.above_floors(compared[compared["model"] == "x"], pocket, "method", 4)
+    assert "*overlap*" in text
+    # All called entailed: right on half of the pairs, as the cue is on more.
+    assert (
+        "With 4 labelled examples, ICL is not shown to differ from it (minus the cue: -0." in text
+    )
+    assert "cue classifier is" in text
+    figure = sections.accuracy_figure(compared, pocket, "method", x_title="labelled examples")
+    drawn = str(figure.to_dict())
+    for name in ("constant", "best cue: overlap", "x, in-domain", "y, in-domain", "cue classifier"):
+        assert name in drawn
+
+
+def test_a_good_draw_shows_the_rule(pocket: tasks.Task, shown: list[str]) -> None:
+    right = baselines.negation_rule(pocket.train) == pocket.train["label"]
+    good, bad = (pocket.train[right == value]["id"].tolist() for value in (True, False))
+    rows = [
+        {
+            "model": "m",
+            "domain": INSIDE,
+            "shots": 4,
+            "accuracy": 0.5 + 0.1 * k,
+            "examples": " ".join(good[:k] + bad[: 4 - k]),
+        }
+        for k in (0, 1, 2, 3, 4)
+    ]
+    single = pd.DataFrame(rows)
+    assert sections.validity(single, pocket).tolist() == [0, 0.25, 0.5, 0.75, 1]
+    figure = sections.luck(single, pocket, [4], "rule")
+    assert "1.00 [1.00, 1.00] with 4 examples" in shown[0]
+    assert "4 examples" in str(figure.to_dict())
+
+
+def test_names_that_say_their_label_are_said_to(pocket: tasks.Task) -> None:
+    assert sections.twins(pocket) == (
+        "Subcases whose names begin with `le_` are entailed, those with `ln_` are not."
+    )
+    out = pocket.out_of_domain
+    # As in HANS, where three heuristics have such twins.
+    heuristic = np.where(np.arange(len(out)) % 2, "l", "s")
+    hans = out.assign(subcase=heuristic + out["subcase"].str[1:])
+    assert sections.twins(dataclasses.replace(pocket, out_of_domain=hans)) == (
+        "Subcases whose names begin with `le_`, `se_` are entailed, those with `ln_`, `sn_` are "
+        "not."
+    )
+
+
+@pytest.mark.parametrize(
+    "subcase",
+    [
+        lambda _: "s",
+        lambda out: "le_" + out["subcase"],  # the same start, both labels
+        lambda out: out["subcase"].str.replace("_", "-"),
+        lambda out: out["subcase"].str.split("_").str[1].str[:3] + "_" + out["subcase"],
+        lambda out: [f"{i}_pair" for i in range(len(out))],  # a name of its own each
+        lambda out: np.where(out["label"] == 0, "yes_all", "no_all"),  # one of each
+        lambda out: out["subcase"].where(out["label"] == 0, "no subcase"),
+    ],
+)
+def test_names_that_say_nothing_are_not_explained(pocket: tasks.Task, subcase: Any) -> None:
+    out = pocket.out_of_domain
+    task = dataclasses.replace(pocket, out_of_domain=out.assign(subcase=subcase(out)))
+    assert sections.twins(task) == ""
+
+
+def test_without_subcases_or_pairs_no_name_is_explained(pocket: tasks.Task) -> None:
+    out = pocket.out_of_domain
+    for other in (out.drop(columns="subcase"), out.iloc[:0], out.iloc[:0].drop(columns="subcase")):
+        assert sections.twins(dataclasses.replace(pocket, out_of_domain=other)) == ""
+
+
+# --- a task that is neither HANS nor the pocket world ------------------------------------------
+
+
+def plain(n: int = 40) -> pd.DataFrame:
+    """Pairs without a negation, half of them entailed."""
+    return pd.DataFrame(
+        {
+            "id": [f"{INSIDE}-{i}" for i in range(n)],
+            "premise": [f"The cat saw dog number {i} ." for i in range(n)],
+            "hypothesis": [f"The {('cat', 'bird')[i % 2]} saw dog number {i} ." for i in range(n)],
+            "label": [i % 2 for i in range(n)],
+        }
+    )
+
+
+def foreign(pairs: pd.DataFrame) -> tasks.Task:
+    """A task of one domain."""
+    return tasks.Task("mine", pairs, pairs, pairs, pairs.iloc[:0], "d")
+
+
+def test_a_task_of_one_domain_says_so_and_its_tables_are_of_that_domain(
+    shown: list[str],
+) -> None:
+    task = foreign(plain(4))
+    assert sections.missing(task) == [
+        "This task has no out-of-domain set: nothing is shown of one."
+    ]
+    said = SAID[SAID["domain"] == INSIDE]
+    sections.constructions(said, ["model", "shots"])
+    assert list(read(shown[0])) == ["shots", "AUC", "accuracy", "n"]
+    assert (
+        sections.floors_text(task)
+        == "without a model: constant 0.50 in-domain; best cue: overlap 1.00 in-domain"
+    )
+    ruled = sections.with_rule(said, task)
+    assert ruled["silent"].all()
+    sections.learned_table(ruled, BY)
+    table = read(shown[1])
+    assert table["AUC, none negated"].tolist() == table["AUC"].tolist()
+    # The rule is silent throughout, so its answer is always "entailed".
+    assert [text[:4] for text in table["agrees: either negated"]] == table["called entailed"].str[
+        :4
+    ].tolist()
+
+
+@pytest.mark.parametrize("hypothesis", ["The dog never ran .", "The dog ran ."])
+def test_where_the_rule_is_never_silent_or_leaves_one_label_there_is_no_auc(
+    shown: list[str], hypothesis: str
+) -> None:
+    pairs = plain(4).assign(premise="The dog ran .", hypothesis=hypothesis)
+    pairs.loc[pairs["label"] == 1, "hypothesis"] = "The dog never ran ."
+    ruled = sections.with_rule(SAID[SAID["domain"] == INSIDE], foreign(pairs))
+    sections.learned_table(ruled, BY)
+    assert set(read(shown[0])["AUC, none negated"]) == {"–"}
+
+
+def test_one_draw_of_each_size_has_no_interval_and_says_so(
+    pocket: tasks.Task, shown: list[str]
+) -> None:
+    ids = pocket.train["id"].tolist()
+    single = pd.DataFrame(
+        [
+            {
+                "model": "m", "domain": INSIDE, "shots": 2, "accuracy": 0.5 + 0.1 * i,
+                "examples": f"{ids[i]} {ids[i + 1]}",
+            }
+            for i in range(2)
+        ]
+    )  # fmt: skip
+    sections.luck(single, pocket, [2], "rule")
+    assert "predicts the draw's own labels: " in shown[0]
+    assert "(2 draws, no interval) with 2 examples" in shown[0] or "not vary" in shown[0]
+    one = stats.correlation([0.5, 0.6, 0.7], [0.1, 0.2, 0.3])
+    none = stats.correlation([0.5] * 6, [0.1, 0.2, 0.3, 0.1, 0.2, 0.3])
+    many = stats.correlation([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 6, 5])
+    assert sections.correlations({2: one, 1024: none, 8: many}) == (
+        "1.00 (3 draws, no interval) with 2 examples, not defined, as one of them does not vary, "
+        f"with 1,024 examples, {many} with 8 examples"
+    )
+
+
+def test_ids_of_a_users_own_data_may_hold_spaces(pocket: tasks.Task) -> None:
+    named = pocket.train.assign(id=[f"my pair {i}" for i in range(len(pocket.train))])
+    task = dataclasses.replace(pocket, train=named)
+    right = baselines.negation_rule(named) == named["label"]
+    two = named["id"][[int(right.idxmax()), int(right.idxmin())]]
+    assert sections.validity(pd.DataFrame({"examples": [" ".join(two)]}), task).tolist() == [0.5]
+    with pytest.raises(UserError, match="another training pool: it has no 'elsewhere 1'"):
+        sections.validity(pd.DataFrame({"examples": [f"{two.iloc[0]} elsewhere 1"]}), task)
+
+
+def test_a_method_that_is_not_shown_to_differ_from_the_cue_says_what_would_have_been(
+    pocket: tasks.Task,
+) -> None:
+    pairs, rng = pocket.in_domain, np.random.default_rng(0)
+    rule = baselines.best_rule(pocket.train)
+    right = (rule.labels(pairs) == pairs["label"]).to_numpy()
+    parts = []
+    for way, accuracy in (("above", 1.0), ("level", right.mean()), ("below", 0.5)):
+        for draw in range(6):
+            hit = rng.random(len(pairs)) < accuracy
+            p = np.where(hit == (pairs["label"] == 0), 0.8, 0.2)
+            logp = dict(zip(metrics.LOGP, np.log([p, 1 - p]), strict=True))
+            parts.append(
+                pairs.assign(key=f"{way} {draw}", draw=f"{draw}-0-0", way=way, domain=INSIDE,
+                             shots=4, **logp)
+            )  # fmt: skip
+    said = metrics.with_scores(pd.concat(parts))
+    text = sections.above_floors(said, pocket, "way", 4)
+    assert f"is right on {right.mean():.2f} of the in-domain pairs" in text
+    assert "above is above it (minus the cue: 0." in text
+    assert "below is below it (minus the cue: -0." in text
+    assert "level is not shown to differ from it" in text
+    assert text.count("would have been shown with 80 % power") == 1
+    few = sections.above_floors(said[said["draw"] < "4"], pocket, "way", 4)
+    assert few.count("not shown to differ from it") == 3
+    assert "would have been" not in few
+
+
+def test_a_figure_of_one_domain_and_one_number_of_examples(pocket: tasks.Task) -> None:
+    alone = dataclasses.replace(pocket, out_of_domain=pocket.out_of_domain.iloc[:0])
+    logp = dict(zip(metrics.LOGP, np.log(np.full((2, len(pocket.in_domain)), 0.5)), strict=True))
+    said = pd.concat(
+        [
+            pocket.in_domain.assign(
+                model="m", method="ICL", shots=2, draw=f"{seed}-0-0", key=str(seed), domain=INSIDE,
+                data_seed=seed, **logp,
+            )
+            for seed in (0, 1)
+        ]
+    )  # fmt: skip
+    compared = sections.with_classifier(metrics.with_scores(said), alone, [2], [0, 1])
+    drawn = str(
+        sections.accuracy_figure(compared, alone, "method", x_title="demonstrations").to_dict()
+    )
+    assert "constant" in drawn
+    assert "out-of-domain" not in drawn
+    assert "no interval below 5 draws, but their range: 2 draws" in drawn
