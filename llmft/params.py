@@ -1,13 +1,12 @@
-"""The one parameter set that all chapters share: typed and validated once.
+"""A study is a parameter file: one model, one task, and the sizes of its grid, validated once.
 
-papermill hands a list or a boolean over as a string (`-p shots "[2, 8]"`), and only warns about a
-name that a chapter does not know. So each chapter declares in its `parameters` cell the fields it
-uses, and its next cell turns them into one `Params`:
+`params/pocket.yaml` is complete and the only place of the defaults; every other file names what
+differs from it. A chapter's `parameters` cell names the studies that it shows, and parameters that
+take the place of every study's own (None: the study's own counts). Its next cell has
 
-    p = params.validate(globals())
+    studies = params.studies(globals())
 """
 
-import ast
 import difflib
 import errno
 import os
@@ -44,11 +43,13 @@ LIMIT = 65_536
 OWN = ("chapters", "data", "llmft", "params", "tests", "_book")
 """The book's own folders: no run is stored there, and nothing put out."""
 
-EXECUTION = frozenset(
-    {"profile", "device", "token_budget", "store", "results", "scheduler", "save_models"}
-)
-"""Fields that say where and how a run is made, never what it measures."""
-
+NAMES = {
+    "task": ("pocket", "mnli-hans"),
+    "model": ("pocket",),
+    "store": ("runs",),
+    "results": ("",),
+}
+"""The parameters that may be paths, and the words that are none of a path there."""
 
 DECIMAL = re.compile(r"[-+]?(0|[1-9]\d*)?(\.\d*)?([eE][-+]?\d+)?", re.ASCII)
 """How a number must be written: `010` is 8 in YAML 1.1 and 10 elsewhere, `1:30` is 90."""
@@ -84,132 +85,102 @@ Place = Annotated[Text, AfterValidator(_place)]
 """Text that may be the path of a folder."""
 
 
-def _from(default: float, least: float, most: float, what: str) -> Any:
+def _about(what: str, **bounds: Any) -> Any:
+    return Field(description=what, **bounds)
+
+
+def _from(least: float, most: float, what: str) -> Any:
     """A number from `least` to `most`, both included."""
-    return Field(default, ge=least, le=most, description=f"{what}, from {least:,} to {most:,}")
+    return Field(ge=least, le=most, description=f"{what}, from {least:,} to {most:,}")
 
 
-def _above(default: float, least: float, most: float, what: str) -> Any:
+def _above(least: float, most: float, what: str) -> Any:
     """A number above `least`, up to `most`."""
-    return Field(default, gt=least, le=most, description=f"{what}, above {least:,} to {most:,}")
+    return Field(gt=least, le=most, description=f"{what}, above {least:,} to {most:,}")
 
 
-def _list(default: list[Any], what: str) -> Any:
-    return Field(default, min_length=1, max_length=100, description=what)
+def _list(what: str) -> Any:
+    return Field(min_length=1, max_length=100, description=what)
 
 
-class Params(BaseModel):
-    """What a chapter can be asked to do. The defaults are the pocket profile.
+class Study(BaseModel):
+    """What is measured: one model, one task, the grid's sizes; and where and how it is done.
 
     Raises:
-        pydantic.ValidationError: use `parse` or `validate`, which say it in one line.
+        pydantic.ValidationError: use `parse`, which says it in one line.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    profile: Literal["pocket", "smoke", "opt", "custom"] = Field(
-        "pocket", description="the name of the parameter set; smoke is never frozen"
-    )
-    task: Place = Field("pocket", min_length=1, description="'pocket', 'mnli-hans' or a folder")
-    labels: Text = Field(
-        "", description="what other labels mean, such as 'e: entailment, n: drop', or ''"
-    )
-    models: list[Place] = _list(["pocket"], "a list: 'pocket', Hub ids or folders")
+    study: Text = _about("its name: the parameter file's", min_length=1)
+    title: Text = _about("what it is called in figures and sentences", min_length=1)
+    task: Place = _about("'pocket', 'mnli-hans' or a folder", min_length=1)
+    labels: Text = _about("what other labels mean, such as 'e: entailment, n: drop', or ''")
+    model: Place = _about("'pocket', a Hub id or a folder", min_length=1)
     shots: list[Whole] = _list(
-        [2, 4, 8, 16, 32],
-        "a list of even numbers of demonstrations, each 2 to 10,000, such as [2, 8]",
+        "a list of even numbers of demonstrations, each 2 to 10,000, such as [2, 8]"
     )
     train_shots: list[Whole] = _list(
-        [2, 4, 8, 16, 32, 64, 128],
-        "a list of even numbers of training examples, each 2 to 1,000,000, such as [2, 8]",
+        "a list of even numbers of training examples, each 2 to 1,000,000, such as [2, 8]"
     )
-    repeats: Whole = _from(10, 1, 1_000, "how many seeds a point")
-    pattern: Text = Field(
-        "minimal",
-        min_length=1,
-        description="a prompt pattern's name, or a text with {premise} and {hypothesis}",
+    repeats: Whole = _from(1, 1_000, "how many seeds a point")
+    pattern: Text = _about(
+        "a prompt pattern's name, or a text with {premise} and {hypothesis}", min_length=1
     )
-    verbalizer: Text = Field(
-        "", description="two label words, entailment's first, such as 'Yes, No', or ''"
+    verbalizer: Text = _about("two label words, entailment's first, such as 'Yes, No', or ''")
+    limit: Whole = _from(0, 10_000_000, "evaluation examples a domain (0 is all of them)")
+    seed: Whole = _from(0, 1_000_000, "where the seeds start")
+    learning_rate: Real = _above(0, 100, "full fine-tuning's largest learning rate")
+    updates: Whole = _from(1, 1_000_000, "optimiser steps a run")
+    batch_size: Whole = _from(1, 1_000_000, "most examples an update")
+    objective: Literal["label words", "vocabulary", "query", "head"] = _about(
+        "'label words', 'vocabulary', 'query' or 'head'"
     )
-    limit: Whole = _from(0, 0, 10_000_000, "evaluation examples a domain (0 is all of them)")
-    seed: Whole = _from(0, 0, 1_000_000, "where the seeds start")
-    learning_rate: Real = _above(5e-4, 0, 100, "full fine-tuning's largest learning rate")
-    updates: Whole = _from(50, 1, 1_000_000, "optimiser steps a run")
-    batch_size: Whole = _from(8, 1, 1_000_000, "most examples an update")
-    objective: Literal["label words", "vocabulary", "query", "head"] = Field(
-        "label words", description="'label words', 'vocabulary', 'query' or 'head'"
+    selection: Literal["last", "best"] = _about(
+        "the weights kept: 'last', or 'best' by validation loss"
     )
-    selection: Literal["last", "best"] = Field(
-        "last", description="the weights kept: 'last', or 'best' by validation loss"
-    )
-    lora_learning_rate: Real = _above(1e-2, 0, 100, "LoRA's largest learning rate")
-    lora_rank: Whole = _from(4, 1, 10_000, "the rank of LoRA's corrections")
-    lora_alpha: Real = _above(8.0, 0, 1_000_000, "LoRA's scale times its rank")
-    lora_targets: Text = Field(
-        "q_proj,v_proj", min_length=1, description="names of linear layers with commas between"
-    )
+    lora_learning_rate: Real = _above(0, 100, "LoRA's largest learning rate")
+    lora_rank: Whole = _from(1, 10_000, "the rank of LoRA's corrections")
+    lora_alpha: Real = _above(0, 1_000_000, "LoRA's scale times its rank")
+    lora_targets: Text = _about("names of linear layers with commas between", min_length=1)
     context_shots: Annotated[Whole, Field(multiple_of=2)] = _from(
-        32, 2, 10_000, "demonstrations to distil, even"
+        2, 10_000, "demonstrations to distil, even"
     )
-    context: Literal["demonstrations", "explained"] = Field(
-        "demonstrations", description="'demonstrations' or 'explained'"
-    )
+    context: Literal["demonstrations", "explained"] = _about("'demonstrations' or 'explained'")
     queries: list[Whole] = _list(
-        [16, 256, 4096],
-        "a list of numbers of unlabelled queries, each 1 to 1,000,000, such as [16, 256]",
+        "a list of numbers of unlabelled queries, each 1 to 1,000,000, such as [16, 256]"
     )
-    rounds: Whole = _from(3, 1, 1_000, "rounds of recursive distillation")
-    temperature: Real = _above(1.0, 0, 1_000, "what softens teacher and student")
-    distill_objective: Literal["vocabulary", "label words", "query"] = Field(
-        "query", description="'query', 'vocabulary' or 'label words'"
+    rounds: Whole = _from(1, 1_000, "rounds of recursive distillation")
+    temperature: Real = _above(0, 1_000, "what softens teacher and student")
+    distill_objective: Literal["vocabulary", "label words", "query"] = _about(
+        "'query', 'vocabulary' or 'label words'"
     )
-    distill_learning_rate: Real = _above(2e-3, 0, 100, "distillation's largest learning rate")
-    distill_updates: Whole = _from(48, 1, 1_000_000, "optimiser steps a round")
-    distill_batch_size: Whole = _from(16, 1, 1_000_000, "queries an update")
-    save_models: bool = Field(
-        False, description="true to keep what is trained under <store>/models, or false"
+    distill_learning_rate: Real = _above(0, 100, "distillation's largest learning rate")
+    distill_updates: Whole = _from(1, 1_000_000, "distillation's optimiser steps a round")
+    distill_batch_size: Whole = _from(1, 1_000_000, "most queries an update")
+    save_models: bool = _about("True or False")
+    device: Text = _about(
+        "auto, cpu, cuda, cuda:N or mps", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"
     )
-    device: str = Field(
-        "auto",
-        pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$",
-        description="auto, cpu, cuda, cuda:N or mps",
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        "float32", description="float32, bfloat16 or float16"
-    )
-    token_budget: Whole = _from(0, 0, 1_000_000_000, "tokens a batch (0 chooses by the device)")
-    results: Place = Field("", description="folder of the chapters' results; '' is data/results")
-    store: Place = Field("runs", min_length=1, description="the folder of finished runs")
-    scheduler: Text = Field("", description="'' is here, 'local', or a Dask scheduler's address")
-    # What the prediction of a large run assumes.
-    pair_tokens: Real = _above(36.0, 0, 1_000_000, "mean tokens of an in-domain pair")
-    out_of_domain_tokens: Real = _above(15.0, 0, 1_000_000, "mean tokens of an out-of-domain pair")
-    pattern_tokens: Real = _from(8.0, 0, 1_000_000, "tokens that a pattern adds to a pair")
-    cpu_tflops: Real = _above(0.5, 0, 1_000_000, "a CPU's peak, TFLOP/s")
-    small_gpu_tflops: Real = _above(10.0, 0, 1_000_000, "a small GPU's peak, TFLOP/s")
-    large_gpu_tflops: Real = _above(60.0, 0, 1_000_000, "a large GPU's peak, TFLOP/s")
-    utilisation: Real = _above(0.3, 0, 1, "share of the peak in use")
+    dtype: Literal["float32", "bfloat16", "float16"] = _about("float32, bfloat16 or float16")
+    token_budget: Whole = _from(0, 1_000_000_000, "tokens a batch (0 chooses by the device)")
+    workers: Whole = _from(0, 1_000, "processes that share a grid (0 chooses)")
+    results: Place = _about("folder of the chapters' results; '' is data/results")
+    store: Place = _about("the folder of finished runs", min_length=1)
+    scheduler: Text = _about("'' is here, 'local', or a Dask scheduler's address")
+    # What the prediction of a study's cost assumes (chapters/reproducing.ipynb).
+    pair_tokens: Real = _above(0, 1_000_000, "mean tokens of an in-domain pair")
+    out_of_domain_tokens: Real = _above(0, 1_000_000, "mean tokens of an out-of-domain pair")
+    pattern_tokens: Real = _from(0, 1_000_000, "tokens that a pattern adds to a pair")
+    cpu_tflops: Real = _above(0, 1_000_000, "a CPU's peak, TFLOP/s")
+    small_gpu_tflops: Real = _above(0, 1_000_000, "a small GPU's peak, TFLOP/s")
+    large_gpu_tflops: Real = _above(0, 1_000_000, "a large GPU's peak, TFLOP/s")
+    utilisation: Real = _above(0, 1, "share of the peak in use")
 
-    @field_validator("models", "shots", "train_shots", "queries", mode="before")
+    @field_validator("shots", "train_shots", "queries", mode="before")
     @classmethod
     def _from_text(cls, value: object) -> object:
-        """A list may come as text, as papermill's `-p` and a YAML string give it."""
-        if isinstance(value, str):
-            try:
-                value = read_yaml(value)
-            except ValueError as error:
-                raise ValueError(f"not a list: it {error}") from None
-        if not isinstance(value, list | tuple):
-            raise ValueError("not a list")
-        return list(value)
-
-    @field_validator("models", "shots", "train_shots", "queries")
-    @classmethod
-    def _distinct(cls, value: list[Any]) -> list[Any]:
-        if len(set(value)) < len(value):
-            raise ValueError("the same value twice")
-        return value
+        return listed(value)
 
     @field_validator("shots", "train_shots", "queries")
     @classmethod
@@ -218,6 +189,8 @@ class Params(BaseModel):
         least, most = {"shots": (2, 10_000), "queries": (1, 1_000_000)}.get(
             str(info.field_name), (2, 1_000_000)
         )
+        if len(set(value)) < len(value):
+            raise ValueError("the same value twice")
         if min(value) < least:
             raise ValueError(f"less than {least}")
         if max(value) > most:
@@ -255,6 +228,183 @@ class Params(BaseModel):
         except OSError as error:
             raise UserError(f"cannot write {folder}: {error.strerror}") from None
         return folder
+
+
+# --- studies -----------------------------------------------------------------------------------
+
+
+def studies(namespace: Mapping[str, object]) -> list[Study]:
+    """The studies that a chapter shows, each with the parameters that were given in place of its.
+
+    Args:
+        namespace: `globals()` of the notebook after its `parameters` and injected cells: `studies`
+            (names of files in `params/`, or paths), and parameters that are not None.
+
+    Raises:
+        UserError: an unknown study or parameter, a wrong value, or the same study twice.
+    """
+    names = namespace["studies"]
+    if isinstance(names, list) and names and isinstance(names[0], Study):
+        names = [study.study for study in names]  # the cell was run again
+    else:
+        _known(namespace)
+    given = {
+        name: namespace[name] for name in Study.model_fields if namespace.get(name) is not None
+    }
+    return [study(name, given) for name in studies_named(names)]
+
+
+def studies_named(value: object) -> list[str]:
+    """The names in a list of studies, or in its text: "[pocket, opt-125m]", "pocket".
+
+    Raises:
+        UserError: it is empty, or no list of different names.
+    """
+    try:
+        names = listed(f"[{value}]" if isinstance(value, str) and value[:1] != "[" else value)
+    except ValueError as error:
+        raise UserError(f"parameter studies = {abbreviated(value)}: {error}") from None
+    if not names or not all(isinstance(n, str) and n for n in names) or len({*names}) < len(names):
+        raise UserError(
+            f"parameter studies = {abbreviated(value)}: it must name different studies, such as "
+            "[pocket, smoke]"
+        )
+    return names
+
+
+def study(name: str, given: Mapping[str, object] | None = None) -> Study:
+    """The study of a parameter file: `pocket.yaml`, what the file says differs, what is `given`.
+
+    Args:
+        name: a file in `params/` ("smoke"), or the path of one elsewhere ("my/own.yaml").
+        given: parameters that take the place of the study's.
+
+    Raises:
+        UserError: no such study, or a wrong name or value in its file or in `given`.
+    """
+    file = study_file(name)
+    values = {**load(ROOT / "params" / "pocket.yaml"), **load(file), "study": file.stem}
+    checked = parse(values)  # what is wrong in the file is said of the file
+    return parse({**checked.model_dump(), **given}) if given else checked
+
+
+def study_file(name: str) -> Path:
+    """The parameter file of a study.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        return located(name)
+    known = {path.stem: path for path in sorted((ROOT / "params").glob("*.yaml"))}
+    known.pop("book", None)  # which lists studies
+    if name not in known:
+        raise UserError(unknown(name, list(known), "study"))
+    return known[name]
+
+
+def published(root: Path = ROOT) -> list[str]:
+    """The studies of the published book: `params/book.yaml`.
+
+    Raises:
+        UserError: the file is missing or says something else.
+    """
+    values = load(root / "params" / "book.yaml")
+    if set(values) != {"studies"}:
+        raise UserError("params/book.yaml must hold `studies: [...]` and nothing else")
+    return studies_named(values["studies"])
+
+
+def parse(values: Mapping[str, object]) -> Study:
+    """The study with these values, all of them.
+
+    Raises:
+        UserError: an unknown name (the closest known one is suggested), a wrong type or range, or a
+            parameter that is missing.
+    """
+    for name in values:
+        if name not in Study.model_fields:
+            raise UserError(unknown(name, Study.model_fields))
+    try:
+        return Study.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0])
+        what = Study.model_fields[name].description
+        if name not in values:
+            raise UserError(f"parameter {name} is missing: {what}") from None
+        why = first["msg"].removeprefix("Value error, ")
+        why = why[:1].lower() + why[1:]
+        value = abbreviated(values[name])
+        raise UserError(f"parameter {name} = {value}: {why}; {name} is {what}") from None
+
+
+def _known(namespace: Mapping[str, object]) -> None:
+    """Refuse plain data that is no parameter: papermill only warns of a name it does not know."""
+    plain = (str, int, float, list, dict, tuple, type(None))
+    for name, value in namespace.items():
+        ours = name[0] != "_" and name not in ("In", "Out", "studies")
+        if ours and isinstance(value, plain) and name not in Study.model_fields:
+            raise UserError(unknown(name, Study.model_fields))
+
+
+def load(file: str | Path) -> dict[str, object]:
+    """The values of a YAML file of parameters; a path in it starts at the book's folder.
+
+    Raises:
+        UserError: no such file, not YAML, not a mapping, or an unknown name.
+    """
+    path = located(file)
+    try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise UserError(f"parameter file {path} is not a file")
+        with path.open(encoding="utf-8") as stream:
+            values = read_yaml(stream.read(LIMIT + 1))
+    except OSError as error:
+        raise UserError(f"parameter file {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"parameter file {path} is not text in UTF-8") from None
+    except ValueError as error:
+        raise UserError(f"parameter file {path} {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"parameter file {path} must hold lines of `name: value`")
+    named = {str(name): value for name, value in values.items()}
+    for name in named:
+        if name not in Study.model_fields and name != "studies":
+            raise UserError(f"parameter file {path}: {unknown(name, Study.model_fields)}")
+    return {**named, **absolute(named, ROOT)}
+
+
+def absolute(values: Mapping[str, object], start: Path | None = None) -> dict[str, str]:
+    """Those of the values that are paths, from `start` (by default the current folder) on.
+
+    A model's name on the Hub is none: a path has a folder, or begins with `.`, `/` or `~`.
+    """
+    found = {}
+    for name, words in NAMES.items():
+        text = values.get(name)
+        if not isinstance(text, str) or text in words or not text:
+            continue
+        path = located((start or Path()) / Path(text).expanduser())
+        if name != "model" or text[0] in "~/." or path.is_dir():
+            found[name] = str(path)
+    return found
+
+
+def listed(value: object) -> list[Any]:
+    """A list, which may come as text, as papermill's `-p` and a YAML string give it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, str):
+        try:
+            value = read_yaml(value)
+        except ValueError as error:
+            raise ValueError(f"not a list: it {error}") from None
+    if not isinstance(value, list | tuple):
+        raise ValueError("not a list")
+    return list(value)
 
 
 # --- places ------------------------------------------------------------------------------------
@@ -312,69 +462,7 @@ def not_own(folder: Path, root: Path = ROOT) -> Path:
     return folder
 
 
-def placed(p: Params, root: Path = ROOT) -> Params:
-    """The same parameters, their paths written from the book's folder where they are in it.
-
-    So a frozen chapter, whose kernel starts at that folder, names no machine's path. A name
-    ("pocket", "mnli-hans", a model on the Hub, the store "runs") stays as it is.
-    """
-
-    def place(text: str, *names: str) -> str:
-        if text in names:
-            return text
-        path = located(text)
-        for at in (path, Path(os.path.realpath(path))):
-            if at.is_relative_to(root):
-                inside = at.relative_to(root).as_posix()
-                return inside if "/" in inside else f"./{inside}"
-        return str(path)
-
-    def on_the_hub(model: str) -> bool:
-        return model[0] not in "~/." and not located(model).is_dir()
-
-    return p.model_copy(
-        update={
-            "task": place(p.task, "pocket", "mnli-hans"),
-            "models": [m if on_the_hub(m) else place(m, "pocket") for m in p.models],
-            "store": place(p.store, "runs"),
-            "results": place(p.results, ""),
-        }
-    )
-
-
-def outside(values: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Those of the `placed` parameters that lie outside the book's folder, with their paths."""
-    return [
-        (name, str(text))
-        for name in ("task", "models", "store", "results")
-        for value in [values.get(name, "")]
-        for text in (value if isinstance(value, list) else [value])
-        if Path(str(text)).is_absolute()
-    ]
-
-
-# --- values ------------------------------------------------------------------------------------
-
-
-def parse(values: Mapping[str, object]) -> Params:
-    """The parameter set with these values, the others at their defaults.
-
-    Raises:
-        UserError: an unknown name (the closest known one is suggested), a wrong type or range.
-    """
-    for name in values:
-        if name not in Params.model_fields:
-            raise UserError(unknown(name, Params.model_fields))
-    try:
-        return Params.model_validate(dict(values))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = str(first["loc"][0])
-        why = first["msg"].removeprefix("Value error, ")
-        why = why[:1].lower() + why[1:]
-        what = Params.model_fields[name].description
-        value = abbreviated(values[name])
-        raise UserError(f"parameter {name} = {value}: {why}; {name} is {what}") from None
+# --- text -------------------------------------------------------------------------------------
 
 
 def abbreviated(value: object) -> str:
@@ -436,104 +524,3 @@ def read_yaml(text: str) -> Any:
         raise ValueError("is nested too deeply") from None
     except yaml.YAMLError as error:
         raise ValueError(f"is not YAML: {' '.join(str(error).split())}") from None
-
-
-def load(file: str | Path) -> dict[str, object]:
-    """The values of a YAML file of parameters, names and types checked by `parse`.
-
-    Raises:
-        UserError: no such file, not YAML, not a mapping, or a wrong name or value.
-    """
-    path = located(file)
-    try:
-        if path.exists() and not path.is_file():  # a pipe would wait for ever
-            raise UserError(f"parameter file {path} is not a file")
-        with path.open(encoding="utf-8") as stream:
-            values = read_yaml(stream.read(LIMIT + 1))
-    except OSError as error:
-        raise UserError(f"parameter file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"parameter file {path} is not text in UTF-8") from None
-    except ValueError as error:
-        raise UserError(f"parameter file {path} {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"parameter file {path} must hold lines of `name: value`")
-    named = {str(name): value for name, value in values.items()}
-    try:
-        checked = parse(named)
-    except UserError as error:
-        raise UserError(f"parameter file {path}: {error}") from None
-    return {name: getattr(checked, name) for name in named}
-
-
-def validate(namespace: Mapping[str, object]) -> Params:
-    """The parameters among a notebook's globals, checked.
-
-    Args:
-        namespace: `globals()` of the notebook, after its `parameters` and injected cells.
-
-    Raises:
-        UserError: see `parse`; or papermill was given a parameter that the chapter does not have.
-    """
-    return parse({name: namespace[name] for name in _given(namespace) if name in namespace})
-
-
-def _given(namespace: Mapping[str, object]) -> list[str]:
-    """Names that were given as parameters.
-
-    In a notebook these are the names assigned in the cells that hold nothing but assignments and
-    either set a known parameter or were injected by papermill: a chapter's own variables do not
-    count, so the cell that validates can be run again. In a plain dictionary every public name of
-    plain data counts.
-    """
-    cells = namespace.get("In")
-    if not isinstance(cells, list):
-        plain = (str, int, float, list, dict, tuple, type(None))
-        return [n for n, v in namespace.items() if n[0] != "_" and isinstance(v, plain)]
-    declared: dict[str, None] = {}
-    injected: dict[str, None] = {}
-    for source in cells:
-        names = dict.fromkeys(_assigned(source))
-        if declared and re.match(r"#\s*Parameters\b", source):
-            injected |= names
-        elif any(n in Params.model_fields for n in names):
-            declared |= names
-    _declared_only({n: namespace[n] for n in injected if n in namespace}, declared)
-    return list(declared)
-
-
-def _declared_only(injected: Mapping[str, object], declared: Mapping[str, object]) -> None:
-    """Refuse what papermill would inject in vain.
-
-    A file of parameters (`papermill -f params/opt.yaml`) is for all chapters, so what it says of
-    others does not count.
-    """
-    file = ROOT / "params" / f"{injected.get('profile')}.yaml"
-    shared = load(file) if file.is_file() else {}
-    for name, value in injected.items():
-        if name in declared:
-            continue
-        if name not in Params.model_fields:
-            raise UserError(unknown(name, declared))
-        if name not in shared or parse({name: value}) != parse({name: shared[name]}):
-            has = ", ".join(declared)
-            raise UserError(f"this chapter has no parameter {name!r}; it has {has}")
-
-
-def _assigned(source: str) -> list[str]:
-    """The names that a cell assigns, when it does nothing else."""
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-    names = []
-    for statement in body:
-        targets = (
-            statement.targets
-            if isinstance(statement, ast.Assign)
-            else ([statement.target] if isinstance(statement, ast.AnnAssign) else [])
-        )
-        if len(targets) != 1 or not isinstance(targets[0], ast.Name):
-            return []
-        names.append(targets[0].id)
-    return names

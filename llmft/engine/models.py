@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -77,21 +78,9 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     target = choose_device(device)
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
-    folder = POCKET if name == "pocket" else Path(name).expanduser()
-    if name and (folder / "adapter_config.json").is_file():
+    folder, revision = _found(name, revision)
+    if (folder / "adapter_config.json").is_file():
         return _adapted(name, folder, device, dtype)
-    if name and folder.is_dir():
-        revision = ""
-    elif name == "pocket":
-        raise UserError(f"no pocket checkpoint in {POCKET}: git checkout it, or run `llmft pocket`")
-    elif re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
-        revision = revision or PINNED.get(name, "main")
-        folder = hub.model(name, revision)
-        if not re.fullmatch("[0-9a-f]{40}", folder.name):
-            raise UserError(f"model {name}: the Hub gave {folder.name!r} in place of a commit")
-    else:
-        raise UserError(f"unknown model {name!r}: use pocket, a folder, or a Hugging Face Hub id")
-
     for path in folder.iterdir():
         if not (path.is_file() or path.is_dir()):
             raise UserError(f"model {name}: {path.name} in its folder is no file: take it out")
@@ -139,6 +128,49 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
         max_positions=int(max_positions),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
+
+
+def _found(name: str, revision: str) -> tuple[Path, str]:
+    """The folder of a model's files, fetched if need be, and its revision ("" for a folder)."""
+    folder = POCKET if name == "pocket" else Path(name).expanduser()
+    if name and folder.is_dir():
+        return folder, ""
+    if name == "pocket":
+        raise UserError(f"no pocket checkpoint in {POCKET}: git checkout it, or run `llmft pocket`")
+    if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        raise UserError(f"unknown model {name!r}: use pocket, a folder, or a Hugging Face Hub id")
+    revision = revision or PINNED.get(name, "main")
+    folder = hub.model(name, revision)
+    if not re.fullmatch("[0-9a-f]{40}", folder.name):
+        raise UserError(f"model {name}: the Hub gave {folder.name!r} in place of a commit")
+    return folder, revision
+
+
+def identity(name: str, revision: str = "") -> tuple[str, str]:
+    """The revision ("" for a folder) and the digest of a model as `load` says them; none is loaded.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    folder, revision = _found(name, revision)
+    if not (folder / "adapter_config.json").is_file():
+        return revision, folder.name if revision else folder_digest(folder)
+    _, begin = identity(*adapted(name, folder))
+    return "", folder_digest(folder, begin)
+
+
+def weight(name: str, revision: str = "") -> int:
+    """Bytes of a model's weights as they are stored.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    folder, _ = _found(name, revision)
+    base = 0
+    if (folder / "adapter_config.json").is_file():
+        base = weight(*adapted(name, folder))
+    stored = {path for kind in hub.WEIGHTS for path in folder.glob(kind)}
+    return base + sum(path.stat().st_size for path in stored)
 
 
 def _adapted(name: str, folder: Path, device: str, dtype: str) -> Model:
@@ -227,9 +259,19 @@ def folder_digest(folder: Path, begin: str = "") -> str:
     """
     digest = hashlib.sha256(begin.encode())
     for path in sorted({path for kind in _CONTENT for path in folder.glob(kind)}):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+        digest.update(path.name.encode() + _file_digest(path, *_version(path)))
     return digest.hexdigest()[:16]
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+
+
+@lru_cache(maxsize=256)
+def _file_digest(path: Path, *_version: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _check_whole(name: str, model: Any, info: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ class Spec:
     order_seed: int = 0
     limit: int = 0  # evaluation examples a domain, 0 = all
     dtype: str = "float32"
-    asked: str = "test"  # "test": both reported domains; "validation": held-out training pairs
+    split: str = "test"  # scored: "test" is both reported domains, "validation" held-out training pairs
     # of training; at 0 and "" for methods that train nothing
     learning_rate: float = 0.0
     updates: int = 0
@@ -80,7 +80,7 @@ class Spec:
                 raise UserError(f"run: {field.name} = {value} is not a number from 0 up")
         for name, known in (
             ("method", METHODS),
-            ("asked", ("test", "validation")),
+            ("split", ("test", "validation")),
             ("objective", ("", *(DISTILLED if self.method == "distillation" else OBJECTIVES))),
             ("context", ("", "explained")),
             ("selection", ("", *SELECTIONS)),

@@ -1,0 +1,263 @@
+"""What a grid measured: a row a run, a row an answer, and which runs are for what.
+
+Everything that a chapter shows is computed from these two frames. They are read once, and hold all
+that is known of an answer: its pair's label, heuristic and subcase, and the draw of its run.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from llmft import UserError
+from llmft.engine.spec import Spec
+from llmft.nli.tasks import DOMAINS
+from llmft.study import methods, store
+from llmft.study.grids import Grid
+from llmft.study.metrics import LOGP
+
+
+ANSWER = ("key", "domain", "id", "label", *LOGP)
+"""The columns of an answer that are stored; the others follow from its run and its pair."""
+
+FIELDS = tuple(
+    "method shots pattern data_seed order_seed init_seed objective selection learning_rate rank "
+    "targets queries rounds temperature split".split()
+)
+"""The fields of a run that each of its answers carries."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """The runs of a grid.
+
+    `rows`: a row a run, with its `study`, `key`, the fields of its `Spec`, and its measurements.
+    `predictions`: a row a run and query: study, key, domain ("in-domain", "out-of-domain",
+    "content-free", "validation"), id, label, logp_entailment, logp_not (float32), the task's
+    heuristic and subcase where it has them, the `FIELDS` of the run, and `draw`, the id of its draw
+    of examples, orders and initialisation ("" where a method draws nothing: zero-shot), the same
+    for all methods.
+    `groups`: the keys of the runs by the name of what they are for.
+    """
+
+    rows: pd.DataFrame
+    predictions: pd.DataFrame
+    groups: dict[str, list[str]]
+
+    def part(self, *names: str) -> "Results":
+        """The runs of these groups, in their order, with a column `group` in both frames.
+
+        A run that is in two of them is there twice; a name of "..., *" stands for all groups that
+        begin with what is before the star.
+
+        Raises:
+            UserError: there is no such group.
+        """
+        chosen = [one for name in names for one in self._named(name)]
+        rows, answers = [], []
+        for name in chosen:
+            keys = list(dict.fromkeys(self.groups[name]))
+            own = self.rows[self.rows["key"].isin(keys)]
+            place = {key: i for i, key in enumerate(keys)}
+            order = own["key"].map(place).to_numpy().argsort(kind="stable")
+            rows.append(own.iloc[order].assign(group=name))
+            answers.append(self.predictions[self.predictions["key"].isin(keys)].assign(group=name))
+        return Results(
+            pd.concat(rows, ignore_index=True),
+            pd.concat(answers, ignore_index=True),
+            {name: self.groups[name] for name in chosen},
+        )
+
+    def _named(self, name: str) -> list[str]:
+        found = [one for one in self.groups if name.endswith("*") and one.startswith(name[:-1])]
+        if name in self.groups:
+            return [name]
+        if not found:
+            raise UserError(f"no runs are for {name!r}: there are {', '.join(self.groups)}")
+        return found
+
+    def of_study(self, study: str) -> "Results":
+        """The same with the study's name in both frames."""
+        return Results(
+            self.rows.assign(study=study), self.predictions.assign(study=study), self.groups
+        )
+
+    def answers(self) -> pd.DataFrame:
+        """The predictions as they are stored: what follows from a run and its pair left out."""
+        return self.predictions[[c for c in ANSWER if c in self.predictions]]
+
+    def csv(self) -> bytes:
+        """The rows as CSV, learning curves as JSON."""
+        texts = self.rows.assign(curve=self.rows["curve"].map(json.dumps))
+        return texts.to_csv(index=False).encode()
+
+
+def loaded(rows: Sequence[dict[str, Any]], folder: Path, groups: dict[str, list[str]]) -> Results:
+    """The results of runs that the store has, their answers read from it."""
+    frame = pd.DataFrame(rows)
+    return Results(frame, _whole(frame, store.answers(folder, list(frame["key"]))), groups)
+
+
+def joined(parts: Sequence[Results]) -> Results:
+    """The results of several studies as one."""
+    names = dict.fromkeys(name for part in parts for name in part.groups)
+    return Results(
+        pd.concat([part.rows for part in parts], ignore_index=True),
+        pd.concat([part.predictions for part in parts], ignore_index=True),
+        {name: [key for part in parts for key in part.groups.get(name, [])] for name in names},
+    )
+
+
+def read(files: Sequence[Path]) -> Results:
+    """What `runs.run` left as `NAME.csv` and `NAME.parquet`, each run once, in no group.
+
+    Args:
+        files: the CSV files; each has its answers beside it.
+
+    Raises:
+        UserError: a file is not there, cannot be read, or has no answers to a run of its rows.
+    """
+    frames, answers = [], []
+    for file in files:
+        try:
+            frames.append(_rows(pd.read_csv(file)))
+            answers.append(_answers(pd.read_parquet(file.with_suffix(".parquet"))))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{file} and its .parquet cannot be read ({why}): run the chapter {file.stem} "
+                "first, with the same parameters"
+            ) from error
+        if missing := set(frames[-1]["key"]) - set(answers[-1]["key"]):
+            raise UserError(f"{file}: no answers of run {min(missing)}: run its chapter again")
+    rows = pd.concat(frames, ignore_index=True).drop_duplicates(["study", "key"], ignore_index=True)
+    found = pd.concat(answers, ignore_index=True).drop_duplicates(["key", "domain", "id"])
+    return Results(rows, _whole(rows, found), {})
+
+
+def select(results: Results, grids: dict[str, Grid]) -> Results:
+    """The runs of these grids, by the names of studies, with the grids' groups.
+
+    Raises:
+        UserError: a run is not among the results.
+    """
+    names = [field.name for field in fields(Spec) if field.name != "revision"]  # resolved in rows
+    parts = []
+    for study, grid in grids.items():
+        own = results.rows[results.rows["study"] == study]
+        at = dict(zip(own[names].itertuples(index=False, name=None), own["key"], strict=True))
+        groups: dict[str, list[str]] = {}
+        for group, specs in grid.items():
+            for spec in specs:
+                values = tuple(asdict(spec)[name] for name in names)
+                if values not in at:
+                    raise UserError(
+                        f"the results of {study} have no run {spec}: run its chapter with its "
+                        "parameters"
+                    )
+                groups.setdefault(group, []).append(at[values])
+        keys = {key for keys in groups.values() for key in keys}
+        answers = results.predictions
+        mine = answers["key"].isin(keys) & (answers["study"] == study)
+        parts.append(Results(own[own["key"].isin(keys)], answers[mine], groups))
+    return joined(parts)
+
+
+def _whole(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers with what their run and their pair say of them."""
+    about = rows[["key", *(["study"] if "study" in rows else []), *FIELDS]]
+    drawn = rows[["data_seed", "order_seed", "init_seed"]].astype(str).agg("-".join, axis=1)
+    about = about.assign(draw=drawn.where(rows["method"] != "zero-shot", ""))
+    parts = []
+    for (task, limit, labels), own in rows.groupby(["task", "limit", "labels"], sort=False):
+        read = methods.task_of(str(task), int(limit), str(labels))
+        pairs = pd.concat([read.validation, *read.domains.values()])
+        extra = [column for column in ("heuristic", "subcase") if column in pairs]
+        part = answers[answers["key"].isin(own["key"])]
+        parts.append(part.merge(pairs[["id", *extra]].drop_duplicates("id"), on="id", how="left"))
+    return pd.concat(parts, ignore_index=True).merge(about, on="key", how="left")
+
+
+def _rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows as `runs.run` gave them, from those of its CSV file.
+
+    Raises:
+        ValueError, TypeError, RecursionError: they are not.
+    """
+    names = {field.name: type(field.default) for field in fields(Spec)}
+    if lacking := [name for name in ("key", "study", "curve", *names) if name not in table]:
+        raise ValueError(f"no column {lacking[0]}")
+    for name, kind in names.items():
+        if kind is str:  # an empty text is no missing value
+            table[name] = table[name].astype(object).fillna("").astype(str)
+    for key, *values in table[["key", *names]].itertuples(index=False, name=None):
+        try:
+            Spec(**dict(zip(names, values, strict=True)))
+        except UserError as error:
+            raise ValueError(f"run {key}: {error}") from None
+    curves = table["curve"].map(json.loads)
+    for key, curve in zip(table["key"], curves, strict=True):
+        if not isinstance(curve, list) or not all(isinstance(point, dict) for point in curve):
+            raise ValueError(f"run {key}: its curve is none")
+    return table.assign(curve=curves)
+
+
+def _answers(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame, if it has the columns of answers; else a ValueError."""
+    if lacking := {*ANSWER} - set(frame):
+        raise ValueError(f"no column {min(lacking)} in the .parquet")
+    return frame
+
+
+# --- frames ------------------------------------------------------------------------------------
+
+
+def by_domain(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row a run and domain: columns domain, accuracy, nll, brier, ece, share_entailment, n.
+
+    The runs' other columns are kept. A domain on which a run was not scored has no row.
+    """
+    stems = {domain: f"{domain.replace('-', '_')}_" for domain in DOMAINS}
+    own = [c for c in rows.columns if c.startswith(tuple(stems.values()))]
+    parts = [
+        rows.drop(columns=own).assign(
+            domain=domain, **{c.removeprefix(stem): rows[c] for c in own if c.startswith(stem)}
+        )
+        for domain, stem in stems.items()
+    ]
+    return pd.concat([part[part["n"] > 0] for part in parts], ignore_index=True)
+
+
+def curves(rows: pd.DataFrame, names: Sequence[str] = ()) -> pd.DataFrame:
+    """The runs' learning curves: a row a run and measurement.
+
+    Columns: key, the columns `names` of the rows, update, epoch, train_loss, train_accuracy,
+    validation_loss, validation_accuracy (losses in nats, without dropout).
+    """
+    named = ["key", *names]
+    return pd.DataFrame(
+        [
+            dict(zip(named, values, strict=True)) | point
+            for *values, curve in rows[[*named, "curve"]].itertuples(index=False, name=None)
+            for point in curve
+        ]
+    )
+
+
+def comparable(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, when their seconds and memory were measured on one device in one way.
+
+    Raises:
+        UserError: they were not, so a figure of their cost would compare machines, not methods.
+    """
+    for column in ("device_name", "threads", "memory_kind"):
+        values = rows[column].astype(str).unique()
+        if len(values) > 1:
+            raise UserError(
+                f"times and memory of different runs cannot be compared: {column} is "
+                f"{' and '.join(values)}; run the grid again in a new store on one machine"
+            )
+    return rows
