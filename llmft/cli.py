@@ -36,7 +36,6 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("chapter", nargs=-1)
-@click.option("--params", "file", metavar="FILE", callback=_path, help="A YAML file of parameters.")
 @click.option("-p", "pairs", metavar="NAME=VALUE", multiple=True, help="One parameter.")
 @click.option("--all", "every", is_flag=True, help="Run the chapters that are current, too.")
 @click.option("--force", is_flag=True, help="Measure again what the store holds already.")
@@ -45,7 +44,6 @@ def cli() -> None:
 )
 def run(
     chapter: tuple[str, ...],
-    file: str | None,
     pairs: tuple[str, ...],
     every: bool,
     force: bool,
@@ -55,10 +53,10 @@ def run(
 
     Without a CHAPTER, those are run that are not current: whose code, data or parameters have
     changed since they were frozen, or that never ran. A chapter that is named is run in any case.
+    Other parameters than the book's go with --out: -p studies=smoke, -p repeats=3.
 
     Every path, in options and parameters, starts at the current folder; `~` is the home folder.
     """
-    from llmft import params
     from llmft.book import freeze, gate
 
     values = freeze.assignments(pairs)
@@ -67,9 +65,8 @@ def run(
     since = time.time_ns() if force else 0  # one time for all: what two chapters share is done once
     always = bool(named or every or force or values or out)
     freeze.known_by_some(values, paths)
-    params.parse({**(params.load(file) if file else {}), **values})  # all, before the first runs
     for path in paths:
-        if not always and freeze.is_current(path, file=file):
+        if not always and freeze.is_current(path):
             click.echo(f"{path.stem}: current", err=True)
             continue
         click.echo(f"{path.stem}: running ...", err=True)
@@ -78,20 +75,13 @@ def run(
         mine = {n: v for n, v in values.items() if n in known}
         if out and len(paths) > 1 and "results" in known:
             mine = {"results": out, **mine}  # those that the chapters before it leave there
-        made = freeze.run(path.stem, file=file, values=mine, out=out, since=since)
+        made = freeze.run(path.stem, values=mine, out=out, since=since)
         seconds = time.perf_counter() - started
         click.echo(f"{path.stem}: done in {seconds:.0f} s, {made}", err=True)
 
 
 @cli.command()
-@click.option(
-    "--params",
-    "file",
-    metavar="FILE",
-    required=True,
-    callback=_path,
-    help="A YAML file of parameters.",
-)
+@click.argument("study", nargs=-1, required=True)
 @click.option(
     "--to",
     "folder",
@@ -99,20 +89,20 @@ def run(
     callback=_path,
     help="Put all of it below DIR, not in HF_HOME.",
 )
-def fetch(file: str, folder: str | None) -> None:
-    """Download the models and data that a parameter set names, and check them.
+def fetch(study: tuple[str, ...], folder: str | None) -> None:
+    """Download the models and data that each STUDY names, and check them.
 
     Afterwards no network is needed. What is complete is kept, so it can be interrupted and run
     again. The one line on the standard output is for the shell that runs the book later.
     """
     from llmft import params
 
-    values = params.parse(params.load(file))
+    studies = [params.study(name) for name in study]
     from llmft.nli import hub
     from llmft.study import fetch as fetching  # which takes seconds
 
     home = Path(folder).resolve() if folder else None
-    for it in fetching.fetch(values, home):
+    for it in fetching.fetch(studies, home):
         size = f"{it.size / 1e6:,.1f} MB"
         click.echo(f"  {it.name} {it.revision[:16]}: {size}, licence {it.licence}", err=True)
         click.echo(f"  {it.about}", err=True)
@@ -121,18 +111,11 @@ def fetch(file: str, folder: str | None) -> None:
 
 
 @cli.command()
-@click.option(
-    "--params",
-    "file",
-    metavar="FILE",
-    callback=_path,
-    help="The parameters that the book is to have been run with, if not params/pocket.yaml.",
-)
-def check(file: str | None) -> None:
+def check() -> None:
     """Say what is wrong with the frozen book; nothing is executed."""
     from llmft.book import gate
 
-    problems = gate.check(file=file)
+    problems = gate.check()
     for problem in problems:
         click.echo(problem)
     number = len(gate.chapters())

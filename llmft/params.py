@@ -113,7 +113,6 @@ class Study(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     study: Text = _about("its name: the parameter file's", min_length=1)
-    title: Text = _about("what it is called in figures and sentences", min_length=1)
     task: Place = _about("'pocket', 'mnli-hans' or a folder", min_length=1)
     labels: Text = _about("what other labels mean, such as 'e: entailment, n: drop', or ''")
     model: Place = _about("'pocket', a Hub id or a folder", min_length=1)
@@ -272,23 +271,25 @@ def studies_named(value: object) -> list[str]:
     return names
 
 
-def study(name: str, given: Mapping[str, object] | None = None) -> Study:
+def study(name: str, given: Mapping[str, object] | None = None, root: Path = ROOT) -> Study:
     """The study of a parameter file: `pocket.yaml`, what the file says differs, what is `given`.
 
     Args:
         name: a file in `params/` ("smoke"), or the path of one elsewhere ("my/own.yaml").
         given: parameters that take the place of the study's.
+        root: the book's folder.
 
     Raises:
         UserError: no such study, or a wrong name or value in its file or in `given`.
     """
-    file = study_file(name)
-    values = {**load(ROOT / "params" / "pocket.yaml"), **load(file), "study": file.stem}
+    file = study_file(name, root)
+    usual = load(root / "params" / "pocket.yaml", root)
+    values = {**usual, **load(file, root), "study": file.stem}
     checked = parse(values)  # what is wrong in the file is said of the file
     return parse({**checked.model_dump(), **given}) if given else checked
 
 
-def study_file(name: str) -> Path:
+def study_file(name: str, root: Path = ROOT) -> Path:
     """The parameter file of a study.
 
     Raises:
@@ -296,7 +297,7 @@ def study_file(name: str) -> Path:
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
         return located(name)
-    known = {path.stem: path for path in sorted((ROOT / "params").glob("*.yaml"))}
+    known = {path.stem: path for path in sorted((root / "params").glob("*.yaml"))}
     known.pop("book", None)  # which lists studies
     if name not in known:
         raise UserError(unknown(name, list(known), "study"))
@@ -309,7 +310,7 @@ def published(root: Path = ROOT) -> list[str]:
     Raises:
         UserError: the file is missing or says something else.
     """
-    values = load(root / "params" / "book.yaml")
+    values = load(root / "params" / "book.yaml", root)
     if set(values) != {"studies"}:
         raise UserError("params/book.yaml must hold `studies: [...]` and nothing else")
     return studies_named(values["studies"])
@@ -348,8 +349,8 @@ def _known(namespace: Mapping[str, object]) -> None:
             raise UserError(unknown(name, Study.model_fields))
 
 
-def load(file: str | Path) -> dict[str, object]:
-    """The values of a YAML file of parameters; a path in it starts at the book's folder.
+def load(file: str | Path, root: Path = ROOT) -> dict[str, object]:
+    """The values of a YAML file of parameters; a path in it starts at the book's folder, `root`.
 
     Raises:
         UserError: no such file, not YAML, not a mapping, or an unknown name.
@@ -372,7 +373,7 @@ def load(file: str | Path) -> dict[str, object]:
     for name in named:
         if name not in Study.model_fields and name != "studies":
             raise UserError(f"parameter file {path}: {unknown(name, Study.model_fields)}")
-    return {**named, **absolute(named, ROOT)}
+    return {**named, **absolute(named, root)}
 
 
 def absolute(values: Mapping[str, object], start: Path | None = None) -> dict[str, str]:

@@ -46,9 +46,9 @@ def chapter_path(name: str, root: Path = ROOT) -> Path:
     return known[stem]
 
 
-def is_current(path: Path, root: Path = ROOT, file: str | Path | None = None) -> bool:
-    """Whether a frozen chapter is true of the code, the data and these parameters as they are."""
-    return not any(problem.stale for problem in gate.check_chapter(path, root, file))
+def is_current(path: Path, root: Path = ROOT) -> bool:
+    """Whether a frozen chapter is true of the code, the data and the parameters as they are."""
+    return not any(problem.stale for problem in gate.check_chapter(path, root))
 
 
 def declared(path: Path) -> dict[str, object]:
@@ -71,7 +71,6 @@ def known_by_some(values: Mapping[str, object], paths: list[Path]) -> None:
 def run(
     name: str,
     *,
-    file: str | Path | None = None,
     values: Mapping[str, object] | None = None,
     out: str | Path | None = None,
     since: int = 0,
@@ -84,9 +83,9 @@ def run(
 
     Args:
         name: the chapter, see `chapter_path`.
-        file: a YAML file of parameters; those that the chapter does not declare do not concern it.
-        values: single parameters, which must be declared by the chapter; they win over the file.
-        out: a folder to put the run in, with its results; by default the chapter is frozen.
+        values: parameters in place of the published book's, which the chapter must declare.
+        out: a folder to put the run in, with its results; by default the chapter is frozen, and
+            takes no `values`.
         since: measure again what was measured before this time (nanoseconds).
         root: the book's folder.
 
@@ -100,12 +99,13 @@ def run(
     path = chapter_path(name, root)
     notebook = _bare(stamp.read(path))
     stamp.module_digests(notebook, root)  # a cell that cannot be read is refused before it runs
-    given, profile = _given(notebook, file, values or {}, path.stem, root)
-    if out is None:
-        _may_be_frozen(given, profile, path.stem)
+    given, store = _given(notebook, values or {}, path.stem, root)
+    if out is None and values:
+        raise UserError(
+            f"{path.stem}: a frozen chapter has the parameters of the book (params/book.yaml): "
+            "add --out FOLDER to run it there with others"
+        )
     target = path if out is None else params.not_own(params.located(out), root) / path.name
-    folder = {**stamp.declared(notebook), **given}.get("store", "runs")
-    store = params.store_folder(root / str(folder) if folder != "runs" else "runs", root)
     try:
         with _alone(path.stem, {target.parent, store}):
             private = store / f".{path.stem}.run"
@@ -116,7 +116,7 @@ def run(
                 with _environment(private, since):
                     ran = _execute(notebook, path.stem, given, private, root)
                 seconds = time.perf_counter() - started
-                return _finish(ran, path, private, target, profile, seconds, root)
+                return _finish(ran, path, private, target, seconds, root)
             finally:
                 shutil.rmtree(private, ignore_errors=True)
     except OSError as error:
@@ -131,42 +131,26 @@ def run(
 
 
 def _given(
-    notebook: stamp.Notebook,
-    file: str | Path | None,
-    values: Mapping[str, object],
-    chapter: str,
-    root: Path,
-) -> tuple[dict[str, object], str]:
-    """What to inject (only what differs from the chapter's defaults), and the profile asked for."""
+    notebook: stamp.Notebook, values: Mapping[str, object], chapter: str, root: Path
+) -> tuple[dict[str, object], Path]:
+    """What to inject (only what differs from the chapter's defaults), and the store it will use."""
     known = stamp.declared(notebook)
     for name in values:
         if name not in known:
             raise UserError(f"{chapter}: {params.unknown(name, known)}")
-    asked = params.load(file) if file is not None else {"profile": "pocket"}
-    profile = str(asked.get("profile", "custom"))
-    if profile != "smoke" and stamp.measured(dict(values)):
-        profile = "custom"
-    wanted = {n: v for n, v in asked.items() if n in known}
-    checked = params.placed(params.parse({**known, **wanted, **values}), root)
-    resolved = {name: getattr(checked, name) for name in known}
-    if "profile" in known:
-        resolved["profile"] = profile
-    return {name: v for name, v in resolved.items() if v != known[name]}, profile
-
-
-def _may_be_frozen(given: Mapping[str, object], profile: str, chapter: str) -> None:
-    """Refuse what the gate would refuse afterwards."""
-    if profile == "smoke":
-        raise UserError(
-            f"{chapter}: smoke parameters are for tests and are never frozen; "
-            "add --out FOLDER to run it there"
-        )
-    for name, path in params.outside(given):
-        raise UserError(
-            f"{chapter}: {name} is {path}, outside the book's folder, and a frozen chapter names "
-            "no machine's path: make a link to it in the book's folder and give that, or add "
-            "--out FOLDER to freeze nothing"
-        )
+    wanted = {"studies": params.published(root)} if "studies" in known else {}
+    given = {**wanted, **values, **params.absolute(values)}
+    if "studies" not in known:
+        return given, params.store_folder("runs", root)
+    names = params.studies_named(given["studies"])
+    if "studies" in values:
+        names = [str(params.located(n)) if "/" in n or "." in n else n for n in names]
+    given["studies"] = names
+    own = {name: value for name, value in given.items() if name != "studies"}
+    checked = [params.study(name, own, root) for name in names]
+    resolved = {name: getattr(checked[0], name) for name in own} | {"studies": names}
+    store = params.store_folder(checked[0].store, root)
+    return {name: value for name, value in resolved.items() if value != known[name]}, store
 
 
 def _bare(notebook: stamp.Notebook) -> stamp.Notebook:
@@ -307,7 +291,6 @@ def _finish(
     path: Path,
     private: Path,
     target: Path,
-    profile: str,
     seconds: float,
     root: Path,
 ) -> Path:
@@ -330,11 +313,10 @@ def _finish(
             },
             "outputs": stamp.output_digest(notebook),
             "parameters": stamp.parameters(notebook),
-            "profile": profile,
             "seconds": round(seconds, 1),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": files.commit(root),
-            **machine(stamp.parameters(notebook)),
+            **machine(),
         }
         moves.append(_stage(target, partial(_write, notebook)))
         with _undisturbed():
@@ -376,8 +358,8 @@ def _stage(final: Path, write: Callable[[Path], object]) -> tuple[Path, Path]:
     return new, final
 
 
-def machine(values: Mapping[str, object]) -> dict[str, object]:
-    """Where a chapter with these parameters ran: versions, device, threads that computed."""
+def machine() -> dict[str, object]:
+    """Where a chapter ran: versions, devices, threads that computed."""
     versions = {"python": platform.python_version()}
     for package in VERSIONS:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -387,7 +369,7 @@ def machine(values: Mapping[str, object]) -> dict[str, object]:
     from llmft.hardware import device_name  # imported here for torch's sake, as torch is
 
     device = device_name(torch.device("cpu"))
-    if values.get("device") != "cpu" and torch.cuda.is_available():
+    if torch.cuda.is_available():
         device = f"{device_name(torch.device('cuda'))}; {device}"
     return {"versions": versions, "device": device, "threads": torch.get_num_threads()}
 
@@ -399,7 +381,7 @@ def _write(notebook: stamp.Notebook, path: Path) -> None:
 
 
 def assignments(pairs: tuple[str, ...]) -> dict[str, object]:
-    """`NAME=VALUE` words as parameters; the types are settled by `params.parse`.
+    """`NAME=VALUE` words as parameters; the types are settled by `params.study`.
 
     Raises:
         UserError: a word without `=`, or a name twice.

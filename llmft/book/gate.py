@@ -32,9 +32,6 @@ REFERENCE = re.compile(r"(?<![\w@/.:\\])@(\{[^}\s]+\}|[A-Za-z0-9_][\w:.#$%&+?<>~
 INCLUDE = r"\{\{<\s*include\s+(\S+)\s*>\}\}"
 """Quarto's shortcode for the text of another file."""
 
-STANDARD = "params/pocket.yaml"
-"""The parameters of the published book."""
-
 OPTIONS = frozenset(
     "label fig-cap fig-alt tbl-cap tbl-colwidths code-fold code-summary echo".split()
 )
@@ -106,11 +103,8 @@ def chapters(root: Path = ROOT) -> list[Path]:
     return [p for p in known if p.is_file()] + [p for p in found if p not in known]
 
 
-def check(root: Path = ROOT, file: str | Path | None = None) -> list[Problem]:
-    """Every problem of the book: of its chapters, its order and its references.
-
-    `file`: the parameters that the book is to have been run with, if not `STANDARD`.
-    """
+def check(root: Path = ROOT) -> list[Problem]:
+    """Every problem of the book: of its chapters, its order and its references."""
     sources = listed(root)
     problems = [
         Problem("_quarto.yml", f"lists {source}, which does not exist")
@@ -126,7 +120,7 @@ def check(root: Path = ROOT, file: str | Path | None = None) -> list[Problem]:
             problems += [Problem(page.name, f"has {what}") for what in find(text)]
     for path in chapters(root):
         source = path.relative_to(root).as_posix()
-        problems += check_chapter(path, root, file)
+        problems += check_chapter(path, root)
         if source not in sources:
             problems.append(Problem(path.stem, "is not listed in _quarto.yml"))
             links[source] = links_of(path)
@@ -135,11 +129,11 @@ def check(root: Path = ROOT, file: str | Path | None = None) -> list[Problem]:
 
 def _around(root: Path) -> Iterator[Problem]:
     """What is wrong beside the chapters: in parameters, results, other pages, and other files."""
-    standard = params.load(root / STANDARD)
-    usual = params.parse({})
-    for name in params.Params.model_fields:
-        if name not in standard or standard[name] != getattr(usual, name):
-            yield Problem(STANDARD, f"must have {name}: {getattr(usual, name)!r}, the default")
+    try:
+        for name in params.published(root):
+            params.study(name, root=root)
+    except UserError as error:
+        yield Problem("params", str(error))
     results = {name for path in chapters(root) for name in _results(path)}
     for found in sorted((root / "data" / "results").rglob("*")):
         name = found.relative_to(root).as_posix()
@@ -171,13 +165,12 @@ def _prose(text: str) -> str:
     return re.sub(r"\]\([^)]*\)|\{[^{}]*\}|@[\w:.-]+", " ", re.sub(code, " ", text))
 
 
-def check_chapter(path: Path, root: Path = ROOT, file: str | Path | None = None) -> list[Problem]:
+def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
     """Every problem of one chapter by itself."""
     notebook = stamp.read(path)
     try:
         if "llmft" in notebook.get("metadata", {}):
-            standard = root / STANDARD if file is None else params.located(file)
-            stale = [*_stamp(notebook, path.stem, root, standard), *_execution(notebook)]
+            stale = [*_stamp(notebook, path.stem, root), *_execution(notebook)]
         else:
             stale = ["was never run: it has no stamp"]
         edits = [*_outputs(notebook, root), *_author(notebook)]
@@ -192,7 +185,7 @@ def check_chapter(path: Path, root: Path = ROOT, file: str | Path | None = None)
     ]
 
 
-def _stamp(notebook: stamp.Notebook, chapter: str, root: Path, file: Path) -> Iterator[str]:
+def _stamp(notebook: stamp.Notebook, chapter: str, root: Path) -> Iterator[str]:
     """Where the stamp and what it was made from disagree."""
     made = notebook["metadata"]["llmft"]
     if made.get("code") != stamp.code_digest(notebook):
@@ -212,22 +205,13 @@ def _stamp(notebook: stamp.Notebook, chapter: str, root: Path, file: Path) -> It
             yield f"stale: {', '.join(changed[:4])}{more} {verb}"
     if made.get("outputs") != stamp.output_digest(notebook):
         yield "its outputs were edited after the run"
-    if made.get("profile") == "smoke":
-        yield "was run with the smoke profile"
     ran = stamp.parameters(notebook)
     if made.get("parameters") != ran:
         yield "its injected parameters are not those of its stamp"
-    for name, path in params.outside(ran):
-        yield f"was run with {name} = {path!r}, a path of one machine"
-    standard = params.placed(params.parse(params.load(file)), root)
-    for name, value in stamp.measured(ran).items():
-        if value != getattr(standard, name, value):
-            right = getattr(standard, name)
-            yield f"was run with {name} = {value!r}; {_within(file, root)} has {right!r}"
-
-
-def _within(file: Path, root: Path) -> str:
-    return str(file.relative_to(root) if file.is_relative_to(root) else file)
+    for name, value in ran.items():
+        right = params.published(root) if name == "studies" else None
+        if value != right:
+            yield f"was run with {name} = {value!r}; the published book has {right!r}"
 
 
 def _execution(notebook: stamp.Notebook) -> Iterator[str]:
@@ -289,8 +273,8 @@ def _author(notebook: stamp.Notebook) -> Iterator[str]:
     if not re.match(r"# \S.* \{#sec-[a-z0-9-]+\}\s*(\n|$)", first):
         yield "its first cell must be Markdown that starts with `# Title {#sec-name}`"
     for name in stamp.declared(notebook):
-        if name not in params.Params.model_fields:
-            yield params.unknown(name, params.Params.model_fields) + " (llmft/params.py)"
+        if name not in (*params.Study.model_fields, "studies"):
+            yield params.unknown(name, params.Study.model_fields) + " (llmft/params.py)"
     for cell in cells:
         source = stamp.text(cell["source"])
         known = TAGS | {"remove-cell"} if "injected-parameters" in stamp.tags(cell) else TAGS

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmft import UserError, params
+from llmft.files import code_only
 
 
 class UnreadableError(UserError):
@@ -170,33 +171,35 @@ def module_digests(notebook: Notebook, root: Path) -> dict[str, str]:
 def data_digests(notebook: Notebook, chapter: str, root: Path) -> dict[str, str]:
     """The hash of every data file that the chapter depends on.
 
-    These are the pocket world's, when the task or a model is "pocket"; the task's, when it is a
-    folder of the book; and every path under `data/` or `params/` that stands in a code cell as one
-    string (`ROOT / "data/prior/runs.csv"`), files of a folder included; the chapter's own results
-    are not its input.
+    These are the parameter files of its studies; the pocket world's data where a study's task or
+    model is "pocket", and a study's own folders in the book; and every path under `data/` or
+    `params/` that stands in a code cell as one string (`ROOT / "data/prior/runs.csv"`), files of a
+    folder included; the chapter's own results are not its input.
     """
-    values = parameters(notebook)
-    models = values.get("models", ["pocket"])
     paths = {
-        node.value.rstrip("/")
+        root / node.value.rstrip("/")
         for cell in code_cells(notebook)
         for node in ast.walk(tree(code(cell)))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and re.fullmatch(r"(data|params)/[\w./-]+", node.value)
     }
-    if values.get("task", "pocket") == "pocket" or "pocket" in str(models):
-        paths.add("data/pocket")
-    task = str(values.get("task", "pocket"))
-    if not Path(task).is_absolute() and (root / task).is_dir():
-        paths.add(task)
-    files = {file for path in paths for file in (root / path, *(root / path).rglob("*"))}
+    values = {name: value for name, value in parameters(notebook).items() if value is not None}
+    if "studies" in values:
+        paths.add(root / "params" / "pocket.yaml")
+        for name in params.studies_named(values.pop("studies")):
+            study = params.study(name, values, root)
+            folders = {study.task, study.model} - {"pocket"}
+            paths |= {params.study_file(name, root), *map(Path, folders)}
+            paths |= {root / "data" / "pocket"} if "pocket" in (study.task, study.model) else set()
+    files = {file for path in paths for file in (path, *path.rglob("*"))}
     return file_digests(
         root,
         (
             file
             for file in files
-            if file.is_file()
+            if file.is_relative_to(root)
+            and file.is_file()
             and not any(part.startswith(".") for part in file.relative_to(root).parts)
             and not (file.parent == root / "data" / "results" and file.stem == chapter)
         ),
@@ -214,13 +217,11 @@ def parameters(notebook: Notebook) -> dict[str, object]:
     return declared(notebook) | injected(notebook)
 
 
-def measured(values: dict[str, object]) -> dict[str, object]:
-    """The parameters that decide what is measured, not where or how."""
-    return {name: value for name, value in values.items() if name not in params.EXECUTION}
-
-
 def file_digests(root: Path, files: Iterable[Path]) -> dict[str, str]:
-    """The hash of each file's bytes by its path in the book."""
+    """The hash of each file by its path in the book: its bytes, of a module its code alone.
+
+    A comment or a docstring changes nothing that a chapter shows.
+    """
     return {f.relative_to(root).as_posix(): _file_digest(f, _version(f)) for f in sorted(files)}
 
 
@@ -231,6 +232,8 @@ def _version(file: Path) -> tuple[int, ...]:
 
 @lru_cache(maxsize=1024)
 def _file_digest(file: Path, _version: tuple[int, ...]) -> str:
+    if file.suffix == ".py":
+        return digest(code_only(file.read_text(encoding="utf-8")))
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 

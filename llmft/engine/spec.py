@@ -52,7 +52,7 @@ class Spec:
     order_seed: int = 0
     limit: int = 0  # evaluation examples a domain, 0 = all
     dtype: str = "float32"
-    split: str = "test"  # scored: "test" is both reported domains, "validation" held-out training pairs
+    split: str = "test"  # what is scored: "test", both domains; "validation", training pairs
     # of training; at 0 and "" for methods that train nothing
     learning_rate: float = 0.0
     updates: int = 0

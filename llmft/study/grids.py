@@ -249,9 +249,7 @@ def earlier_study(study: Study) -> Grid:
         "LoRA": product(base, shots=size, data_seed=seeds),
         "not learning": product(base, shots=size, data_seed=seeds, rank=[4], learning_rate=[1e-5]),
         "distillation": product(spec(study, "distillation", objective="query"), data_seed=seeds),
-        "fewest": product(
-            spec(study, "fine-tuning", shots=study.train_shots[0]), data_seed=seeds
-        ),
+        "fewest": product(spec(study, "fine-tuning", shots=study.train_shots[0]), data_seed=seeds),
     }
 
 

@@ -98,24 +98,14 @@ def examples(task: tasks.Task, spec: Spec) -> pd.DataFrame:
     return drawn.reset_index(drop=True)
 
 
-def execute(spec: Spec, *, device: str = "auto", token_budget: int = 0) -> Result:
-    """Do one run, here and now.
-
-    Raises:
-        UserError: a task, model, pattern or size that cannot be; see `tasks`, `prompts`, `models`,
-            `learner` and `finetune`.
-    """
-    return next(execute_together([spec], device=device, token_budget=token_budget))[1]
-
-
-def execute_together(
+def execute(
     specs: Sequence[Spec],
     *,
     device: str = "auto",
     token_budget: int = 0,
     save: Mapping[Spec, Path] | None = None,
 ) -> Generator[tuple[Spec, Result]]:
-    """Do runs that differ by their seeds (and rounds) only: one after another, or trained together.
+    """Do runs that differ by their seeds (and rounds) only.
 
     `save` says for which of them the trained model is kept, and in which folder. Each result comes
     as soon as it is there.
@@ -316,12 +306,12 @@ def evaluate(
     one that the task lacks; tokens) and the predictions. The seconds count tokenising and scoring;
     loading the model and the data is not in them.
     """
-    domains = task.domains if spec.asked == "test" else {spec.asked: task.validation}
+    domains = task.domains if spec.split == "test" else {spec.split: task.validation}
     sets = domains | {"content-free": prompts.content_free_queries()}
     labels = prompts.label_tokens(model.tokenizer, spec.wording)
     ids: list[list[int]] = []
     row: dict[str, Any] = {"eval_seconds": 0.0}
-    if spec.asked == "test":
+    if spec.split == "test":
         row |= {f"{name.replace('-', '_')}_n": 0 for name in tasks.DOMAINS}
     answers: list[Any] = []
     memories: list[dict[str, Any]] = []

@@ -270,8 +270,10 @@ def _workers(specs: Sequence[Spec], device: str) -> int:
     """
     if not specs or models.choose_device(device).type != "cpu":
         return 1
-    weight = max(models.weight(model, revision) for model, revision in
-                 {(spec.model, spec.revision) for spec in specs})
+    weight = max(
+        models.weight(model, revision)
+        for model, revision in {(spec.model, spec.revision) for spec in specs}
+    )
     need = WORKER + 5 * weight / 2**30
     pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else 0
     free = pages * os.sysconf("SC_PAGE_SIZE") / 2**30 if pages else need
