@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,9 @@ from llmft.engine.spec import Spec
 
 HEAD_STD = 0.02
 """Spread of a new classification head's weights: OPT's and GPT-2's `init_std`."""
+
+ALL_LAYERS = "all-linear"
+"""LoRA's target that stands for every linear layer of a model's body (PEFT's name for it)."""
 
 CHANGES: dict[str, Callable[[str], bool]] = {
     "fine-tuning": lambda _: True,
@@ -132,9 +135,9 @@ def _with_lora(model: Model, spec: Spec) -> Any:
 
     Hu et al. 2022, arXiv:2106.09685, by PEFT.
     """
-    targets = [name.strip() for name in spec.targets.split(",")]
     there = linear_layers(model)
-    if lacking := [name for name in targets if name not in there]:
+    names = targets(spec.targets, there)
+    if lacking := [name for name in names if name not in there]:
         raise UserError(
             f"model {model.name} has no linear layer {lacking[0]!r} for LoRA: its layers are "
             f"{', '.join(there)}"
@@ -144,13 +147,18 @@ def _with_lora(model: Model, spec: Spec) -> Any:
         r=spec.rank,
         lora_alpha=spec.alpha,  # type: ignore[arg-type]  # PEFT divides it: any number will do
         lora_dropout=0.0,
-        target_modules=targets,
+        target_modules=names,
     )
     with torch.random.fork_rng(), warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5.23 by a name that is about to change.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         # `start` draws its weights again
         return peft.get_peft_model(model.model, config).eval()
+
+
+def targets(text: str, layers: Iterable[str]) -> list[str]:
+    """The layers that LoRA's `targets` name; `ALL_LAYERS` stands for all of the model's."""
+    return list(layers) if text == ALL_LAYERS else [name.strip() for name in text.split(",")]
 
 
 def linear_layers(model: Model) -> dict[str, tuple[tuple[int, int], int]]:

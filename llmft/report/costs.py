@@ -3,15 +3,13 @@
 Both are one count. A run's row says how many tokens it read and was trained on; for a run that was
 never made, its specification and the mean length of the task's texts say it. Operations follow from
 tokens and weights (`sections.operations`), hours from operations and an assumed speed. Which runs a
-chapter would make is read from the chapter itself, so the prediction cannot fall behind it.
+chapter would make `grids` says, as it does to the chapter.
 """
 
-import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,22 +18,21 @@ import torch
 import transformers
 
 from llmft import UserError
-from llmft.book import stamp
 from llmft.engine import learner, models
 from llmft.engine.models import Model
 from llmft.engine.spec import TRAINED, Spec
 from llmft.nli import tasks
 from llmft.nli.prompts import CONTENT_FREE
-from llmft.params import Params
+from llmft.params import Study
 from llmft.report import sections
 from llmft.report.sections import made
+from llmft.study import grids
 
 
 __all__ = [
     "Texts",
-    "asked",
     "counted",
-    "grids",
+    "every",
     "hours",
     "kept",
     "made",
@@ -83,60 +80,15 @@ class Texts:
 # --- which runs --------------------------------------------------------------------------------
 
 
-def asked(chapter: Path, p: Params) -> list[Spec]:
-    """The runs that a chapter would ask for with these parameters; none is made.
-
-    Of the chapter's assignments those are executed that the first argument of its last `run_grid`
-    depends on. A model that they look at is its `outline`.
-
-    Raises:
-        UserError: the chapter asks for no runs, or a model's shape is not known here.
-    """
-    cells = stamp.code_cells(stamp.read(chapter))
-    body = [line for cell in cells for line in stamp.tree(stamp.code(cell)).body]
-    calls = [(i, call) for i, line in enumerate(body) for call in _grids(line)]
-    if not calls:
-        raise UserError(f"{chapter.name} asks for no runs")
-    last, call = calls[-1]
-    wanted, needed = _read(call.args[0]), []
-    for line in reversed(body[:last]):
-        if isinstance(line, ast.Assign) and wanted & set(map(ast.unparse, line.targets)):
-            needed.append(line)
-            wanted |= _read(line.value)
-    imports = [line for line in body if isinstance(line, ast.Import | ast.ImportFrom)]
-    names: dict[str, Any] = {}
-    exec(_module(imports), names)
-    names |= {"p": p, "methods": SimpleNamespace(model_of=lambda name, *_: outline(name))}
-    exec(_module(needed[::-1]), names)
-    found = eval(compile(ast.Expression(call.args[0]), chapter.name, "eval"), names)
-    return list(dict.fromkeys(found))
-
-
-def grids(chapters: Sequence[Path], p: Params) -> dict[str, list[Spec]]:
-    """Each chapter's runs by its name; a run that several ask for is the first one's."""
+def every(study: Study) -> dict[str, list[Spec]]:
+    """Each chapter's runs by its name; a run that several do is the first one's."""
     found: dict[str, list[Spec]] = {}
     seen: set[Spec] = set()
-    for chapter in chapters:
-        found[chapter.stem] = [spec for spec in asked(chapter, p) if spec not in seen]
-        seen.update(found[chapter.stem])
+    for chapter, grid in grids.CHAPTERS.items():
+        specs = [spec for group in grid(study).values() for spec in group]
+        found[chapter] = [spec for spec in dict.fromkeys(specs) if spec not in seen]
+        seen.update(found[chapter])
     return found
-
-
-def _grids(line: ast.stmt) -> Iterator[ast.Call]:
-    """The calls of `runs.run_grid` in a line."""
-    for node in ast.walk(line):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "runs.run_grid":
-            yield node
-
-
-def _read(node: ast.expr) -> set[str]:
-    """The names that an expression reads, but for `p` and its own (of a comprehension)."""
-    names = [n for n in ast.walk(node) if isinstance(n, ast.Name)]
-    return {n.id for n in names} - {n.id for n in names if isinstance(n.ctx, ast.Store)} - {"p"}
-
-
-def _module(lines: Sequence[ast.stmt]) -> Any:
-    return compile(ast.Module(body=list(lines), type_ignores=[]), "chapter", "exec")
 
 
 @lru_cache(maxsize=8)
@@ -174,8 +126,8 @@ def trained(spec: Spec, model: Model) -> int:
     if spec.changes == "lora":
         layers = learner.linear_layers(model)
         return sum(
-            spec.rank * sum(layers[name.strip()][0]) * layers[name.strip()][1]
-            for name in spec.targets.split(",")
+            spec.rank * sum(layers[name][0]) * layers[name][1]
+            for name in learner.targets(spec.targets, layers)
         )
     return model.parameters
 
@@ -186,7 +138,7 @@ def predicted(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:
     for spec in specs:
         model, pair = outline(spec.model), texts.tokens
         some = [min(n, spec.limit or n) for n in (texts.pairs, texts.pairs_out)]
-        if spec.asked == "validation":
+        if spec.split == "validation":
             some = [texts.validation, 0]
         mean = (some[0] * pair + some[1] * texts.tokens_out) / sum(some)
         context = spec.shots * (pair + 2)  # each with its label word and a separator
@@ -227,7 +179,7 @@ def texts_of(rows: pd.DataFrame) -> Texts:
     """The mean text of the runs that were made, in both domains, and the pairs of each."""
     zero = rows[rows["method"] == "zero-shot"].iloc[0]
     length = float(zero["query_tokens"])
-    searched = rows[rows["asked"] == "validation"]["answers"] - len(CONTENT_FREE)
+    searched = rows[rows["split"] == "validation"]["answers"] - len(CONTENT_FREE)
     validation = int(searched.iloc[0]) if len(searched) else tasks.VALIDATION
     return Texts(length, length, int(zero["in_domain_n"]), int(zero["out_of_domain_n"]), validation)
 

@@ -1,11 +1,11 @@
 """What several chapters show in the same way: each table and comparison is defined once.
 
-`said` is what runs said to every query, with a column `correct` (`metrics.with_scores` of
-`runs.predictions`) and the fields of the runs that are grouped by; `single` has a row a run and
-domain (`runs.by_domain`).
+`answers` are predictions with scores (`scored`): a row a study, run and query. `single` has a row a
+study, run and domain (`results.by_domain`). Everything is shown by study where there are several.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,10 @@ import pandas as pd
 from llmft import UserError, inert
 from llmft.engine.spec import Spec
 from llmft.nli import cues, tasks
+from llmft.params import Study
 from llmft.report import figures, stats, tables
-from llmft.study import baselines, metrics, runs
+from llmft.study import baselines, grids, methods, metrics
+from llmft.study.results import Results, by_domain, comparable
 
 
 _ADDED_UP = ("train_seconds", "train_tokens", "teacher_seconds", "teacher_tokens")
@@ -30,8 +32,30 @@ FAILED = 0.05
 """A draw has failed when its accuracy is less than this above the constant predictor's."""
 
 
+def task_of(study: Study) -> tasks.Task:
+    """The study's task, read once a process."""
+    return methods.task_of(study.task, study.limit, study.labels)
+
+
+def scored(results: Results, name: str = "") -> pd.DataFrame:
+    """The answers of a part of the results on test pairs, with `correct`, `nll`, `auc` and others.
+
+    See `metrics.with_scores`. `name`: a method's, in place of the runs' own.
+    """
+    answers = results.predictions[results.predictions["split"] == "test"]
+    return metrics.with_scores(answers.assign(**({"method": name} if name else {})))
+
+
+def headed(studies: Sequence[Study], text: Callable[[Study], str]) -> None:
+    """Say something of each study, under its name where there are several."""
+    several = len(studies) > 1
+    found = [(study, text(study)) for study in studies]
+    heads = {study.study: f"**{inert.escape(study.study)}.** " * several for study in studies}
+    tables.say("\n\n".join(heads[study.study] + words for study, words in found if words))
+
+
 def chosen(
-    said: pd.DataFrame, value: str = "correct", *, clusters: str = "", **where: Any
+    answers: pd.DataFrame, value: str = "correct", *, clusters: str = "", **where: Any
 ) -> stats.Sample:
     """One value by draw and example, of the rows where each column has its value.
 
@@ -40,15 +64,15 @@ def chosen(
     Raises:
         UserError: there is no such row, or the runs differ in their examples.
     """
-    there = np.logical_and.reduce([said[name] == wanted for name, wanted in where.items()])
+    there = np.logical_and.reduce([answers[name] == wanted for name, wanted in where.items()])
     if not there.any():
         raise UserError(f"no run with {', '.join(f'{k} = {v}' for k, v in where.items())}")
     within = ("label",) if clusters else WITHIN
-    return stats.sample(said[there], value, within=within, clusters=clusters)
+    return stats.sample(answers[there], value, within=within, clusters=clusters)
 
 
 def difference(
-    said: pd.DataFrame,
+    answers: pd.DataFrame,
     a: Mapping[str, Any],
     b: Mapping[str, Any],
     value: str = "correct",
@@ -59,16 +83,16 @@ def difference(
     Paired on the draws, and on the examples where both are of one domain.
     """
     return stats.difference(
-        chosen(said, value, **a),
-        chosen(said, value, **b),
+        chosen(answers, value, **a),
+        chosen(answers, value, **b),
         same_examples=a.get("domain") == b.get("domain"),
         level=level,
     )
 
 
-def summary(said: pd.DataFrame, by: Sequence[str], value: str = "correct") -> pd.DataFrame:
+def summary(answers: pd.DataFrame, by: Sequence[str], value: str = "correct") -> pd.DataFrame:
     """The interval of `value` in each group: columns of `by`, then an Interval's fields."""
-    return stats.summary(said, by, value, within=WITHIN)
+    return stats.summary(answers, by, value, within=WITHIN)
 
 
 def unresolved(interval: stats.Interval, digits: int = 2) -> str:
@@ -84,6 +108,45 @@ def unresolved(interval: stats.Interval, digits: int = 2) -> str:
     )
 
 
+def against_first(
+    answers: pd.DataFrame,
+    column: str,
+    values: Sequence[Any],
+    where: Mapping[str, Any],
+    *,
+    columns: Sequence[str],
+) -> list[dict[str, Any]]:
+    """A table's lines: accuracy where `column` has each value, and the difference from the first.
+
+    Paired over draws and pairs; `columns` are the fields that a line begins with.
+    """
+    first, lines = {**where, column: values[0]}, []
+    for value in values:
+        own = {**where, column: value}
+        interval = stats.interval(chosen(answers, **own))
+        gap = "–" if own == first else str(difference(answers, own, first))
+        line = {name: own[name] for name in columns}
+        lines.append(line | {"accuracy": str(interval), "difference": gap, "n": interval.n})
+    return lines
+
+
+def source(*things: Any) -> None:
+    """Show the code of functions of the package: what a chapter teaches is what it runs."""
+    text = "\n\n".join(inspect.getsource(thing).rstrip() for thing in things)
+    tables.say(inert.fence(text, "python"))
+
+
+def table(rows: pd.DataFrame | Sequence[Mapping[str, Any]], formats: Any = None) -> None:
+    """Show a table; the study's column only where there are several."""
+    frame = pd.DataFrame(rows)
+    tables.table(frame[_varying(frame, [str(name) for name in frame])], formats or {})
+
+
+def facet(studies: Sequence[Study]) -> str:
+    """The column by which a figure has panels: the study's, where there are several."""
+    return "study" if len(studies) > 1 else ""
+
+
 def point(summary: pd.DataFrame, **where: Any) -> str:
     """`0.81 [0.78, 0.84]` of the row of a `summary` where each column has its value.
 
@@ -93,37 +156,37 @@ def point(summary: pd.DataFrame, **where: Any) -> str:
     return " ".join(stats.shown(row) for _, row in summary[there].iterrows()) or "–"
 
 
-def accuracy_table(said: pd.DataFrame, by: Sequence[str]) -> None:
+def accuracy_table(answers: pd.DataFrame, by: Sequence[str]) -> None:
     """Accuracy over draws and examples; the median draw, the range, and how many draws failed.
 
     A mean over draws of which some fail describes none of them: the last columns show that.
     """
-    wide = tables.with_interval(summary(said, by), "accuracy", 3)
-    wide = wide.merge(spread(said, by), how="left", on=list(by))
+    wide = tables.with_interval(summary(answers, by), "accuracy", 3)
+    wide = wide.merge(spread(answers, by), how="left", on=list(by))
     columns = ["accuracy", "median draw", "lowest to highest", "failed draws", "n"]
     tables.table(wide[[*_varying(wide, by), *columns]])
 
 
-def of_draws(said: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def of_draws(answers: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """A row a run and group of `by`: draw, accuracy, called (share called entailed), constant.
 
     `constant` is what a constant predictor gets right at best on the same pairs.
     """
-    called = said[metrics.LOGP].to_numpy().argmax(axis=1) == 0
-    groups = said.assign(called=called).groupby([*by, "key", "draw"], sort=False)
+    called = answers[metrics.LOGP].to_numpy().argmax(axis=1) == 0
+    groups = answers.assign(called=called).groupby([*by, "key", "draw"], sort=False)
     found = groups.agg(
         accuracy=("correct", "mean"), called=("called", "mean"), constant=("label", "mean")
     ).reset_index()
     return found.assign(constant=np.maximum(found["constant"], 1 - found["constant"]))
 
 
-def spread(said: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def spread(answers: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """How the draws of each group lie: median, range, and how many failed (see `FAILED`).
 
     Dashes where nothing was drawn.
     """
     lines = []
-    for group, part in of_draws(said, by).groupby(list(by), sort=False):
+    for group, part in of_draws(answers, by).groupby(list(by), sort=False):
         accuracy = part["accuracy"]
         failed = int((accuracy < part["constant"] + FAILED).sum())
         low, high = (stats.number(end, 3) for end in (accuracy.min(), accuracy.max()))
@@ -139,27 +202,27 @@ def spread(said: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def learned_table(said: pd.DataFrame, by: Sequence[str]) -> None:
+def learned_table(answers: pd.DataFrame, by: Sequence[str]) -> None:
     """What was learned: AUC first, then accuracy, then how far answers follow negation.
 
-    `said` has the columns of `with_rule`. Columns: AUC and accuracy with intervals; agreement with
-    two rules of negation; the AUC of pairs without negation, where these are silent; and the share
-    called entailed, mean over draws with the lowest and the highest.
+    `answers` has the columns of `with_rule`. Columns: AUC and accuracy with intervals; agreement
+    with two rules of negation; the AUC of pairs without negation, where these are silent; and the
+    share called entailed, mean over draws with the lowest and the highest.
     """
-    wide = tables.with_interval(summary(said, by, "auc"), "AUC")
-    silent = said[said["silent"]]
+    wide = tables.with_interval(summary(answers, by, "auc"), "AUC")
+    silent = answers[answers["silent"]]
     if len(silent):
         silent = metrics.with_scores(silent).dropna(subset="auc")  # NaN: one label only
     for name, frame in (
-        ("accuracy", summary(said, by)),
-        ("agrees: either negated", summary(said, by, "follows")),
-        ("agrees: exactly one", summary(said, by, "follows_one")),
+        ("accuracy", summary(answers, by)),
+        ("agrees: either negated", summary(answers, by, "follows")),
+        ("agrees: exactly one", summary(answers, by, "follows_one")),
         ("AUC, none negated", summary(silent, by, "auc")),
     ):
         one = tables.with_interval(frame, name).drop(columns="n")
         wide = wide.merge(one, how="left", on=list(by))
     shares = (
-        of_draws(said, by).groupby(list(by))["called"].agg(["mean", "min", "max"]).reset_index()
+        of_draws(answers, by).groupby(list(by))["called"].agg(["mean", "min", "max"]).reset_index()
     )
     shares["called entailed"] = [
         stats.number(r["mean"])
@@ -171,33 +234,53 @@ def learned_table(said: pd.DataFrame, by: Sequence[str]) -> None:
     tables.table(wide[[*_varying(wide, by), *columns, "n"]])
 
 
-def with_rule(said: pd.DataFrame, task: tasks.Task) -> pd.DataFrame:
+def ends(answers: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """Of these methods all answers, of the others those with the most examples."""
+    most = answers.groupby("study")["shots"].transform("max")
+    return answers[answers["method"].isin(names) | (answers["shots"] == most)]
+
+
+def with_rule(answers: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     """The rows with `follows` and `follows_one` (1 where a prediction is the rule's) and `silent`.
 
     Two rules that part where both sentences are negated: not entailed if either sentence is negated
     (`baselines.negation_rule`), or if exactly one is. Both are silent where neither is.
     """
-    count = pd.concat(
-        [baselines.negated(pairs).set_axis(pairs["id"]) for pairs in task.domains.values()]
-    )
-    here = said["id"].map(count)
-    predicted = said[metrics.LOGP].to_numpy().argmax(axis=1)
-    return said.assign(
+    here = pd.Series(np.nan, index=answers.index)
+    for study in studies:
+        pairs = pd.concat(task_of(study).domains.values())
+        count = baselines.negated(pairs).set_axis(pairs["id"])
+        mine = answers["study"] == study.study
+        here[mine] = answers["id"][mine].map(count)
+    predicted = answers[metrics.LOGP].to_numpy().argmax(axis=1)
+    return answers.assign(
         follows=(predicted == (here > 0)).astype(float),
         follows_one=(predicted == (here == 1)).astype(float),
         silent=here == 0,
     )
 
 
-def constructions(said: pd.DataFrame, by: Sequence[str]) -> None:
+def with_silent_auc(answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers `with_rule`, with the AUC among in-domain pairs without negation: `auc_silent`.
+
+    NaN for other pairs.
+    """
+    quiet = answers[answers["silent"] & (answers["domain"] == tasks.DOMAINS[0])]
+    if quiet.empty:
+        return answers.assign(auc_silent=np.nan)
+    found = metrics.with_scores(quiet)["auc"]
+    return answers.assign(auc_silent=found.reindex(answers.index))
+
+
+def constructions(answers: pd.DataFrame, by: Sequence[str]) -> None:
     """Out-of-domain AUC and accuracy with two intervals each: other pairs, other constructions.
 
     A test of constructions stands for more pairs of these constructions, or for other ones: then
     whole subcases vary, of which there are few. Where there are no subcases there is one interval,
     and where there is no out-of-domain set the pairs are in-domain ones.
     """
-    domain = tasks.DOMAINS[int((said["domain"] == tasks.DOMAINS[1]).any())]
-    rows = said[said["domain"] == domain]
+    domain = tasks.DOMAINS[int((answers["domain"] == tasks.DOMAINS[1]).any())]
+    rows = answers[answers["domain"] == domain]
     kinds = {"these constructions": stats.THESE_CONSTRUCTIONS}
     if "subcase" in rows and not rows["subcase"].isna().all():
         kinds["new constructions"] = stats.NEW_CONSTRUCTIONS
@@ -216,22 +299,23 @@ def constructions(said: pd.DataFrame, by: Sequence[str]) -> None:
 
 
 def with_classifier(
-    said: pd.DataFrame, task: tasks.Task, shots: Sequence[int], seeds: Sequence[int]
+    answers: pd.DataFrame, studies: Sequence[Study], sizes: Callable[[Study], Sequence[int]]
 ) -> pd.DataFrame:
-    """The rows, and after them those of the cue classifier, trained on the same draws.
+    """The answers, and after them those of the cue classifier, trained on the same draws.
 
-    It stands with every model of `said`, and its draws have the ids that they have there.
+    `sizes`: the numbers of labelled examples of a study. Its draws have the methods' ids.
     """
-    one = metrics.with_scores(baselines.classifier(task, shots, seeds))
-    one = one.assign(draw=one["data_seed"].astype(str) + "-0-0")
-    return pd.concat(
-        [said, *(one.assign(model=m) for m in dict.fromkeys(said["model"]))], ignore_index=True
-    )
+    parts = [answers]
+    for study in studies:
+        found = baselines.classifier(task_of(study), sizes(study), grids.draws(study))
+        drawn = found["data_seed"].astype(str) + "-0-0"
+        parts.append(metrics.with_scores(found).assign(draw=drawn, study=study.study))
+    return pd.concat(parts, ignore_index=True)
 
 
 def accuracy_figure(
-    said: pd.DataFrame,
-    task: tasks.Task,
+    answers: pd.DataFrame,
+    studies: Sequence[Study],
     series: str,
     *,
     x: str = "shots",
@@ -241,16 +325,18 @@ def accuracy_figure(
 ) -> Any:
     """Accuracy against the number of labelled examples, beside what needs no model.
 
-    A panel a domain (and model), a line a value of `series`, with `draws` small marks for single
+    A panel a domain (and study), a line a value of `series`, with `draws` small marks for single
     draws; thin lines for the constant predictor and the best single cue of the training pool.
     """
-    by = [*_varying(said, ["model"]), "domain"]
-    group = said[by[0]] if len(by) == 1 else said[by[0]] + ", " + said[by[1]]
-    panelled = said.assign(panel=group)
+    by = [*_varying(answers, ["study"]), "domain"]
+    group = answers[by[0]] if len(by) == 1 else answers[by[0]] + ", " + answers[by[1]]
+    panelled = answers.assign(panel=group)
     points = summary(panelled, ["panel", series, x])
     single = of_draws(panelled[panelled["draw"] != ""], ["panel", series, x])
-    floors = baselines.floors(task)
-    rules = said[by].drop_duplicates().assign(panel=group).merge(floors, on="domain")
+    floors = pd.concat(
+        baselines.floors(task_of(study)).assign(study=study.study) for study in studies
+    )
+    rules = answers[by].drop_duplicates().assign(panel=group).merge(floors, on=by)
     return figures.curve(
         points,
         x,
@@ -266,14 +352,16 @@ def accuracy_figure(
     )
 
 
-def above_floors(said: pd.DataFrame, task: tasks.Task, series: str, size: int) -> str:
+def above_floors(answers: pd.DataFrame, study: Study, series: str, size: int) -> str:
     """Say how each series, with `size` examples, compares in-domain with the best single cue.
 
-    `said`: rows of one model. The cue is the training pool's best; the pairs are the same.
+    The cue is the training pool's best; the pairs are the same.
     """
+    task = task_of(study)
     rule, pairs = baselines.best_rule(task.train), task.in_domain
     right = (rule.labels(pairs) == pairs["label"]).astype(float).set_axis(pairs["id"])
-    inside = said[(said["domain"] == tasks.DOMAINS[0]) & (said["shots"] == size)]
+    inside = answers[(answers["domain"] == tasks.DOMAINS[0]) & (answers["shots"] == size)]
+    inside = inside[inside["study"] == study.study]
     inside = inside.assign(gap=inside["correct"] - inside["id"].map(right))
     found = []
     for name, part in inside.groupby(series, sort=False):
@@ -287,22 +375,94 @@ def above_floors(said: pd.DataFrame, task: tasks.Task, series: str, size: int) -
     )
 
 
-def floors_text(task: tasks.Task) -> str:
-    """For a figure's note: what a constant and the best single cue get right in each domain."""
-    said = []
-    for rule, part in baselines.floors(task).groupby("rule", sort=False):
-        values = dict(zip(part["domain"], part["accuracy"].map(stats.number), strict=True))
-        each = [f"{value} {domain}" for domain, value in values.items()]
-        said.append(f"{rule} {' and '.join(each)}")
-    return "without a model: " + "; ".join(said)
+def nll_figure(answers: pd.DataFrame, series: str, x_title: str, by: str = "") -> Any:
+    """NLL of the true label against the number of examples, a line a value of `series`.
 
-
-def twins(task: tasks.Task) -> str:
-    """What the names of the subcases say of their labels, where they say it; else nothing.
-
-    Where what stands before the first `_` of a name (HANS: `le`, `sn`) fixes the label.
+    A panel a value of `by`, and a study; the dashed line is what one half for each label pays.
     """
-    out = task.out_of_domain
+    panels = [*_varying(answers, ["study"]), *([by] if by else [])]
+    panel = answers[panels].agg(", ".join, axis=1) if panels else None
+    panelled = answers.assign(panel="" if panel is None else panel)
+    points = summary(panelled, ["panel", series, "shots"], "nll")
+    return figures.curve(
+        points,
+        "shots",
+        series,
+        facet="panel" if panels else "",
+        chance=0.6931,
+        chance_name="ln 2",
+        x_title=x_title,
+        y_title="negative log-likelihood (nats)",
+        note=stats.how(points),
+    )
+
+
+def reliability_figure(answers: pd.DataFrame, studies: Sequence[Study], what: str) -> Any:
+    """Confidence against accuracy with the most examples, all draws together; `what` they are."""
+    most = answers["shots"] == answers.groupby("study")["shots"].transform("max")
+    parts = answers[most].groupby(["study", "domain"], sort=False)
+    bins = pd.concat(
+        metrics.reliability(part[metrics.LOGP].to_numpy(), part["label"].to_numpy()).assign(
+            study=str(study), domain=str(domain)
+        )
+        for (study, domain), part in parts
+    )
+    few = int(min(30, bins.groupby("study")["n"].max().min()))  # a bin with fewer says nothing
+    sizes = " and ".join(str(n) for n in answers[most]["shots"].unique())
+    draws = answers[most].groupby("study")["draw"].nunique().max()
+    return figures.panels(
+        bins[bins["n"] >= few],
+        facet(studies),
+        lambda part, note: figures.reliability(
+            part, "domain", note=note, size=250 if len(studies) > 1 else 340
+        ),
+        note=f"{sizes} {what}, {draws} draws; bins of at least {few} predictions",
+        columns=2,
+    )
+
+
+def cue_figure(answers: pd.DataFrame, studies: Sequence[Study], x_title: str) -> Any:
+    """In-domain accuracy against the number of examples, where negation is right and misleads."""
+    split = summary(by_cue(answers, studies), ["study", "cue", "shots"])
+    return figures.curve(
+        split, "shots", "cue", facet=facet(studies), x_title=x_title, note=stats.how(split)
+    )
+
+
+def failures(answers: pd.DataFrame, least: int, most: int, what: str) -> str:
+    """How many in-domain draws of one study's method fail, with the fewest and most examples."""
+    inside = answers[answers["domain"] == tasks.DOMAINS[0]]
+    found = spread(inside, ["domain", "shots"]).set_index("shots")
+
+    def of(size: int) -> str:
+        return f"{found['failed draws'][size]}"
+
+    text = f"With {least} {what} {of(least)} draws fail (median draw {found['median draw'][least]})"
+    if most > least:
+        text += f", with {most} {of(most)} (median {found['median draw'][most]})"
+    return f"{text}."
+
+
+def floors_text(studies: Sequence[Study]) -> str:
+    """For a figure's note: what a constant and the best single cue get right in each domain."""
+    parts = []
+    for study in studies:
+        for rule, part in baselines.floors(task_of(study)).groupby("rule", sort=False):
+            values = dict(zip(part["domain"], part["accuracy"].map(stats.number), strict=True))
+            each = [f"{value} {domain}" for domain, value in values.items()]
+            of = f" ({study.study})" * (len(studies) > 1)
+            parts.append(f"{rule}{of} {' and '.join(each)}")
+    return "without a model: " + "; ".join(parts)
+
+
+def twins(studies: Sequence[Study]) -> None:
+    """Say what the names of the subcases say of their labels, where they do."""
+    headed(studies, _twins)
+
+
+def _twins(study: Study) -> str:
+    """Where what stands before the first `_` of a name (HANS: `le`, `sn`) fixes the label."""
+    out = task_of(study).out_of_domain
     if "subcase" not in out or out.empty:
         return ""
     start = out["subcase"].astype(str).str.extract(r"^([^_]+_).", expand=False)
@@ -355,36 +515,53 @@ def correlations(found: Mapping[int, stats.Interval]) -> str:
 
     With the number of draws where there is no interval, and in words where one side never varies.
     """
-    said = []
+    answers = []
     for size, r in found.items():
         text = str(r)
         if not np.isfinite(r.lo):
             text += f" ({r.draws} draws, no interval)"
         if not np.isfinite(r.mean):
             text = "not defined, as one of them does not vary,"
-        said.append(f"{text} with {size:,} examples")
-    return ", ".join(said)
+        answers.append(f"{text} with {size:,} examples")
+    return ", ".join(answers)
 
 
-def luck(single: pd.DataFrame, task: tasks.Task, sizes: Sequence[int], x_title: str) -> Any:
+def luck(
+    results: Results,
+    studies: Sequence[Study],
+    sizes: Callable[[Study], Sequence[int]],
+    x_title: str,
+) -> Any:
     """In-domain accuracy of single draws against `validity`, a panel a number of examples.
 
     Also says the correlation in each panel, with its interval (Fisher's z).
     """
-    inside = single[(single["domain"] == tasks.DOMAINS[0]) & single["shots"].isin(list(sizes))]
-    frame = inside.assign(validity=validity(inside, task))
-    found = {}
-    for size in sorted(set(frame["shots"])):
-        part = frame[frame["shots"] == size]
-        found[size] = stats.correlation(part["validity"], part["accuracy"])
-    tables.say(
-        "Correlation, over draws, of in-domain accuracy with how well the negation rule predicts "
-        f"the draw's own labels: {correlations(found)} (Pearson's r with Fisher's interval)."
-    )
+    single, parts = by_domain(results.rows), []
+    for study in studies:
+        mine = single[(single["study"] == study.study) & single["shots"].isin(list(sizes(study)))]
+        mine = mine[mine["domain"] == tasks.DOMAINS[0]]
+        parts.append(mine.assign(validity=validity(mine, task_of(study))))
+    frame = pd.concat(parts, ignore_index=True)
+
+    def found(study: Study) -> str:
+        own = frame[frame["study"] == study.study]
+        each = {
+            size: stats.correlation(part["validity"], part["accuracy"])
+            for size in sorted({int(shots) for shots in own["shots"]})
+            for part in [own[own["shots"] == size]]
+        }
+        return (
+            "Correlation, over draws, of in-domain accuracy with how well the negation rule "
+            f"predicts the draw's own labels: {correlations(each)} (Pearson's r with Fisher's "
+            "interval)."
+        )
+
+    headed(studies, found)
     panel = frame["shots"].map("{} examples".format)
-    model = frame["model"] + ", " if len(set(frame["model"])) > 1 else ""
+    if len(studies) > 1:
+        panel = frame["study"] + ", " + panel
     return figures.scatter(
-        frame.assign(panel=model + panel),
+        frame.assign(panel=panel),
         "validity",
         "accuracy",
         facet="panel",
@@ -393,83 +570,96 @@ def luck(single: pd.DataFrame, task: tasks.Task, sizes: Sequence[int], x_title: 
     )
 
 
-def search_table(rows: pd.DataFrame, used: float) -> None:
-    """Accuracy and likelihood on validation pairs by learning rate; which is best, which `used`."""
-    by = ["model", "learning_rate"]
+def search_table(results: Results, studies: Sequence[Study], parameter: str) -> None:
+    """Accuracy and likelihood on validation pairs by learning rate; which is best, which is used.
+
+    `results`: the search's. `parameter`: the study's one that has the rate of the reported runs.
+    """
+    rows, by = results.rows, ["study", "learning_rate"]
     accuracy, nll = (
         stats.over_draws(rows, by, f"validation_{what}") for what in ("accuracy", "nll")
     )
     wide = tables.with_interval(accuracy, "accuracy", 3)
     wide["NLL"] = tables.with_interval(nll, "NLL", 3)["NLL"]
     wide = wide.rename(columns={"n": "draws", "learning_rate": "learning rate"})
-    first = _varying(rows, ["model"])
-    columns = [*first, "learning rate", "accuracy", "NLL", "draws"]
+    columns = [*_varying(rows, ["study"]), "learning rate", "accuracy", "NLL", "draws"]
     tables.table(wide[columns], {"learning rate": ".2g"})
-    for model, of_model in accuracy.groupby("model", sort=False):
-        surest = of_model["learning_rate"].iloc[int(of_model["mean"].argmax())]
-        losses = nll[nll["model"] == model]
+
+    def best(study: Study) -> str:
+        own, losses = (f[f["study"] == study.study] for f in (accuracy, nll))
+        surest = own["learning_rate"].iloc[int(own["mean"].argmax())]
         likeliest = losses["learning_rate"].iloc[int(losses["mean"].argmin())]
-        tables.say(
-            f"{f'**{inert.escape(model)}.** ' if first else ''}"
-            f"With {rows['shots'].iloc[0]} examples, accuracy is highest at a learning rate of "
-            f"{surest:.2g} and the NLL lowest at "
-            f"{likeliest:.2g}; the reported runs use {used:.2g}"
-            f"{', which is best by neither' * (not np.isclose([surest, likeliest], used).any())}."
+        used = getattr(study, parameter)
+        shots = rows[rows["study"] == study.study]["shots"].iloc[0]
+        neither = ", which is best by neither" * (not np.isclose([surest, likeliest], used).any())
+        return (
+            f"With {shots} examples, accuracy is highest at a learning rate of {surest:.2g} and "
+            f"the NLL lowest at {likeliest:.2g}; the reported runs use {used:.2g}{neither}."
         )
 
+    headed(studies, best)
 
-def calibration_table(single: pd.DataFrame, by: Sequence[str]) -> None:
+
+def calibration_table(results: Results, by: Sequence[str]) -> None:
     """Expected calibration error, mean over draws."""
+    single = by_domain(results.rows)
     wide = tables.with_interval(stats.over_draws(single, by, "ece"), "ECE", 3)
     tables.table(wide.rename(columns={"n": "draws"})[[*_varying(wide, by), "ECE", "draws"]])
 
 
-def subcases(said: pd.DataFrame, x: str, *, x_title: str, note: str) -> Any:
-    """A heat map of out-of-domain accuracy by subcase (rows) and `x` (columns), a panel a model.
+def subcases(answers: pd.DataFrame, x: str, *, x_title: str = "") -> Any:
+    """A heat map of out-of-domain accuracy by subcase (rows) and `x` (columns), a panel a study.
 
     In-domain where the task has no other domain, and by gold label where it has no subcases: both
     show whether a model leans to one answer.
     """
-    domain = tasks.DOMAINS[int((said["domain"] == tasks.DOMAINS[1]).any())]
-    own, rows = said[said["domain"] == domain], "subcase"
+    domain = tasks.DOMAINS[int((answers["domain"] == tasks.DOMAINS[1]).any())]
+    own, rows = answers[answers["domain"] == domain], "subcase"
     if rows not in own or own[rows].isna().all():
         own, rows = own.assign(gold=own["label"].map(dict(enumerate(tasks.LABELS)))), "gold"
     fewest = int(own.groupby(rows)["id"].nunique().min())
     what = "subcase" if rows == "subcase" else f"label; {domain} by label, as there are no subcases"
-    groups = own.groupby(["model", rows, x], sort=False, observed=True)
+    draws = own.groupby(["study", x], observed=True)["draw"].nunique().max()
+    groups = own.groupby(["study", rows, x], sort=False, observed=True)
     found = groups["correct"].mean().reset_index()
     return figures.panels(
-        found.sort_values([rows, x], kind="stable"),  # the models stay in their order
-        "".join(_varying(found, ["model"])),
+        found.sort_values([rows, x], kind="stable"),  # the studies stay in their order
+        "".join(_varying(found, ["study"])),
         lambda part, note: figures.heat(part, x, rows, "correct", x_title=x_title, note=note),
-        note=f"{note}, at least {fewest:,} pair{'s' * (fewest != 1)} a {what}",
+        note=f"means over up to {draws} draws, at least {fewest:,} "
+        f"pair{'s' * (fewest != 1)} a {what}",
     )
 
 
-def missing(task: tasks.Task) -> list[str]:
-    """What a chapter says where the task has no out-of-domain set; nothing where it has one."""
-    both = len(task.domains) == len(tasks.DOMAINS)
-    return [] if both else ["This task has no out-of-domain set: nothing is shown of one."]
+def missing(studies: Sequence[Study]) -> None:
+    """Say of a study without an out-of-domain set that nothing is shown of one."""
+    text = "This task has no out-of-domain set: nothing is shown of one."
+    headed(studies, lambda study: text * (len(task_of(study).domains) < len(tasks.DOMAINS)))
 
 
-def by_cue(said: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """The in-domain rows, with a column that says whether the negation cue is right on the pair."""
-    negated = cues.table(pairs)["negation"].to_numpy() > 0
-    right = dict(zip(pairs["id"], negated == (pairs["label"] == 1).to_numpy(), strict=True))
-    inside = said[said["domain"] == "in-domain"]
+def by_cue(answers: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
+    """The in-domain answers, with a `cue` that says whether negation is right on the pair."""
     names = {True: "cue is right", False: "cue misleads"}
-    return inside.assign(cue=inside["id"].map(right).map(names))
+    parts = []
+    for study in studies:
+        pairs = task_of(study).in_domain
+        negated = cues.table(pairs)["negation"].to_numpy() > 0
+        right = dict(zip(pairs["id"], negated == (pairs["label"] == 1).to_numpy(), strict=True))
+        mine = (answers["study"] == study.study) & (answers["domain"] == "in-domain")
+        inside = answers[mine]
+        parts.append(inside.assign(cue=inside["id"].map(right).map(names)))
+    return pd.concat(parts, ignore_index=True)
 
 
 def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
-    """Seconds, memory and weights of a run, means over runs made alone, on what hardware.
+    """Seconds, memory and weights of a run, means over runs, on what hardware.
 
-    By the columns `by`, the model's only where there are several.
+    By the columns `by`, the study's only where there are several.
 
     Raises:
         UserError: the runs' times cannot be compared.
     """
-    kind = runs.comparable(rows)["memory_kind"].iloc[0]
+    kind = comparable(rows)["memory_kind"].iloc[0]
     # What the run added: the libraries' own memory is no method's.
     added = rows["peak_memory_mib"] - rows["memory_before_mib"]
     found = rows.assign(added=added).groupby(_varying(rows, by), sort=False)
@@ -527,8 +717,9 @@ def made(rows: pd.DataFrame) -> pd.DataFrame:
     return (ordered.assign(**(ordered[there] - before)).sort_index()).assign(answers=answers)
 
 
-def effort(rows: pd.DataFrame) -> None:
+def effort(results: Results) -> None:
     """Say what the chapter's runs cost together, for who thinks of running them again."""
+    rows = results.rows
     seconds = made(rows)["train_seconds"].sum() + rows["eval_seconds"].sum()
     memory = rows["peak_memory_mib"].max()
     tables.say(
@@ -540,28 +731,11 @@ def effort(rows: pd.DataFrame) -> None:
 
 
 def _varying(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:
-    """The columns of `by`, the model's only where there are several."""
-    return [name for name in by if name != "model" or len(set(frame[name])) > 1]
+    """The columns of `by`, the study's only where there are several."""
+    return [name for name in by if name != "study" or len(set(frame[name])) > 1]
 
 
 # --- side by side ------------------------------------------------------------------------------
-
-
-def ways(rows: pd.DataFrame, grids: Mapping[str, Sequence[Spec]]) -> pd.DataFrame:
-    """The rows that are runs of a grid but for their draw, with the grid's name as `way`.
-
-    `size` is the number of labelled examples. So runs that were made alone, of draws of their own,
-    are found by what they are.
-    """
-    names = [f.name for f in fields(Spec) if f.name not in ("data_seed", "revision")]
-    way_of = {
-        tuple(getattr(spec, name) for name in names): way
-        for way, specs in grids.items()
-        for spec in specs
-    }
-    found = [way_of.get(row) for row in rows[names].itertuples(index=False, name=None)]
-    named = rows.assign(way=pd.Series(found, index=rows.index), size=rows["shots"])
-    return named[named["way"].notna()].reset_index(drop=True)
 
 
 def facing(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -593,20 +767,20 @@ def operations(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(tokens=tokens, adapt=adapt, answer=2 * n * tokens)
 
 
-def costs(rows: pd.DataFrame, size: int) -> pd.DataFrame:
-    """A row a way, of runs made alone with `size` examples or as near as there are, their means.
+def costs(rows: pd.DataFrame, size: int, series: str = "group") -> pd.DataFrame:
+    """A row a value of `series`, of runs with `size` examples or as near as there are, their means.
 
-    Columns: way, examples, to adapt (s), 1,000 answers (s), peak memory (MiB), tokens an answer,
-    adapt and answer (FLOPs, see `operations`), runs.
+    Columns: the series, examples, to adapt (s), 1,000 answers (s), peak memory (MiB), tokens an
+    answer, adapt and answer (FLOPs, see `operations`), runs.
     """
     lines = []
-    for way, part in operations(rows).groupby("way", sort=False):
-        near = min(part["size"], key=lambda at: abs(np.log2(max(at, 1)) - np.log2(size)))
-        own = part[part["size"] == near]
+    for name, part in operations(rows).groupby(series, sort=False):
+        near = min(part["shots"], key=lambda at: abs(np.log2(max(at, 1)) - np.log2(size)))
+        own = part[part["shots"] == near]
         asked = own["examples_per_second"] * own["eval_seconds"]
         lines.append(
             {
-                "way": way,
+                series: name,
                 "examples": int(near),
                 "to adapt (s)": own["train_seconds"].mean(),
                 "1,000 answers (s)": (1_000 * own["eval_seconds"] / asked).mean(),

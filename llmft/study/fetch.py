@@ -5,7 +5,7 @@ is used. What is complete is kept, so a fetch that was interrupted goes on with 
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import transformers
 from llmft import UserError
 from llmft.engine import models
 from llmft.nli import hub, sources
-from llmft.params import Params
+from llmft.params import Study
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Fetched:
     about: str
 
 
-def fetch(p: Params, home: Path | None = None) -> Iterator[Fetched]:
-    """Download the models and data of `p`, one after the other; progress is said on stderr.
+def fetch(studies: Sequence[Study], home: Path | None = None) -> Iterator[Fetched]:
+    """Download the models and data of studies, one after the other; progress is said on stderr.
 
     Args:
-        p: the parameters; of these `models` and `task` matter.
+        studies: of each its `model` and `task`.
         home: the folder to use in HF_HOME's place.
 
     Raises:
@@ -42,13 +42,14 @@ def fetch(p: Params, home: Path | None = None) -> Iterator[Fetched]:
     """
     if hub.is_offline():
         raise UserError("HF_HUB_OFFLINE is set, which forbids the network: unset it to fetch")
-    for name in p.models:
+    for name in dict.fromkeys(study.model for study in studies):
         yield from _model(name, "", home)
-    if p.task == "mnli-hans":
-        yield _glue(home)
-        yield _hans(home)
-    else:
-        _say(f"task {p.task}: on this machine already, nothing to fetch")
+    for task in dict.fromkeys(study.task for study in studies):
+        if task == "mnli-hans":
+            yield _glue(home)
+            yield _hans(home)
+        else:
+            _say(f"task {task}: on this machine already, nothing to fetch")
 
 
 def _model(name: str, revision: str, home: Path | None) -> Iterator[Fetched]:

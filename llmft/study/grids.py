@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from llmft import UserError
+from llmft.engine.learner import ALL_LAYERS
 from llmft.engine.spec import DISTILLED, OBJECTIVES, SELECTIONS, Spec
 from llmft.nli import prompts
 from llmft.params import Study
@@ -17,9 +18,6 @@ from llmft.params import Study
 
 Grid = dict[str, list[Spec]]
 """Runs by the name of what they are for; a run may stand under several names."""
-
-ALL_LAYERS = "all-linear"
-"""LoRA's target that stands for every linear layer of a model's body."""
 
 TEXT_TERM = {"without": "vocabulary", "with": "query"}
 """The objectives without and with the loss on the pair's own words (the text term)."""

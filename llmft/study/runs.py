@@ -127,7 +127,7 @@ def run_grid(
     if not wanted:
         raise UserError("no runs were asked for")
     folder = records.opened(params.store_folder(store))
-    how = {
+    how: dict[str, Any] = {
         "device": device,
         "token_budget": token_budget,
         "save_models": save_models,

@@ -1,0 +1,288 @@
+"""The figures, tables and paragraphs of the chapter on in-context learning.
+
+`curve` has the answers zero-shot and of ICL with every number of demonstrations
+(`sections.scored`), `compared` those of the cue classifier, too.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llmft import inert
+from llmft.nli import prompts, tasks
+from llmft.params import Study
+from llmft.report import conclusions, figures, sections, stats, tables
+from llmft.study import baselines, grids, metrics
+from llmft.study.results import Results, by_domain, comparable
+
+
+def prompt(study: Study, shots: int = 2) -> None:
+    """Show a whole prompt: the first draw of demonstrations, then the first in-domain pair."""
+    task, pattern = sections.task_of(study), prompts.pattern_named(study.pattern, study.verbalizer)
+    demonstrations = tasks.sample(task.train, shots, study.seed)
+    query = task.in_domain.iloc[0]
+    text = pattern.fill(query.premise, query.hypothesis)
+    before = prompts.context(pattern, demonstrations)
+    tables.say(inert.fence(f"{before}{pattern.separator}{text}"))
+
+
+def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Say what demonstrations change, in-domain and out-of-domain, and what they are above."""
+    sections.headed(studies, lambda study: _accuracy(curve, compared, study))
+    sections.missing(studies)
+
+
+def _accuracy(curve: pd.DataFrame, compared: pd.DataFrame, study: Study) -> str:
+    own, most = curve[curve["study"] == study.study], study.shots[-1]
+    floors = baselines.floors(sections.task_of(study)).set_index(["domain", "rule"])["accuracy"]
+
+    def at(domain: str, shots: int) -> dict[str, Any]:
+        return {"domain": domain, "shots": shots}
+
+    def cell(domain: str, shots: int) -> stats.Interval:
+        return stats.interval(sections.chosen(own, **at(domain, shots)))
+
+    def change(domain: str) -> str:
+        gap = sections.difference(own, at(domain, most), at(domain, 0))
+        return f"{gap}{sections.unresolved(gap)}"
+
+    constant = floors["in-domain", "constant"]
+    clear = [f"{k}" for k in study.shots if cell("in-domain", k).lo > constant]
+    above = (
+        f"It is shown to be above a constant with {conclusions.joined(clear)} demonstrations."
+        if clear
+        else "It is not shown to be above a constant with any number of demonstrations."
+    )
+    text = (
+        f"In-domain, accuracy is {cell('in-domain', 0)} zero-shot and {cell('in-domain', most)} "
+        f"with {most} demonstrations; the difference is {change('in-domain')}. {above}"
+    )
+    if "out-of-domain" in set(own["domain"]):
+        gap = sections.difference(own, at("in-domain", most), at("out-of-domain", most))
+        text += (
+            f" Out-of-domain it is {cell('out-of-domain', 0).text} zero-shot and "
+            f"{cell('out-of-domain', most)} with {most} demonstrations; the difference is "
+            f"{change('out-of-domain')}. With {most} demonstrations, in-domain minus out-of-domain "
+            f"accuracy is {gap}."
+        )
+    return f"{text} {sections.above_floors(compared, study, 'method', most)}"
+
+
+def learned(ruled: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Say whether more than negation was learned; `ruled`: `compared` with `sections.with_rule`."""
+    ruled = sections.with_silent_auc(ruled)
+
+    def text(study: Study) -> str:
+        most = study.shots[-1]
+        inside = {"study": study.study, "domain": "in-domain", "shots": most}
+        found = conclusions.rule(
+            ruled,
+            {f"ICL, {most} demonstrations": inside | {"method": "ICL"}},
+            inside | {"method": baselines.CLASSIFIER},
+        )
+        return f"{found.claim} {found.evidence}"
+
+    sections.headed(studies, text)
+
+
+def sensitivity(results: Results, studies: Sequence[Study]) -> Any:
+    """A dot a run in-domain, with one number of demonstrations: draws by pattern, other orders."""
+    rows = pd.concat(
+        [
+            at_middle(results, studies).assign(what=lambda f: "pattern " + f["pattern"]),
+            results.part("orders").rows.assign(what="other orders"),
+            results.part("patterns").rows.assign(what=lambda f: "pattern " + f["pattern"]),
+        ]
+    )
+    inside = by_domain(rows)
+    return figures.panels(
+        inside[inside["domain"] == "in-domain"],
+        sections.facet(studies),
+        lambda part, note: figures.dots(part, "what", "accuracy", note=note),
+        note=f"{_middles(studies)} demonstrations, in-domain; {sections.floors_text(studies)}",
+    )
+
+
+def at_middle(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
+    """The rows of the curve with the number of demonstrations that orders and patterns have."""
+    rows = results.part("ICL").rows
+    middle = {study.study: grids.middle(study.shots) for study in studies}
+    return rows[rows["shots"] == rows["study"].map(middle)]
+
+
+def _middles(studies: Sequence[Study]) -> str:
+    return conclusions.joined(
+        list(dict.fromkeys(str(grids.middle(study.shots)) for study in studies))
+    )
+
+
+def spread(results: Results, studies: Sequence[Study]) -> None:
+    """Standard deviations of accuracy: over draws, and over the orders of a draw."""
+    rows = by_domain(pd.concat([at_middle(results, studies), results.part("orders").rows]))
+    lines = []
+    for (study, domain), part in rows.groupby(["study", "domain"], sort=False):
+        drawn = part[part["order_seed"] == 0]["accuracy"]
+        within = part.groupby("data_seed")["accuracy"].var().mean() ** 0.5
+        lines.append(
+            {
+                "study": study,
+                "domain": domain,
+                "sd over draws": drawn.std(),
+                "sd over orders": within,
+                "lowest draw": drawn.min(),
+                "highest draw": drawn.max(),
+                "n": f"{len(drawn)} draws × 3 orders",
+            }
+        )
+    kinds = ["sd over draws", "sd over orders", "lowest draw", "highest draw"]
+    sections.table(lines, dict.fromkeys(kinds, ".3f"))
+
+
+def patterns(results: Results, studies: Sequence[Study]) -> None:
+    """Accuracy by pattern on the same draws, and the paired difference from the study's own."""
+    answers = sections.scored(results.part("ICL", "patterns"))
+    lines = []
+    for study in studies:
+        own = answers[answers["study"] == study.study]
+        own = own[own["shots"] == grids.middle(study.shots)]
+        names = [study.pattern, *(n for n in prompts.PATTERNS if n != study.pattern)]
+        lines += [
+            {"study": study.study, **line}
+            for domain in own["domain"].unique()
+            for line in sections.against_first(
+                own, "pattern", names, {"domain": domain}, columns=("domain", "pattern")
+            )
+        ]
+    sections.table(lines)
+
+
+def calibration(results: Results, curve: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Accuracy and NLL before and after contextual calibration, and what it changes."""
+    answers = results.part("zero-shot", "ICL").predictions.assign(method="ICL")
+    after = metrics.with_scores(metrics.with_calibration(answers))
+    lines, change = [], {}
+    for study in studies:
+        for domain in sections.task_of(study).domains:
+            for shots in (0, *study.shots):
+                at: dict[str, Any] = {"study": study.study, "domain": domain, "shots": shots}
+                new, old = sections.chosen(after, **at), sections.chosen(curve, **at)
+                gap = change[study.study, domain, shots] = stats.difference(new, old)
+                nll = [
+                    stats.interval(sections.chosen(frame, "nll", **at)) for frame in (curve, after)
+                ]
+                lines.append(
+                    at
+                    | {
+                        "accuracy": old.values.mean(),
+                        "calibrated": new.values.mean(),
+                        "difference": str(gap),
+                        "NLL": nll[0].mean,
+                        "NLL calibrated": nll[1].mean,
+                        "n": gap.n,
+                    }
+                )
+    sections.table(lines)
+    sections.headed(
+        studies,
+        lambda study: (
+            "In-domain, calibration changes zero-shot accuracy by "
+            f"{change[study.study, 'in-domain', 0]}, and accuracy with {study.shots[-1]} "
+            f"demonstrations by {change[study.study, 'in-domain', study.shots[-1]]}."
+        ),
+    )
+
+
+def tokens(results: Results, studies: Sequence[Study]) -> Any:
+    """Thousands of tokens read in a run, with every prompt whole and with the prefix read once."""
+    rows = results.part("zero-shot", "ICL").rows
+    queries = rows["in_domain_n"] + rows["out_of_domain_n"] + len(prompts.CONTENT_FREE)
+    prefix, each = rows["prefix_tokens"], rows["query_tokens"]
+    parts = [
+        rows[["study", "shots"]].assign(reading=reading, tokens=count / 1e3)
+        for reading, count in (
+            ("every prompt whole", (prefix + each) * queries),
+            ("prefix read once", prefix + each * queries),
+        )
+    ]
+    by = ["study", "shots", "reading"]
+    counted = pd.concat(parts).groupby(by, sort=False)["tokens"].mean().reset_index()
+    counted = counted.sort_values("shots", kind="stable")
+    return figures.panels(
+        counted.assign(shots=counted["shots"].astype(str)),
+        sections.facet(studies),
+        lambda part, note: figures.bars(
+            part,
+            "shots",
+            "tokens",
+            "reading",
+            x_title="demonstrations",
+            y_title="tokens a run (thousands)",
+            note=note,
+        ),
+        note=f"{conclusions.joined([f'{int(n):,}' for n in queries.unique()])} queries a run",
+    )
+
+
+def cost(results: Results) -> None:
+    """Tokens, seconds and memory of a run by number of demonstrations, means over draws."""
+    rows = results.part("zero-shot", "ICL").rows
+    parts = []
+    for _, own in rows.groupby("study", sort=False):
+        kind = comparable(own)["memory_kind"].iloc[0]
+        found = own.groupby(["study", "shots"], sort=False).agg(
+            **{
+                "prefix tokens": ("prefix_tokens", "mean"),
+                "tokens a query": ("query_tokens", "mean"),
+                "seconds a run": ("eval_seconds", "mean"),
+                "queries a second": ("examples_per_second", "mean"),
+                f"peak memory, {kind} (MiB)": ("peak_memory_mib", "mean"),
+                "runs": ("key", "size"),
+            }
+        )
+        parts.append(found.reset_index())
+    whole = pd.concat(parts)
+    formats = {
+        name: ",.0f" for name in map(str, whole) if name.startswith(("prefix", "queries", "peak"))
+    }
+    formats |= {"tokens a query": ".1f", "seconds a run": ".1f"}
+    sections.table(whole, formats)
+    sections.hardware(rows)
+
+
+def summary(curve: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """The chapter's findings in a few lines a study."""
+    sections.headed(studies, lambda study: _summary(curve, studies, study))
+
+
+def _summary(curve: pd.DataFrame, studies: Sequence[Study], study: Study) -> str:
+    own = curve[curve["study"] == study.study]
+    most, least = study.shots[-1], study.shots[0]
+    inside: dict[str, Any] = {"domain": "in-domain"}
+    lines = []
+    if most > least:
+        change = sections.difference(own, inside | {"shots": most}, inside | {"shots": least})
+        lines.append(
+            f"From {least} to {most} demonstrations, in-domain accuracy changes by {change} "
+            "(paired over draws and pairs)."
+        )
+    lines.append(sections.failures(own, least, most, "demonstrations"))
+    split = sections.summary(sections.by_cue(own, [study]), ["cue", "shots"])
+    misled = sections.point(split, cue="cue misleads", shots=most)
+    if misled != "–":
+        lines.append(
+            f"Where negation in the hypothesis misleads, accuracy with {most} demonstrations is "
+            f"{misled}; without any use of the cue it would be that of the other pairs."
+        )
+    if "out-of-domain" in set(own["domain"]):
+        out: dict[str, Any] = {"domain": "out-of-domain", "shots": most}
+        area = stats.interval(sections.chosen(own, "auc", **out))
+        right = stats.interval(sections.chosen(own, **out))
+        there = np.logical_and.reduce([own[name] == value for name, value in out.items()])
+        called = sections.of_draws(own[there], ["domain"])["called"].mean()
+        lines.append(
+            f"Out-of-domain with {most} demonstrations the AUC is {area} and the accuracy {right}; "
+            f"{called:.2f} of the pairs are called entailed."
+        )
+    return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
