@@ -337,7 +337,7 @@ def distillation(
 
 
 def recursion(
-    change: stats.Interval, rounds: int, learning_rate: float, divergence: Sequence[float]
+    change: stats.Interval, rounds: int, learning_rate: float, divergence: Any
 ) -> Conclusion:
     """Whether further rounds of distillation improve, hold, or spoil the student.
 
