@@ -464,7 +464,7 @@ def luck(
     answers: pd.DataFrame,
     method: str,
     sizes: Sequence[int],
-    validity: Mapping[int, tuple[Sequence[float], Sequence[float]]],
+    validity: Mapping[int, tuple[Any, Any]],
 ) -> Conclusion:
     """How often single draws fail, with the fewest and with the most examples, and why.
 
