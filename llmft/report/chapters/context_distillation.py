@@ -253,20 +253,15 @@ def in_rounds(frame: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
 def rounds_figure(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -> Any:
     """Accuracy by round of recursive distillation, a line a domain, with single draws."""
     points = sections.summary(in_rounds(main, studies), ["study", "domain", "rounds"])
-    single = by_domain(in_rounds(students.rows, studies))
-    return figures.panels(
+    return figures.curve(
         points,
-        sections.facet(studies),
-        lambda part, note: figures.curve(
-            part,
-            "rounds",
-            "domain",
-            doublings=False,
-            note=note,
-            draws=single[single["study"] == part["study"].iloc[0]],
-            draws_y="accuracy",
-            x_title="rounds",
-        ),
+        "rounds",
+        "domain",
+        facet=sections.facet(studies),
+        doublings=False,
+        draws=by_domain(in_rounds(students.rows, studies)),
+        draws_y="accuracy",
+        x_title="rounds",
         note=f"{stats.how(points)}; {sections.floors_text(studies)}",
     )
 
