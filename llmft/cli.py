@@ -124,6 +124,28 @@ def check() -> None:
         hint = "; `llmft run` runs the chapters that are not current" if stale else ""
         raise UserError(f"{len(problems)} problems in {number} chapters{hint}")
     click.echo(f"{number} chapters, no problem")
+    if note := gate.unverified():
+        click.echo(f"llmft: {note}", err=True)
+
+
+@cli.command()
+@click.option("--sample", default=10, show_default=True, help="How many runs to do again.")
+@click.option("--seed", default=None, type=int, help="What draws them; by default the time.")
+def verify(sample: int, seed: int | None) -> None:
+    """Do a random sample of the published runs again and compare every prediction.
+
+    What was compared is kept in data/results/verified.json. A run that differs is an error.
+    """
+    from llmft import params
+    from llmft.book import gate
+    from llmft.study import verify as verifying  # which takes seconds
+
+    chapters = [ROOT / "data" / "results" / f"{path.stem}.csv" for path in gate.chapters()]
+    stored = [file for file in chapters if file.with_suffix(".parquet").is_file()]
+    studies = [params.study(name) for name in params.published()]
+    number = time.time_ns() % 2**32 if seed is None else seed
+    record = verifying.verify(stored, studies, sample, number)
+    click.echo(verifying.write(record, ROOT))
 
 
 @cli.command()

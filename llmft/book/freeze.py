@@ -25,7 +25,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from llmft import ROOT, UserError, files, params
+from llmft import ROOT, UserError, params, provenance
 from llmft.book import gate, stamp
 
 
@@ -315,7 +315,7 @@ def _finish(
             "parameters": stamp.parameters(notebook),
             "seconds": round(seconds, 1),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "commit": files.commit(root),
+            "commit": provenance.commit(root),
             **machine(),
         }
         moves.append(_stage(target, partial(_write, notebook)))

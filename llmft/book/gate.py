@@ -6,6 +6,7 @@ reference that resolves to nothing. Quarto renders all of these happily. Two kin
 stale ones, which running the chapter again puts right, and the author's, which only an edit does.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from llmft import ROOT, UserError, inert, params
+from llmft import ROOT, UserError, inert, params, provenance
 from llmft.book import stamp
 
 
@@ -45,6 +46,10 @@ HIDDEN = re.compile(r"content-(?:hidden|visible)|display\s*:\s*none|<!--(?!.*?--
 
 TYPED = re.compile(r"(?<!\w)(?<!\w-)(?<!\.)(?!95\s?%)(?:\d*\.\d+|\d+\s?%|\d+ times\b)")
 """A number that a page states by itself: a decimal or a percentage, but for 95 % intervals."""
+
+
+VERIFIED = "data/results/verified.json"
+"""What `llmft verify` leaves."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,11 @@ def _around(root: Path) -> Iterator[Problem]:
     results = {name for path in chapters(root) for name in _results(path)}
     for found in sorted((root / "data" / "results").rglob("*")):
         name = found.relative_to(root).as_posix()
-        if name not in results and not found.is_dir() and not found.name.startswith("."):
+        if (
+            name not in (*results, VERIFIED)
+            and not found.is_dir()
+            and not found.name.startswith(".")
+        ):
             yield Problem(name, "is not the result of a chapter's run")
     for found in sorted(
         [*root.glob("*.py"), *root.glob("chapters/*.py"), *root.glob("*/__init__.py")]
@@ -152,6 +161,21 @@ def _around(root: Path) -> Iterator[Problem]:
                 yield Problem(source, f"has the number {number}, typed: include a result instead")
             for hides in HIDDEN.findall(text):
                 yield Problem(source, f"has `{hides}`, which could hide a result")
+
+
+def unverified(root: Path = ROOT) -> str:
+    """One line where the code that measures is not the one that results were last verified with."""
+    try:
+        record = json.loads((root / VERIFIED).read_text(encoding="utf-8"))
+        then, when = record["code"], record["date"][:10]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "the results were never verified: `llmft verify` does some of the runs again"
+    if then == provenance.code_digest(root):
+        return ""
+    return (
+        f"the code that measures has changed since the results were verified on {when}: "
+        "`llmft verify` does some of the runs again"
+    )
 
 
 def _results(path: Path) -> list[str]:

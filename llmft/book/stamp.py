@@ -15,8 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from llmft import UserError, params
-from llmft.files import code_only
+from llmft import UserError, params, provenance
 
 
 class UnreadableError(UserError):
@@ -233,7 +232,7 @@ def _version(file: Path) -> tuple[int, ...]:
 @lru_cache(maxsize=1024)
 def _file_digest(file: Path, _version: tuple[int, ...]) -> str:
     if file.suffix == ".py":
-        return digest(code_only(file.read_text(encoding="utf-8")))
+        return digest(provenance.code_only(file.read_text(encoding="utf-8")))
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
