@@ -29,8 +29,8 @@ from llmft.study.runs import PACKAGES, PROTOCOL
 
 
 SCORED = 1e-3
-"""Of a method that trains nothing: the largest difference in a log-probability, nats, that counts as
-the same number. Another order of additions on another machine makes 1e-5."""
+"""Of a method that trains nothing: the largest difference in a log-probability, nats, that counts
+as the same number. Another order of additions on another machine makes 1e-5."""
 
 TRAINED = 0.02
 """Of a method that trains: the largest share of its answers that may change. Each update multiplies
@@ -104,7 +104,7 @@ def verify(
 
 
 def compared(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
-    """The largest difference of two runs' log-probabilities (nats), and the share of answers changed.
+    """Two runs' largest difference in a log-probability (nats), and the share of answers changed.
 
     Raises:
         UserError: they have not answered the same queries.
