@@ -129,7 +129,13 @@ def check() -> None:
 
 
 @cli.command()
-@click.option("--sample", default=10, show_default=True, help="How many runs to do again.")
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="How many runs to do again.",
+)
 @click.option("--seed", default=None, type=int, help="What draws them; by default the time.")
 def verify(sample: int, seed: int | None) -> None:
     """Do a random sample of the published runs again and compare every prediction.

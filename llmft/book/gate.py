@@ -198,7 +198,7 @@ def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
         else:
             stale = ["was never run: it has no stamp"]
         edits = [*_outputs(notebook, root), *_author(notebook)]
-    except stamp.UnreadableError as error:
+    except UserError as error:  # code or parameters that cannot be read
         return [Problem(path.stem, str(error), stale=True)]
     if path.stat().st_size > SIZE_CAP:
         edits.append(
