@@ -75,9 +75,9 @@ def run(
         mine = {n: v for n, v in values.items() if n in known}
         if out and len(paths) > 1 and "results" in known:
             mine = {"results": out, **mine}  # those that the chapters before it leave there
-        made = freeze.run(path.stem, values=mine, out=out, since=since)
+        notebook = freeze.run(path.stem, values=mine, out=out, since=since)
         seconds = time.perf_counter() - started
-        click.echo(f"{path.stem}: done in {seconds:.0f} s, {made}", err=True)
+        click.echo(f"{path.stem}: done in {seconds:.0f} s, {notebook}", err=True)
 
 
 @cli.command()

@@ -512,8 +512,8 @@ class _Loader(yaml.SafeLoader):
 
     def number(self, node: Any) -> int | float:
         if not DECIMAL.fullmatch(node.value) or len(node.value) > 100:
-            shown = abbreviated(node.value)
-            raise ValueError(f"has {shown}, which is not a number in plain decimal digits")
+            text = abbreviated(node.value)
+            raise ValueError(f"has {text}, which is not a number in plain decimal digits")
         return float(node.value) if node.tag.endswith(":float") else int(node.value)
 
 

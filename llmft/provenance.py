@@ -47,10 +47,10 @@ def code_only(source: str) -> str:
             if "".join(lines[first:last]).strip() == ast.get_source_segment(source, node):
                 lines[first:last] = [""] * (last - first)  # it stands alone
                 inside -= set(range(first, last))
-    kept = [(row, line.removesuffix("\n")) for row, line in enumerate(lines)]
+    numbered = [(row, line.removesuffix("\n")) for row, line in enumerate(lines)]
     return "\n".join(
         line if row in inside else line.rstrip()
-        for row, line in kept
+        for row, line in numbered
         if row in inside or line.strip()
     )
 
