@@ -73,8 +73,10 @@ local function number(page)
     local word = WORDS[el.identifier:match("^%a+")]
     if not word then return end
     local at = name(el.identifier, word)
-    local first = el.caption and el.caption.long[1]
-    if first then first.content:insert(1, pandoc.Strong(word .. " " .. at .. ": ")) end
+    local first = el.caption and el.caption.long[1] or {}
+    if first.tag == "Plain" or first.tag == "Para" then
+      first.content:insert(1, pandoc.Strong(word .. " " .. at .. ": "))
+    end
     return el
   end
 
@@ -109,7 +111,10 @@ local function refer(cite)
   for _, one in ipairs(cite.citations) do
     if names[one.id] then
       if #links > 0 then links:insert(pandoc.Str ", ") end
-      links:extend(one.prefix .. {pandoc.Link(names[one.id], "#" .. one.id)} .. one.suffix)
+      if #one.prefix > 0 then links:extend(one.prefix .. {pandoc.Space()}) end
+      links:insert(pandoc.Link(names[one.id], "#" .. one.id))
+      if #one.suffix > 0 and one.mode == "AuthorInText" then links:insert(pandoc.Space()) end
+      links:extend(one.suffix)
     else
       others:insert(one)
     end

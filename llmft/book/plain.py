@@ -8,6 +8,7 @@ page to page; `plain.html` is the frame. Nothing is loaded from a network, and r
 import base64
 import json
 import posixpath
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -113,6 +114,7 @@ def _pandoc(**book: Any) -> dict[str, Any]:
     text = json.dumps(book)
     done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8")
     if done.returncode:
-        raise UserError(f"pandoc failed: {' '.join(done.stderr.split())}")
+        cause = re.sub(r"(?s)\[WARNING\][^\n]*\n|stack traceback:.*", "", done.stderr)
+        raise UserError(f"pandoc failed: {' '.join(cause.split())}")
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
