@@ -806,3 +806,21 @@ def export(summary: pd.DataFrame, stem: Path) -> None:
     plain.to_csv(stem.with_suffix(".csv"), index=False)
     latex = text.to_latex(index=False, float_format="%.2f", escape=True)
     stem.with_suffix(".tex").write_text(latex, encoding="utf-8")
+
+
+# --- data
+
+
+def each(studies: Sequence[Study], frame_of: Callable[[Study], pd.DataFrame]) -> pd.DataFrame:
+    """The frames of the studies one below the other, each with its study's name first."""
+    parts = []
+    for study in studies:
+        frame = frame_of(study).reset_index(drop=True)
+        frame.insert(0, "study", study.study)
+        parts.append(frame)
+    return pd.concat(parts, ignore_index=True)
+
+
+def bullets(lines: Sequence[str], studies: Sequence[Study] = ()) -> str:
+    """The lines as a list in Markdown, apart from the name that `headed` puts before several."""
+    return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
