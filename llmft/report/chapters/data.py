@@ -80,13 +80,13 @@ def _sets(study: Study) -> dict[str, pd.DataFrame]:
     return {"train": task.train, "validation": task.validation, **tests}
 
 
-def _sizes(studies: Sequence[Study]) -> str:
+def _sizes(studies: Sequence[Study], what: str = "") -> str:
     """How many pairs each domain has, for a figure's note."""
     parts = []
     for study in studies:
         domains = sections.task_of(study).domains.items()
         each = conclusions.joined([f"{len(frame):,} {name}" for name, frame in domains])
-        parts.append(each + f" ({study.study})" * (len(studies) > 1))
+        parts.append(each + what + f" ({study.study})" * (len(studies) > 1))
     return "; ".join(parts)
 
 
@@ -182,7 +182,8 @@ def cue_accuracies(studies: Sequence[Study]) -> pd.DataFrame:
             )
         order = parts[0].sort_values("mean", ascending=False)["cue"]
         rows = pd.concat(parts)
-        return pd.concat([rows[rows["cue"] == cue] for cue in order])
+        rank = {cue: i for i, cue in enumerate(order)}
+        return rows.sort_values("cue", key=lambda names: names.map(rank), kind="stable")
 
     return sections.each(studies, rows_of)
 
@@ -283,7 +284,7 @@ def overlap(studies: Sequence[Study]) -> Any:
             y_title="pairs of that label (%)",
             note=note,
         ),
-        note=f"n = {_sizes(studies)} pairs",
+        note=f"n = {_sizes(studies, ' pairs')}",
     )
 
 
@@ -319,7 +320,7 @@ def lengths(studies: Sequence[Study]) -> Any:
             y_title="sentences (%)",
             note=note,
         ),
-        note=f"n = {_sizes(studies)} pairs",
+        note=f"n = {_sizes(studies, ' pairs')}",
     )
 
 
