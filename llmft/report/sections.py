@@ -844,3 +844,21 @@ def three(sizes: Sequence[int], between: Callable[[Sequence[int]], int]) -> list
 def mean_loss(values: Any) -> str:
     """The mean of some runs' losses, with Student's interval, as text."""
     return str(stats.t_interval(values, bounds=(0, np.inf)))
+
+
+# --- data
+
+
+def each(studies: Sequence[Study], frame_of: Callable[[Study], pd.DataFrame]) -> pd.DataFrame:
+    """The frames of the studies one below the other, each with its study's name first."""
+    parts = []
+    for study in studies:
+        frame = frame_of(study).reset_index(drop=True)
+        frame.insert(0, "study", study.study)
+        parts.append(frame)
+    return pd.concat(parts, ignore_index=True)
+
+
+def bullets(lines: Sequence[str], studies: Sequence[Study] = ()) -> str:
+    """The lines as a list in Markdown, apart from the name that `headed` puts before several."""
+    return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
