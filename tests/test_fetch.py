@@ -4,6 +4,7 @@ The real clients talk to `hub.py` on the loopback device; its repositories have 
 published ones (float16 pickles or safetensors, GLUE's tables), and HANS's file lies elsewhere.
 """
 
+import gzip
 import hashlib
 import io
 import json
@@ -24,7 +25,7 @@ from huggingface_hub.utils.tqdm import enable_progress_bars
 
 from llmft import ROOT, UserError, params
 from llmft.engine import models
-from llmft.nli import hub, sources
+from llmft.nli import hub, selection, sources
 from llmft.study import fetch
 
 from .conftest import small_opt
@@ -320,6 +321,36 @@ def test_the_data_sets_library_reads_the_same_rows(server: Hub, tmp_path: Path) 
         theirs = pd.read_parquet(tmp_path / f"{GLUE_PARTS[part]}.parquet")
         pd.testing.assert_frame_equal(ours.infer_objects(), theirs[[*ours]], check_dtype=False)
         assert "n/a" in set(ours.hypothesis)
+
+
+def test_rows_are_the_same_from_the_hub_and_from_a_folder(
+    server: Hub, tmp_path: Path, monkeypatch: Any
+) -> None:
+    sizes = {"train": (8,), "validation": (4,), "in-domain": (4, 8), "out-of-domain": (8, 16)}
+    monkeypatch.setattr(selection, "SIZES", sizes)
+    words = ["entailment", "neutral", "contradiction"]
+    for name, part in (("train", "train"), ("validation", "validation_matched")):
+        table = pd.read_parquet(io.BytesIO(mnli(30, part))).drop(columns="idx")
+        table["label"] = table["label"].map(words.__getitem__)
+        table["premise"] = "  " + table["premise"].str.replace(" ", "  ")
+        (tmp_path / "mnli").mkdir(exist_ok=True)
+        table.to_csv(tmp_path / "mnli" / f"{name}.csv", index=False)
+    (tmp_path / "hans").mkdir()
+    packed = tmp_path / "hans" / "heuristics_evaluation_set.txt.gz"
+    packed.write_bytes(gzip.compress(HANS_FILE))
+    rows = tmp_path / "rows.csv"
+    selection.choose(selection.pools_of(str(tmp_path)), seed=0).to_csv(rows, index=False)
+    monkeypatch.setattr(selection, "PUBLISHED", rows)
+
+    here = selection.load(rows, str(tmp_path), tmp_path / "here")
+    assert not server.log
+    [about] = fetch.fetch(
+        params.parse({"models": ["pocket"], "task": "mnli-hans"}), None, str(tmp_path)
+    )
+    assert about.about == "8 train, 4 validation, 8 in-domain, 16 out-of-domain"
+    there = selection.load(rows, home=tmp_path / "there")
+    assert server.transfers("train-00000-of-00001.parquet")
+    pd.testing.assert_frame_equal(here, there)
 
 
 class Terminal(io.StringIO):

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from llmft import ROOT, UserError
-from llmft.nli import sources
+from llmft.nli import selection, sources
 
 
 DOMAINS = ("in-domain", "out-of-domain")
@@ -87,7 +87,16 @@ class Task:
         return {"train": self.train, "validation": self.validation} | self.domains
 
 
-def load(name: str, *, limit: int = 0, seed: int = 0, labels: str = "") -> Task:
+def load(
+    name: str,
+    *,
+    limit: int = 0,
+    seed: int = 0,
+    labels: str = "",
+    rows: str = "",
+    larger: bool = False,
+    data: str = "",
+) -> Task:
     """The task `name`: "pocket", "mnli-hans", or a folder.
 
     A folder holds `train` and `test`, and may hold `validation` and `out-of-domain` (or `hans`),
@@ -100,6 +109,9 @@ def load(name: str, *, limit: int = 0, seed: int = 0, labels: str = "") -> Task:
         seed: draws which examples `limit` keeps.
         labels: what the labels mean, where they are other words or should mean something else
             (`sources.meanings`): in all files.
+        rows: of "mnli-hans", a file of `selection.COLUMNS`: these rows only, with its labels.
+        larger: the largest sets of `rows`, not the smallest.
+        data: where to look for `rows` (`selection.load`).
 
     Raises:
         UserError: an unknown task; a missing, unread or damaged file; a set without both labels;
@@ -107,7 +119,12 @@ def load(name: str, *, limit: int = 0, seed: int = 0, labels: str = "") -> Task:
     """
     if limit < 0:
         raise UserError(f"limit is {limit}: give a number of examples, or 0 for all")
-    task = _mnli_hans(labels) if name == "mnli-hans" else _from_folder(name, labels)
+    if rows and (name != "mnli-hans" or labels):
+        raise UserError(f"rows = {rows}: only of mnli-hans, and without labels: leave one out")
+    if rows:
+        task = _from_rows(selection.load(Path(rows).expanduser(), data), larger)
+    else:
+        task = _mnli_hans(labels) if name == "mnli-hans" else _from_folder(name, labels)
     if not limit:
         return task
     in_domain, out_of_domain = (
@@ -172,6 +189,19 @@ def _mnli_hans(labels: str) -> Task:
     files = {"train": "train", "in-domain": "matched", "out-of-domain": "hans"}
     pinned = f"{sources.GLUE} {sources.HANS_SHA256} {VALIDATION} {labels}"
     return _task("mnli-hans", files, tables, labels, hashlib.sha256(pinned.encode()))
+
+
+def _from_rows(table: pd.DataFrame, larger: bool) -> Task:
+    smallest = table.groupby("set")["size"].transform("min")
+    table = table if larger else table[table["size"] == smallest]
+    tables = {str(part): frame for part, frame in table.groupby("set", sort=False)}
+    for part in ("train", "validation", "in-domain"):
+        tables[part] = tables[part].drop(columns=["heuristic", "subcase"])
+    files = {
+        part: "validation" if part == "validation" else selection.ORIGIN[part] for part in tables
+    }
+    digest = hashlib.sha256(table.to_csv(index=False).encode())
+    return _task("mnli-hans", files, tables, "", digest)
 
 
 def _from_folder(name: str, labels: str) -> Task:

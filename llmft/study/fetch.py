@@ -4,6 +4,7 @@ The same functions find the files later (`models.load`, `tasks.load`), so what w
 is used. What is complete is kept, so a fetch that was interrupted goes on with what is missing.
 """
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import transformers
 
 from llmft import UserError
 from llmft.engine import models
-from llmft.nli import hub, sources
+from llmft.nli import hub, selection, sources
 from llmft.params import Params
 
 
@@ -28,21 +29,26 @@ class Fetched:
     about: str
 
 
-def fetch(p: Params, home: Path | None = None) -> Iterator[Fetched]:
+def fetch(p: Params, home: Path | None = None, data: str = "") -> Iterator[Fetched]:
     """Download the models and data of `p`, one after the other; what begins is said on stderr.
 
     Args:
         p: the parameters; of these `models` and `task` matter.
         home: the folder to use in HF_HOME's place.
+        data: a folder that has the published rows of mnli-hans (`selection.load`): nothing of the
+            data is downloaded then.
 
     Raises:
-        UserError: as `hub.model` and `sources.hans` do; a file that is not what the Hub says.
+        UserError: as `hub.model`, `sources.hans_file` and `selection.load` do; a file that is not
+            what the Hub says.
     """
-    if hub.is_offline():
+    if hub.is_offline() and not data:
         raise UserError("HF_HUB_OFFLINE is set, which forbids the network: unset it to fetch")
     for name in p.models:
         yield from _model(name, "", home)
-    if p.task == "mnli-hans":
+    if p.task == "mnli-hans" and data:
+        yield _rows(data, home)
+    elif p.task == "mnli-hans":
         yield _glue(home)
         yield _hans(home)
     else:
@@ -86,6 +92,15 @@ def _hans(home: Path | None) -> Fetched:
     path = sources.hans_file(home)
     about = f"{len(sources.read(path)):,} pairs"
     return Fetched("HANS", sources.HANS_SHA256[:16], path.stat().st_size, "MIT", about)
+
+
+def _rows(data: str, home: Path | None) -> Fetched:
+    _say(f"{selection.PUBLISHED.name} of mnli-hans from {data}")
+    table = selection.load(selection.PUBLISHED, data, home)
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in table.groupby("set", sort=False))
+    size = int(table.memory_usage(deep=True).sum())
+    revision = hashlib.sha256(selection.PUBLISHED.read_bytes()).hexdigest()
+    return Fetched("mnli-hans", revision, size, "OANC's terms (MultiNLI), MIT (HANS)", sizes)
 
 
 def _size(folder: Path) -> int:
