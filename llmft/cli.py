@@ -89,7 +89,13 @@ def run(
     callback=_path,
     help="Put all of it below DIR, not in HF_HOME.",
 )
-def fetch(study: tuple[str, ...], folder: str | None) -> None:
+@click.option(
+    "--data",
+    metavar="DIR",
+    callback=_path,
+    help="Take the published rows of MNLI and HANS from DIR, not from the network.",
+)
+def fetch(study: tuple[str, ...], folder: str | None, data: str | None) -> None:
     """Download the models and data that each STUDY names, and check them.
 
     Afterwards no network is needed. What is complete is kept, so it can be interrupted and run
@@ -102,7 +108,7 @@ def fetch(study: tuple[str, ...], folder: str | None) -> None:
     from llmft.study import fetch as fetching  # which takes seconds
 
     home = Path(folder).resolve() if folder else None
-    for it in fetching.fetch(studies, home):
+    for it in fetching.fetch(studies, home, data or ""):
         size = f"{it.size / 1e6:,.1f} MB"
         click.echo(f"  {it.name} {it.revision[:16]}: {size}, licence {it.licence}", err=True)
         click.echo(f"  {it.about}", err=True)
