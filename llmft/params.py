@@ -341,12 +341,22 @@ def parse(values: Mapping[str, object]) -> Study:
 
 
 def _known(namespace: Mapping[str, object]) -> None:
-    """Refuse plain data that is no parameter: papermill only warns of a name it does not know."""
+    """Refuse plain data that is no parameter of the chapter: papermill only warns of it.
+
+    A chapter's parameters have annotations, what papermill injects has none. (Python 3.14 keeps
+    them elsewhere: there only a name that no chapter has is refused.)
+    """
     plain = (str, int, float, list, dict, tuple, type(None))
+    annotated = namespace.get("__annotations__")
+    declared = list(annotated) if isinstance(annotated, dict) else []
     for name, value in namespace.items():
         ours = name[0] != "_" and name not in ("In", "Out", "studies")
-        if ours and isinstance(value, plain) and name not in Study.model_fields:
-            raise UserError(unknown(name, Study.model_fields))
+        if ours and isinstance(value, plain) and name not in (declared or Study.model_fields):
+            if name in Study.model_fields:
+                raise UserError(
+                    f"this chapter has no parameter {name!r}; it has {', '.join(declared)}"
+                )
+            raise UserError(unknown(name, declared or Study.model_fields))
 
 
 def load(file: str | Path, root: Path = ROOT) -> dict[str, object]:
@@ -502,8 +512,8 @@ class _Loader(yaml.SafeLoader):
 
     def number(self, node: Any) -> int | float:
         if not DECIMAL.fullmatch(node.value) or len(node.value) > 100:
-            shown = abbreviated(node.value)
-            raise ValueError(f"has {shown}, which is not a number in plain decimal digits")
+            text = abbreviated(node.value)
+            raise ValueError(f"has {text}, which is not a number in plain decimal digits")
         return float(node.value) if node.tag.endswith(":float") else int(node.value)
 
 

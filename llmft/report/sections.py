@@ -809,7 +809,63 @@ def export(summary: pd.DataFrame, stem: Path) -> None:
     stem.with_suffix(".tex").write_text(latex, encoding="utf-8")
 
 
-# --- comparing ---------------------------------------------------------------------------------
+# --- training
+
+
+def where(
+    frame: pd.DataFrame,
+    studies: Sequence[Study],
+    wanted: Callable[[Study], Mapping[str, Collection[Any]]],
+) -> pd.DataFrame:
+    """The rows whose columns have one of the values that are `wanted` of their study."""
+    there = pd.Series(False, index=frame.index)
+    for study in studies:
+        own = frame["study"] == study.study
+        for name, values in wanted(study).items():
+            own &= frame[name].isin(list(values))
+        there |= own
+    return frame[there]
+
+
+def only(
+    results: Results,
+    studies: Sequence[Study],
+    wanted: Callable[[Study], Mapping[str, Collection[Any]]],
+) -> Results:
+    """The runs, with their predictions, whose fields have one of the values `wanted` (`where`)."""
+    rows, answers = (where(f, studies, wanted) for f in (results.rows, results.predictions))
+    return Results(rows, answers, results.groups)
+
+
+def three(sizes: Sequence[int], between: Callable[[Sequence[int]], int]) -> list[int]:
+    """The fewest examples, some `between`, and the most."""
+    return sorted({sizes[0], between(sizes), sizes[-1]})
+
+
+def mean_loss(values: Any) -> str:
+    """The mean of some runs' losses, with Student's interval, as text."""
+    return str(stats.t_interval(values, bounds=(0, np.inf)))
+
+
+# --- data
+
+
+def each(studies: Sequence[Study], frame_of: Callable[[Study], pd.DataFrame]) -> pd.DataFrame:
+    """The frames of the studies one below the other, each with its study's name first."""
+    parts = []
+    for study in studies:
+        frame = frame_of(study).reset_index(drop=True)
+        frame.insert(0, "study", study.study)
+        parts.append(frame)
+    return pd.concat(parts, ignore_index=True)
+
+
+def bullets(lines: Sequence[str], studies: Sequence[Study] = ()) -> str:
+    """The lines as a list in Markdown, apart from the name that `headed` puts before several."""
+    return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
+
+
+# --- comparing
 
 
 def by_method(

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from llmft import ROOT, UserError, files, params
+from llmft import ROOT, UserError, files, params, provenance
 from llmft.engine import models
 from llmft.engine.spec import TRAINED, Spec
 from llmft.params import Study
@@ -238,7 +238,7 @@ def _provenance() -> dict[str, str]:
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     return {
         "versions": f"python {python}, {versions}",
-        "commit": files.commit(ROOT),
+        "commit": provenance.commit(ROOT),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

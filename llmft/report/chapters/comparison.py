@@ -74,8 +74,7 @@ def sizes(study: Study) -> list[int]:
 
 def at_size(frame: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     """The rows with as many labelled examples as the context that is distilled, and zero-shot's."""
-    size = frame["study"].map({study.study: study.context_shots for study in studies})
-    return frame[(frame["shots"] == 0) | (frame["shots"] == size)]
+    return sections.where(frame, studies, lambda study: {"shots": [0, study.context_shots]})
 
 
 def counts(found: Results, methods: Results, studies: Sequence[Study]) -> None:
@@ -299,9 +298,7 @@ def frontier(compared: pd.DataFrame, methods: Results, studies: Sequence[Study])
         tokens=points["tokens"].round(0),
     )
     columns = ["examples", "accuracy", "gigaflops", "tokens"]
-    rules = pd.concat(
-        baselines.floors(sections.task_of(study)).assign(study=study.study) for study in studies
-    )
+    rules = sections.each(studies, lambda study: baselines.floors(sections.task_of(study)))
     rules = rules[rules["domain"] == "in-domain"]
     chart = figures.panels(
         points,

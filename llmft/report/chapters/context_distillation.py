@@ -468,12 +468,7 @@ def _costs(rows: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
 
 def summary(main: pd.DataFrame, studies: Sequence[Study]) -> None:
     """The chapter's findings in a few lines a study."""
-
-    def text(study: Study) -> str:
-        lines = _summary(main, study)
-        return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
-
-    sections.headed(studies, text)
+    sections.headed(studies, lambda study: sections.bullets(_summary(main, study), studies))
 
 
 def _summary(main: pd.DataFrame, study: Study) -> list[str]:
