@@ -58,7 +58,7 @@ class Results:
         """
         chosen = [one for name in names for one in self._named(name)]
         rows, answers = [], []
-        for name, study in [(name, study) for name in chosen for study in self.groups[name]]:
+        for name, study in [(one, study) for one in chosen for study in self.groups[one]]:
             keys = list(dict.fromkeys(self.groups[name][study]))
             own = _of(self.rows, study, keys)
             place = {key: i for i, key in enumerate(keys)}
