@@ -53,7 +53,7 @@ __all__ = [
 
 CODE = tuple(
     "nli.sources nli.tasks nli.prompts engine.spec engine.models engine.attention engine.scoring "
-    "engine.learner engine.dropout engine.training engine.distill study.metrics study.methods "
+    "engine.learner engine.training engine.distill study.metrics study.methods "
     "hardware".split()
 )
 """The modules whose code decides a run's numbers: it is part of its key, comments and docstrings
