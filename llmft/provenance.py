@@ -12,7 +12,7 @@ from llmft import ROOT
 
 
 MEASURES = tuple(
-    "hardware nli/sources nli/tasks nli/prompts engine/spec engine/models engine/attention "
+    "hardware nli/sources nli/selection nli/tasks nli/prompts engine/spec engine/models engine/attention "
     "engine/scoring engine/learner engine/training engine/distill study/metrics "
     "study/methods".split()
 )

@@ -172,8 +172,8 @@ def _whole(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     drawn = rows[["data_seed", "order_seed", "init_seed"]].astype(str).agg("-".join, axis=1)
     about = about.assign(draw=drawn.where(rows["method"] != "zero-shot", ""))
     parts = []
-    for _, own in rows.groupby(["task", "limit", "labels"], sort=False):
-        read = methods.task_of(*own[["task", "limit", "labels"]].iloc[0])
+    for _, own in rows.groupby(["task", "limit", "labels", "rows"], sort=False):
+        read = methods.task_of(*own[["task", "limit", "labels", "rows"]].iloc[0])
         pairs = pd.concat([read.validation, *read.domains.values()])
         extra = [column for column in ("heuristic", "subcase") if column in pairs]
         part = answers[answers["key"].isin(own["key"])]

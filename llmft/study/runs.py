@@ -47,16 +47,23 @@ WORKER = 1.5
 def key_of(spec: Spec) -> str:
     """24 hex digits that stand for the run: the same numbers, the same key.
 
-    Two spellings of one run (an empty revision and the pinned one) share a key.
+    The digests stand for the task and the model, wherever they are on this machine.
     """
-    return records.digest(_identity(spec))[:24]
+    return _key(_identity(spec))
+
+
+def _key(identity: dict[str, Any]) -> str:
+    digested = ("task", "rows", "labels", "model", "revision")
+    decides = {name: value for name, value in identity.items() if name not in digested}
+    return records.digest(decides)[:24]
 
 
 def _identity(spec: Spec) -> dict[str, Any]:
     revision, digest = models.identity(spec.model, spec.revision)
+    task = methods.task_of(spec.task, spec.limit, spec.labels, spec.rows)
     return asdict(spec) | {
         "revision": revision,
-        "task_digest": methods.task_of(spec.task, spec.limit, spec.labels).digest,
+        "task_digest": task.digest,
         "model_digest": digest,
         "protocol": PROTOCOL,
     }
@@ -134,7 +141,7 @@ def run_grid(
         "since": int(os.environ.get(params.SINCE, "0")),
     }
     identities = {spec: _identity(spec) for spec in wanted}
-    keys = {spec: records.digest(identity)[:24] for spec, identity in identities.items()}
+    keys = {spec: _key(identity) for spec, identity in identities.items()}
     missing = [s for s in wanted if not _there(folder, keys[s], s, save_models, how["since"])]
     progress = _Progress(len(wanted), len(wanted) - len(missing))
     tasks = _tasks(missing)
@@ -185,7 +192,7 @@ def finish(
     false; one that was done before `since` is done again.
     """
     identities = {spec: _identity(spec) for spec in specs}
-    keys = {spec: records.digest(identities[spec])[:24] for spec in specs}
+    keys = {spec: _key(identities[spec]) for spec in specs}
     done: list[tuple[Spec, float]] = []
     with ExitStack() as claims:
         mine = []
@@ -202,7 +209,7 @@ def finish(
         save = {spec: _saved(folder, keys[spec]) for spec in mine} if save_models else {}
         # Closed here whatever happens: the model, which later runs share, is then as it was.
         found = claims.enter_context(
-            closing(methods.execute(mine, device=device, token_budget=token_budget, save=save))
+            closing(methods.execute_all(mine, device=device, token_budget=token_budget, save=save))
         )
         start = time.perf_counter()
         for spec, result in found:

@@ -72,7 +72,7 @@ def verify(
     for number, row in enumerate(rows.iloc[drawn].to_dict("records"), 1):
         study = where[str(row["study"])]
         spec = Spec(**{field.name: row[field.name] for field in fields(Spec)})
-        [(_, again)] = methods.execute([spec], device=study.device, token_budget=study.token_budget)
+        again = methods.execute(spec, device=study.device, token_budget=study.token_budget)
         devices.add(str(again.row["device_name"]))
         before = published.predictions[published.predictions["key"] == row["key"]]
         one = {"key": row["key"], "run": str(spec), **compared(before, again.predictions)}
