@@ -1,9 +1,8 @@
 """What a run is and does: from a specification to label log-probabilities and their cost.
 
 A specification (`spec.py`) says everything that decides the numbers, and `execute` turns it into
-them: examples are drawn and put into the prompt (ICL) or trained on, then every query of both domains and the
-content-free ones is asked in one call of `scoring.score`, and time and memory of just that are
-measured. Every method ends in `evaluate`, so a column means the same in every row.
+them: examples are drawn and put into the prompt (ICL) or trained on, then every query of both
+domains and the content-free ones is scored, and time and memory of just that are measured. Every method ends in `evaluate`, so a column means the same in every row.
 """
 
 import time
@@ -98,7 +97,7 @@ def _check_words(spec: Spec, device: str) -> None:
 
 
 def examples(task: tasks.Task, spec: Spec) -> pd.DataFrame:
-    """The labelled examples of a run; for ICL in their order in the prompt. No rows for zero-shot."""
+    """The labelled examples of a run, for ICL in the prompt's order. No rows for zero-shot."""
     drawn = tasks.sample(task.train, spec.shots, spec.data_seed)
     if spec.order_seed and spec.method == "icl":
         drawn = drawn.iloc[np.random.default_rng(spec.order_seed).permutation(len(drawn))]
