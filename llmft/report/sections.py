@@ -19,7 +19,7 @@ from llmft.nli import cues, tasks
 from llmft.params import Study
 from llmft.report import figures, stats, tables
 from llmft.study import baselines, grids, methods, metrics
-from llmft.study.results import Results, by_domain, comparable
+from llmft.study.results import Results, by_domain, comparable, joined
 
 
 _ADDED_UP = ("train_seconds", "train_tokens", "teacher_seconds", "teacher_tokens")
@@ -309,7 +309,8 @@ def with_classifier(
     for study in studies:
         found = baselines.classifier(task_of(study), sizes(study), grids.draws(study))
         drawn = found["data_seed"].astype(str) + "-0-0"
-        parts.append(metrics.with_scores(found).assign(draw=drawn, study=study.study))
+        key = study.study + " " + found["key"]  # of two tasks they are two classifiers
+        parts.append(metrics.with_scores(found).assign(draw=drawn, key=key, study=study.study))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -862,3 +863,68 @@ def each(studies: Sequence[Study], frame_of: Callable[[Study], pd.DataFrame]) ->
 def bullets(lines: Sequence[str], studies: Sequence[Study] = ()) -> str:
     """The lines as a list in Markdown, apart from the name that `headed` puts before several."""
     return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
+
+
+# --- comparing
+
+
+def by_method(
+    results: Results, studies: Sequence[Study], names: Callable[[Study], Mapping[str, str]]
+) -> Results:
+    """Each study's runs of these groups, in their order; `method` is what the group is called.
+
+    `names`: of a study, what each of the groups is called in the chapter.
+    """
+    parts = []
+    for study in studies:
+        called, part = names(study), results.part(*names(study))
+        rows, answers = (
+            own[own["study"] == study.study].assign(method=own["group"].map(called))
+            for own in (part.rows, part.predictions)
+        )
+        parts.append(Results(rows, answers, part.groups))
+    return joined(parts)
+
+
+def text_term(results: Results, studies: Sequence[Study]) -> Results:
+    """The runs of `grids.text_term`: `method` is the method, `term` "without" or "with"."""
+    names = {name: name.split(", ") for study in studies for name in grids.text_term(study)}
+    part = by_method(results, studies, lambda _: {name: both[0] for name, both in names.items()})
+    terms = {name: both[1].split()[0] for name, both in names.items()}
+    rows, answers = (
+        own.assign(term=own["group"].map(terms)) for own in (part.rows, part.predictions)
+    )
+    return Results(rows, answers, part.groups)
+
+
+def term_effects(
+    text: Results, answers: pd.DataFrame, study: Study
+) -> tuple[dict[tuple[str, str], pd.Series], dict[str, stats.Interval]]:
+    """What `conclusions.forgetting` takes of a study: losses on text, changes of accuracy.
+
+    `answers` are those of `text`, with scores. The losses are by method and term, a value a draw;
+    the changes, by method, are in-domain and paired.
+    """
+    rows = text.rows[text.rows["study"] == study.study]
+    losses = {
+        (str(method), str(term)): part["text_nll"]
+        for (method, term), part in rows.groupby(["method", "term"], sort=False)
+    }
+    inside = {"study": study.study, "domain": tasks.DOMAINS[0]}
+    changes = {}
+    for method in dict.fromkeys(method for method, _ in losses):
+        at = inside | {"method": method}
+        changes[method] = difference(answers, at | {"term": "with"}, at | {"term": "without"})
+    return losses, changes
+
+
+def start_nll(results: Results, study: Study) -> float:
+    """The loss on plain sentences before training, nats a token."""
+    rows = results.part("zero-shot").rows
+    return float(rows[rows["study"] == study.study]["text_nll"].iloc[0])
+
+
+def machines(rows: pd.DataFrame) -> str:
+    """What the runs were made on, for a figure's note."""
+    names = rows["device_name"] + ", " + rows["threads"].astype(str) + " thread(s)"
+    return "; ".join(names.unique())

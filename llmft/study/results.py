@@ -40,12 +40,12 @@ class Results:
     heuristic and subcase where it has them, the `FIELDS` of the run, and `draw`, the id of its draw
     of examples, orders and initialisation ("" where a method draws nothing: zero-shot), the same
     for all methods.
-    `groups`: the keys of the runs by the name of what they are for.
+    `groups`: the keys of the runs by the name of what they are for, and by study.
     """
 
     rows: pd.DataFrame
     predictions: pd.DataFrame
-    groups: dict[str, list[str]]
+    groups: dict[str, dict[str, list[str]]]
 
     def part(self, *names: str) -> "Results":
         """The runs of these groups, in their order, with a column `group` in both frames.
@@ -58,13 +58,13 @@ class Results:
         """
         chosen = [one for name in names for one in self._named(name)]
         rows, answers = [], []
-        for name in chosen:
-            keys = list(dict.fromkeys(self.groups[name]))
-            own = self.rows[self.rows["key"].isin(keys)]
+        for name, study in [(name, study) for name in chosen for study in self.groups[name]]:
+            keys = list(dict.fromkeys(self.groups[name][study]))
+            own = _of(self.rows, study, keys)
             place = {key: i for i, key in enumerate(keys)}
             order = own["key"].map(place).to_numpy().argsort(kind="stable")
             rows.append(own.iloc[order].assign(group=name))
-            answers.append(self.predictions[self.predictions["key"].isin(keys)].assign(group=name))
+            answers.append(_of(self.predictions, study, keys).assign(group=name))
         return Results(
             pd.concat(rows, ignore_index=True),
             pd.concat(answers, ignore_index=True),
@@ -82,7 +82,9 @@ class Results:
     def of_study(self, study: str) -> "Results":
         """The same with the study's name in both frames."""
         return Results(
-            self.rows.assign(study=study), self.predictions.assign(study=study), self.groups
+            self.rows.assign(study=study),
+            self.predictions.assign(study=study),
+            {name: {study: keys[""]} for name, keys in self.groups.items()},
         )
 
     def answers(self) -> pd.DataFrame:
@@ -98,7 +100,8 @@ class Results:
 def loaded(rows: Sequence[dict[str, Any]], folder: Path, groups: dict[str, list[str]]) -> Results:
     """The results of runs that the store has, their answers read from it."""
     frame = pd.DataFrame(rows)
-    return Results(frame, _whole(frame, store.answers(folder, list(frame["key"]))), groups)
+    answers = _whole(frame, store.answers(folder, list(frame["key"])))
+    return Results(frame, answers, {name: {"": keys} for name, keys in groups.items()})
 
 
 def joined(parts: Sequence[Results]) -> Results:
@@ -107,7 +110,10 @@ def joined(parts: Sequence[Results]) -> Results:
     return Results(
         pd.concat([part.rows for part in parts], ignore_index=True),
         pd.concat([part.predictions for part in parts], ignore_index=True),
-        {name: [key for part in parts for key in part.groups.get(name, [])] for name in names},
+        {
+            name: {k: v for part in parts for k, v in part.groups.get(name, {}).items()}
+            for name in names
+        },
     )
 
 
@@ -149,7 +155,7 @@ def select(results: Results, grids: dict[str, Grid]) -> Results:
     for study, grid in grids.items():
         own = results.rows[results.rows["study"] == study]
         at = dict(zip(own[names].itertuples(index=False, name=None), own["key"], strict=True))
-        groups: dict[str, list[str]] = {}
+        groups: dict[str, dict[str, list[str]]] = {}
         for group, specs in grid.items():
             for spec in specs:
                 values = tuple(asdict(spec)[name] for name in names)
@@ -158,12 +164,17 @@ def select(results: Results, grids: dict[str, Grid]) -> Results:
                         f"the results of {study} have no run {spec}: run its chapter with its "
                         "parameters"
                     )
-                groups.setdefault(group, []).append(at[values])
-        keys = {key for keys in groups.values() for key in keys}
-        answers = results.predictions
-        mine = answers["key"].isin(keys) & (answers["study"] == study)
-        parts.append(Results(own[own["key"].isin(keys)], answers[mine], groups))
+                groups.setdefault(group, {study: []})[study].append(at[values])
+        keys = [key for group in groups.values() for key in group[study]]
+        chosen = _of(results.rows, study, keys), _of(results.predictions, study, keys)
+        parts.append(Results(*chosen, groups))
     return joined(parts)
+
+
+def _of(frame: pd.DataFrame, study: str, keys: Sequence[str]) -> pd.DataFrame:
+    """The rows of these runs of a study: another may have the same run for something else."""
+    mine = frame["key"].isin(keys)
+    return frame[mine & (frame["study"] == study) if study else mine]
 
 
 def _whole(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
