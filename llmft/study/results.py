@@ -135,7 +135,7 @@ def read(files: Sequence[Path]) -> Results:
     frames, answers = [], []
     for file in files:
         try:
-            frames.append(_rows(pd.read_csv(file, float_precision="round_trip")))
+            frames.append(_rows(pd.read_csv(file)))
             answers.append(_answers(pd.read_parquet(file.with_suffix(".parquet"))))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             why = " ".join(str(error).split())[:200]

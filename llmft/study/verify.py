@@ -9,7 +9,7 @@ that measure, comments and docstrings left out. Where the hash differs, `llmft c
 import json
 import platform
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -139,7 +139,7 @@ def compared(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _check_measures(row: dict[str, Any], answers: pd.DataFrame) -> None:
+def _check_measures(row: Mapping[Any, Any], answers: pd.DataFrame) -> None:
     """Refuse a published row whose measures are not those of its published answers.
 
     Raises:
