@@ -55,6 +55,9 @@ PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy")
 WORKER = 1.5
 """GiB of memory that a worker takes beside the model."""
 
+WORTH = 4
+"""Pieces of work for which a worker is worth its start, which takes some ten seconds."""
+
 Piece = list[Spec]
 """What is done in one go: a run, or the rounds of one distillation."""
 
@@ -143,7 +146,8 @@ def run_grid(
         token_budget: tokens that go through the model at once, as in `scoring.score` and
             `training.train`; it changes no number.
         workers: processes of this machine that share the runs; 0 = one a core on a CPU, as far as
-            the memory goes, and one with a GPU. Each computes on one thread.
+            the memory goes and where there is enough to do, and one with a GPU. Of several each
+            computes on one thread.
         save_models: also keep what is trained, in `<store>/models/<key>`, for `models.load`; runs
             whose model is not there are done again.
 
@@ -194,8 +198,7 @@ def _do(
     if scheduler:
         place = _dask(scheduler)
     else:
-        number = workers or _workers([one for piece in pieces for one in piece], how["device"])
-        number = min(number, len(pieces))
+        number = min(workers or _workers(pieces, how["device"]), len(pieces))
         place = _pool(number) if number > 1 else nullcontext(_here)
     with place as each:
         for wait in (False, True):
@@ -315,18 +318,19 @@ class _Progress:
 # --- several processes -------------------------------------------------------------------------
 
 
-def _workers(specs: Sequence[Spec], device: str) -> int:
+def _workers(pieces: list[Piece], device: str) -> int:
     """One a core on a CPU, as far as the free memory goes; one with a GPU, which they would share.
 
-    `models.weight` says the bytes of a model as it is stored, often in 16 bits: ten times as many
-    hold it in float32 with gradients, Adam's two moments, and activations.
+    None that has fewer than `WORTH` pieces to do. `models.weight` says the bytes of a
+    model as it is stored, often in 16 bits: ten times as many hold it in float32 with gradients,
+    Adam's two moments, and activations.
     """
     if models.choose_device(device).type != "cpu":
         return 1
-    each = {(spec.model, spec.revision) for spec in specs}
+    each = {(spec.model, spec.revision) for piece in pieces for spec in piece}
     need = WORKER + 10 * max(models.weight(*one) for one in each) / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, int(_free() / need)))
+    return max(1, min(cores or 1, int(_free() / need), len(pieces) // WORTH))
 
 
 def _free() -> float:
