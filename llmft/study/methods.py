@@ -2,12 +2,13 @@
 
 A specification (`spec.py`) says everything that decides the numbers, and `execute` turns it into
 them: examples are drawn and put into the prompt (ICL) or trained on, then every query of both
-domains and the content-free ones is scored, and time and memory of just that are measured. Every method ends in `evaluate`, so a column means the same in every row.
+domains and the content-free ones is scored, and time and memory of just that are measured. Every
+method ends in `evaluate`, so a column means the same in every row.
 """
 
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,13 +18,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from llmft import UserError
+from llmft import ROOT, UserError
 from llmft.engine import distill, learner, models, scoring, training
 from llmft.engine.spec import TRAINED, Spec
 from llmft.hardware import device_name, one_thread, peak_memory
 from llmft.nli import prompts, tasks
 from llmft.study import metrics
 
+
+POCKET = ROOT / "data" / "pocket"
+"""The pocket world's task."""
 
 WORDS = 1_000
 """Pairs of training and of each domain on whose words a tokenizer is tried (`_check_words`)."""
@@ -46,18 +50,37 @@ class Result:
     predictions: pd.DataFrame
 
 
-@lru_cache(maxsize=4)
 def task_of(name: str, limit: int, labels: str = "", rows: str = "") -> tasks.Task:
-    """The task, read once a process. Which examples a limit keeps is the same for every run."""
+    """The task, read once a process, and again when a file of its folder has changed.
+
+    Which examples a limit keeps is the same for every run.
+    """
+    files: list[tuple[Any, ...]] = []
+    with suppress(OSError, ValueError, RuntimeError):  # `tasks.load` puts it into words
+        folder = POCKET if name == "pocket" else Path(name).expanduser()
+        there = sorted(path for path in folder.iterdir() if path.is_file())
+        files = [(path.name, *models.version(path)) for path in there]
+    return _task(name, limit, labels, rows, tuple(files))
+
+
+@lru_cache(maxsize=4)
+def _task(name: str, limit: int, labels: str, rows: str, _files: tuple[Any, ...]) -> tasks.Task:
     return tasks.load(name, limit=limit, seed=0, labels=labels, rows=rows)
 
 
-@lru_cache(maxsize=1)
 def model_of(name: str, revision: str, device: str, dtype: str) -> models.Model:
     """The model, loaded once a process and asked one question, so that no run pays for warming up.
 
-    Only the last one is kept: two large models may not fit beside each other.
+    Only the last one is kept: two large models may not fit beside each other. One whose files have
+    changed is loaded again.
     """
+    return _model(name, revision, device, dtype, models.identity(name, revision))
+
+
+@lru_cache(maxsize=1)
+def _model(
+    name: str, revision: str, device: str, dtype: str, _identity: tuple[str, str]
+) -> models.Model:
     model = models.load(name, revision=revision, device=device, dtype=dtype)
     start = model.tokenizer.bos_token_id or 0
     scoring.score(model.model, [[start, start]], [0, 1])
