@@ -45,6 +45,7 @@ OWN = ("chapters", "data", "llmft", "params", "tests", "_book")
 
 NAMES = {
     "task": ("pocket", "mnli-hans"),
+    "rows": ("",),
     "model": ("pocket",),
     "store": ("runs",),
     "results": ("",),
@@ -114,6 +115,7 @@ class Study(BaseModel):
 
     study: Text = _about("its name: the parameter file's", min_length=1)
     task: Place = _about("'pocket', 'mnli-hans' or a folder", min_length=1)
+    rows: Place = _about("of mnli-hans: the table of the rows that are used; '' is all")
     labels: Text = _about("what other labels mean, such as 'e: entailment, n: drop', or ''")
     model: Place = _about("'pocket', a Hub id or a folder", min_length=1)
     shots: list[Whole] = _list(

@@ -1,95 +1,50 @@
 """What runs take: counts that can be made by hand, and the chapters' own grids."""
 
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
-import nbformat
 import pandas as pd
 import pytest
 import transformers
 
-from llmft import ROOT, UserError, params
+from llmft import UserError, params
 from llmft.engine.spec import Spec
 from llmft.report import costs
-from llmft.study import runs
+from llmft.study import grids
 
 from .conftest import SHARED
 
 
-NAMES = ("icl", "few-shot", "lora", "context-distillation")
 SMALL, LARGE = "facebook/opt-125m", "facebook/opt-350m"
-TUNED = runs.asked_for(params.Params(), "fine-tuning", model=SMALL)
-
-
-def chapter(folder: Path, *cells: str) -> Path:
-    path = folder / "toy.ipynb"
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
-    nbformat.write(notebook, path)
-    return path
+TUNED = grids.spec(params.study("pocket"), "fine-tuning", model=SMALL)
 
 
 # which runs
 
 
-def test_the_runs_of_a_chapter_are_read_from_its_code(tmp_path: Path) -> None:
-    path = chapter(
-        tmp_path,
-        "from dataclasses import replace\nfrom llmft import params\n"
-        "from llmft.study import methods, runs",
-        "p = params.validate(globals())\nheavy = 1 / 0",
-        "loaded = methods.model_of(p.models[0], '', p.device, p.dtype)\n"
-        "rate = 1e-3 if loaded.parameters > 1 else 0.0",
-        "base = runs.asked_for(p, 'fine-tuning', learning_rate=rate)\n"
-        "some = [base]\n"
-        "some = [replace(heavy, data_seed=n) for heavy in some for n in range(p.repeats)]\n"
-        "first = runs.run_grid(some[:1])",
-        "rows = runs.run_grid([*some, *some], store='nowhere')\nsome = None",
-    )
-    found = costs.asked(path, params.Params(repeats=3))
-    assert [spec.data_seed for spec in found] == [0, 1, 2]
-    assert {spec.learning_rate for spec in found} == {1e-3}
-
-
-def test_a_chapter_without_runs_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="asks for no runs"):
-        costs.asked(chapter(tmp_path, "a = 1"), params.Params())
-
-
 def test_a_run_of_two_chapters_is_the_first_ones() -> None:
-    smoke = params.parse(params.load(ROOT / "params" / "smoke.yaml"))
-    chapters = [ROOT / "chapters" / f"{name}.ipynb" for name in NAMES]
-    grids = costs.grids(chapters, smoke)
-    every = [spec for specs in grids.values() for spec in specs]
+    smoke = params.study("smoke")
+    found = costs.every(smoke)
+    assert list(found) == list(grids.CHAPTERS)
+    every = [spec for specs in found.values() for spec in specs]
     assert len(every) == len(set(every))
-    shared = set(grids["few-shot"]) & set(costs.asked(chapters[2], smoke))
+    wanted = [
+        spec for grid in grids.CHAPTERS.values() for some in grid(smoke).values() for spec in some
+    ]
+    assert set(every) == set(wanted)
+    shared = set(found["few-shot"]) & {s for some in grids.lora(smoke).values() for s in some}
     assert {spec.method for spec in shared} == {"fine-tuning"}  # on the same draws
-    assert not shared & set(grids["lora"])
+    assert not shared & set(found["lora"])
 
 
-def test_the_runs_of_the_published_icl_chapter() -> None:
-    p = params.Params()
-    found = costs.asked(ROOT / "chapters" / "icl.ipynb", p)
-    middle, draws = 8, range(p.repeats)
-    assert set(found) == {
-        Spec(method="zero-shot", shots=0),
-        *(Spec(shots=k, data_seed=n) for k in p.shots for n in draws),
-        *(Spec(shots=middle, data_seed=n, order_seed=o) for n in draws for o in (1, 2)),
-        *(
-            Spec(shots=middle, data_seed=n, pattern=other)
-            for n in draws
-            for other in ("gpt-3", "eval-harness")
-        ),
-    }
-
-
-def test_the_large_run_can_be_counted_without_its_models() -> None:
-    large = params.parse(params.load(ROOT / "params" / "opt.yaml"))
-    grids = costs.grids([ROOT / "chapters" / f"{name}.ipynb" for name in NAMES], large)
-    for specs in grids.values():
-        assert {spec.model for spec in specs} == {SMALL, LARGE}
-    layers = {spec.targets for spec in grids["lora"]}
-    assert any("fc1" in targets for targets in layers)  # LoRA on every layer: OPT's own names
+@pytest.mark.parametrize(("study", "model"), [("opt-125m", SMALL), ("opt-350m", LARGE)])
+def test_the_large_run_can_be_counted_without_its_models(study: str, model: str) -> None:
+    found = costs.every(params.study(study))
+    for specs in found.values():
+        assert {spec.model for spec in specs} <= {model}
+    assert any(spec.targets == "all-linear" for spec in found["lora"])  # OPT's own names
+    rows = costs.counted(costs.predicted(found["lora"], costs.Texts(36, 15, 6_692, 30_000)))
+    assert rows["flops"].gt(0).all()
 
 
 # what they take
@@ -130,7 +85,7 @@ def test_a_count_made_by_hand() -> None:
     specs = [
         Spec(model=SMALL, shots=2),
         replace(TUNED, shots=4, updates=3, batch_size=8),
-        replace(TUNED, shots=4, updates=3, batch_size=2, asked="validation"),
+        replace(TUNED, shots=4, updates=3, batch_size=2, split="validation"),
     ]
     shown, tuned, searched = costs.counted(costs.predicted(specs, texts)).to_dict("records")
     # Each of two domains and the content-free set reads the demonstrations once.
@@ -144,7 +99,7 @@ def test_a_count_made_by_hand() -> None:
 
 
 def test_a_teacher_reads_its_context_once_and_every_query() -> None:
-    spec = runs.asked_for(params.Params(), "distillation", model=SMALL, queries=5, shots=2)
+    spec = grids.spec(params.study("pocket"), "distillation", model=SMALL, queries=5, shots=2)
     row = costs.predicted([spec], costs.Texts(10, 6, 4)).iloc[0]
     assert row["teacher_tokens"] == 1 + 2 * 12 + 5 * 10
     assert row["train_tokens"] == spec.updates * 5 * 11
@@ -155,7 +110,7 @@ def test_a_teacher_reads_its_context_once_and_every_query() -> None:
 
 
 def test_a_round_is_counted_once() -> None:
-    base = runs.asked_for(params.Params(), "distillation")
+    base = grids.spec(params.study("pocket"), "distillation")
     rows = pd.DataFrame(
         [
             asdict(replace(base, rounds=rounds, data_seed=seed))

@@ -34,7 +34,7 @@ FAILED = 0.05
 
 def task_of(study: Study) -> tasks.Task:
     """The study's task, read once a process."""
-    return methods.task_of(study.task, study.limit, study.labels)
+    return methods.task_of(study.task, study.limit, study.labels, study.rows)
 
 
 def scored(results: Results, name: str = "") -> pd.DataFrame:

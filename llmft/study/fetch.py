@@ -46,11 +46,11 @@ def fetch(studies: Sequence[Study], home: Path | None = None, data: str = "") ->
         raise UserError("HF_HUB_OFFLINE is set, which forbids the network: unset it to fetch")
     for name in dict.fromkeys(study.model for study in studies):
         yield from _model(name, "", home)
-    for task in dict.fromkeys(study.task for study in studies):
+    for task, rows in dict.fromkeys((study.task, study.rows) for study in studies):
         if task != "mnli-hans":
             _say(f"task {task}: on this machine already, nothing to fetch")
-        elif data:
-            yield _rows(data, home)
+        elif rows:
+            yield _rows(rows, data, home)
         else:
             yield _glue(home)
             yield _hans(home)
@@ -95,12 +95,12 @@ def _hans(home: Path | None) -> Fetched:
     return Fetched("HANS", sources.HANS_SHA256[:16], path.stat().st_size, "MIT", about)
 
 
-def _rows(data: str, home: Path | None) -> Fetched:
-    _say(f"{selection.PUBLISHED.name} of mnli-hans from {data}")
-    table = selection.load(selection.PUBLISHED, data, home)
+def _rows(rows: str, data: str, home: Path | None) -> Fetched:
+    _say(f"{Path(rows).name} of mnli-hans from {data or 'the Hub'}")
+    table = selection.load(Path(rows), data, home)
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in table.groupby("set", sort=False))
     size = int(table.memory_usage(deep=True).sum())
-    revision = hashlib.sha256(selection.PUBLISHED.read_bytes()).hexdigest()
+    revision = hashlib.sha256(Path(rows).read_bytes()).hexdigest()
     return Fetched("mnli-hans", revision, size, "OANC's terms (MultiNLI), MIT (HANS)", sizes)
 
 

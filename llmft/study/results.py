@@ -56,15 +56,15 @@ class Results:
         Raises:
             UserError: there is no such group.
         """
-        chosen = [one for name in names for one in self._named(name)]
+        chosen = list(dict.fromkeys(one for name in names for one in self._named(name)))
         rows, answers = [], []
         for name, study in [(one, study) for one in chosen for study in self.groups[one]]:
             keys = list(dict.fromkeys(self.groups[name][study]))
-            own = _of(self.rows, study, keys)
+            own = _of(self.rows, study, keys, name)
             place = {key: i for i, key in enumerate(keys)}
             order = own["key"].map(place).to_numpy().argsort(kind="stable")
             rows.append(own.iloc[order].assign(group=name))
-            answers.append(_of(self.predictions, study, keys).assign(group=name))
+            answers.append(_of(self.predictions, study, keys, name).assign(group=name))
         return Results(
             pd.concat(rows, ignore_index=True),
             pd.concat(answers, ignore_index=True),
@@ -88,8 +88,14 @@ class Results:
         )
 
     def answers(self) -> pd.DataFrame:
-        """The predictions as they are stored: what follows from a run and its pair left out."""
-        return self.predictions[[c for c in ANSWER if c in self.predictions]]
+        """The predictions as they are stored: what follows from a run and its pair left out.
+
+        Those of a run that two studies share are there once.
+        """
+        answers = self.predictions[list(ANSWER)]
+        if self.rows["key"].is_unique:
+            return answers
+        return answers.drop_duplicates(["key", "domain", "id"], ignore_index=True)
 
     def csv(self) -> bytes:
         """The rows as CSV, learning curves as JSON."""
@@ -148,33 +154,45 @@ def select(results: Results, grids: dict[str, Grid]) -> Results:
     """The runs of these grids, by the names of studies, with the grids' groups.
 
     Raises:
-        UserError: a run is not among the results.
+        UserError: a run is not among the results, or two are, of different data or weights.
     """
     names = [field.name for field in fields(Spec) if field.name != "revision"]  # resolved in rows
     parts = []
     for study, grid in grids.items():
         own = results.rows[results.rows["study"] == study]
-        at = dict(zip(own[names].itertuples(index=False, name=None), own["key"], strict=True))
-        groups: dict[str, dict[str, list[str]]] = {}
-        for group, specs in grid.items():
-            for spec in specs:
-                values = tuple(asdict(spec)[name] for name in names)
-                if values not in at:
-                    raise UserError(
-                        f"the results of {study} have no run {spec}: run its chapter with its "
-                        "parameters"
-                    )
-                groups.setdefault(group, {study: []})[study].append(at[values])
+        at: dict[tuple[Any, ...], str] = {}
+        for key, *values in own[["key", *names]].itertuples(index=False, name=None):
+            if at.setdefault(tuple(values), key) != key:
+                raise UserError(
+                    f"the results of {study} have two runs for one, {at[tuple(values)]} and {key}, "
+                    "of different data, weights or protocol: run its chapters again"
+                )
+        groups: dict[str, dict[str, list[str]]] = {name: {study: []} for name in grid}
+        for group, spec in [(group, spec) for group, specs in grid.items() for spec in specs]:
+            found = at.get(tuple(asdict(spec)[name] for name in names))
+            if found is None:
+                raise UserError(
+                    f"the results of {study} have no run {spec}: run its chapter with its "
+                    "parameters"
+                )
+            groups[group][study].append(found)
         keys = [key for group in groups.values() for key in group[study]]
-        chosen = _of(results.rows, study, keys), _of(results.predictions, study, keys)
-        parts.append(Results(*chosen, groups))
+        frames = _of(results.rows, study, keys), _of(results.predictions, study, keys)
+        parts.append(Results(*frames, groups))
     return joined(parts)
 
 
-def _of(frame: pd.DataFrame, study: str, keys: Sequence[str]) -> pd.DataFrame:
-    """The rows of these runs of a study: another may have the same run for something else."""
+def _of(frame: pd.DataFrame, study: str, keys: Sequence[str], group: str = "") -> pd.DataFrame:
+    """The rows of these runs of a study: another may have the same run for something else.
+
+    In the results of groups a run is there for each; then those of this `group`.
+    """
     mine = frame["key"].isin(keys)
-    return frame[mine & (frame["study"] == study) if study else mine]
+    if study:
+        mine &= frame["study"] == study
+    if group and "group" in frame:
+        mine &= frame["group"] == group
+    return frame[mine]
 
 
 def _whole(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
@@ -183,12 +201,17 @@ def _whole(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     drawn = rows[["data_seed", "order_seed", "init_seed"]].astype(str).agg("-".join, axis=1)
     about = about.assign(draw=drawn.where(rows["method"] != "zero-shot", ""))
     parts = []
-    for _, own in rows.groupby(["task", "limit", "labels"], sort=False):
-        read = methods.task_of(*own[["task", "limit", "labels"]].iloc[0])
+    for _, own in rows.groupby(["task", "limit", "labels", "rows"], sort=False):
+        task, limit, labels, table = own[["task", "limit", "labels", "rows"]].iloc[0]
+        read = methods.task_of(task, int(limit), labels, table)
+        if "task_digest" in own and set(own["task_digest"]) != {read.digest}:
+            raise UserError(
+                f"the data of task {task} is not what was measured: run its chapters again"
+            )
         pairs = pd.concat([read.validation, *read.domains.values()])
         extra = [column for column in ("heuristic", "subcase") if column in pairs]
         part = answers[answers["key"].isin(own["key"])]
-        parts.append(part.merge(pairs[["id", *extra]].drop_duplicates("id"), on="id", how="left"))
+        parts.append(part.merge(pairs[["id", *extra]], on="id", how="left"))
     return pd.concat(parts, ignore_index=True).merge(about, on="key", how="left")
 
 

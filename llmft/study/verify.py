@@ -9,7 +9,7 @@ that measure, comments and docstrings left out. Where the hash differs, `llmft c
 import json
 import platform
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,14 +23,20 @@ from llmft import UserError, files
 from llmft.engine.spec import Spec
 from llmft.params import Study
 from llmft.provenance import code_digest
-from llmft.study import methods, results
+from llmft.study import methods, metrics, results
 from llmft.study.metrics import LOGP
-from llmft.study.runs import PACKAGES, PROTOCOL
+from llmft.study.runs import PACKAGES, PROTOCOL, key_of
 
 
 SCORED = 1e-3
 """Of a method that trains nothing: the largest difference in a log-probability, nats, that counts
 as the same number. Another order of additions on another machine makes 1e-5."""
+
+MEASURES = ("accuracy", "nll", "brier", "ece")
+"""What a row says of each domain's answers and labels."""
+
+EXACT = 1e-5
+"""The largest difference of such a measure from the same computed again: answers are float32."""
 
 TRAINED = 0.02
 """Of a method that trains: the largest share of its answers that may change. Each update multiplies
@@ -58,9 +64,11 @@ def verify(
         difference and share of changed answers, device, versions, date.
 
     Raises:
-        UserError: no results, or a run that differs by more than the tolerance (after all were
-            done; the message names the first).
+        UserError: no results, data or weights that are not those of a run, or a run that differs by
+            more than the tolerance (after all were done; the message names the first).
     """
+    if sample < 1:
+        raise UserError(f"sample = {sample}: at least one run must be done again")
     published = results.read(files_)
     where = {study.study: study for study in studies}
     rows = published.rows[published.rows["study"].isin(list(where))]
@@ -72,9 +80,18 @@ def verify(
     for number, row in enumerate(rows.iloc[drawn].to_dict("records"), 1):
         study = where[str(row["study"])]
         spec = Spec(**{field.name: row[field.name] for field in fields(Spec)})
-        [(_, again)] = methods.execute([spec], device=study.device, token_budget=study.token_budget)
+        if key_of(spec) != row["key"]:
+            raise UserError(
+                f"run {spec} was published with other data, weights or another PROTOCOL than are "
+                "here: run its chapter again"
+            )
+        before = published.predictions[
+            (published.predictions["key"] == row["key"])
+            & (published.predictions["study"] == study.study)
+        ]
+        _check_measures(row, before)
+        again = methods.execute(spec, device=study.device, token_budget=study.token_budget)
         devices.add(str(again.row["device_name"]))
-        before = published.predictions[published.predictions["key"] == row["key"]]
         one = {"key": row["key"], "run": str(spec), **compared(before, again.predictions)}
         one["same"] = _same(spec.method, one)
         found.append(one)
@@ -107,17 +124,38 @@ def compared(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
     """Two runs' largest difference in a log-probability (nats), and the share of answers changed.
 
     Raises:
-        UserError: they have not answered the same queries.
+        UserError: they have not answered the same queries, or these have other labels.
     """
     both = before.merge(after, on=["domain", "id"], suffixes=("", "_again"), how="outer")
     again = both[[f"{name}_again" for name in LOGP]].to_numpy(dtype=np.float64)
     first = both[LOGP].to_numpy(dtype=np.float64)
     if np.isnan(again).any() or np.isnan(first).any():
         raise UserError("the published runs answer other queries than this code asks")
+    if (both["label"] != both["label_again"]).any():
+        raise UserError("the published queries have other labels than this code reads")
     return {
         "largest": float(np.abs(first - again).max()),
         "changed": float((first.argmax(axis=1) != again.argmax(axis=1)).mean()),
     }
+
+
+def _check_measures(row: Mapping[Any, Any], answers: pd.DataFrame) -> None:
+    """Refuse a published row whose measures are not those of its published answers.
+
+    Raises:
+        UserError: its name and what the answers give.
+    """
+    for domain, part in answers[answers["domain"] != "content-free"].groupby("domain"):
+        logp, labels = part[LOGP].to_numpy(), part["label"].to_numpy()
+        found = {name: getattr(metrics, name)(logp, labels) for name in MEASURES}
+        found["share_entailment"] = metrics.share_entailment(logp)
+        for name, value in found.items():
+            column = f"{str(domain).replace('-', '_')}_{name}"
+            if not abs(value - row[column]) <= EXACT:
+                raise UserError(
+                    f"run {row['key']}: its published {column} is {row[column]:.6f}, and by its "
+                    f"published answers {value:.6f}: run its chapter again"
+                )
 
 
 def _same(method: str, found: dict[str, Any]) -> bool:
