@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from llmft import ROOT, inert
@@ -183,7 +184,7 @@ def subcases(compared: pd.DataFrame, studies: Sequence[Study]) -> Any:
 # --- one domain against the other --------------------------------------------------------------
 
 
-def domains(compared: pd.DataFrame, methods: Results) -> Any:
+def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) -> Any:
     """Out-of-domain against in-domain: accuracy, loss, seconds, memory; a mark a method and size.
 
     Where no study has an out-of-domain set, the loss by the number of examples.
@@ -211,7 +212,7 @@ def domains(compared: pd.DataFrame, methods: Results) -> Any:
         return sections.nll_figure(own, "method", "labelled examples")
     return figures.panels(
         facing,
-        "study" if len(set(facing["study"])) > 1 else "",
+        sections.facet(studies),
         lambda part, note: compare.against(
             part, "method", list(quantities), size="shots", marked="zero-shot", note=note
         ),
@@ -347,12 +348,14 @@ def pairs(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
             heading = f"{study.study}, {domain}" if len(studies) > 1 else domain
             tables.table(wide.rename(columns={"first": heading}))
             clear = sum(gap.lo > 0 or gap.hi < 0 for gap in gaps)
-            able = sorted(gap.detectable for gap in gaps)
-            sentences.append(
-                f"**{inert.escape(heading)}.** {clear} of {len(gaps)} differences are shown. The "
-                "smallest that a comparison would have shown with 80 % power runs from "
-                f"{stats.number(able[0])} to {stats.number(able[-1])}."
-            )
+            able = sorted(gap.detectable for gap in gaps if np.isfinite(gap.lo))
+            text = f"**{inert.escape(heading)}.** {clear} of {len(gaps)} differences are shown."
+            if able:
+                text += (
+                    " The smallest that a comparison would have shown with 80 % power runs from "
+                    f"{stats.number(able[0])} to {stats.number(able[-1])}."
+                )
+            sentences.append(text)
     tables.say("\n\n".join(sentences))
 
 
