@@ -782,14 +782,15 @@ def designs(studies: Sequence[Study]) -> None:
 
 def _design(study: Study) -> dict[str, str]:
     task = sections.task_of(study)
-    few = len(grids.few(study))
+    few, out = len(grids.few(study)), task.out_of_domain
+    by = ", by subcase" * ("subcase" in out)
     return {
         "models": study.model,
         "demonstrations": f"{', '.join(map(str, study.shots))}; balanced",
         "training examples": f"{study.train_shots[0]} to {study.train_shots[-1]}; balanced",
         "draws": f"{study.repeats}; {few} in this chapter",
         "in-domain pairs": f"{len(task.in_domain):,}",
-        "out-of-domain pairs": f"{len(task.out_of_domain):,}, by subcase",
+        "out-of-domain pairs": f"{len(out):,}" + by if len(out) else "none",
         "learning rate, full / LoRA": f"{study.learning_rate:g} / {study.lora_learning_rate:g}",
         "validation on": "validation pairs of the training data",
     }

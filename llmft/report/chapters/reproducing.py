@@ -377,6 +377,7 @@ def digests(rows: pd.DataFrame) -> None:
 def seeds(every: pd.DataFrame) -> None:
     """The seeds that the chapters used, by method and split."""
     by = ["study", "chapter", "method", "split"]
+    ordered = pd.concat([own for _, own in every.groupby("study", sort=False)])
     lines = [
         dict(zip(by, group, strict=True))
         | {
@@ -385,6 +386,6 @@ def seeds(every: pd.DataFrame) -> None:
             "initialisation": costs.spans(part["init_seed"]),
             "runs": len(part),
         }
-        for group, part in every.groupby(by, sort=False)
+        for group, part in ordered.groupby(by, sort=False)
     ]
     sections.table(lines)
