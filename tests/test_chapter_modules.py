@@ -10,6 +10,8 @@ import pytest
 from llmft import ROOT, UserError, params
 from llmft.nli import tasks
 from llmft.params import Study
+from llmft.pocket import data as world_data
+from llmft.pocket import text as world_text
 from llmft.report import prior, sections, tables
 from llmft.report.chapters import data, earlier_study, pocket, reproducing
 from llmft.study import metrics
@@ -80,11 +82,11 @@ def test_a_text_with_a_test_premise_is_refused(
 ) -> None:
     pocket.separation(WORLD)
     assert "0 are premises of a validation or test pair" in output[0]
-    pool = pocket.text.pool(0, 5_000, pocket.data.reported_premises(WORLD))
+    pool = world_text.pool(0, 5_000, world_data.reported_premises(WORLD))
     ids = pool["sentence"].ids[0][0]
-    sentence = " ".join(pocket.text.VOCABULARY[i] for i in ids[:-1]) + "."
-    monkeypatch.setattr(pocket.text, "pool", lambda *_: pool)
-    monkeypatch.setattr(pocket.data, "reported_premises", lambda _: {sentence})
+    sentence = " ".join(world_text.VOCABULARY[i] for i in ids[:-1]) + "."
+    monkeypatch.setattr(world_text, "pool", lambda *_: pool)
+    monkeypatch.setattr(world_data, "reported_premises", lambda _: {sentence})
     with pytest.raises(UserError, match="has a test premise"):
         pocket.separation(WORLD)
 
