@@ -1,6 +1,7 @@
 """Tiny models and tokenizers, made in memory: no network, no checkpoint, seconds."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from transformers import (
 )
 
 from llmft import ROOT
+from llmft.engine.spec import Spec
+
+from .small import LORA, write_task
 
 
 LONG = (
     *("test_chapters", "test_runs", "test_cli", "test_distill", "test_fetch", "test_freeze"),
-    *("test_pocket", "test_real", "test_store", "test_sanity"),
+    *("test_pocket", "test_real", "test_store", "test_sanity", "test_verify"),
 )
 """Files whose tests run chapters, train, or start processes, the longest first.
 
@@ -224,3 +228,21 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"no {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def small_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a task of 48 pairs, see `small.write_task`; copy it to change it."""
+    return write_task(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture
+def base(small_task: Path, tiny_checkpoint: Path) -> Spec:
+    """ICL with two demonstrations, of a tiny model on a tiny task."""
+    return Spec(task=str(small_task), model=str(tiny_checkpoint), shots=2)
+
+
+@pytest.fixture
+def lora(base: Spec) -> Spec:
+    """LoRA on the same."""
+    return replace(base, **LORA)

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from llmft import ROOT, files
+from llmft import ROOT, provenance
 from llmft.nli import tasks
 from llmft.report import stats
-from llmft.study import baselines, metrics, runs
+from llmft.study import baselines, metrics
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +153,9 @@ def test_comments_and_docstrings_are_no_code() -> None:
         '"""Module."""\n\n# Why.\ndef f(x):  # here\n    """What."""\n\n'
         '    return x + "# no comment"\n'
     )
-    assert files.code_only(same) == files.code_only(plain)
-    assert files.code_only(plain.replace("+", "-")) != files.code_only(plain)
-    assert files.code_only('X = 1\n"""What X is."""\n') == "X = 1"
+    assert provenance.code_only(same) == provenance.code_only(plain)
+    assert provenance.code_only(plain.replace("+", "-")) != provenance.code_only(plain)
+    assert provenance.code_only('X = 1\n"""What X is."""\n') == "X = 1"
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_comments_and_docstrings_are_no_code() -> None:
     ],
 )
 def test_no_change_of_code_is_taken_for_one_of_comments(code: str, changed: str) -> None:
-    assert files.code_only(code) != files.code_only(changed)
-    assert files.code_only(f"# Why.\n\n{code}") == files.code_only(code)
+    assert provenance.code_only(code) != provenance.code_only(changed)
+    assert provenance.code_only(f"# Why.\n\n{code}") == provenance.code_only(code)
 
 
 def test_every_measuring_module_keeps_its_code_and_nothing_else() -> None:
@@ -191,10 +191,10 @@ def test_every_measuring_module_keeps_its_code_and_nothing_else() -> None:
                 ]
         return ast.dump(found)
 
-    for module in runs.CODE:
-        source = (ROOT / "llmft" / f"{module.replace('.', '/')}.py").read_text()
-        found = files.code_only(source)
+    for module in provenance.MEASURES:
+        source = (ROOT / "llmft" / f"{module}.py").read_text()
+        found = provenance.code_only(source)
         assert tree(found) == tree(source), module
         assert '    """' not in found
         assert len(found) < len(source)
-        assert files.code_only(found) == found
+        assert provenance.code_only(found) == found

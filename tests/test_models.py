@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from llmft import UserError
-from llmft.engine.models import choose_device, folder_digest, load, quiet
+from llmft.engine import models
+from llmft.engine.models import choose_device, folder_digest, identity, load, quiet, weight
 from llmft.engine.scoring import score, score_plainly
 from llmft.nli import prompts
 
@@ -144,7 +145,7 @@ def test_a_pickle_executes_nothing(tmp_path: Path, tiny_tokenizer: Any, capsys: 
 
 def test_safetensors_are_taken_where_there_are_both(copy: Path) -> None:
     (copy / "pytorch_model.bin").write_bytes(b"not weights")
-    assert load(str(copy)).digest == folder_digest(copy)
+    assert load(str(copy)).digest == identity(str(copy))[1] == folder_digest(copy)
 
 
 def small_gpt2() -> Any:
@@ -303,8 +304,44 @@ def test_attention_is_chosen_here(copy: Path, name: str) -> None:
 
 def test_a_commit_is_forty_hexadecimal_digits(copy: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("llmft.nli.hub.model", lambda *_: copy)
-    with pytest.raises(UserError, match="the Hub gave 'copy' in place of a commit"):
-        load("someone/model")
+    for look in (load, identity, weight):
+        with pytest.raises(UserError, match="the Hub gave 'copy' in place of a commit"):
+            look("someone/model")
+
+
+# --- what a model is, without loading it -------------------------------------------------------
+
+
+def test_a_model_of_the_hub_is_its_commit(copy: Path, monkeypatch: Any) -> None:
+    """A branch is asked for once; a commit not at all, and its files need not be here."""
+    asked, folder = [], copy.rename(copy.with_name("1" * 40))
+
+    def fetched(name: str, revision: str) -> Path:
+        asked.append(revision)
+        return folder
+
+    monkeypatch.setattr("llmft.nli.hub.model", fetched)
+    models._fetched.cache_clear()
+    try:
+        commit = "2" * 40
+        assert identity("someone/model", commit) == (commit, commit)
+        pinned = models.PINNED["facebook/opt-125m"]
+        assert identity("facebook/opt-125m") == (pinned, pinned)
+        assert asked == []
+        for _ in range(2):
+            assert identity("someone/model") == ("main", "1" * 40)
+        found = load("someone/model", device="cpu")
+        assert (found.revision, found.digest) == ("main", "1" * 40)
+        assert weight("someone/model") == (folder / "model.safetensors").stat().st_size
+        assert asked == ["main"]
+    finally:
+        models._fetched.cache_clear()
+
+
+def test_a_model_weighs_what_its_files_do(copy: Path, adapter: Path) -> None:
+    bytes_ = (copy / "model.safetensors").stat().st_size
+    assert weight(str(copy)) == weight(str(adapter)) == bytes_
+    assert bytes_ == pytest.approx(4 * load(str(copy), device="cpu").parameters, rel=0.1)
 
 
 # --- adapters ----------------------------------------------------------------------------------
@@ -335,6 +372,9 @@ def test_an_adapter_is_loaded_whole(adapter: Path, tiny_checkpoint: Path) -> Non
     said = score(found.model, texts, (7, 42))
     assert (said - score(plain.model, texts, (7, 42))).abs().max() > 1e-3
     torch.testing.assert_close(said, score_plainly(found.model, texts, (7, 42)))
+    assert identity(str(adapter)) == (found.revision, found.digest)
+    assert identity(str(tiny_checkpoint)) == (plain.revision, plain.digest)
+    assert found.digest not in (plain.digest, folder_digest(adapter))
 
 
 @pytest.mark.parametrize(
@@ -348,20 +388,23 @@ def test_an_adapter_is_loaded_whole(adapter: Path, tiny_checkpoint: Path) -> Non
 )
 def test_a_wrong_adapter_is_one_line(adapter: Path, changes: dict[str, Any], line: str) -> None:
     change_adapter(adapter, **changes)
-    with pytest.raises(UserError, match=line) as error:
-        load(str(adapter))
-    assert "\n" not in str(error.value)
+    for look in (load, identity):
+        with pytest.raises(UserError, match=line) as error:
+            look(str(adapter))
+        assert "\n" not in str(error.value)
 
 
 def test_an_adapter_stands_on_no_adapter(adapter: Path, tmp_path: Path) -> None:
     """Neither on itself nor on another, nor two on each other."""
     other = Path(shutil.copytree(adapter, tmp_path / "other"))
     change_adapter(other, base_model_name_or_path=str(adapter))
-    with pytest.raises(UserError, match=r"other: what it stands on, .*adapter, is an adapter, too"):
-        load(str(other))
+    for look in (load, identity, weight):
+        with pytest.raises(UserError, match=r"other: what it stands on, .*adapter, is an adapter"):
+            look(str(other))
     change_adapter(adapter, base_model_name_or_path=str(adapter))
-    with pytest.raises(UserError, match="is an adapter, too: name a whole model"):
-        load(str(adapter))
+    for look in (load, identity, weight):
+        with pytest.raises(UserError, match="is an adapter, too: name a whole model"):
+            look(str(adapter))
 
 
 def test_an_adapters_weights_must_all_find_their_place(adapter: Path) -> None:
@@ -397,8 +440,11 @@ def test_remote_code_is_refused(copy: Path) -> None:
 
 @pytest.mark.parametrize("name", ["no/such/folder/here", "", "a b", "../nowhere"])
 def test_an_unknown_model_is_one_line(name: str) -> None:
-    with pytest.raises(UserError, match=r"unknown model .*: use pocket, a folder, or a Hugging"):
-        load(name)
+    for look in (load, identity, weight):
+        with pytest.raises(
+            UserError, match=r"unknown model .*: use pocket, a folder, or a Hugging"
+        ):
+            look(name)
 
 
 def test_a_hub_model_without_a_network_is_one_line(monkeypatch: Any, tmp_path: Path) -> None:

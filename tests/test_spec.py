@@ -28,7 +28,7 @@ def test_every_training_has_a_specification(method: str, objective: str, selecti
         ("icl", {"method": "magic"}, "zero-shot, icl, fine-tuning, lora, bitfit"),
         ("icl", {"method": "zero-shot"}, "does not go with shots"),
         ("icl", {"pattern": "maximal"}, "minimal, gpt-3"),
-        ("icl", {"asked": "train"}, "unknown asked 'train': use one of test, validation"),
+        ("icl", {"split": "train"}, "unknown split 'train': use one of test, validation"),
         ("icl", {"learning_rate": 1e-3}, "icl has no learning_rate: nothing of it trains"),
         ("icl", {"updates": 5}, "icl has no updates"),
         ("icl", {"batch_size": 5}, "icl has no batch_size"),

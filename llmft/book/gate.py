@@ -6,6 +6,7 @@ reference that resolves to nothing. Quarto renders all of these happily. Two kin
 stale ones, which running the chapter again puts right, and the author's, which only an edit does.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from llmft import ROOT, UserError, inert, params
+from llmft import ROOT, UserError, inert, params, provenance
 from llmft.book import stamp
 
 
@@ -45,6 +46,10 @@ HIDDEN = re.compile(r"content-(?:hidden|visible)|display\s*:\s*none|<!--(?!.*?--
 
 TYPED = re.compile(r"(?<!\w)(?<!\w-)(?<!\.)(?!95\s?%)(?:\d*\.\d+|\d+\s?%|\d+ times\b)")
 """A number that a page states by itself: a decimal or a percentage, but for 95 % intervals."""
+
+
+VERIFIED = "data/results/verified.json"
+"""What `llmft verify` leaves."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,11 @@ def _around(root: Path) -> Iterator[Problem]:
     results = {name for path in chapters(root) for name in _results(path)}
     for found in sorted((root / "data" / "results").rglob("*")):
         name = found.relative_to(root).as_posix()
-        if name not in results and not found.is_dir() and not found.name.startswith("."):
+        if (
+            name not in (*results, VERIFIED)
+            and not found.is_dir()
+            and not found.name.startswith(".")
+        ):
             yield Problem(name, "is not the result of a chapter's run")
     for found in sorted(
         [*root.glob("*.py"), *root.glob("chapters/*.py"), *root.glob("*/__init__.py")]
@@ -154,9 +163,24 @@ def _around(root: Path) -> Iterator[Problem]:
                 yield Problem(source, f"has `{hides}`, which could hide a result")
 
 
+def unverified(root: Path = ROOT) -> str:
+    """One line where the code that measures is not the one that results were last verified with."""
+    try:
+        record = json.loads((root / VERIFIED).read_text(encoding="utf-8"))
+        then, when = record["code"], record["date"][:10]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "the results were never verified: `llmft verify` does some of the runs again"
+    if then == provenance.code_digest(root):
+        return ""
+    return (
+        f"the code that measures has changed since the results were verified on {when}: "
+        "`llmft verify` does some of the runs again"
+    )
+
+
 def _results(path: Path) -> list[str]:
-    made = stamp.read(path).get("metadata", {}).get("llmft", {})
-    return list(made.get("results", {}))
+    then = stamp.read(path).get("metadata", {}).get("llmft", {})
+    return list(then.get("results", {}))
 
 
 def _prose(text: str) -> str:
@@ -174,7 +198,7 @@ def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
         else:
             stale = ["was never run: it has no stamp"]
         edits = [*_outputs(notebook, root), *_author(notebook)]
-    except stamp.UnreadableError as error:
+    except UserError as error:  # code or parameters that cannot be read
         return [Problem(path.stem, str(error), stale=True)]
     if path.stat().st_size > SIZE_CAP:
         edits.append(
@@ -187,15 +211,15 @@ def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
 
 def _stamp(notebook: stamp.Notebook, chapter: str, root: Path) -> Iterator[str]:
     """Where the stamp and what it was made from disagree."""
-    made = notebook["metadata"]["llmft"]
-    if made.get("code") != stamp.code_digest(notebook):
+    stamped = notebook["metadata"]["llmft"]
+    if stamped.get("code") != stamp.code_digest(notebook):
         yield "stale: a code cell was changed after the run"
     for kind, now in (
         ("modules", stamp.module_digests(notebook, root)),
         ("data", stamp.data_digests(notebook, chapter, root)),
         ("results", stamp.result_digests(chapter, root)),
     ):
-        then = made.get(kind, {})
+        then = stamped.get(kind, {})
         changed = sorted(f for f in {*then, *now} if then.get(f) != now.get(f))
         if changed:
             verb = (
@@ -203,10 +227,10 @@ def _stamp(notebook: stamp.Notebook, chapter: str, root: Path) -> Iterator[str]:
             )
             more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
             yield f"stale: {', '.join(changed[:4])}{more} {verb}"
-    if made.get("outputs") != stamp.output_digest(notebook):
+    if stamped.get("outputs") != stamp.output_digest(notebook):
         yield "its outputs were edited after the run"
     ran = stamp.parameters(notebook)
-    if made.get("parameters") != ran:
+    if stamped.get("parameters") != ran:
         yield "its injected parameters are not those of its stamp"
     for name, value in ran.items():
         right = params.published(root) if name == "studies" else None
@@ -228,9 +252,9 @@ def _execution(notebook: stamp.Notebook) -> Iterator[str]:
         yield "its cells were not run once each from top to bottom (execution counts)"
     for cell in stamp.code_cells(notebook):
         kind = re.search(r"(?m)^#\| label: (fig|tbl)-", stamp.text(cell["source"]))
-        shown = {mime for o in cell.get("outputs", []) for mime in o.get("data", {})}
+        kinds = {mime for o in cell.get("outputs", []) for mime in o.get("data", {})}
         want = "text/markdown" if kind and kind[1] == "tbl" else "image/"
-        if kind and not any(mime.startswith(want) for mime in shown):
+        if kind and not any(mime.startswith(want) for mime in kinds):
             yield f"hollow: {_name(cell)} shows no {'table' if kind[1] == 'tbl' else 'figure'}"
     if any("papermill-error-cell-tag" in stamp.tags(cell) for cell in notebook["cells"]):
         yield "holds the error marks of a failed papermill run"
@@ -247,9 +271,9 @@ def _outputs(notebook: stamp.Notebook, root: Path) -> Iterator[str]:
                 yield f"{_name(cell)} has a {kind} output; show Markdown, SVG or PNG"
             words = [stamp.text(v) for k, v in data.items() if k.startswith("text/")]
             words.append(stamp.text(output.get("text", "")))
-            for shown in words:
-                path = ABSOLUTE.search(shown)
-                if path or (len(root.parts) > 2 and str(root) in shown):
+            for text in words:
+                path = ABSOLUTE.search(text)
+                if path or (len(root.parts) > 2 and str(root) in text):
                     yield f"{_name(cell)} shows a path of one machine: {path[0] if path else root}"
             for what in _live(data, output.get("text", "")):
                 yield f"{_name(cell)} shows {what}"
@@ -366,8 +390,8 @@ def links_of(path: Path) -> Links:
             if options.get("label"):
                 links.labels.append(str(options["label"]))
             prose += [str(v) for k, v in options.items() if str(k).endswith("-cap")]
-            shown = (o.get("data", {}).get("text/markdown", "") for o in cell.get("outputs", []))
-            prose += [stamp.text(markdown) for markdown in shown]
+            outputs = (o.get("data", {}).get("text/markdown", "") for o in cell.get("outputs", []))
+            prose += [stamp.text(markdown) for markdown in outputs]
     for part in prose:
         plain = re.sub(r"(?ms)^(`{3,}|~{3,}).*?^\1\s*$|`+[^`]*`+|<!--.*?-->", " ", part)
         links.labels += re.findall(r"\{(?:[^{}]*\s)?#([\w:.-]+)[^{}]*\}", plain)
@@ -396,9 +420,9 @@ def check_links(links: dict[str, Links], root: Path = ROOT) -> list[Problem]:
             if label in defined:
                 problems.append(Problem(name, f"label `{label}` is also in {defined[label]}"))
             defined[label] = name
-    said = {key for found in links.values() for key in found.references}
+    cited = {key for found in links.values() for key in found.references}
     for label, name in defined.items():
-        if label.startswith(("fig-", "tbl-")) and label not in said:
+        if label.startswith(("fig-", "tbl-")) and label not in cited:
             what = f"nothing refers to @{label}: say in prose what it shows"
             problems.append(Problem(name, what))
     for source, found in links.items():

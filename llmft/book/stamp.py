@@ -15,8 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from llmft import UserError, params
-from llmft.files import code_only
+from llmft import UserError, params, provenance
 
 
 class UnreadableError(UserError):
@@ -123,9 +122,9 @@ def injected(notebook: Notebook) -> dict[str, object]:
             except (AttributeError, ValueError):
                 name, value = "", None
             if name not in known or name in values:
-                shown = ast.unparse(line)[:40]
+                code = ast.unparse(line)[:40]
                 raise UnreadableError(
-                    f"the injected cell has `{shown}`, which is not `NAME = VALUE`"
+                    f"the injected cell has `{code}`, which is not `NAME = VALUE`"
                 )
             values[name] = value
     return values
@@ -152,7 +151,7 @@ def output_digest(notebook: Notebook) -> str:
         return [plain(v) for v in value] if isinstance(value, list) else value
 
     outputs = [c.get("outputs", []) for c in notebook["cells"] if c["cell_type"] == "code"]
-    return digest(json.dumps([[plain(o) for o in shown] for shown in outputs], sort_keys=True))
+    return digest(json.dumps([[plain(o) for o in cell] for cell in outputs], sort_keys=True))
 
 
 def module_digests(notebook: Notebook, root: Path) -> dict[str, str]:
@@ -233,7 +232,7 @@ def _version(file: Path) -> tuple[int, ...]:
 @lru_cache(maxsize=1024)
 def _file_digest(file: Path, _version: tuple[int, ...]) -> str:
     if file.suffix == ".py":
-        return digest(code_only(file.read_text(encoding="utf-8")))
+        return digest(provenance.code_only(file.read_text(encoding="utf-8")))
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 

@@ -40,6 +40,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 LAYERS = 1_000
 """The most layers a model may have: a configuration that says more would take minutes to build."""
 
+COMMIT = re.compile("[0-9a-f]{40}")
+"""A revision that stays what it is."""
+
 _CONTENT = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt")
 
 
@@ -132,6 +135,12 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
 
 def _found(name: str, revision: str) -> tuple[Path, str]:
     """The folder of a model's files, fetched if need be, and its revision ("" for a folder)."""
+    folder, revision = _named(name, revision)
+    return folder or _fetched(name, revision), revision
+
+
+def _named(name: str, revision: str) -> tuple[Path | None, str]:
+    """The folder that a model's name means, or None and its revision on the Hub."""
     folder = POCKET if name == "pocket" else Path(name).expanduser()
     if name and folder.is_dir():
         return folder, ""
@@ -139,23 +148,35 @@ def _found(name: str, revision: str) -> tuple[Path, str]:
         raise UserError(f"no pocket checkpoint in {POCKET}: git checkout it, or run `llmft pocket`")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise UserError(f"unknown model {name!r}: use pocket, a folder, or a Hugging Face Hub id")
-    revision = revision or PINNED.get(name, "main")
+    return None, revision or PINNED.get(name, "main")
+
+
+@lru_cache(maxsize=16)
+def _fetched(name: str, revision: str) -> Path:
+    """The folder of a Hub model's files, asked for once a process: a branch may move."""
     folder = hub.model(name, revision)
-    if not re.fullmatch("[0-9a-f]{40}", folder.name):
+    if not COMMIT.fullmatch(folder.name):
         raise UserError(f"model {name}: the Hub gave {folder.name!r} in place of a commit")
-    return folder, revision
+    return folder
 
 
 def identity(name: str, revision: str = "") -> tuple[str, str]:
     """The revision ("" for a folder) and the digest of a model as `load` says them; none is loaded.
 
+    A commit on the Hub is its own digest: its files need not be on this machine.
+
     Raises:
         UserError: there is no such model.
     """
-    folder, revision = _found(name, revision)
+    folder, revision = _named(name, revision)
+    if folder is None:
+        commit = COMMIT.fullmatch(revision)
+        return revision, revision if commit else _fetched(name, revision).name
     if not (folder / "adapter_config.json").is_file():
-        return revision, folder.name if revision else folder_digest(folder)
-    _, begin = identity(*adapted(name, folder))
+        return "", folder_digest(folder)
+    base = adapted(name, folder)
+    with _standing(name):
+        _, begin = identity(*base)
     return "", folder_digest(folder, begin)
 
 
@@ -173,18 +194,20 @@ def weight(name: str, revision: str = "") -> int:
     return base + sum(path.stat().st_size for path in stored)
 
 
+@contextmanager
+def _standing(name: str) -> Iterator[None]:
+    """An error of the model that an adapter stands on names the adapter."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"model {name} stands on another: {error}") from error
+
+
 def _adapted(name: str, folder: Path, device: str, dtype: str) -> Model:
     """The adapter in `folder` on the model that it was trained on, which is loaded, too."""
     base_name, revision = adapted(name, folder)
-    if (Path(base_name).expanduser() / "adapter_config.json").is_file():
-        raise UserError(
-            f"model {name}: what it stands on, {base_name}, is an adapter, too: name a whole model "
-            "in base_model_name_or_path of its adapter_config.json"
-        )
-    try:
+    with _standing(name):
         base = load(base_name, revision=revision, device=device, dtype=dtype)
-    except UserError as error:
-        raise UserError(f"model {name} stands on another: {error}") from error
     with one_line(name, folder), warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5.23 by a name that is about to change.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
@@ -208,7 +231,7 @@ def adapted(name: str, folder: Path) -> tuple[str, str]:
     """Name and revision (or "") of the model that the adapter in `folder` stands on.
 
     Raises:
-        UserError: its configuration cannot be read.
+        UserError: its configuration cannot be read, or that is an adapter, too.
     """
     try:
         config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
@@ -224,6 +247,11 @@ def adapted(name: str, folder: Path) -> tuple[str, str]:
     if kind not in (None, "CAUSAL_LM"):
         raise UserError(
             f"model {name}: it is an adapter for {kind}, and llmft needs one for CAUSAL_LM"
+        )
+    if (Path(base).expanduser() / "adapter_config.json").is_file():
+        raise UserError(
+            f"model {name}: what it stands on, {base}, is an adapter, too: name a whole model in "
+            "base_model_name_or_path of its adapter_config.json"
         )
     return base, revision
 
@@ -259,11 +287,12 @@ def folder_digest(folder: Path, begin: str = "") -> str:
     """
     digest = hashlib.sha256(begin.encode())
     for path in sorted({path for kind in _CONTENT for path in folder.glob(kind)}):
-        digest.update(path.name.encode() + _file_digest(path, *_version(path)))
+        digest.update(path.name.encode() + _file_digest(path, *version(path)))
     return digest.hexdigest()[:16]
 
 
-def _version(path: Path) -> tuple[int, ...]:
+def version(path: Path) -> tuple[int, ...]:
+    """Numbers that are others when the file has been written again."""
     status = path.stat()
     return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
 

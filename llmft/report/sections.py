@@ -19,7 +19,7 @@ from llmft.nli import cues, tasks
 from llmft.params import Study
 from llmft.report import figures, stats, tables
 from llmft.study import baselines, grids, methods, metrics
-from llmft.study.results import Results, by_domain, comparable
+from llmft.study.results import Results, by_domain, comparable, joined
 
 
 _ADDED_UP = ("train_seconds", "train_tokens", "teacher_seconds", "teacher_tokens")
@@ -34,7 +34,7 @@ FAILED = 0.05
 
 def task_of(study: Study) -> tasks.Task:
     """The study's task, read once a process."""
-    return methods.task_of(study.task, study.limit, study.labels)
+    return methods.task_of(study.task, study.limit, study.labels, study.rows)
 
 
 def scored(results: Results, name: str = "") -> pd.DataFrame:
@@ -309,7 +309,8 @@ def with_classifier(
     for study in studies:
         found = baselines.classifier(task_of(study), sizes(study), grids.draws(study))
         drawn = found["data_seed"].astype(str) + "-0-0"
-        parts.append(metrics.with_scores(found).assign(draw=drawn, study=study.study))
+        key = study.study + " " + found["key"]  # of two tasks they are two classifiers
+        parts.append(metrics.with_scores(found).assign(draw=drawn, key=key, study=study.study))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -808,6 +809,44 @@ def export(summary: pd.DataFrame, stem: Path) -> None:
     stem.with_suffix(".tex").write_text(latex, encoding="utf-8")
 
 
+# --- training
+
+
+def where(
+    frame: pd.DataFrame,
+    studies: Sequence[Study],
+    wanted: Callable[[Study], Mapping[str, Collection[Any]]],
+) -> pd.DataFrame:
+    """The rows whose columns have one of the values that are `wanted` of their study."""
+    there = pd.Series(False, index=frame.index)
+    for study in studies:
+        own = frame["study"] == study.study
+        for name, values in wanted(study).items():
+            own &= frame[name].isin(list(values))
+        there |= own
+    return frame[there]
+
+
+def only(
+    results: Results,
+    studies: Sequence[Study],
+    wanted: Callable[[Study], Mapping[str, Collection[Any]]],
+) -> Results:
+    """The runs, with their predictions, whose fields have one of the values `wanted` (`where`)."""
+    rows, answers = (where(f, studies, wanted) for f in (results.rows, results.predictions))
+    return Results(rows, answers, results.groups)
+
+
+def three(sizes: Sequence[int], between: Callable[[Sequence[int]], int]) -> list[int]:
+    """The fewest examples, some `between`, and the most."""
+    return sorted({sizes[0], between(sizes), sizes[-1]})
+
+
+def mean_loss(values: Any) -> str:
+    """The mean of some runs' losses, with Student's interval, as text."""
+    return str(stats.t_interval(values, bounds=(0, np.inf)))
+
+
 # --- data
 
 
@@ -833,3 +872,68 @@ def result_files(study: Study, files: Sequence[str]) -> list[Path]:
     """
     folder = Path(study.results)
     return [folder / Path(file).name if study.results else ROOT / file for file in files]
+
+
+# --- comparing
+
+
+def by_method(
+    results: Results, studies: Sequence[Study], names: Callable[[Study], Mapping[str, str]]
+) -> Results:
+    """Each study's runs of these groups, in their order; `method` is what the group is called.
+
+    `names`: of a study, what each of the groups is called in the chapter.
+    """
+    parts = []
+    for study in studies:
+        called, part = names(study), results.part(*names(study))
+        rows, answers = (
+            own[own["study"] == study.study].assign(method=own["group"].map(called))
+            for own in (part.rows, part.predictions)
+        )
+        parts.append(Results(rows, answers, part.groups))
+    return joined(parts)
+
+
+def text_term(results: Results, studies: Sequence[Study]) -> Results:
+    """The runs of `grids.text_term`: `method` is the method, `term` "without" or "with"."""
+    names = {name: name.split(", ") for study in studies for name in grids.text_term(study)}
+    part = by_method(results, studies, lambda _: {name: both[0] for name, both in names.items()})
+    terms = {name: both[1].split()[0] for name, both in names.items()}
+    rows, answers = (
+        own.assign(term=own["group"].map(terms)) for own in (part.rows, part.predictions)
+    )
+    return Results(rows, answers, part.groups)
+
+
+def term_effects(
+    text: Results, answers: pd.DataFrame, study: Study
+) -> tuple[dict[tuple[str, str], pd.Series], dict[str, stats.Interval]]:
+    """What `conclusions.forgetting` takes of a study: losses on text, changes of accuracy.
+
+    `answers` are those of `text`, with scores. The losses are by method and term, a value a draw;
+    the changes, by method, are in-domain and paired.
+    """
+    rows = text.rows[text.rows["study"] == study.study]
+    losses = {
+        (str(method), str(term)): part["text_nll"]
+        for (method, term), part in rows.groupby(["method", "term"], sort=False)
+    }
+    inside = {"study": study.study, "domain": tasks.DOMAINS[0]}
+    changes = {}
+    for method in dict.fromkeys(method for method, _ in losses):
+        at = inside | {"method": method}
+        changes[method] = difference(answers, at | {"term": "with"}, at | {"term": "without"})
+    return losses, changes
+
+
+def start_nll(results: Results, study: Study) -> float:
+    """The loss on plain sentences before training, nats a token."""
+    rows = results.part("zero-shot").rows
+    return float(rows[rows["study"] == study.study]["text_nll"].iloc[0])
+
+
+def machines(rows: pd.DataFrame) -> str:
+    """What the runs were made on, for a figure's note."""
+    names = rows["device_name"] + ", " + rows["threads"].astype(str) + " thread(s)"
+    return "; ".join(names.unique())

@@ -40,12 +40,12 @@ class Results:
     heuristic and subcase where it has them, the `FIELDS` of the run, and `draw`, the id of its draw
     of examples, orders and initialisation ("" where a method draws nothing: zero-shot), the same
     for all methods.
-    `groups`: the keys of the runs by the name of what they are for.
+    `groups`: the keys of the runs by the name of what they are for, and by study.
     """
 
     rows: pd.DataFrame
     predictions: pd.DataFrame
-    groups: dict[str, list[str]]
+    groups: dict[str, dict[str, list[str]]]
 
     def part(self, *names: str) -> "Results":
         """The runs of these groups, in their order, with a column `group` in both frames.
@@ -56,15 +56,15 @@ class Results:
         Raises:
             UserError: there is no such group.
         """
-        chosen = [one for name in names for one in self._named(name)]
+        chosen = list(dict.fromkeys(one for name in names for one in self._named(name)))
         rows, answers = [], []
-        for name in chosen:
-            keys = list(dict.fromkeys(self.groups[name]))
-            own = self.rows[self.rows["key"].isin(keys)]
+        for name, study in [(one, study) for one in chosen for study in self.groups[one]]:
+            keys = list(dict.fromkeys(self.groups[name][study]))
+            own = _of(self.rows, study, keys, name)
             place = {key: i for i, key in enumerate(keys)}
             order = own["key"].map(place).to_numpy().argsort(kind="stable")
             rows.append(own.iloc[order].assign(group=name))
-            answers.append(self.predictions[self.predictions["key"].isin(keys)].assign(group=name))
+            answers.append(_of(self.predictions, study, keys, name).assign(group=name))
         return Results(
             pd.concat(rows, ignore_index=True),
             pd.concat(answers, ignore_index=True),
@@ -82,12 +82,20 @@ class Results:
     def of_study(self, study: str) -> "Results":
         """The same with the study's name in both frames."""
         return Results(
-            self.rows.assign(study=study), self.predictions.assign(study=study), self.groups
+            self.rows.assign(study=study),
+            self.predictions.assign(study=study),
+            {name: {study: keys[""]} for name, keys in self.groups.items()},
         )
 
     def answers(self) -> pd.DataFrame:
-        """The predictions as they are stored: what follows from a run and its pair left out."""
-        return self.predictions[[c for c in ANSWER if c in self.predictions]]
+        """The predictions as they are stored: what follows from a run and its pair left out.
+
+        Those of a run that two studies share are there once.
+        """
+        answers = self.predictions[list(ANSWER)]
+        if self.rows["key"].is_unique:
+            return answers
+        return answers.drop_duplicates(["key", "domain", "id"], ignore_index=True)
 
     def csv(self) -> bytes:
         """The rows as CSV, learning curves as JSON."""
@@ -98,7 +106,8 @@ class Results:
 def loaded(rows: Sequence[dict[str, Any]], folder: Path, groups: dict[str, list[str]]) -> Results:
     """The results of runs that the store has, their answers read from it."""
     frame = pd.DataFrame(rows)
-    return Results(frame, _whole(frame, store.answers(folder, list(frame["key"]))), groups)
+    answers = _whole(frame, store.answers(folder, list(frame["key"])))
+    return Results(frame, answers, {name: {"": keys} for name, keys in groups.items()})
 
 
 def joined(parts: Sequence[Results]) -> Results:
@@ -107,7 +116,10 @@ def joined(parts: Sequence[Results]) -> Results:
     return Results(
         pd.concat([part.rows for part in parts], ignore_index=True),
         pd.concat([part.predictions for part in parts], ignore_index=True),
-        {name: [key for part in parts for key in part.groups.get(name, [])] for name in names},
+        {
+            name: {k: v for part in parts for k, v in part.groups.get(name, {}).items()}
+            for name in names
+        },
     )
 
 
@@ -142,28 +154,45 @@ def select(results: Results, grids: dict[str, Grid]) -> Results:
     """The runs of these grids, by the names of studies, with the grids' groups.
 
     Raises:
-        UserError: a run is not among the results.
+        UserError: a run is not among the results, or two are, of different data or weights.
     """
     names = [field.name for field in fields(Spec) if field.name != "revision"]  # resolved in rows
     parts = []
     for study, grid in grids.items():
         own = results.rows[results.rows["study"] == study]
-        at = dict(zip(own[names].itertuples(index=False, name=None), own["key"], strict=True))
-        groups: dict[str, list[str]] = {}
-        for group, specs in grid.items():
-            for spec in specs:
-                values = tuple(asdict(spec)[name] for name in names)
-                if values not in at:
-                    raise UserError(
-                        f"the results of {study} have no run {spec}: run its chapter with its "
-                        "parameters"
-                    )
-                groups.setdefault(group, []).append(at[values])
-        keys = {key for keys in groups.values() for key in keys}
-        answers = results.predictions
-        mine = answers["key"].isin(keys) & (answers["study"] == study)
-        parts.append(Results(own[own["key"].isin(keys)], answers[mine], groups))
+        at: dict[tuple[Any, ...], str] = {}
+        for key, *values in own[["key", *names]].itertuples(index=False, name=None):
+            if at.setdefault(tuple(values), key) != key:
+                raise UserError(
+                    f"the results of {study} have two runs for one, {at[tuple(values)]} and {key}, "
+                    "of different data, weights or protocol: run its chapters again"
+                )
+        groups: dict[str, dict[str, list[str]]] = {name: {study: []} for name in grid}
+        for group, spec in [(group, spec) for group, specs in grid.items() for spec in specs]:
+            found = at.get(tuple(asdict(spec)[name] for name in names))
+            if found is None:
+                raise UserError(
+                    f"the results of {study} have no run {spec}: run its chapter with its "
+                    "parameters"
+                )
+            groups[group][study].append(found)
+        keys = [key for group in groups.values() for key in group[study]]
+        frames = _of(results.rows, study, keys), _of(results.predictions, study, keys)
+        parts.append(Results(*frames, groups))
     return joined(parts)
+
+
+def _of(frame: pd.DataFrame, study: str, keys: Sequence[str], group: str = "") -> pd.DataFrame:
+    """The rows of these runs of a study: another may have the same run for something else.
+
+    In the results of groups a run is there for each; then those of this `group`.
+    """
+    mine = frame["key"].isin(keys)
+    if study:
+        mine &= frame["study"] == study
+    if group and "group" in frame:
+        mine &= frame["group"] == group
+    return frame[mine]
 
 
 def _whole(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
@@ -172,12 +201,17 @@ def _whole(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     drawn = rows[["data_seed", "order_seed", "init_seed"]].astype(str).agg("-".join, axis=1)
     about = about.assign(draw=drawn.where(rows["method"] != "zero-shot", ""))
     parts = []
-    for _, own in rows.groupby(["task", "limit", "labels"], sort=False):
-        read = methods.task_of(*own[["task", "limit", "labels"]].iloc[0])
+    for _, own in rows.groupby(["task", "limit", "labels", "rows"], sort=False):
+        task, limit, labels, table = own[["task", "limit", "labels", "rows"]].iloc[0]
+        read = methods.task_of(task, int(limit), labels, table)
+        if "task_digest" in own and set(own["task_digest"]) != {read.digest}:
+            raise UserError(
+                f"the data of task {task} is not what was measured: run its chapters again"
+            )
         pairs = pd.concat([read.validation, *read.domains.values()])
         extra = [column for column in ("heuristic", "subcase") if column in pairs]
         part = answers[answers["key"].isin(own["key"])]
-        parts.append(part.merge(pairs[["id", *extra]].drop_duplicates("id"), on="id", how="left"))
+        parts.append(part.merge(pairs[["id", *extra]], on="id", how="left"))
     return pd.concat(parts, ignore_index=True).merge(about, on="key", how="left")
 
 

@@ -6,25 +6,37 @@ any moment and started again, and several processes, on one machine or on severa
 folder, can work on one grid. `verify.py` holds what is stored against the code as it is now.
 """
 
+import gc
 import importlib
 import os
+import re
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    closing,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from llmft import ROOT, UserError, files, params
+from llmft import ROOT, UserError, files, params, provenance
 from llmft.engine import models
 from llmft.engine.spec import TRAINED, Spec
 from llmft.params import Study
@@ -43,23 +55,49 @@ PACKAGES = ("torch", "transformers", "tokenizers", "peft", "numpy")
 WORKER = 1.5
 """GiB of memory that a worker takes beside the model."""
 
+WORTH = 4
+"""Pieces of work for which a worker is worth its start, which takes some ten seconds."""
+
+Piece = list[Spec]
+"""What is done in one go: a run, or the rounds of one distillation."""
+
+Done = list[tuple[Spec, float]]
+"""Runs that the store holds, with the seconds that each took; 0: it was there."""
+
+Each = Callable[[list[Piece], dict[str, Any]], Iterator[tuple[Piece, Done]]]
+"""Calls `finish` for each piece, with these options, somewhere: each piece with what came back."""
+
 
 def key_of(spec: Spec) -> str:
     """24 hex digits that stand for the run: the same numbers, the same key.
 
-    Two spellings of one run (an empty revision and the pinned one) share a key.
+    The digests stand for the task and the model, wherever they are on this machine.
+
+    Raises:
+        UserError: there is no such task or model.
     """
-    return records.digest(_identity(spec))[:24]
+    return _key(_identities([spec])[spec])
 
 
-def _identity(spec: Spec) -> dict[str, Any]:
-    revision, digest = models.identity(spec.model, spec.revision)
-    return asdict(spec) | {
-        "revision": revision,
-        "task_digest": methods.task_of(spec.task, spec.limit, spec.labels).digest,
-        "model_digest": digest,
-        "protocol": PROTOCOL,
-    }
+def _key(identity: dict[str, Any]) -> str:
+    digested = ("task", "rows", "labels", "model", "revision")
+    decides = {name: value for name, value in identity.items() if name not in digested}
+    return records.digest(decides)[:24]
+
+
+def _identities(specs: Iterable[Spec]) -> dict[Spec, dict[str, Any]]:
+    """What each run's key is made of; a model or a task that several share is looked at once."""
+    model_of, task_of = cache(models.identity), cache(methods.task_of)
+    found = {}
+    for spec in specs:
+        revision, digest = model_of(spec.model, spec.revision)
+        found[spec] = asdict(spec) | {
+            "revision": revision,
+            "task_digest": task_of(spec.task, spec.limit, spec.labels, spec.rows).digest,
+            "model_digest": digest,
+            "protocol": PROTOCOL,
+        }
+    return found
 
 
 # --- the grid ----------------------------------------------------------------------------------
@@ -114,7 +152,8 @@ def run_grid(
         token_budget: tokens that go through the model at once, as in `scoring.score` and
             `training.train`; it changes no number.
         workers: processes of this machine that share the runs; 0 = one a core on a CPU, as far as
-            the memory goes, and one with a GPU. Each computes on one thread.
+            the memory goes and where there is enough to do, and one with a GPU. Of several each
+            computes on one thread.
         save_models: also keep what is trained, in `<store>/models/<key>`, for `models.load`; runs
             whose model is not there are done again.
 
@@ -123,8 +162,8 @@ def run_grid(
             was finished stays, and the next call goes on from there.
     """
     groups = grid if isinstance(grid, dict) else {"": list(grid)}
-    wanted = list(dict.fromkeys(spec for specs in groups.values() for spec in specs))
-    if not wanted:
+    specs = list(dict.fromkeys(spec for group in groups.values() for spec in group))
+    if not specs:
         raise UserError("no runs were asked for")
     folder = records.opened(params.store_folder(store))
     how: dict[str, Any] = {
@@ -133,60 +172,79 @@ def run_grid(
         "save_models": save_models,
         "since": int(os.environ.get(params.SINCE, "0")),
     }
-    identities = {spec: _identity(spec) for spec in wanted}
-    keys = {spec: records.digest(identity)[:24] for spec, identity in identities.items()}
-    missing = [s for s in wanted if not _there(folder, keys[s], s, save_models, how["since"])]
-    progress = _Progress(len(wanted), len(wanted) - len(missing))
-    tasks = _tasks(missing)
-    number = workers or _workers(missing, device)
-    if scheduler:
-        _spread(tasks, folder, scheduler, how, progress)
-    elif min(number, len(tasks)) > 1:
-        _shared(tasks, folder, min(number, len(tasks)), how, progress)
-    else:
-        _here(tasks, folder, how, progress)
-    rows = [_row(folder, keys[spec]) for spec in wanted]
-    named = {name: [keys[spec] for spec in specs] for name, specs in groups.items()}
+    keys = {spec: _key(one) for spec, one in _identities(specs).items()}
+    wanted = {key: spec for spec, key in keys.items()}  # two spellings of one run are one
+    missing = [s for k, s in wanted.items() if not _there(folder, k, s, save_models, how["since"])]
+    if missing:
+        progress = _Progress(len(wanted), len(wanted) - len(missing))
+        _do(_pieces(missing), folder, scheduler, workers, how, progress)
+    rows = [_row(folder, key) for key in wanted]
+    named = {name: [keys[spec] for spec in group] for name, group in groups.items()}
     return results.loaded(rows, folder, named)
 
 
-def _tasks(specs: Sequence[Spec]) -> list[list[Spec]]:
-    """What is done in one piece: a run, or the rounds of one distillation, each from the last."""
-    together: dict[Spec, list[Spec]] = {}
+def _pieces(specs: Sequence[Spec]) -> list[Piece]:
+    """The rounds of one distillation together: each comes from the last."""
+    together: dict[Spec, Piece] = {}
     for spec in specs:
         together.setdefault(replace(spec, rounds=min(spec.rounds, 1)), []).append(spec)
     return list(together.values())
 
 
-def _here(tasks: list[list[Spec]], folder: Path, how: dict[str, Any], progress: Any) -> None:
-    """Each in turn; what another process has claimed is left to the end, then waited for."""
-    left: list[list[Spec]] = []
-    for wait, some in ((False, tasks), (True, left)):
-        for task in some:
-            done = finish(task, folder, wait=wait, **how)
-            progress.step(done)
-            if len(done) < len(task):
-                left.append([spec for spec in task if spec not in {spec for spec, _ in done}])
+def _do(
+    pieces: list[Piece],
+    folder: Path,
+    scheduler: str,
+    workers: int,
+    how: dict[str, Any],
+    progress: "_Progress",
+) -> None:
+    """All pieces; what another process has claimed is left to the end, then waited for."""
+    place: AbstractContextManager[Each]
+    if scheduler:
+        place = _dask(scheduler)
+    else:
+        number = min(workers or _workers(pieces, how["device"]), len(pieces))
+        place = _pool(number) if number > 1 else nullcontext(_here)
+    with place as each:
+        for wait in (False, True):
+            left = []
+            for piece, done in each(pieces, {"folder": folder, "wait": wait, **how}):
+                progress.step(done)
+                had = {spec for spec, _ in done}
+                left += [[spec for spec in piece if spec not in had]]
+            pieces = [piece for piece in left if piece]
+
+
+def _here(pieces: list[Piece], how: dict[str, Any]) -> Iterator[tuple[Piece, Done]]:
+    """Each piece in this process."""
+    gc.collect()
+    gc.freeze()  # what is there now stays: no run has to look through it for garbage (0.3 s each)
+    try:
+        for piece in pieces:
+            yield piece, finish(piece, **how)
+    finally:
+        gc.unfreeze()
 
 
 def finish(
     specs: Sequence[Spec],
-    folder: Path,
     *,
+    folder: Path,
     wait: bool,
     device: str = "auto",
     token_budget: int = 0,
     save_models: bool = False,
     since: int = 0,
-) -> list[tuple[Spec, float]]:
+) -> Done:
     """See to it that the store holds these runs; those it holds now, with the seconds each took.
 
     0 seconds: it was there. A run that another process has claimed is left out when `wait` is
     false; one that was done before `since` is done again.
     """
-    identities = {spec: _identity(spec) for spec in specs}
-    keys = {spec: records.digest(identities[spec])[:24] for spec in specs}
-    done: list[tuple[Spec, float]] = []
+    identities = _identities(specs)
+    keys = {spec: _key(identities[spec]) for spec in specs}
+    done: Done = []
     with ExitStack() as claims:
         mine = []
         # In the order of their keys: two processes that wait for each other's would never end.
@@ -202,7 +260,7 @@ def finish(
         save = {spec: _saved(folder, keys[spec]) for spec in mine} if save_models else {}
         # Closed here whatever happens: the model, which later runs share, is then as it was.
         found = claims.enter_context(
-            closing(methods.execute(mine, device=device, token_budget=token_budget, save=save))
+            closing(methods.execute_all(mine, device=device, token_budget=token_budget, save=save))
         )
         start = time.perf_counter()
         for spec, result in found:
@@ -229,7 +287,10 @@ def _row(folder: Path, key: str) -> dict[str, Any]:
         with records.claimed(folder, key, wait=True):
             row = records.read(folder, key)
     if row is None:
-        raise UserError(f"store {folder} has no run {key}: do all workers share this folder?")
+        raise UserError(
+            f"store {folder} has no run {key}: do all workers share this folder, its task and its "
+            "model, and did none of them change meanwhile?"
+        )
     return {"key": key, **row}
 
 
@@ -238,7 +299,8 @@ def _provenance() -> dict[str, str]:
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     return {
         "versions": f"python {python}, {versions}",
-        "commit": files.commit(ROOT),
+        "float32_matmul": torch.get_float32_matmul_precision(),  # "highest": no TF32
+        "commit": provenance.commit(ROOT),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -262,83 +324,104 @@ class _Progress:
 # --- several processes -------------------------------------------------------------------------
 
 
-def _workers(specs: Sequence[Spec], device: str) -> int:
+def _workers(pieces: list[Piece], device: str) -> int:
     """One a core on a CPU, as far as the free memory goes; one with a GPU, which they would share.
 
-    Of a model `models.weight` says the bytes; to train it takes five times as much (gradients,
-    Adam's two moments, activations).
+    None that has fewer than `WORTH` pieces to do. `models.weight` says the bytes of a
+    model as it is stored, often in 16 bits: ten times as many hold it in float32 with gradients,
+    Adam's two moments, and activations.
     """
-    if not specs or models.choose_device(device).type != "cpu":
+    if models.choose_device(device).type != "cpu":
         return 1
-    weight = max(
-        models.weight(model, revision)
-        for model, revision in {(spec.model, spec.revision) for spec in specs}
-    )
-    need = WORKER + 5 * weight / 2**30
-    pages = os.sysconf("SC_AVPHYS_PAGES") if "SC_AVPHYS_PAGES" in os.sysconf_names else 0
-    free = pages * os.sysconf("SC_PAGE_SIZE") / 2**30 if pages else need
+    each = {(spec.model, spec.revision) for piece in pieces for spec in piece}
+    need = WORKER + 10 * max(models.weight(*one) for one in each) / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, int(free / need)))
+    return max(1, min(cores or 1, int(_free() / need), len(pieces) // WORTH))
 
 
-def _shared(
-    tasks: list[list[Spec]], folder: Path, number: int, how: dict[str, Any], progress: Any
-) -> None:
-    """The same in `number` processes, a task at a time each."""
+def _free() -> float:
+    """GiB of memory that programs may still take; half of the machine's where that is not known."""
+    with suppress(OSError, IndexError):
+        text = Path("/proc/meminfo").read_text()
+        return int(re.findall(r"MemAvailable:\s+(\d+) kB", text)[0]) / 2**20
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**31
+
+
+@contextmanager
+def _pool(number: int) -> Iterator[Each]:
+    """Each piece in one of `number` processes of this machine, which end with the block."""
     context = get_context("spawn")  # torch's threads do not survive a fork
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when a worker loads torch
+    stop = context.Event()
+
+    def each(pieces: list[Piece], how: dict[str, Any]) -> Iterator[tuple[Piece, Done]]:
+        with _apart():
+            futures = {pool.submit(finish, piece, **how): piece for piece in pieces}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+    with ProcessPoolExecutor(number, context, _follow, (os.getpid(), stop)) as pool:
+        try:
+            yield each
+        except BrokenProcessPool:
+            raise UserError(
+                "a worker died, most likely for want of memory: set workers to 1; finished runs "
+                "are kept"
+            ) from None
+        except BaseException:
+            stop.set()  # whatever went wrong is told now, and not after what the others are at
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Processes that start here do not run the caller's script again, and do not hear of Ctrl-C."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with ProcessPoolExecutor(number, context, _follow, (os.getpid(),)) as pool:
-            futures = [pool.submit(finish, task, folder, wait=True, **how) for task in tasks]
-            try:
-                for future in as_completed(futures):
-                    progress.step(future.result())
-            except BrokenProcessPool:
-                raise UserError(
-                    "a worker died, most likely for want of memory: set workers to 1; finished "
-                    "runs are kept"
-                ) from None
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+        yield
     finally:
-        os.environ.pop("OMP_NUM_THREADS")
-        if before is not None:
-            os.environ["OMP_NUM_THREADS"] = before
+        sys.modules["__main__"] = main
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _follow(parent: int) -> None:
-    """Let a worker end with the process that started it, also when that one is killed."""
+def _follow(parent: int, stop: Any) -> None:
+    """Let a worker end when it is told to, and with its parent, also when that one is killed."""
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
+        while os.getppid() == parent and not stop.wait(1):
+            pass
         os._exit(1)  # what it was at is done again; what it wrote is whole
 
     threading.Thread(target=watch, daemon=True).start()
     torch.set_num_threads(1)
+    gc.freeze()  # as in `_here`
 
 
-def _spread(
-    tasks: list[list[Spec]], folder: Path, scheduler: str, how: dict[str, Any], progress: Any
-) -> None:
-    """The same on a Dask cluster: a piece at a time, tried again when its worker dies."""
+@contextmanager
+def _dask(scheduler: str) -> Iterator[Each]:
+    """Each piece on a Dask cluster, where one whose worker dies is tried again."""
     try:
         distributed: Any = importlib.import_module("distributed")  # an extra, and slow to import
     except ImportError:
         raise UserError("a scheduler needs Dask: pip install 'llmft[cluster]'") from None
+
+    def each(pieces: list[Piece], how: dict[str, Any]) -> Iterator[tuple[Piece, Done]]:
+        futures = [client.submit(finish, piece, pure=False, **how) for piece in pieces]
+        by_key = {future.key: piece for future, piece in zip(futures, pieces, strict=True)}
+        for future, done in distributed.as_completed(futures, with_results=True):
+            yield by_key[future.key], done
+
     with _cluster(distributed, scheduler) as address:
         try:
             client = distributed.Client(address, timeout=20)
         except (OSError, ValueError) as error:
             raise UserError(f"no Dask scheduler at {scheduler!r}: {error}") from None
         with client:
-            futures = [
-                client.submit(finish, task, folder, wait=True, **how, pure=False) for task in tasks
-            ]
             try:
-                for _, done in distributed.as_completed(futures, with_results=True):
-                    progress.step(done)
+                yield each
             except distributed.KilledWorker as error:
                 raise UserError(f"workers died over one run (out of memory?): {error}") from None
 

@@ -1,0 +1,171 @@
+"""Are the published numbers still what this code measures? Some runs are done again and compared.
+
+Published results are data with provenance: a changed module does not throw them away. Instead
+`data/results/verified.json` says which code they were last verified with, by a hash of the modules
+that measure, comments and docstrings left out. Where the hash differs, `llmft check` says so, and
+`llmft verify` does a random sample of the runs again, here and now, and compares every prediction.
+"""
+
+import json
+import platform
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llmft import UserError, files
+from llmft.engine.spec import Spec
+from llmft.params import Study
+from llmft.provenance import code_digest
+from llmft.study import methods, metrics, results
+from llmft.study.metrics import LOGP
+from llmft.study.runs import PACKAGES, PROTOCOL, key_of
+
+
+SCORED = 1e-3
+"""Of a method that trains nothing: the largest difference in a log-probability, nats, that counts
+as the same number. Another order of additions on another machine makes 1e-5."""
+
+MEASURES = ("accuracy", "nll", "brier", "ece")
+"""What a row says of each domain's answers and labels."""
+
+EXACT = 1e-5
+"""The largest difference of such a measure from the same computed again: answers are float32."""
+
+TRAINED = 0.02
+"""Of a method that trains: the largest share of its answers that may change. Each update multiplies
+the differences of the ones before it."""
+
+
+def verify(
+    files_: Sequence[Path],
+    studies: Sequence[Study],
+    sample: int,
+    seed: int,
+    say: Callable[[str], object] = files.say,
+) -> dict[str, Any]:
+    """Do a random sample of published runs again, and compare every prediction.
+
+    Args:
+        files_: the CSV files of the published results, each with its Parquet file beside it.
+        studies: those whose runs may be drawn; of each its device and token budget.
+        sample: how many runs, of all of them at most.
+        seed: what draws them.
+        say: is told of each run.
+
+    Returns:
+        What `verified.json` holds: the code's hash, PROTOCOL, the runs with their largest
+        difference and share of changed answers, device, versions, date.
+
+    Raises:
+        UserError: no results, data or weights that are not those of a run, or a run that differs by
+            more than the tolerance (after all were done; the message names the first).
+    """
+    if sample < 1:
+        raise UserError(f"sample = {sample}: at least one run must be done again")
+    published = results.read(files_)
+    where = {study.study: study for study in studies}
+    rows = published.rows[published.rows["study"].isin(list(where))]
+    rows = rows.drop_duplicates("key").sort_values("key", ignore_index=True)
+    if rows.empty:
+        raise UserError("no published run is of these studies")
+    drawn = sorted(random.Random(seed).sample(range(len(rows)), min(sample, len(rows))))
+    found, wrong, devices = [], [], set()
+    for number, row in enumerate(rows.iloc[drawn].to_dict("records"), 1):
+        study = where[str(row["study"])]
+        spec = Spec(**{field.name: row[field.name] for field in fields(Spec)})
+        if key_of(spec) != row["key"]:
+            raise UserError(
+                f"run {spec} was published with other data, weights or another PROTOCOL than are "
+                "here: run its chapter again"
+            )
+        before = published.predictions[
+            (published.predictions["key"] == row["key"])
+            & (published.predictions["study"] == study.study)
+        ]
+        _check_measures(row, before)
+        again = methods.execute(spec, device=study.device, token_budget=study.token_budget)
+        devices.add(str(again.row["device_name"]))
+        one = {"key": row["key"], "run": str(spec), **compared(before, again.predictions)}
+        one["same"] = _same(spec.method, one)
+        found.append(one)
+        wrong += [] if one["same"] else [one]
+        say(
+            f"{number}/{len(drawn)} {spec}: largest difference {one['largest']:.2g} nats, "
+            f"{one['changed']:.2%} of the answers changed"
+        )
+    record = {
+        "code": code_digest(),
+        "protocol": PROTOCOL,
+        "seed": seed,
+        "runs": found,
+        "of": len(rows),
+        "devices": sorted(devices),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} of {len(found)} runs differ from what is published, {wrong[0]['run']} "
+            f"by {wrong[0]['largest']:.2g} nats and in {wrong[0]['changed']:.2%} of its answers: "
+            "if the numbers are meant to change, raise PROTOCOL in llmft/study/runs.py and run the "
+            "chapters again"
+        )
+    return record
+
+
+def compared(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
+    """Two runs' largest difference in a log-probability (nats), and the share of answers changed.
+
+    Raises:
+        UserError: they have not answered the same queries, or these have other labels.
+    """
+    both = before.merge(after, on=["domain", "id"], suffixes=("", "_again"), how="outer")
+    again = both[[f"{name}_again" for name in LOGP]].to_numpy(dtype=np.float64)
+    first = both[LOGP].to_numpy(dtype=np.float64)
+    if np.isnan(again).any() or np.isnan(first).any():
+        raise UserError("the published runs answer other queries than this code asks")
+    if (both["label"] != both["label_again"]).any():
+        raise UserError("the published queries have other labels than this code reads")
+    return {
+        "largest": float(np.abs(first - again).max()),
+        "changed": float((first.argmax(axis=1) != again.argmax(axis=1)).mean()),
+    }
+
+
+def _check_measures(row: Mapping[Any, Any], answers: pd.DataFrame) -> None:
+    """Refuse a published row whose measures are not those of its published answers.
+
+    Raises:
+        UserError: its name and what the answers give.
+    """
+    for domain, part in answers[answers["domain"] != "content-free"].groupby("domain"):
+        logp, labels = part[LOGP].to_numpy(), part["label"].to_numpy()
+        found = {name: getattr(metrics, name)(logp, labels) for name in MEASURES}
+        found["share_entailment"] = metrics.share_entailment(logp)
+        for name, value in found.items():
+            column = f"{str(domain).replace('-', '_')}_{name}"
+            if not abs(value - row[column]) <= EXACT:
+                raise UserError(
+                    f"run {row['key']}: its published {column} is {row[column]:.6f}, and by its "
+                    f"published answers {value:.6f}: run its chapter again"
+                )
+
+
+def _same(method: str, found: dict[str, Any]) -> bool:
+    if method in ("zero-shot", "icl"):
+        return bool(found["largest"] <= SCORED)
+    return bool(found["changed"] <= TRAINED)
+
+
+def write(record: dict[str, Any], root: Path) -> Path:
+    """Keep what was verified as `data/results/verified.json`."""
+    path = root / "data" / "results" / "verified.json"
+    files.write(path, json.dumps(record, indent=1).encode() + b"\n")
+    return path
