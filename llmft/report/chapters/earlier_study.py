@@ -518,9 +518,9 @@ def _train(
     labels, none = prompts.label_tokens(at.model.tokenizer, at.pattern), at.task.train.iloc[:0]
     subcase = at.queries.set_index("id").get("subcase", pd.Series(dtype=object))
     with learner.learner(at.model, spec, labels) as learning:
-        done = training.train(learning, jobs, loss, token_budget=at.study.token_budget)
-        for seed, one in zip(grids.few(at.study), done, strict=True):
-            with learner.applied(learning, one.weights) as model:
+        for seed, job in zip(grids.few(at.study), jobs, strict=True):
+            done = training.train(learning, job, loss, token_budget=at.study.token_budget)
+            with learner.applied(learning, done.weights) as model:
                 row, answers = methods.evaluate(model, at.task, spec, none, at.study.token_budget)
             answers = answers.assign(key=f"draw {seed}", subcase=answers["id"].map(subcase))
             frames.append(metrics.with_scores(answers).assign(draw=f"{seed}-0-0"))
