@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llmft import UserError, inert
+from llmft import ROOT, UserError, inert
 from llmft.engine.spec import Spec
 from llmft.nli import cues, tasks
 from llmft.params import Study
@@ -863,6 +863,15 @@ def each(studies: Sequence[Study], frame_of: Callable[[Study], pd.DataFrame]) ->
 def bullets(lines: Sequence[str], studies: Sequence[Study] = ()) -> str:
     """The lines as a list in Markdown, apart from the name that `headed` puts before several."""
     return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
+
+
+def result_files(study: Study, files: Sequence[str]) -> list[Path]:
+    """The other chapters' results, "data/results/icl.csv" and others; or those in `study.results`.
+
+    That is a folder of another run's results.
+    """
+    folder = Path(study.results)
+    return [folder / Path(file).name if study.results else ROOT / file for file in files]
 
 
 # --- comparing
