@@ -74,8 +74,7 @@ def test_a_sample_is_drawn_by_its_seed(published: Path, study: params.Study) -> 
         record = verify.verify([published], [study], sample=2, seed=seed, say=lambda _: None)
         return tuple(one["key"] for one in record["runs"])
 
-    assert drawn(1) == drawn(1)
-    assert len({drawn(seed) for seed in range(4)}) > 1
+    assert drawn(0) == drawn(0) != drawn(1)
     for sample in (0, -1):
         with pytest.raises(UserError, match="at least one run must be done again"):
             verify.verify([published], [study], sample=sample, seed=0)
