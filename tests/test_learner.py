@@ -256,8 +256,8 @@ def test_the_model_is_afterwards_as_it_was(shape: str, method: str, objective: s
         train(learning, job(), lambda logits, _: logits[:, 0] * float("nan"))
     assert as_it_was()
     with suppress(KeyboardInterrupt), learner(model, said, LABELS) as learning:
-        weights = start(learning, 7)
-        with applied(learning, {name: value + 1 for name, value in weights.items()}):
+        begin = start(learning, 7)
+        with applied(learning, {name: value + 1 for name, value in begin.items()}):
             raise KeyboardInterrupt
     assert as_it_was()
 

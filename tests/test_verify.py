@@ -63,7 +63,7 @@ def test_what_was_published_is_what_is_measured(
     assert record["code"] == provenance.code_digest()
     assert record["protocol"] == runs.PROTOCOL
     assert set(runs.PACKAGES) < set(record["versions"])
-    assert len(record["devices"]) == 1
+    assert len({one["device"] for one in record["runs"]}) == 1
     path = verify.write(record, tmp_path)
     assert path == tmp_path / "data" / "results" / "verified.json"
     assert json.loads(path.read_text()) == record
@@ -74,8 +74,7 @@ def test_a_sample_is_drawn_by_its_seed(published: Path, study: params.Study) -> 
         record = verify.verify([published], [study], sample=2, seed=seed, say=lambda _: None)
         return tuple(one["key"] for one in record["runs"])
 
-    assert drawn(1) == drawn(1)
-    assert len({drawn(seed) for seed in range(4)}) > 1
+    assert drawn(0) == drawn(0) != drawn(1)
     for sample in (0, -1):
         with pytest.raises(UserError, match="at least one run must be done again"):
             verify.verify([published], [study], sample=sample, seed=0)

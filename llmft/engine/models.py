@@ -84,18 +84,7 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     folder, revision = _found(name, revision)
     if (folder / "adapter_config.json").is_file():
         return _adapted(name, folder, device, dtype)
-    for path in folder.iterdir():
-        if not (path.is_file() or path.is_dir()):
-            raise UserError(f"model {name}: {path.name} in its folder is no file: take it out")
-    with one_line(name, folder):
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    if not 0 < getattr(config, "num_hidden_layers", 1) <= LAYERS:
-        raise UserError(
-            f"model {name}: its configuration has {config.num_hidden_layers} layers, and a model "
-            f"may have 1 to {LAYERS}"
-        )
-    # Transformers chooses again: what a file names might be code from the Hub.
-    config._attn_implementation = None
+    config = _configuration(name, folder)
     with one_line(name, folder):
         # A folder in any case, so that no other revision's weights can come in (transformers
         # looks for converted ones); pickles are read without executing anything.
@@ -131,6 +120,23 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
         max_positions=int(max_positions),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
+
+
+def _configuration(name: str, folder: Path) -> Any:
+    """The configuration of the model in `folder`, if a model can be made from it."""
+    for path in folder.iterdir():
+        if not (path.is_file() or path.is_dir()):
+            raise UserError(f"model {name}: {path.name} in its folder is no file: take it out")
+    with one_line(name, folder):
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if not 0 < getattr(config, "num_hidden_layers", 1) <= LAYERS:
+        raise UserError(
+            f"model {name}: its configuration has {config.num_hidden_layers} layers, and a model "
+            f"may have 1 to {LAYERS}"
+        )
+    # Transformers chooses again: what a file names might be code from the Hub.
+    config._attn_implementation = None
+    return config
 
 
 def _found(name: str, revision: str) -> tuple[Path, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llmft import UserError, inert
+from llmft import ROOT, UserError, inert
 from llmft.engine.spec import Spec
 from llmft.nli import cues, tasks
 from llmft.params import Study
@@ -139,6 +139,9 @@ def source(*things: Any) -> None:
 def table(rows: pd.DataFrame | Sequence[Mapping[str, Any]], formats: Any = None) -> None:
     """Show a table; the study's column only where there are several."""
     frame = pd.DataFrame(rows)
+    if "study" in frame:  # the lines of a study together, studies in their order
+        order = {study: i for i, study in enumerate(frame["study"].unique())}
+        frame = frame.sort_values("study", key=lambda c: c.map(order), kind="stable")
     tables.table(frame[_varying(frame, [str(name) for name in frame])], formats or {})
 
 
@@ -164,7 +167,7 @@ def accuracy_table(answers: pd.DataFrame, by: Sequence[str]) -> None:
     wide = tables.with_interval(summary(answers, by), "accuracy", 3)
     wide = wide.merge(spread(answers, by), how="left", on=list(by))
     columns = ["accuracy", "median draw", "lowest to highest", "failed draws", "n"]
-    tables.table(wide[[*_varying(wide, by), *columns]])
+    table(wide[[*by, *columns]])
 
 
 def of_draws(answers: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -231,7 +234,7 @@ def learned_table(answers: pd.DataFrame, by: Sequence[str]) -> None:
     ]
     wide = wide.merge(shares[[*by, "called entailed"]], how="left", on=list(by))
     columns = [c for c in wide if c not in (*by, "n")]
-    tables.table(wide[[*_varying(wide, by), *columns, "n"]])
+    table(wide[[*by, *columns, "n"]])
 
 
 def ends(answers: pd.DataFrame, *names: str) -> pd.DataFrame:
@@ -660,31 +663,25 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
     Raises:
         UserError: the runs' times cannot be compared.
     """
-    kind = comparable(rows)["memory_kind"].iloc[0]
+    for _, own in rows.groupby("study"):
+        comparable(own)
+    kind = " or ".join(rows["memory_kind"].unique())
     # What the run added: the libraries' own memory is no method's.
     added = rows["peak_memory_mib"] - rows["memory_before_mib"]
-    found = rows.assign(added=added).groupby(_varying(rows, by), sort=False)
-    cost = found.agg(
-        weights=("trainable_parameters", "first"),
-        tokens=("train_tokens", "mean"),
-        train=("train_seconds", "mean"),
-        ask=("eval_seconds", "mean"),
-        peak=("peak_memory_mib", "mean"),
-        added=("added", "mean"),
-        runs=("key", "size"),
-    ).reset_index()
     peak, extra = f"peak memory, {kind} (MiB)", "of it the run's (MiB)"
-    tables.table(
-        cost.rename(
-            columns={
-                "weights": "weights trained",
-                "tokens": "tokens trained on",
-                "train": "training (s)",
-                "ask": "scoring (s)",
-                "peak": peak,
-                "added": extra,
+    cost = rows.assign(added=added).groupby(_varying(rows, by), sort=False)
+    table(
+        cost.agg(
+            **{
+                "weights trained": ("trainable_parameters", "first"),
+                "tokens trained on": ("train_tokens", "mean"),
+                "training (s)": ("train_seconds", "mean"),
+                "scoring (s)": ("eval_seconds", "mean"),
+                peak: ("peak_memory_mib", "mean"),
+                extra: ("added", "mean"),
+                "runs": ("key", "size"),
             }
-        ),
+        ).reset_index(),
         {
             "tokens trained on": ",.0f",
             "training (s)": ".2f",
@@ -697,10 +694,13 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
 
 
 def hardware(rows: pd.DataFrame) -> None:
-    """Say what the runs were made on."""
-    first = rows.iloc[0]
-    name = inert.escape(first["device_name"])
-    tables.say(f"Hardware: {name}, {first['threads']} thread(s), {first['dtype']}.")
+    """Say what the runs were done on, each machine once."""
+    kinds = rows[["device_name", "threads", "dtype"]].drop_duplicates()
+    each = [
+        f"{inert.escape(name)}, {threads} thread(s), {dtype}"
+        for name, threads, dtype in kinds.itertuples(index=False)
+    ]
+    tables.say(f"Hardware: {'; '.join(each)}.")
 
 
 def made(rows: pd.DataFrame) -> pd.DataFrame:
@@ -863,6 +863,19 @@ def each(studies: Sequence[Study], frame_of: Callable[[Study], pd.DataFrame]) ->
 def bullets(lines: Sequence[str], studies: Sequence[Study] = ()) -> str:
     """The lines as a list in Markdown, apart from the name that `headed` puts before several."""
     return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
+
+
+def result_files(files: Sequence[str], studies: Sequence[Study]) -> list[Path]:
+    """The other chapters' results, "data/results/icl.csv" and others, or those of another run.
+
+    These have the same names in the studies' `results`. Each file once.
+    """
+    paths = [
+        Path(study.results) / Path(file).name if study.results else ROOT / file
+        for study in studies
+        for file in files
+    ]
+    return list(dict.fromkeys(paths))
 
 
 # --- comparing

@@ -61,7 +61,7 @@ def verify(
 
     Returns:
         What `verified.json` holds: the code's hash, PROTOCOL, the runs with their largest
-        difference and share of changed answers, device, versions, date.
+        difference, share of changed answers and device; versions, date.
 
     Raises:
         UserError: no results, data or weights that are not those of a run, or a run that differs by
@@ -70,46 +70,23 @@ def verify(
     if sample < 1:
         raise UserError(f"sample = {sample}: at least one run must be done again")
     published = results.read(files_)
+    answers = published.predictions
     where = {study.study: study for study in studies}
     rows = published.rows[published.rows["study"].isin(list(where))]
     rows = rows.drop_duplicates("key").sort_values("key", ignore_index=True)
     if rows.empty:
         raise UserError("no published run is of these studies")
     drawn = sorted(random.Random(seed).sample(range(len(rows)), min(sample, len(rows))))
-    found, wrong, devices = [], [], set()
+    found = []
     for number, row in enumerate(rows.iloc[drawn].to_dict("records"), 1):
-        study = where[str(row["study"])]
-        spec = Spec(**{field.name: row[field.name] for field in fields(Spec)})
-        if key_of(spec) != row["key"]:
-            raise UserError(
-                f"run {spec} was published with other data, weights or another PROTOCOL than are "
-                "here: run its chapter again"
-            )
-        before = published.predictions[
-            (published.predictions["key"] == row["key"])
-            & (published.predictions["study"] == study.study)
-        ]
-        _check_measures(row, before)
-        again = methods.execute(spec, device=study.device, token_budget=study.token_budget)
-        devices.add(str(again.row["device_name"]))
-        one = {"key": row["key"], "run": str(spec), **compared(before, again.predictions)}
-        one["same"] = _same(spec.method, one)
+        mine = (answers["key"] == row["key"]) & (answers["study"] == row["study"])
+        one = _done_again(row, answers[mine], where[str(row["study"])])
         found.append(one)
-        wrong += [] if one["same"] else [one]
         say(
-            f"{number}/{len(drawn)} {spec}: largest difference {one['largest']:.2g} nats, "
+            f"{number}/{len(drawn)} {one['run']}: largest difference {one['largest']:.2g} nats, "
             f"{one['changed']:.2%} of the answers changed"
         )
-    record = {
-        "code": code_digest(),
-        "protocol": PROTOCOL,
-        "seed": seed,
-        "runs": found,
-        "of": len(rows),
-        "devices": sorted(devices),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    wrong = [one for one in found if not one["same"]]
     if wrong:
         raise UserError(
             f"{len(wrong)} of {len(found)} runs differ from what is published, {wrong[0]['run']} "
@@ -117,7 +94,34 @@ def verify(
             "if the numbers are meant to change, raise PROTOCOL in llmft/study/runs.py and run the "
             "chapters again"
         )
-    return record
+    return {
+        "code": code_digest(),
+        "protocol": PROTOCOL,
+        "seed": seed,
+        "runs": found,
+        "of": len(rows),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _done_again(row: Mapping[Any, Any], before: pd.DataFrame, study: Study) -> dict[str, Any]:
+    """A published run, with its answers, done again and compared.
+
+    Raises:
+        UserError: its data or weights are not here, or it was published with other measures.
+    """
+    spec = Spec(**{field.name: row[field.name] for field in fields(Spec)})
+    if key_of(spec) != row["key"]:
+        raise UserError(
+            f"run {spec} was published with other data, weights or another PROTOCOL than are here: "
+            "run its chapter again"
+        )
+    _check_measures(row, before)
+    again = methods.execute(spec, device=study.device, token_budget=study.token_budget)
+    one = {"key": row["key"], "run": str(spec), "device": again.row["device_name"]}
+    one |= compared(before, again.predictions)
+    return one | {"same": _same(spec.method, one)}
 
 
 def compared(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:

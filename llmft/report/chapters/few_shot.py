@@ -38,10 +38,9 @@ def two_losses(study: Study, pair: pd.DataFrame) -> tuple[torch.Tensor, float]:
     logp = scoring.score(model.model, ids, words)[0]
 
     example = training.labelled(pair, spec, model)
-    with learner.learner(model, spec, words) as learning:
-        places = example.places.to(model.device)
-        logits = learning.reader(torch.tensor(ids).to(model.device), places)
-    loss = training.cross_entropy(logits[0].cpu(), example.targets[0])
+    with learner.learner(model, spec, words) as learning, torch.no_grad():
+        logits = training.logits(learning, example)
+    loss = training.total_loss(logits, example, training.cross_entropy)
     return logp, loss.item()
 
 

@@ -214,7 +214,7 @@ def weights(results: Results, studies: Sequence[Study]) -> None:
     rows = beside(results, studies, "LoRA").rows
 
     def text(study: Study) -> str:
-        expected = costs.trained(grids.spec(study, "lora"), _model(study))
+        expected = costs.trainable(grids.spec(study, "lora"), _model(study))
         counted = rows[rows["study"] == study.study]["trainable_parameters"].iloc[0]
         return (
             f"The number of weights is as the formula has it: {expected:,} by "
