@@ -1,6 +1,6 @@
 # make book          run the chapters that are not current, check, render into _book/
 # make book FORCE=1  run every chapter from nothing
-# make book PARAMS=params/opt.yaml   fetch OPT and its data, and make the same book of them
+# make book STUDIES="opt-125m"   fetch these studies, run every chapter on them into build/opt-125m
 # make test          lint, types, tests (with every chapter on params/smoke.yaml), and the gate
 # make quick         lint, types, and the tests of seconds: under a minute
 # make stress N=10   the tests that many times, while something else keeps every core busy
@@ -16,15 +16,21 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .DELETE_ON_ERROR:
 
 book: $(VENV)/.book
-	$(if $(PARAMS),$(BIN)/llmft fetch --params $(PARAMS))
-	$(BIN)/llmft run $(if $(FORCE),--force) $(if $(PARAMS),--params $(PARAMS))
-	$(BIN)/llmft check $(if $(PARAMS),--params $(PARAMS))
+ifdef STUDIES
+	$(BIN)/llmft fetch $(STUDIES)
+	$(BIN)/llmft run $(if $(FORCE),--force) --out build/$(subst $(space),+,$(STUDIES)) \
+		-p "studies=[$(subst $(space),$(comma) ,$(STUDIES))]"
+else
+	$(BIN)/llmft run $(if $(FORCE),--force)
+	$(BIN)/llmft check
 	$(BIN)/llmft render
+endif
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 test: lint
 	$(BIN)/pytest -q -n 2
@@ -54,3 +60,4 @@ $(VENV)/.book $(VENV)/.tests: $(VENV)/.%: $(VENV)/.python pyproject.toml constra
 	@touch $@
 
 comma := ,
+space := $(subst ,, )

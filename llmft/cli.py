@@ -75,9 +75,9 @@ def run(
         mine = {n: v for n, v in values.items() if n in known}
         if out and len(paths) > 1 and "results" in known:
             mine = {"results": out, **mine}  # those that the chapters before it leave there
-        made = freeze.run(path.stem, values=mine, out=out, since=since)
+        notebook = freeze.run(path.stem, values=mine, out=out, since=since)
         seconds = time.perf_counter() - started
-        click.echo(f"{path.stem}: done in {seconds:.0f} s, {made}", err=True)
+        click.echo(f"{path.stem}: done in {seconds:.0f} s, {notebook}", err=True)
 
 
 @cli.command()
@@ -89,7 +89,13 @@ def run(
     callback=_path,
     help="Put all of it below DIR, not in HF_HOME.",
 )
-def fetch(study: tuple[str, ...], folder: str | None) -> None:
+@click.option(
+    "--data",
+    metavar="DIR",
+    callback=_path,
+    help="Take the published rows of MNLI and HANS from DIR, not from the network.",
+)
+def fetch(study: tuple[str, ...], folder: str | None, data: str | None) -> None:
     """Download the models and data that each STUDY names, and check them.
 
     Afterwards no network is needed. What is complete is kept, so it can be interrupted and run
@@ -102,7 +108,7 @@ def fetch(study: tuple[str, ...], folder: str | None) -> None:
     from llmft.study import fetch as fetching  # which takes seconds
 
     home = Path(folder).resolve() if folder else None
-    for it in fetching.fetch(studies, home):
+    for it in fetching.fetch(studies, home, data or ""):
         size = f"{it.size / 1e6:,.1f} MB"
         click.echo(f"  {it.name} {it.revision[:16]}: {size}, licence {it.licence}", err=True)
         click.echo(f"  {it.about}", err=True)
@@ -129,7 +135,13 @@ def check() -> None:
 
 
 @cli.command()
-@click.option("--sample", default=10, show_default=True, help="How many runs to do again.")
+@click.option(
+    "--sample",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="How many runs to do again.",
+)
 @click.option("--seed", default=None, type=int, help="What draws them; by default the time.")
 def verify(sample: int, seed: int | None) -> None:
     """Do a random sample of the published runs again and compare every prediction.

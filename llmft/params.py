@@ -45,6 +45,7 @@ OWN = ("chapters", "data", "llmft", "params", "tests", "_book")
 
 NAMES = {
     "task": ("pocket", "mnli-hans"),
+    "rows": ("",),
     "model": ("pocket",),
     "store": ("runs",),
     "results": ("",),
@@ -114,6 +115,7 @@ class Study(BaseModel):
 
     study: Text = _about("its name: the parameter file's", min_length=1)
     task: Place = _about("'pocket', 'mnli-hans' or a folder", min_length=1)
+    rows: Place = _about("of mnli-hans: the table of the rows that are used; '' is all")
     labels: Text = _about("what other labels mean, such as 'e: entailment, n: drop', or ''")
     model: Place = _about("'pocket', a Hub id or a folder", min_length=1)
     shots: list[Whole] = _list(
@@ -341,12 +343,22 @@ def parse(values: Mapping[str, object]) -> Study:
 
 
 def _known(namespace: Mapping[str, object]) -> None:
-    """Refuse plain data that is no parameter: papermill only warns of a name it does not know."""
+    """Refuse plain data that is no parameter of the chapter: papermill only warns of it.
+
+    A chapter's parameters have annotations, what papermill injects has none. (Python 3.14 keeps
+    them elsewhere: there only a name that no chapter has is refused.)
+    """
     plain = (str, int, float, list, dict, tuple, type(None))
+    annotated = namespace.get("__annotations__")
+    declared = list(annotated) if isinstance(annotated, dict) else []
     for name, value in namespace.items():
         ours = name[0] != "_" and name not in ("In", "Out", "studies")
-        if ours and isinstance(value, plain) and name not in Study.model_fields:
-            raise UserError(unknown(name, Study.model_fields))
+        if ours and isinstance(value, plain) and name not in (declared or Study.model_fields):
+            if name in Study.model_fields:
+                raise UserError(
+                    f"this chapter has no parameter {name!r}; it has {', '.join(declared)}"
+                )
+            raise UserError(unknown(name, declared or Study.model_fields))
 
 
 def load(file: str | Path, root: Path = ROOT) -> dict[str, object]:
@@ -502,8 +514,8 @@ class _Loader(yaml.SafeLoader):
 
     def number(self, node: Any) -> int | float:
         if not DECIMAL.fullmatch(node.value) or len(node.value) > 100:
-            shown = abbreviated(node.value)
-            raise ValueError(f"has {shown}, which is not a number in plain decimal digits")
+            text = abbreviated(node.value)
+            raise ValueError(f"has {text}, which is not a number in plain decimal digits")
         return float(node.value) if node.tag.endswith(":float") else int(node.value)
 
 

@@ -12,8 +12,8 @@ from llmft import ROOT
 
 
 MEASURES = tuple(
-    "hardware nli/sources nli/tasks nli/prompts engine/spec engine/models engine/attention "
-    "engine/scoring engine/learner engine/training engine/distill study/metrics "
+    "hardware nli/sources nli/selection nli/tasks nli/prompts engine/spec engine/models "
+    "engine/attention engine/scoring engine/learner engine/training engine/distill study/metrics "
     "study/methods".split()
 )
 """The modules whose code decides a run's numbers."""
@@ -47,10 +47,10 @@ def code_only(source: str) -> str:
             if "".join(lines[first:last]).strip() == ast.get_source_segment(source, node):
                 lines[first:last] = [""] * (last - first)  # it stands alone
                 inside -= set(range(first, last))
-    kept = [(row, line.removesuffix("\n")) for row, line in enumerate(lines)]
+    numbered = [(row, line.removesuffix("\n")) for row, line in enumerate(lines)]
     return "\n".join(
         line if row in inside else line.rstrip()
-        for row, line in kept
+        for row, line in numbered
         if row in inside or line.strip()
     )
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from llmft.nli.sources import parse
+
 
 def mnli(n: int, source: str = "p") -> pd.DataFrame:
     """`n` rows in MNLI's columns, labels 0, 1, 2 in turn."""
@@ -35,6 +37,11 @@ def hans(n: int) -> pd.DataFrame:
             "template": "temp1",
         }
     )
+
+
+def pairs_of(frame: pd.DataFrame, source: str = "mnli", labels: str = "") -> pd.DataFrame:
+    """The pairs of a table, without what its labels were taken to mean."""
+    return parse(frame, source, labels)[0]
 
 
 Row = dict[str, Any]

@@ -1,8 +1,8 @@
-"""Every chapter, from first cell to last, once a profile, into a temporary folder.
+"""Every chapter, from first cell to last, once a study, into a temporary folder.
 
-Once on `params/smoke.yaml`, as `make book` would, and on other models and data. The chapters of a
-profile share a store, and read what the others left in it, so one worker executes them all, in one
-kernel, which starts afresh but for the libraries.
+Once on `params/smoke.yaml`, as `make book` would, and on two studies at a time with other models
+and data. The chapters share a store, and read what the others left in it, so one worker executes
+them all, in one kernel, which starts afresh but for the libraries.
 """
 
 import re
@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 import papermill
 import pytest
+import yaml
 from click.testing import CliRunner
 from filelock import FileLock
 from papermill.cli import papermill as papermill_command
@@ -46,12 +47,12 @@ def kernel() -> Iterator[None]:
 
 
 def run(chapter: Path, values: dict[str, object], folder: Path) -> Path:
-    """The chapter with these of smoke's parameters changed, into `folder`; first what it reads of.
+    """The chapter with these parameters, into `folder`; first those whose results it reads.
 
-    The folder is a profile's: the chapters' notebooks and results, and in `runs` their store.
+    The folder is a study's: the chapters' notebooks and results, and in `runs` their store.
     """
     known = freeze.declared(chapter)
-    values = values | {"store": str(folder / "runs"), "results": str(folder)}
+    values = {"studies": ["smoke"], "store": str(folder / "runs"), "results": str(folder)} | values
     if "results" in known:
         code = "".join(map(stamp.code, stamp.code_cells(stamp.read(chapter))))
         for name in re.findall(r'"data/results/([\w-]+)\.csv"', code):
@@ -62,7 +63,7 @@ def run(chapter: Path, values: dict[str, object], folder: Path) -> Path:
     turn = nullcontext() if "store" in known else FileLock(ROOT / "runs" / ".tests.lock")
     (ROOT / "runs").mkdir(exist_ok=True)
     with turn:
-        return freeze.run(chapter.stem, file=ROOT / "params/smoke.yaml", values=mine, out=folder)
+        return freeze.run(chapter.stem, values=mine, out=folder)
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +88,9 @@ def test_runs_on_smoke_parameters(chapter: Path, smoke: Path, few: str) -> None:
     frozen = chapter.read_bytes()
     made = run(chapter, {"task": few} if "repeats" in freeze.declared(chapter) else {}, smoke)
     assert chapter.read_bytes() == frozen
-    wrong = [p.what for p in gate.check_chapter(made, file=ROOT / "params/smoke.yaml")]
-    expected = (  # tiny, on few pairs, from the test's store, and its results are beside it
-        "was run with the smoke profile",
-        "was run with task = ",
-        "was run with store = ",
-        "was run with results = ",
-        "stale: data/results/",
-    )
+    wrong = [p.what for p in gate.check_chapter(made)]
+    # Tiny, on few pairs, from the test's store, and its results are beside it.
+    expected = ("was run with ", "stale: data/results/")
     assert [what for what in wrong if not what.startswith(expected)] == []
     for cell in stamp.code_cells(stamp.read(made)):
         assert cell["execution_count"]
@@ -102,6 +98,17 @@ def test_runs_on_smoke_parameters(chapter: Path, smoke: Path, few: str) -> None:
 
 TINY = {"train_shots": [4], "updates": 2, "limit": 16, "distill_updates": 2, "queries": [4, 6]}
 """Less than smoke: enough for every cell to have something to show."""
+
+
+def studies_of(models: list[str], values: dict[str, object], folder: Path) -> list[str]:
+    """A parameter file for each model: what is not said is smoke's."""
+    smoke = yaml.safe_load((ROOT / "params" / "smoke.yaml").read_text())
+    files = []
+    for model in models:
+        files.append(str(folder / f"{Path(model).name}.yaml"))
+        text = yaml.safe_dump(smoke | TINY | values | {"model": model})
+        Path(files[-1]).write_text(text)
+    return files
 
 
 def two_opt(source: Path, vocabulary: int, make: pytest.TempPathFactory) -> list[str]:
@@ -158,7 +165,7 @@ def real_models(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def shown_by(chapter: Path, values: dict[str, object], folder: Path) -> dict[str, str]:
     """What a chapter run with these parameters shows, by label; "" is all that has none."""
     shown = {"": ""}
-    made = run(chapter, TINY | values, folder)
+    made = run(chapter, values, folder)
     assert not [p.what for p in gate.check_chapter(made) if p.what.startswith("hollow")]
     for cell in stamp.code_cells(stamp.read(made)):
         name = re.search(r"(?m)^#\| label: ((?:fig|tbl)-\S+)", stamp.text(cell["source"]))
@@ -172,18 +179,18 @@ def shown_by(chapter: Path, values: dict[str, object], folder: Path) -> dict[str
 
 
 def of_a_task(chapter: Path) -> Path:
-    """The chapter, if what it shows is of the task and the models that it is given."""
-    if "task" not in freeze.declared(chapter) or chapter.stem == "earlier-study":
+    """The chapter, if what it shows is of the task and the model that it is given."""
+    if "repeats" not in freeze.declared(chapter) or chapter.stem == "earlier-study":
         pytest.skip("about one world or one study")
     return chapter
 
 
 OF_THE_TASK = ("tbl-icl-baselines", "fig-data", "tbl-data")
-"""Figures and tables of the task, not of a model."""
+"""Figures and tables of the task, not of a study."""
 
 
 def all_are_shown(names: list[str], shown: dict[str, str]) -> None:
-    """Each of a chapter's figures and tables shows every model."""
+    """Each of a chapter's figures and tables shows every study."""
     for label, text in shown.items():
         if label and not label.startswith(OF_THE_TASK):
             assert [name for name in names if Path(name).name not in text] == [], label
@@ -195,11 +202,11 @@ def test_own_models_and_data(
 ) -> None:
     """Two models, and a task with labels of its own and without an out-of-domain set."""
     values: dict[str, object] = {
-        "models": tiny_models,
         "task": own_task,
         "labels": "e: entailment, ?: drop, c: not entailment",
     }
-    shown = shown_by(of_a_task(chapter), values, own)
+    studies = studies_of(tiny_models, values, own)
+    shown = shown_by(of_a_task(chapter), {"studies": studies}, own)
     all_are_shown(tiny_models, shown)
     text = "".join(shown.values())
     assert "This task has no out-of-domain set" in text
@@ -231,18 +238,17 @@ def real_task(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_real_pairs_and_the_real_tokenizer(
     chapter: Path, request: pytest.FixtureRequest, real: Path
 ) -> None:
-    """MultiNLI and HANS through OPT's tokenizer, pre- and post-norm, in opt.yaml's pattern."""
+    """MultiNLI and HANS through OPT's tokenizer, pre- and post-norm."""
     chapter = of_a_task(chapter)
     two = request.getfixturevalue("real_models")
     values: dict[str, object] = {
-        "models": two,
         "task": request.getfixturevalue("real_task"),
         "pattern": "gpt-3",
         "limit": 40,
         "queries": [2, 3],
         "distill_objective": "vocabulary",  # and the chapter compares it with the others
     }
-    shown = shown_by(chapter, values, real)
+    shown = shown_by(chapter, {"studies": studies_of(two, values, real)}, real)
     all_are_shown(two, shown)
     assert "out-of-domain" in "".join(shown.values())
 
@@ -254,7 +260,8 @@ def test_help_lists_every_parameter(chapter: Path) -> None:
     for name, about in found.items():
         assert about["help"].strip(), f"{name} has no help"
         assert about["inferred_type_name"] not in ("", "None"), f"{name} has no type"
-        assert declared[name] == getattr(params.Params(), name)
+        assert declared[name] is None or name == "studies"
+        assert name == "studies" or name in params.Study.model_fields
 
 
 def test_help_notebook(chapter: Path) -> None:
@@ -283,5 +290,5 @@ def test_commands_in_the_text_would_work(chapter: Path) -> None:
     for line in re.findall(r"(?m)^\s*(papermill .*|llmft run .*)$", prose):
         for name in re.findall(r"-p (\w+)[ =]", line):
             assert name in freeze.declared(chapter), line
-        for file in re.findall(r"(?:-f|--params) (\S+)", line):
-            assert params.load(ROOT / file), line
+        for names in re.findall(r"-p studies[ =]\"?(\[[^\]]*\]|\w+)", line):
+            assert [params.study(name) for name in params.studies_named(names)], line

@@ -28,8 +28,8 @@ def llmft(*words: str) -> subprocess.CompletedProcess[str]:
         (["run", "-p", "x" * 5000], "must be NAME=VALUE"),
         (["run", "-p", "x" * 5000 + "=1"], "unknown parameter 'xxx"),
         (["run", "-p", "shotz=[2]"], "unknown parameter 'shotz'"),
-        (["run", "--params", "nowhere.yaml", "-p", "zebra=1"], "zebra"),
-        (["fetch", "--params", "nowhere.yaml"], "nowhere.yaml"),
+        (["fetch", "nowhere"], "unknown study 'nowhere'"),
+        (["fetch", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )
 def test_a_user_error_is_one_line(words: list[str], said: str) -> None:
@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy_book.make(root)
     toy_book.add_other(root)
     shutil.copytree(ROOT / "llmft", root / "llmft", dirs_exist_ok=True)
-    (root / "params/opt.yaml").write_text("profile: opt\nrepeats: 3\nupdates: 7\n")
+    (root / "params/mine.yaml").write_text("repeats: 3\nupdates: 7\n")
     return root
 
 
@@ -71,22 +71,25 @@ def said(root: Path, *words: str, cwd: Path | None = None) -> tuple[int, str, st
     return process.returncode, out, err
 
 
-def test_a_whole_book_of_other_parameters_passes_its_own_check(made: Path) -> None:
-    """As `make book PARAMS=params/opt.yaml` does it; what is current is not run again."""
-    code, _, err = said(made, "run", "--params", "../book/params/opt.yaml")
+def test_a_whole_book_of_another_study_passes_its_own_check(made: Path) -> None:
+    """What the book shows is said in one file; what is current is not run again."""
+    (made / "params" / "book.yaml").write_text("studies: [mine]\n")
+    code, _, err = said(made, "run")
     assert (code, err.count("done in")) == (0, 2), err
-    code, out, err = said(made, "check", "--params", "opt.yaml", cwd=made / "params")
+    code, out, err = said(made, "check", cwd=made / "params")
     assert (code, out) == (0, "2 chapters, no problem\n"), err
+    assert "never verified: `llmft verify`" in err
+    code, _, err = said(made, "run")
+    assert (code, err) == (0, "toy: current\nother: current\n")
+    (made / "params" / "book.yaml").write_text("studies: [pocket]\n")
     code, out, err = said(made, "check")
     assert code == 1
-    assert "toy: was run with repeats = 3; params/pocket.yaml has 10" in out
-    assert "other" not in out
-    code, _, err = said(made, "run", "--params", "params/opt.yaml")
-    assert (code, err) == (0, "toy: current\nother: current\n")
+    assert "toy: was run with studies = ['mine']; the published book has ['pocket']" in out
     code, _, err = said(made, "run")
-    assert (code, err.count("done in"), "other: current" in err) == (0, 1, True)
-    code, out, err = said(made, "run", "toy", "--force", "--out", "../out", "-p", "repeats=2")
-    assert (code, (made.parent / "out/toy.csv").read_text()) == (0, "repeats\n2\n")
+    assert (code, err.count("done in")) == (0, 2)
+    words = ("-p", "repeats=2", "-p", "studies=[mine]")
+    code, out, err = said(made, "run", "toy", "--force", "--out", "../out", *words)
+    assert (code, (made.parent / "out/toy.csv").read_text()) == (0, "repeats\n2\n"), err
 
 
 def alive(process: int) -> bool:
@@ -140,11 +143,12 @@ def test_papermill_refuses_what_the_command_refuses(made: Path, tmp_path: Path) 
         )
         return done.stderr.strip().splitlines()[-1] if done.returncode else ""
 
-    assert "no parameter 'learning_rate'; it has shots" in papermill("-p", "learning_rate", "1")
+    missing = papermill("-p", "learning_rate", "1")
+    assert "no parameter 'learning_rate'; it has studies, shots" in missing
+    assert "did you mean 'repeats'" in papermill("-p", "repaets", "1")
     assert "the book's own" in papermill("-p", "store", str(made / "data/results"))
     assert not (tmp_path / "kept").exists()
-    words = ("-f", str(made / "params/opt.yaml"), "-p", "store", "kept")
-    assert papermill(*words) == ""  # `updates` there is for other chapters
+    assert papermill("-p", "studies", "[mine]", "-p", "store", "kept") == ""
     assert (tmp_path / "kept/toy.csv").read_text() == "repeats\n3\n"
 
 
@@ -152,18 +156,16 @@ def test_papermill_refuses_what_the_command_refuses(made: Path, tmp_path: Path) 
     ("words", "line"),
     [
         (["run", "--out", ""], "--out: the path is empty"),
-        (["run", "--params", ""], "--params: the path is empty"),
-        (["check", "--params", ""], "--params: the path is empty"),
-        (["fetch", "--params", ""], "--params: the path is empty"),
-        (["fetch", "--params", "params/opt.yaml", "--to", ""], "--to: the path is empty"),
+        (["fetch", "pocket", "--to", ""], "--to: the path is empty"),
         (["run", "--out", "chapters"], "the book's own: choose another"),
         (["run", "--out", "~nosuchuser/x"], "there is no such user"),
-        (["run", "-p", "store=data/results"], "the book's own: choose another"),
+        (["run", "--out", "out", "-p", "store=data/results"], "the book's own: choose another"),
+        (["run", "-p", "repeats=2"], "add --out FOLDER"),
         (["run", "-p", "repeats=2", "-p", "repeats=3"], "-p repeats is given twice"),
-        (["run", "-p", "shots=" + "[" * 3000], "nested too deeply"),
-        (["run", "-p", "repeats=" + "9" * 5000], "parameter repeats"),
+        (["run", "--out", "out", "-p", "shots=" + "[" * 3000], "nested too deeply"),
+        (["run", "--out", "out", "-p", "repeats=" + "9" * 5000], "parameter repeats"),
         (["run", "other", "-p", "repeats=3"], "unknown parameter 'repeats'"),
-        (["run", "--params", "params/opt.yaml", "-p", "repeats=0"], "parameter repeats"),
+        (["run", "--out", "out", "-p", "studies=mine", "-p", "repeats=0"], "parameter repeats"),
     ],
 )
 def test_nothing_is_done_after_a_wrong_word(made: Path, words: list[str], line: str) -> None:
@@ -190,7 +192,9 @@ def test_not_in_a_clone_is_one_line(tmp_path: Path) -> None:
 def test_help_lists_the_commands() -> None:
     made = CliRunner().invoke(cli.cli, ["--help"])
     assert made.exit_code == 0
-    assert all(name in made.output for name in ("run", "fetch", "check", "render", "pocket"))
+    assert all(
+        name in made.output for name in ("run", "fetch", "check", "verify", "render", "pocket")
+    )
 
 
 def test_check_needs_no_library_that_is_slow_to_import() -> None:

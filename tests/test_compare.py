@@ -7,7 +7,7 @@ from llmft.report import compare
 
 FRAME = pd.DataFrame(
     {
-        "way": ["a", "a", "b", "c"],
+        "method": ["a", "a", "b", "c"],
         "cost": [1.0, 4.0, 2.0, 2.0],
         "mean": [0.5, 0.9, 0.7, 0.6],
         "lo": [0.4, 0.8, 0.6, 0.5],
@@ -19,7 +19,7 @@ FRAME = pd.DataFrame(
 def test_the_frontier_is_what_nothing_cheaper_reaches() -> None:
     best = compare.pareto(FRAME, "cost", "mean")
     assert best["mean"].tolist() == [0.5, 0.7, 0.9]
-    assert best["way"].tolist() == ["a", "b", "a"]
+    assert best["method"].tolist() == ["a", "b", "a"]
 
 
 RULES = pd.DataFrame({"rule": ["constant"], "accuracy": [0.5]})
@@ -31,7 +31,7 @@ def test_what_is_dearer_and_no_better_is_not_on_the_frontier() -> None:
 
 
 def test_the_steps_of_the_figure_go_on_to_its_end() -> None:
-    spec = compare.frontier(FRAME, "cost", "way", rules=RULES).to_dict()
+    spec = compare.frontier(FRAME, "cost", "method", rules=RULES).to_dict()
     steps = next(part for part in spec["layer"] if part["mark"].get("interpolate"))
     drawn = spec["datasets"][steps["data"]["name"]]
     assert [row["mean"] for row in drawn] == [0.5, 0.7, 0.9, 0.9]
@@ -42,7 +42,7 @@ def test_each_quantity_has_a_panel_with_equal_axes_and_the_diagonal() -> None:
     frame = pd.DataFrame(
         {
             "quantity": ["accuracy", "accuracy", "seconds"],
-            "way": ["none", "some", "some"],
+            "method": ["none", "some", "some"],
             "x": [0.5, 0.8, 3.0],
             "x_lo": [0.4, 0.7, None],
             "x_hi": [0.6, 0.9, None],
@@ -51,7 +51,7 @@ def test_each_quantity_has_a_panel_with_equal_axes_and_the_diagonal() -> None:
             "y_hi": [0.6, 0.7, None],
         }
     )
-    spec = compare.against(frame, "way", ["accuracy", "seconds"], marked="none").to_dict()
+    spec = compare.against(frame, "method", ["accuracy", "seconds"], marked="none").to_dict()
     accuracy, seconds = spec["vconcat"][0]["hconcat"]
     for panel in (accuracy, seconds):
         axes = panel["layer"][0]["encoding"]

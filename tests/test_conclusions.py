@@ -14,7 +14,7 @@ DRAWS, EXAMPLES = 8, 300
 
 
 def frame(
-    way: str,
+    method: str,
     share: float,
     seed: int,
     domain: str = "in-domain",
@@ -41,10 +41,10 @@ def frame(
             pd.DataFrame(
                 {
                     "model": "m",
-                    "way": way,
-                    "size": size,
+                    "method": method,
+                    "shots": size,
                     "domain": domain,
-                    "key": f"{way}-{size}-{domain}-{draw}",
+                    "key": f"{method}-{size}-{domain}-{draw}",
                     "draw": f"{draw}-0-0",
                     "id": [f"{domain}-{i}" for i in range(EXAMPLES)],
                     "label": label,
@@ -56,13 +56,16 @@ def frame(
     return metrics.with_scores(pd.concat(parts, ignore_index=True))
 
 
-def at(way: str, domain: str = "in-domain") -> dict[str, object]:
-    return {"way": way, "size": 32, "domain": domain}
+def at(method: str, domain: str = "in-domain") -> dict[str, object]:
+    return {"method": method, "shots": 32, "domain": domain}
 
 
-def said(shares: dict[str, float], domain: str = "in-domain", draws: int = DRAWS) -> pd.DataFrame:
+def answers(
+    shares: dict[str, float], domain: str = "in-domain", draws: int = DRAWS
+) -> pd.DataFrame:
     parts = [
-        frame(way, share, i, domain, draws=draws) for i, (way, share) in enumerate(shares.items())
+        frame(method, share, i, domain, draws=draws)
+        for i, (method, share) in enumerate(shares.items())
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -94,24 +97,24 @@ def numbers(text: str) -> list[float]:
     ],
 )
 def test_methods_are_held_against_the_classifier(shares: dict[str, float], claim: str) -> None:
-    rows = said({**shares, "cues": 0.8})
+    rows = answers({**shares, "cues": 0.8})
     found = conclusions.floors(rows, {w: at(w) for w in shares}, at("cues"), "overlap", 0.89, 6_000)
     assert found.claim.startswith(claim)
     assert "*overlap* is right on 0.89, but was chosen by all 6,000 labels" in found.evidence
     assert numbers(found.evidence)[0] == pytest.approx(0.8, abs=0.03)
     level = 1 - 0.05 / len(shares)
-    for way in shares:
-        own, cue = (sections.chosen(rows, **at(name)) for name in (way, "cues"))
+    for method in shares:
+        own, cue = (sections.chosen(rows, **at(name)) for name in (method, "cues"))
         gap = stats.difference(own, cue, level=level)
         would = f"; {gap.detectable:.2f} would have been shown" if gap.lo < 0 < gap.hi else ""
-        assert f"{gap} ({way}{would})" in found.evidence
+        assert f"{gap} ({method}{would})" in found.evidence
 
 
 # --- which is the best -------------------------------------------------------------------------
 
 
 def test_a_clear_winner_is_named() -> None:
-    rows = said({"a": 0.9, "b": 0.6, "c": 0.5})
+    rows = answers({"a": 0.9, "b": 0.6, "c": 0.5})
     found = conclusions.best(rows, {w: at(w) for w in "abc"}, "Here")
     assert found.claim == "Here, a is the most accurate method."
     assert "It is above b by 0." in found.evidence
@@ -120,7 +123,7 @@ def test_a_clear_winner_is_named() -> None:
 
 
 def test_equals_are_not_ranked() -> None:
-    rows = said({"a": 0.8, "b": 0.8})
+    rows = answers({"a": 0.8, "b": 0.8})
     found = conclusions.best(rows, {w: at(w) for w in "ab"}, "Here")
     assert re.fullmatch(
         "Here, [ab] has the highest accuracy, and is not shown to differ from any other method.",
@@ -130,7 +133,7 @@ def test_equals_are_not_ranked() -> None:
 
 
 def test_a_leader_with_equals_says_with_whom_and_what_would_have_been_shown() -> None:
-    rows = said({"a": 0.8, "b": 0.8, "c": 0.5})
+    rows = answers({"a": 0.8, "b": 0.8, "c": 0.5})
     found = conclusions.best(rows, {w: at(w) for w in "abc"}, "Here")
     first, second = ("a", "b") if "a has the highest" in found.claim else ("b", "a")
     assert found.claim == (
@@ -146,7 +149,7 @@ def test_a_leader_with_equals_says_with_whom_and_what_would_have_been_shown() ->
 
 
 def test_what_is_not_even_handed_is_said_first() -> None:
-    rows = said({"a": 0.9, "b": 0.6})
+    rows = answers({"a": 0.9, "b": 0.6})
     found = conclusions.best(rows, {w: at(w) for w in "ab"}, "Here", "a was rehearsed.")
     assert found.limit.startswith("a was rehearsed. Learning rates")
     alone = conclusions.best(rows, {w: at(w) for w in "ab"}, "Here")
@@ -160,9 +163,9 @@ OUT = "out-of-domain"
 
 
 def test_beyond_chance_goes_by_the_auc() -> None:
-    found = conclusions.beyond(said({"a": 0.5}, OUT), {"a": at("a", OUT)}, "There")
+    found = conclusions.beyond(answers({"a": 0.5}, OUT), {"a": at("a", OUT)}, "There")
     assert found.claim == "There, no method is shown to rank the pairs better than chance."
-    clear = conclusions.beyond(said({"a": 0.9}, OUT), {"a": at("a", OUT)}, "There")
+    clear = conclusions.beyond(answers({"a": 0.9}, OUT), {"a": at("a", OUT)}, "There")
     assert clear.claim == "There, a ranks the pairs better than chance."
 
 
@@ -204,7 +207,7 @@ def test_what_holds_on_new_constructions_too_is_told_from_what_does_not() -> Non
 
 
 def test_a_ranking_below_chance_is_said_and_a_null_has_what_would_have_been_shown() -> None:
-    rows = said({"a": 0.2, "b": 0.5}, OUT)
+    rows = answers({"a": 0.2, "b": 0.5}, OUT)
     found = conclusions.beyond(rows, {w: at(w, OUT) for w in "ab"}, "There")
     assert found.claim == (
         "There, no method is shown to rank the pairs better than chance, and a ranks them worse "
@@ -216,7 +219,7 @@ def test_a_ranking_below_chance_is_said_and_a_null_has_what_would_have_been_show
 
 
 def test_without_subcases_or_with_one_nothing_is_said_of_new_constructions() -> None:
-    rows = said({"a": 0.9}, OUT)
+    rows = answers({"a": 0.9}, OUT)
     for other in (rows.drop(columns="subcase"), rows.assign(subcase=None)):
         found = conclusions.beyond(other, {"a": at("a", OUT)}, "There")
         assert found.claim == "There, a ranks the pairs better than chance."
@@ -227,7 +230,7 @@ def test_without_subcases_or_with_one_nothing_is_said_of_new_constructions() -> 
 
 
 def test_no_shift_is_named_that_the_data_may_not_have() -> None:
-    found = conclusions.beyond(said({"a": 0.9}, OUT), {"a": at("a", OUT)}, "There")
+    found = conclusions.beyond(answers({"a": 0.9}, OUT), {"a": at("a", OUT)}, "There")
     assert not re.search("overlap|HANS|le_|ln_", str(found))
 
 
@@ -295,9 +298,9 @@ def test_where_the_rule_leaves_one_label_nothing_more_can_be_seen() -> None:
 def sizes(shares: dict[int, tuple[float, float]], scatter: float = 0.01) -> pd.DataFrame:
     """LoRA's and full's accuracy by number of examples."""
     parts = [
-        frame(way, share, 10 * size + i, size=size, scatter=scatter)
+        frame(method, share, 10 * size + i, size=size, scatter=scatter)
         for size, pair in shares.items()
-        for i, (way, share) in enumerate(zip(("lora", "full"), pair, strict=True))
+        for i, (method, share) in enumerate(zip(("lora", "full"), pair, strict=True))
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -312,7 +315,7 @@ def test_lora_is_compared_at_every_size() -> None:
     )
     gaps = [
         sections.difference(
-            rows, {**at("lora"), "size": k}, {**at("full"), "size": k}, level=1 - 0.05 / 4
+            rows, {**at("lora"), "shots": k}, {**at("full"), "shots": k}, level=1 - 0.05 / 4
         )
         for k in (2, 8, 32, 1024)
     ]
@@ -328,7 +331,7 @@ def test_an_open_difference_is_not_called_equal() -> None:
         "is not shown to differ from full fine-tuning, nor to equal it within 0.05."
     )
     assert re.search(r"would have been shown is 0\.\d\d\.", alone.evidence)  # one size, one number
-    calm = pd.concat([rows[rows["size"] == 2], sizes({32: (0.985, 0.985)})])
+    calm = pd.concat([rows[rows["shots"] == 2], sizes({32: (0.985, 0.985)})])
     found = conclusions.low_rank(calm, at("lora"), at("full"), [2, 32], (1, 100))
     assert found.claim.endswith(
         "is equal to full fine-tuning within 0.05 with 32 examples; with 2 examples neither a "
@@ -352,15 +355,15 @@ def test_a_small_difference_that_is_shown_is_not_called_equality() -> None:
     [(0.9, "nearly all"), (0.78, "most"), (0.6, "a part"), (0.4, "not shown to keep")],
 )
 def test_what_distillation_keeps(student: float, word: str) -> None:
-    rows = said({"student": student, "teacher": 0.9, "start": 0.5})
-    found = conclusions.kept(rows, at("student"), at("teacher"), at("start"), 256)
+    rows = answers({"student": student, "teacher": 0.9, "start": 0.5})
+    found = conclusions.distillation(rows, at("student"), at("teacher"), at("start"), 256)
     assert word in found.claim
     assert "256 unlabelled queries" in found.evidence
 
 
 def test_without_a_gain_there_is_nothing_to_distil() -> None:
-    rows = said({"student": 0.6, "teacher": 0.6, "start": 0.6})
-    found = conclusions.kept(rows, at("student"), at("teacher"), at("start"), 256)
+    rows = answers({"student": 0.6, "teacher": 0.6, "start": 0.6})
+    found = conclusions.distillation(rows, at("student"), at("teacher"), at("start"), 256)
     assert found.claim == "The context is not shown to give a gain, so there is nothing to distil."
     assert "would have been shown" in found.evidence
 
@@ -369,7 +372,7 @@ def test_without_a_gain_there_is_nothing_to_distil() -> None:
     ("last", "word"), [(0.5, "spoils"), (0.9, "improves"), (0.7, "not shown to change")]
 )
 def test_recursion_names_its_conditions(last: float, word: str) -> None:
-    rows = said({"first": 0.7, "last": last})
+    rows = answers({"first": 0.7, "last": last})
     change = sections.difference(rows, at("last"), at("first"))
     found = conclusions.recursion(change, 3, 0.002, [1.0, 2.0, 3.0, 2.0, 2.0])
     assert word in found.claim
@@ -413,7 +416,7 @@ def nll(draws: int = 8, **means: tuple[float, float]) -> dict[tuple[str, str], n
 
 
 def test_the_text_term_is_told_from_the_method() -> None:
-    found = conclusions.forgotten(nll(distillation=(9, 1.1), full=(5, 1.2)), 1.0)
+    found = conclusions.forgetting(nll(distillation=(9, 1.1), full=(5, 1.2)), 1.0)
     assert found.claim == (
         "With the text term, every trained method forgets far less than without it; without it, "
         "distillation as trained here forgets more than full."
@@ -444,7 +447,7 @@ def test_the_text_term_is_told_from_the_method() -> None:
 def test_what_the_text_term_does_follows_the_intervals(
     means: dict[str, tuple[float, float]], claim: str
 ) -> None:
-    found = conclusions.forgotten(nll(**means), 1.0)
+    found = conclusions.forgetting(nll(**means), 1.0)
     assert found.claim == claim
     null = "no change" in claim or "not shown" in claim
     assert ("A change by a factor of" in found.evidence) == null
@@ -526,8 +529,8 @@ def test_the_verdict_follows_the_interval() -> None:
 # --- too few draws -----------------------------------------------------------------------------
 
 
-FEW = said({"a": 0.9, "b": 0.5, "c": 0.8}, draws=4)
-FEW_OUT = said({"a": 0.9, "b": 0.5}, OUT, draws=4)
+FEW = answers({"a": 0.9, "b": 0.5, "c": 0.8}, draws=4)
+FEW_OUT = answers({"a": 0.9, "b": 0.5}, OUT, draws=4)
 WHERE = {w: at(w) for w in "ab"}
 
 
@@ -545,7 +548,10 @@ WHERE = {w: at(w) for w in "ab"}
             conclusions.low_rank(FEW, at("a"), at("b"), [32], (1, 100)),
             "not shown to differ from full fine-tuning, nor to equal it within 0.05.",
         ),
-        (conclusions.kept(FEW, at("c"), at("a"), at("b"), 256), "gain is kept is not shown."),
+        (
+            conclusions.distillation(FEW, at("c"), at("a"), at("b"), 256),
+            "gain is kept is not shown.",
+        ),
         (
             conclusions.recursion(
                 sections.difference(FEW, at("b"), at("a")), 3, 0.1, [1.0, 2, 3, 4]
@@ -553,11 +559,11 @@ WHERE = {w: at(w) for w in "ab"}
             "is not shown to change the student's accuracy.",
         ),
         (
-            conclusions.forgotten(nll(4, full=(5, 1.2), LoRA=(9, 1.2)), 1.0),
+            conclusions.forgetting(nll(4, full=(5, 1.2), LoRA=(9, 1.2)), 1.0),
             "The text term is not shown to change how much is forgotten.",
         ),
     ],
-    ids="floors best beyond rule low_rank kept recursion forgotten".split(),
+    ids="floors best beyond rule low_rank distillation recursion forgetting".split(),
 )
 def test_below_five_draws_nothing_is_claimed(found: conclusions.Conclusion, claim: str) -> None:
     """Though the differences are large."""

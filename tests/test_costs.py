@@ -8,8 +8,9 @@ import pytest
 import transformers
 
 from llmft import UserError, params
+from llmft.engine import learner
 from llmft.engine.spec import Spec
-from llmft.report import costs
+from llmft.report import costs, sections
 from llmft.study import grids
 
 from .conftest import SHARED
@@ -24,27 +25,28 @@ TUNED = grids.spec(params.study("pocket"), "fine-tuning", model=SMALL)
 
 def test_a_run_of_two_chapters_is_the_first_ones() -> None:
     smoke = params.study("smoke")
-    found = costs.every(smoke)
-    assert list(found) == list(grids.CHAPTERS)
-    every = [spec for specs in found.values() for spec in specs]
-    assert len(every) == len(set(every))
-    wanted = [
-        spec for grid in grids.CHAPTERS.values() for some in grid(smoke).values() for spec in some
-    ]
-    assert set(every) == set(wanted)
-    shared = set(found["few-shot"]) & {s for some in grids.lora(smoke).values() for s in some}
+    every = costs.every(smoke)
+    assert [*every] == [*grids.CHAPTERS]
+    specs = [spec for own in every.values() for spec in own]
+    assert len(specs) == len(set(specs))
+    shared = set(every["few-shot"]) & {spec for own in grids.lora(smoke).values() for spec in own}
     assert {spec.method for spec in shared} == {"fine-tuning"}  # on the same draws
-    assert not shared & set(found["lora"])
+    assert not shared & set(every["lora"])
+    assert set(specs) == {
+        s for f in grids.CHAPTERS.values() for own in f(smoke).values() for s in own
+    }
 
 
-@pytest.mark.parametrize(("study", "model"), [("opt-125m", SMALL), ("opt-350m", LARGE)])
-def test_the_large_run_can_be_counted_without_its_models(study: str, model: str) -> None:
-    found = costs.every(params.study(study))
-    for specs in found.values():
-        assert {spec.model for spec in specs} <= {model}
-    assert any(spec.targets == "all-linear" for spec in found["lora"])  # OPT's own names
-    rows = costs.counted(costs.predicted(found["lora"], costs.Texts(36, 15, 6_692, 30_000)))
-    assert rows["flops"].gt(0).all()
+@pytest.mark.parametrize("name", ["opt-125m", "opt-350m"])
+def test_a_large_study_can_be_counted_without_its_model(name: str) -> None:
+    study = params.study(name)
+    specs = [spec for own in costs.every(study).values() for spec in own]
+    assert {spec.model for spec in specs} == {study.model}
+    found = costs.count(costs.predict(specs, costs.Texts(44, 23, *costs.MNLI_HANS)))
+    assert (found["flops"] > 0).all()
+    wide = found[found["targets"] == learner.ALL_LAYERS]  # LoRA on every layer: OPT's own
+    narrow = found[(found["method"] == "lora") & (found["targets"] == study.lora_targets)]
+    assert wide["trainable_parameters"].min() > narrow["trainable_parameters"].max()
 
 
 # what they take
@@ -70,14 +72,14 @@ def test_another_model_has_no_outline() -> None:
 def test_weights_that_change() -> None:
     shape = costs.outline(SMALL)
     lora: dict[str, Any] = {"method": "lora", "rank": 8, "alpha": 16.0, "targets": "q_proj, v_proj"}
-    assert costs.trained(replace(TUNED, **lora), shape) == 8 * (768 + 768) * 12 * 2
+    assert costs.trainable(replace(TUNED, **lora), shape) == 8 * (768 + 768) * 12 * 2
     wide = lora | {"rank": 1, "targets": "fc1"}
-    assert costs.trained(replace(TUNED, **wide), shape) == (768 + 3072) * 12
-    assert costs.trained(TUNED, shape) == shape.parameters
+    assert costs.trainable(replace(TUNED, **wide), shape) == (768 + 3072) * 12
+    assert costs.trainable(TUNED, shape) == shape.parameters
     # Of each layer: four of attention, two of the feed-forward part, two norms; and the last norm.
     biases = 12 * (4 * 768 + 3072 + 768 + 2 * 768) + 768
-    assert costs.trained(replace(TUNED, method="bitfit"), shape) == biases
-    assert costs.trained(Spec(method="zero-shot", shots=0), shape) == 0
+    assert costs.trainable(replace(TUNED, method="bitfit"), shape) == biases
+    assert costs.trainable(Spec(method="zero-shot", shots=0), shape) == 0
 
 
 def test_a_count_made_by_hand() -> None:
@@ -87,26 +89,26 @@ def test_a_count_made_by_hand() -> None:
         replace(TUNED, shots=4, updates=3, batch_size=8),
         replace(TUNED, shots=4, updates=3, batch_size=2, split="validation"),
     ]
-    shown, tuned, searched = costs.counted(costs.predicted(specs, texts)).to_dict("records")
+    shown, tuned, searched = costs.count(costs.predict(specs, texts)).to_dict("records")
     # Each of two domains and the content-free set reads the demonstrations once.
     mean = (4 * 10 + 8 * 6) / 12
-    assert shown["ask"] == pytest.approx(2 * n * (3 * (1 + 2 * 12) + 15 * mean))
-    assert shown["flops"] == shown["ask"]
+    assert shown["score"] == pytest.approx(2 * n * (3 * (1 + 2 * 12) + 15 * mean))
+    assert shown["flops"] == shown["score"]
     assert tuned["adapt"] == pytest.approx(6 * n * 3 * 4 * 11)
     assert tuned["flops"] == pytest.approx(tuned["adapt"] + 2 * n * (3 * 1 + 15 * mean))
     assert searched["adapt"] == pytest.approx(tuned["adapt"] / 2)
-    assert searched["ask"] == pytest.approx(2 * n * (2 * 1 + (texts.validation + 3) * 10))
+    assert searched["score"] == pytest.approx(2 * n * (2 * 1 + (texts.validation + 3) * 10))
 
 
 def test_a_teacher_reads_its_context_once_and_every_query() -> None:
     spec = grids.spec(params.study("pocket"), "distillation", model=SMALL, queries=5, shots=2)
-    row = costs.predicted([spec], costs.Texts(10, 6, 4)).iloc[0]
+    row = costs.predict([spec], costs.Texts(10, 6, 4)).iloc[0]
     assert row["teacher_tokens"] == 1 + 2 * 12 + 5 * 10
     assert row["train_tokens"] == spec.updates * 5 * 11
     gib = 5 * 10 * 50_272 * 4 / 2**30
-    assert costs.kept(spec, costs.Texts(10, 6, 4), 50_272) == pytest.approx(gib)
+    assert costs.teacher_targets(spec, costs.Texts(10, 6, 4), 50_272) == pytest.approx(gib)
     answer = replace(spec, objective="vocabulary")
-    assert costs.kept(answer, costs.Texts(10, 6, 4), 50_272) == pytest.approx(gib / 10)
+    assert costs.teacher_targets(answer, costs.Texts(10, 6, 4), 50_272) == pytest.approx(gib / 10)
 
 
 def test_a_round_is_counted_once() -> None:
@@ -119,7 +121,7 @@ def test_a_round_is_counted_once() -> None:
             for rounds, seed, seconds in ((3, 0, 9.0), (1, 0, 2.0), (2, 0, 5.0), (1, 1, 4.0))
         ]
     )
-    found = costs.made(rows)
+    found = sections.made(rows)
     assert found["train_seconds"].tolist() == [4.0, 2.0, 3.0, 4.0]
     assert found["train_tokens"].tolist() == [10] * 4
     assert found["teacher_tokens"].tolist() == [3] * 4

@@ -18,8 +18,7 @@ from transformers import AutoTokenizer
 from llmft import UserError
 from llmft.engine import distill, models, training
 from llmft.engine.distill import aligned, divergence, queries, taught
-from llmft.engine.dropout import Dropout
-from llmft.engine.learner import learner, start
+from llmft.engine.learner import holding, learner, start
 from llmft.engine.models import Model
 from llmft.engine.spec import DISTILLED, Spec
 from llmft.engine.training import Examples
@@ -68,13 +67,14 @@ def update(
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """The loss of the untrained student, and its gradient."""
     labels = prompts.label_tokens(model.tokenizer, said.pattern)
-    width, n = max(map(len, examples.prompts)), len(examples)
-    dropout = Dropout([(0, 0)], 0, n, [width], torch.device("cpu"))
     with learner(model, said, labels) as learning:
-        stack = start(learning, [0])
-        loss = divergence(temperature)
-        [value], _ = training._accumulate(learning.reader, stack, [examples], loss, dropout, n)
-    return value, {name: value.grad[0] for name, value in stack.items() if value.grad is not None}
+        weights = start(learning, 0)
+        with holding(learning, weights) as parameters:
+            loss = divergence(temperature)
+            value, _ = training._backward(learning, examples, loss, [0], len(examples))
+            gradients = [parameter.grad for parameter in parameters]
+    named = zip(weights, gradients, strict=True)
+    return value, {name: gradient for name, gradient in named if gradient is not None}
 
 
 def largest(gradient: dict[str, torch.Tensor]) -> float:
@@ -287,23 +287,6 @@ def test_padding_and_company_count_for_nothing(model: Model, objective: str) -> 
         torch.testing.assert_close(value, mean, atol=1e-5 * largest(gradient), rtol=0)
 
 
-def test_stacked_runs_may_read_at_other_numbers_of_places(model: Model) -> None:
-    said = distilling(objective="query", updates=2)
-    by_length = ASKED.iloc[ASKED["premise"].str.len().argsort()]
-    sets = [taught(model, said, part, SHOWN) for part in (by_length[:3], by_length[3:])]
-    assert sets[0].places.shape[1] < sets[1].places.shape[1]
-    jobs = [training.Job(one, one) for one in sets]
-    labels = prompts.label_tokens(model.tokenizer, said.pattern)
-    with learner(model, said, labels) as learning:
-        together, alone = (
-            training.train(learning, jobs, divergence(1.0), stack=stack) for stack in (2, 1)
-        )
-    assert [one.stacked for one in together + alone] == [2, 2, 1, 1]
-    for one, other in zip(together, alone, strict=True):
-        for a, b in zip(one.curve, other.curve, strict=True):
-            assert a == pytest.approx(b, rel=1e-3)
-
-
 # --- queries -----------------------------------------------------------------------------------
 
 
@@ -454,19 +437,6 @@ def test_rounds_asked_together_are_those_asked_alone(base: Spec, student: dict[s
     assert third.row["held_out_kl"] != third.row["first_kl"]
 
 
-@pytest.mark.parametrize("objective", DISTILLED)
-def test_runs_distilled_together_are_the_runs_one_by_one(base: Spec, objective: str) -> None:
-    """Other contexts and queries, and with objective query as many places as each has."""
-    specs = runs.grid(replace(base, objective=objective), data_seed=[0, 1, 2])
-    together = done(specs)
-    assert [result.row["stacked"] for result in together] == [3, 3, 3]
-    for said, result in zip(specs, together, strict=True):
-        [alone] = done([said])
-        assert apart(alone, result) < 1e-3
-        assert alone.row["first_kl"] == pytest.approx(result.row["first_kl"], abs=1e-3)
-    assert min(apart(together[0], other) for other in together[1:]) > 1e-2
-
-
 def tail(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """By names that a model, a PEFT model around it, and its reader have in common."""
     return {
@@ -482,7 +452,7 @@ def test_the_teacher_of_a_round_is_the_student_of_the_round_before(
     """And it is asked once a set and round, however many epochs there are."""
     base = replace(base, **student)
     asked: list[tuple[str, dict[str, torch.Tensor]]] = []
-    students: list[list[training.Trained]] = []
+    students: list[training.Trained] = []
 
     def taught_and_noted(teacher: Model, spec: Spec, frame: pd.DataFrame, *rest: Any) -> Examples:
         weights = {n: p.detach().clone() for n, p in teacher.model.named_parameters()}
@@ -490,15 +460,12 @@ def test_the_teacher_of_a_round_is_the_student_of_the_round_before(
         return taught(teacher, spec, frame, *rest)
 
     def trained_and_noted(
-        learning: Any, jobs: list[training.Job], loss: Any, **options: Any
-    ) -> list[training.Trained]:
-        found = train(learning, jobs, loss, **options)
-        for one, job, before in zip(found, jobs, students[-1] if students else (), strict=False):
-            stack = {name: weight.unsqueeze(0) for name, weight in before.weights.items()}
-            [start] = training.measure(learning, stack, [job.train], loss)
-            assert one.curve[0]["train_loss"] == pytest.approx(
-                start["loss"], rel=1e-3
-            )  # it goes on
+        learning: Any, job: training.Job, loss: Any, **options: Any
+    ) -> training.Trained:
+        found = train(learning, job, loss, **options)
+        if job.round:  # it goes on
+            begin = training.measure(learning, students[-1].weights, job.train, loss)
+            assert found.curve[0]["train_loss"] == pytest.approx(begin["loss"], rel=1e-3)
         students.append(found)
         return found
 
@@ -507,20 +474,20 @@ def test_the_teacher_of_a_round_is_the_student_of_the_round_before(
     monkeypatch.setattr(training, "train", trained_and_noted)
     specs = runs.grid(base, data_seed=[0, 1], rounds=[3], batch_size=[8], updates=[5])
     done(specs)
-    assert len(students) == 3
-    assert len(asked) == 3 * 2 * 2  # rounds, runs, and training and held-out queries
+    assert len(students) == 2 * 3  # runs, rounds
+    assert len(asked) == 2 * 3 * 2  # and training and held-out queries
     queried, teachers = zip(*asked, strict=True)
     pool = methods.task_of(base.task, 0).train
-    for ids, said in zip(queried[::2], specs, strict=False):
+    for first, said in zip((0, 6), specs, strict=True):
         shown = methods.examples(methods.task_of(base.task, 0), said)
-        assert ids == " ".join(queries(pool, 8, said.data_seed, shown)["id"])
-    assert queried[:4] == queried[4:8] == queried[8:]  # the same queries every round
-    own = models.load(base.model, device="cpu").model.named_parameters()
-    untrained = tail(dict(own))
+        assert queried[first] == " ".join(queries(pool, 8, said.data_seed, shown)["id"])
+        own = queried[first : first + 6]
+        assert own[:2] == own[2:4] == own[4:]  # the same queries every round
+    untrained = tail(dict(models.load(base.model, device="cpu").model.named_parameters()))
     for i, teacher in enumerate(teachers):
-        number, run = i // 4, i % 4 // 2
-        before = tail(students[number - 1][run].weights) if number else untrained
-        if number:
+        number = i // 2  # of the round, of all runs
+        before = tail(students[number - 1].weights) if number % 3 else untrained
+        if number % 3:
             changes = [(teacher[n] - w).abs().max() for n, w in untrained.items() if n in before]
             assert student or max(changes) > 1e-3
         there = [name for name in before if name in teacher]
@@ -531,20 +498,20 @@ def test_the_teacher_of_a_round_is_the_student_of_the_round_before(
 
 def nearer(
     monkeypatch: pytest.MonkeyPatch, distances: dict[int, list[float]]
-) -> list[list[training.Job]]:
+) -> list[training.Job]:
     """Have each run (by its seed) be as far from its first teacher as said, round by round.
 
-    The jobs of every round come to stand in what is returned.
+    The jobs that were trained come to stand in what is returned.
     """
     usual, train = methods._fidelity, training.train
-    jobs: list[list[training.Job]] = []
+    jobs: list[training.Job] = []
 
     def fidelity(learning: Any, one: Any, job: training.Job, first: Any) -> dict[str, float]:
         return usual(learning, one, job, first) | {"first_kl": distances[job.init_seed][job.round]}
 
-    def noted(learning: Any, some: list[training.Job], *rest: Any, **options: Any) -> Any:
-        jobs.append(some)
-        return train(learning, some, *rest, **options)
+    def noted(learning: Any, job: training.Job, *rest: Any, **options: Any) -> Any:
+        jobs.append(job)
+        return train(learning, job, *rest, **options)
 
     monkeypatch.setattr(methods, "_fidelity", fidelity)
     monkeypatch.setattr(training, "train", noted)
@@ -559,7 +526,10 @@ def test_best_stops_at_the_round_after_which_the_first_teacher_is_farther(
     jobs = nearer(monkeypatch, {0: [3.0, 2.0, 2.5, 0.1], 1: [3.0, 2.0, 1.0, 0.5]})
     specs = runs.grid(base, init_seed=[0, 1], rounds=[1, 2, 3, 4])
     found = done(specs)
-    assert [len(some) for some in jobs] == [2, 2, 2, 1]
+    assert [(job.init_seed, job.round) for job in jobs] == [
+        *((0, number) for number in range(3)),
+        *((1, number) for number in range(4)),
+    ]
     stopped, going = found[:4], found[4:]
     assert [r.row["first_kl"] for r in stopped] == [3.0, 2.0, 2.0, 2.0]
     assert [r.row["first_kl"] for r in going] == [3.0, 2.0, 1.0, 0.5]
@@ -581,14 +551,14 @@ def test_best_stops_at_the_round_after_which_the_first_teacher_is_farther(
 def test_best_ends_when_no_run_goes_on(base: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = nearer(monkeypatch, {0: [1.0, 2.0]})
     first, last = done(rounds_of(replace(base, selection="best"), 1, 4))
-    assert sum(map(len, jobs)) == 2
+    assert len(jobs) == 2
     assert apart(first, last) == 0
 
 
 def test_last_goes_on_whatever_the_distance(base: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = nearer(monkeypatch, {0: [1.0, 2.0, 3.0]})
     found = done(rounds_of(base, 2, 3))
-    assert [len(some) for some in jobs] == [1, 1, 1]
+    assert len(jobs) == 3
     assert apart(*found) > 1e-3
     assert [r.row["first_kl"] for r in found] == [2.0, 3.0]
 

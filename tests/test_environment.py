@@ -17,7 +17,11 @@ from llmft.book import render, stamp
 from tests import stress
 
 
-CONDA_NAMES = {"torch": "pytorch", "huggingface-hub": "huggingface_hub"}
+CONDA_NAMES = {
+    "torch": "pytorch",
+    "huggingface-hub": "huggingface_hub",
+    "pypandoc-binary": "pypandoc",
+}
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = ("book", "tests")
 
@@ -80,6 +84,7 @@ IMPORT_NAMES = {
     "yaml": "pyyaml",
     "IPython": "ipykernel",
     "nbclient": "papermill",
+    "pypandoc": "pypandoc-binary",
     "sklearn": "scikit-learn",
     "vl_convert": "vl-convert-python",
 }
@@ -99,9 +104,17 @@ def test_every_import_is_required() -> None:
             if isinstance(node, ast.ImportFrom) and not node.level:
                 found = [str(node.module)]
             for top in {name.partition(".")[0] for name in found}:
-                known = top in sys.stdlib_module_names or top in ("llmft", "pygments")
+                known = top in sys.stdlib_module_names or top == "llmft"
                 name = canonicalize_name(IMPORT_NAMES.get(top, top))
                 assert known or name in names, f"{path.name} imports {top}"
+
+
+def test_every_file_of_the_package_is_packaged() -> None:
+    tool: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    data = tool["setuptools"]["package-data"]
+    listed = {ROOT / name.replace(".", "/") / file for name in data for file in data[name]}
+    files = {path for path in (ROOT / "llmft").rglob("*") if path.is_file()}
+    assert listed == {p for p in files if p.suffix != ".py" and "__pycache__" not in p.parts}
 
 
 def test_imports_only_go_downward() -> None:

@@ -1,7 +1,7 @@
 """Models and data come from the Hub whole, once, and are found again without a network.
 
 The real clients talk to `hub.py` on the loopback device; its repositories have the structure of the
-published ones (float16 pickles or safetensors, GLUE's tables, HANS's file and its converted copy).
+published ones (float16 pickles or safetensors, GLUE's tables), and HANS's file lies elsewhere.
 """
 
 import gzip
@@ -21,10 +21,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub.utils.tqdm import enable_progress_bars
 
 from llmft import ROOT, UserError, params
 from llmft.engine import models
-from llmft.nli import hub, sources
+from llmft.nli import hub, selection, sources
 from llmft.study import fetch
 
 from .conftest import small_opt
@@ -32,7 +33,7 @@ from .hub import Hub, Repository, serve
 
 
 PRE_NORM, POST_NORM = "facebook/opt-125m", "facebook/opt-350m"
-GLUE, HANS_COPY = "datasets/nyu-mll/glue", "datasets/jhu-cogsci/hans"
+GLUE = "datasets/nyu-mll/glue"
 
 CARD = {"license": "other", "license_name": "opt-175b-license"}
 
@@ -106,29 +107,12 @@ def official(frame: pd.DataFrame) -> bytes:
     return "".join("\t".join(row) + "\n" for row in rows).encode()
 
 
-def converted(frame: pd.DataFrame) -> bytes:
-    """The Hub's copy: other names and order, labels as numbers, no ids."""
-    copy = pd.DataFrame(
-        {
-            "premise": frame.sentence1,
-            "hypothesis": frame.sentence2,
-            "label": frame.gold_label.map({"entailment": 0, "non-entailment": 1}),
-            "parse_premise": frame.sentence1_parse,
-            "parse_hypothesis": frame.sentence2_parse,
-            "binary_parse_premise": frame.sentence1_binary_parse,
-            "binary_parse_hypothesis": frame.sentence2_binary_parse,
-            "heuristic": frame.heuristic,
-            "subcase": frame.subcase,
-            "template": frame.template,
-        }
-    )
-    return parquet(copy)
-
-
 HANS = hans_rows(24)
 HANS_FILE = official(HANS)
 HANS_PATH = "hans/heuristics_evaluation_set.txt"
 HANS_SHA256 = hashlib.sha256(HANS_FILE).hexdigest()
+
+GLUE_PARTS = {"train": "train", "matched": "validation_matched"}
 
 GLUE_CARD = """---
 configs:
@@ -144,7 +128,7 @@ configs:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: Any, tiny_tokenizer: Any) -> Iterator[Hub]:
-    """The hub, with the two models, GLUE, and HANS in both forms."""
+    """The hub, with the two models and GLUE, and HANS on a site beside it."""
     folder = tmp_path_factory.mktemp("repositories")
     files = tokenizer_files(tiny_tokenizer, folder)
     pre = small_opt()
@@ -181,14 +165,6 @@ def running(tmp_path_factory: Any, tiny_tokenizer: Any) -> Iterator[Hub]:
         "models/facebook/locked": Repository("1" * 40, {"config.json": b"{}"}, gated=True),
         "models/facebook/empty": Repository("2" * 40, {"config.json": b"{}", "tf_model.h5": b"x"}),
         GLUE: Repository(sources.GLUE[1], glue | {"README.md": GLUE_CARD.encode()}),
-        HANS_COPY: Repository(
-            "3" * 40,
-            {
-                "plain_text/validation/0000.parquet": converted(HANS),
-                "plain_text/train/0000.parquet": b"not needed",
-            },
-            refs=("main", "refs/convert/parquet"),
-        ),
     }
     with serve(repositories, {HANS_PATH: HANS_FILE}) as found:
         yield found
@@ -289,7 +265,7 @@ def test_fetched_through_the_hub_and_used_without_it(running: Hub, tmp_path: Pat
     ]
     for said in (
         f"{PRE_NORM} {models.PINNED[PRE_NORM][:16]}: 0.1 MB, licence opt-175b-license",
-        "20 training and 20 matched pairs without neutral",
+        "30 training and 30 matched pairs",
         "licence MIT",
         f"licence see {running.url}/datasets/nyu-mll/glue",
         "24 pairs",
@@ -341,24 +317,56 @@ def test_the_data_sets_library_reads_the_same_rows(server: Hub, tmp_path: Path) 
     )
     done = python(code, str(tmp_path), HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / "other"))
     assert done.returncode == 0, done.stderr
-    for ours, part in zip(sources.glue_mnli(), ("train", "validation_matched"), strict=True):
-        theirs = sources.from_mnli(pd.read_parquet(tmp_path / f"{part}.parquet"), "x")
-        assert list(ours.columns) == list(theirs.columns)
-        pd.testing.assert_frame_equal(ours.drop(columns="id"), theirs.drop(columns="id"))
-    assert list(ours.id[:3]) == ["matched-0", "matched-2", "matched-3"]
-    assert "n/a" in set(ours.hypothesis)
+    for part, ours in sources.glue().items():
+        theirs = pd.read_parquet(tmp_path / f"{GLUE_PARTS[part]}.parquet")
+        pd.testing.assert_frame_equal(ours.infer_objects(), theirs[[*ours]], check_dtype=False)
+        assert "n/a" in set(ours.hypothesis)
 
 
-def test_a_long_download_says_how_far_it_is(server: Hub, monkeypatch: Any, capfd: Any) -> None:
-    monkeypatch.setattr(hub, "EVERY", 0)
-    fetched(PRE_NORM)
-    out, err = capfd.readouterr()
-    assert out == ""
-    lines = [line for line in err.splitlines() if line.startswith("  Downloading bytes: ")]
-    assert len(lines) >= 3
-    assert "\r" not in err
-    assert "\x1b" not in err
-    assert len(err.splitlines()) == len(lines) + 2  # and the names
+def test_rows_are_the_same_from_the_hub_and_from_a_folder(
+    server: Hub, tmp_path: Path, monkeypatch: Any
+) -> None:
+    sizes = {"train": (8,), "validation": (4,), "in-domain": (4, 8), "out-of-domain": (8, 16)}
+    monkeypatch.setattr(selection, "SIZES", sizes)
+    words = ["entailment", "neutral", "contradiction"]
+    for name, part in (("train", "train"), ("validation", "validation_matched")):
+        table = pd.read_parquet(io.BytesIO(mnli(30, part))).drop(columns="idx")
+        table["label"] = table["label"].map(words.__getitem__)
+        table["premise"] = "  " + table["premise"].str.replace(" ", "  ")
+        (tmp_path / "mnli").mkdir(exist_ok=True)
+        table.to_csv(tmp_path / "mnli" / f"{name}.csv", index=False)
+    (tmp_path / "hans").mkdir()
+    packed = tmp_path / "hans" / "heuristics_evaluation_set.txt.gz"
+    packed.write_bytes(gzip.compress(HANS_FILE))
+    rows = tmp_path / "rows.csv"
+    selection.choose(selection.pools_of(str(tmp_path)), seed=0).to_csv(rows, index=False)
+    monkeypatch.setattr(selection, "PUBLISHED", rows)
+
+    here = selection.load(rows, str(tmp_path), tmp_path / "here")
+    assert not server.log
+    [about] = fetch.fetch(
+        params.parse({"models": ["pocket"], "task": "mnli-hans"}), None, str(tmp_path)
+    )
+    assert about.about == "8 train, 4 validation, 8 in-domain, 16 out-of-domain"
+    there = selection.load(rows, home=tmp_path / "there")
+    assert server.transfers("train-00000-of-00001.parquet")
+    pd.testing.assert_frame_equal(here, there)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_download_is_drawn_on_a_terminal_and_nowhere_else(
+    server: Hub, tmp_path: Path, monkeypatch: Any
+) -> None:
+    enable_progress_bars()
+    for stream, drawn in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stream)
+        fetched(POST_NORM, home=tmp_path / str(drawn))
+        assert ("Downloading bytes" in stream.getvalue()) is drawn
+        assert ("\r" in stream.getvalue()) is drawn
 
 
 def test_an_interrupted_fetch_goes_on_with_what_is_missing(server: Hub) -> None:
@@ -403,49 +411,6 @@ def test_hans_of_another_content_is_refused(server: Hub, monkeypatch: Any) -> No
     with pytest.raises(UserError, match=r"not the pinned file \(wrong SHA-256\)"):
         sources.hans_file()
     assert not list(hub.cache().glob("*"))
-
-
-@pytest.mark.parametrize("rows", ["stand-in", "real"])
-def test_both_forms_of_hans_are_the_same(
-    server: Hub, tmp_path: Path, monkeypatch: Any, rows: str, request: pytest.FixtureRequest
-) -> None:
-    """The Hub's copy has no ids; they are rebuilt, and with them the file, byte for byte."""
-    if rows == "real":
-        shared = request.getfixturevalue("shared")
-        packed = shared / "data" / "hans" / "heuristics_evaluation_set.txt.gz"
-        content = gzip.decompress(packed.read_bytes())
-        assert hashlib.sha256(content).hexdigest() == PINNED_HANS
-        monkeypatch.setattr(sources, "HANS_SHA256", PINNED_HANS)
-        monkeypatch.setitem(server.elsewhere, HANS_PATH, content)
-        path = tmp_path / "hans.tsv"
-        path.write_bytes(content)
-        copy = {"plain_text/validation/0000.parquet": converted(sources.read(path))}
-        refs = ("refs/convert/parquet",)
-        monkeypatch.setitem(server.repositories, HANS_COPY, Repository("4" * 40, copy, refs))
-    first = sources.hans_file(tmp_path / "official")
-    assert not any("parquet" in path for _, path, _, _ in server.log)
-    monkeypatch.delitem(server.elsewhere, HANS_PATH)
-    second = sources.hans_file(tmp_path / "copy")
-    assert server.transfers("0000.parquet")
-    assert second.read_bytes() == first.read_bytes()
-    frame = sources.from_hans(sources.read(second))
-    assert list(frame.id) == [f"hans-ex{i}" for i in range(len(frame))]
-    assert len(frame) == (30_000 if rows == "real" else 24)
-
-
-PINNED_HANS = sources.HANS_SHA256
-
-
-def test_a_converted_copy_that_changed_is_refused(server: Hub, monkeypatch: Any) -> None:
-    monkeypatch.delitem(server.elsewhere, HANS_PATH)
-    for frame, line in ((HANS.iloc[::-1], "wrong SHA-256"), (None, "other files or columns")):
-        content = mnli(3, "p") if frame is None else converted(frame.reset_index(drop=True))
-        files = {"plain_text/validation/0000.parquet": content}
-        commit = "56"[frame is None] * 40
-        changed = Repository(commit, files, ("refs/convert/parquet",))
-        monkeypatch.setitem(server.repositories, HANS_COPY, changed)
-        with pytest.raises(UserError, match=line):
-            sources.hans_file()
 
 
 @pytest.mark.parametrize(

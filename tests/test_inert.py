@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Callable
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -107,12 +109,33 @@ class Seen(HTMLParser):
         return [" ".join(text.split()) for text in self.text.get(tag, [])]
 
 
+def in_pages(*pieces: str) -> list[Seen]:
+    """Pieces of Markdown as plain pages show them, a page each."""
+    names = [f"chapters/{i}.html" for i in range(len(pieces))]
+    answer = plain._pandoc(
+        title="Toy",
+        icon="",
+        bibliography=[],
+        template="$body$",
+        pages=[
+            {"href": name, "up": "../", "number": "", "cells": [{"markdown": piece}]}
+            for name, piece in zip(names, pieces, strict=True)
+        ],
+    )
+    return [Seen(text) for text in answer["texts"]]
+
+
+@cache
+def prepared() -> dict[str, Seen]:
+    """What many tests look at, made by one call of pandoc."""
+    pieces = [form(text) for text in PAYLOADS for form in FORMS]
+    pieces += [FENCED.format(inert.fence(text)) for text in PAYLOADS] + LIVE
+    return dict(zip(pieces, in_pages(*pieces), strict=True))
+
+
 def prose(markdown: str) -> Seen:
     """Markdown as a plain page shows it."""
-    page = plain.Page("chapters/toy.ipynb", [])
-    labels = {"fig-line": ("chapters/toy.html", "Figure 1")}
-    entries = {"brown2020": ("Brown, 2020", "Brown")}
-    return Seen(plain._prose(markdown, page, plain.Book("Toy", [page], labels, entries)))
+    return prepared().get(markdown) or in_pages(markdown)[0]
 
 
 def live(seen: Seen) -> list[str]:
@@ -127,19 +150,24 @@ def live(seen: Seen) -> list[str]:
     return found
 
 
+FORMS: dict[Callable[[str], str], str] = {
+    inert.escape: "p",
+    lambda text: f"**{inert.escape(text)}**": "strong",
+    lambda text: f"- {inert.escape(text)}": "li",
+    lambda text: f"Of {inert.escape(text)}: {inert.escape(text)}.": "p",
+    lambda text: f"A {inert.code(text)}.": "p",
+}
+FENCED = "Before.\n\n{}\n\nAfter."
+
+
 @pytest.mark.parametrize("text", PAYLOADS)
 def test_a_text_is_shown_literally_wherever_it_is_put(text: str) -> None:
-    for markdown, tag in (
-        (inert.escape(text), "p"),
-        (f"**{inert.escape(text)}**", "strong"),
-        (f"- {inert.escape(text)}", "li"),
-        (f"Of {inert.escape(text)}: {inert.escape(text)}.", "p"),
-        (f"A {inert.code(text)}.", "p"),
-    ):
+    for form, tag in FORMS.items():
+        markdown = form(text)
         seen = prose(markdown)
         if words(text):
-            plainly = {"p", "strong", "ul", "li", "code"}
-            assert {tag for tag, _ in seen.elements} <= plainly, markdown
+            harmless = {"p", "strong", "ul", "li", "code"}
+            assert {tag for tag, _ in seen.elements} <= harmless, markdown
             assert words(text) in seen.of(tag)[0], markdown
         assert list(inert.markdown_problems(markdown)) == []
         assert gate_references(markdown) == []
@@ -153,7 +181,7 @@ def gate_references(markdown: str) -> list[str]:
 
 @pytest.mark.parametrize("text", PAYLOADS)
 def test_lines_in_a_fence_are_shown_literally(text: str) -> None:
-    markdown = f"Before.\n\n{inert.fence(text)}\n\nAfter."
+    markdown = FENCED.format(inert.fence(text))
     seen = prose(markdown)
     assert {tag for tag, _ in seen.elements} <= {"p", "pre", "div", "span", "code"}
     assert [words(t.replace("\u2060", "")) for t in seen.of("pre")] == [words(text)]
@@ -429,13 +457,17 @@ def hostile(root: Path) -> Path:
     index.write_text(
         index.read_text().replace("Preface", json.dumps(PAYLOADS[1]))
         + "\n{{< include data/results/a.md >}}\n\n"
-        + f'![{PAYLOADS[1]}](a"onerror="{RUN}){{#fig-q fig-alt="{PAYLOADS[1]}"}}\n'
+        + f'![{PAYLOADS[1]}](a"onerror="{RUN}){{#fig-q fig-alt="{PAYLOADS[1]}"}}\n\n@evila @evilb\n'
     )
+    links = {"a": f"url = {{javascript:{RUN}}}", "b": f"doi = {{{PAYLOADS[17]}}}"}
     references = root / "references.bib"
     references.write_text(
         references.read_text()
-        + f'\n@misc{{x"><script>{RUN}</script>,\n  title = {{{PAYLOADS[1]}}},\n'
-        + f"  author = {{{PAYLOADS[0]}}},\n  year = {{2020}},\n  url = {{javascript:{RUN}}},\n}}\n"
+        + "".join(
+            f"\n@misc{{evil{key},\n  title = {{{PAYLOADS[1]}}},\n  author = {{{PAYLOADS[0]}}},\n"
+            f"  year = {{2020}},\n  {link},\n}}\n"
+            for key, link in links.items()
+        )
     )
     return root
 
@@ -445,6 +477,8 @@ def test_plain_pages_are_inert(hostile: Path) -> None:
     for path in (hostile / "_book").rglob("*.html"):
         found = live(Seen(path.read_text()))
         assert [what for what in found if not what.startswith("data:image/")] == []
+    references = (hostile / "_book/index.html").read_text().partition('id="refs"')[2]
+    assert references.count("&lt;Script&gt;window.ran=1&lt;/Script&gt;") == 2
     toy = Seen((hostile / "_book/chapters/toy.html").read_text())
     expected = [words(text) for text in PAYLOADS]
     cells = toy.of("td")[: 2 * len(expected)]
@@ -483,7 +517,7 @@ def test_nothing_runs_in_a_browser(hostile: Path, how: str) -> None:
                 == 0
             )
             links = tab.run("[...document.querySelectorAll('a')].map(a => a.protocol)")
-            assert set(links) <= {"http:", "https:", "mailto:"}
+            assert set(links) <= {"http:", "https:", "mailto:", ":"}  # ":": no address at all
         texts = "[...document.querySelectorAll('{}')].map(e => e.textContent)"
         cells = [words(text) for text in tab.run(texts.format("td"))][: 2 * len(expected)]
         assert cells[::2] == expected

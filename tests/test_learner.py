@@ -15,11 +15,18 @@ from safetensors.torch import load_file, save_file
 
 from llmft import UserError
 from llmft.engine import models
-from llmft.engine.learner import Learner, applied, learner, save, start
+from llmft.engine.learner import Learner, applied, holding, learner, save, start
 from llmft.engine.models import Model
 from llmft.engine.scoring import score, score_plainly
 from llmft.engine.spec import OBJECTIVES
-from llmft.engine.training import Examples, _logits, _summed, cross_entropy, labelled, train
+from llmft.engine.training import (
+    Examples,
+    cross_entropy,
+    labelled,
+    logits,
+    total_loss,
+    train,
+)
 from llmft.nli import prompts
 
 from .conftest import MODELS, POSITIONS, VOCABULARY, WINDOWED
@@ -27,10 +34,6 @@ from .training import LABELS, LEARNERS, SHAPES, job, spec, tiny
 
 
 PROMPTS = [[2, 5, 9, 30, 8], [2, 7, 7], [2, 40, 41, 42]]
-
-
-def one_of(stack: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: value[0].detach() for name, value in stack.items()}
 
 
 @pytest.fixture
@@ -44,22 +47,25 @@ def base(tiny_checkpoint: Path) -> Model:
 @pytest.mark.parametrize("objective", ["label words", "vocabulary", "head"])
 @pytest.mark.parametrize("shape", MODELS)
 def test_the_loss_is_minus_log_softmax_at_the_answer_position(shape: str, objective: str) -> None:
-    """In one padded batch, and by hand for each prompt alone."""
+    """In one batch, and by hand for each prompt alone."""
     model, said = tiny(shape), spec(objective=objective)
     model.model.lm_head.bias = torch.nn.Parameter(torch.linspace(-1, 1, VOCABULARY))
     targets = [0, 1, 1]
     classes = [LABELS[i] for i in targets] if objective == "vocabulary" else targets
     batch = Examples(PROMPTS, torch.tensor(classes).unsqueeze(1))
     with learner(model, said, LABELS) as learning, torch.no_grad():
-        stack = start(learning, [3])
-        logits = _logits(learning.reader, stack, [batch])
-    losses = [_summed(logits[:, [i]], [batch.part([i])], cross_entropy).item() for i in range(3)]
+        weights = start(learning, 3)
+        with holding(learning, weights):
+            found_logits = logits(learning, batch)
+    losses = [
+        total_loss(found_logits[[i]], batch.part([i]), cross_entropy).item() for i in range(3)
+    ]
     for prompt, target, found in zip(PROMPTS, targets, losses, strict=True):
         ids = torch.tensor([prompt])
         with torch.no_grad():
             at = model.model(input_ids=ids).logits[0, -1]
             hidden = model.model.base_model(input_ids=ids).last_hidden_state[0, -1]
-            head = stack["head"][0] if "head" in stack else torch.zeros(2, len(hidden))
+            head = weights.get("head", torch.zeros(2, len(hidden)))
         by_hand = {
             "label words": at[list(LABELS)].log_softmax(0)[target],
             "vocabulary": at.log_softmax(0)[LABELS[target]],
@@ -100,10 +106,12 @@ def test_objective_query_is_the_answers_loss_and_that_of_the_text(base: Model, m
     batch = labelled(frame, said, base)
     assert len({len(prompt) for prompt in batch.prompts}) == 2
     with learner(base, said, words) as learning:
-        stack = start(learning, [0])
-        loss = _summed(_logits(learning.reader, stack, [batch]), [batch], cross_entropy)
-        [found] = torch.autograd.grad(loss, stack[last := max(stack)])
-        learning.reader.requires_grad_(True)
+        for name, parameter in learning.reader.named_parameters():
+            if "lora_A" in name:  # else B = 0, and A has no gradient
+                torch.nn.init.normal_(parameter)
+        loss = total_loss(logits(learning, batch), batch, cross_entropy)
+        weight = dict(learning.reader.named_parameters())[max(learning.names)]
+        [found] = torch.autograd.grad(loss, weight)
         plain = learning.model.model
         by_hand = torch.zeros(())
         for prompt, label in zip(batch.prompts, frame["label"], strict=True):
@@ -111,11 +119,10 @@ def test_objective_query_is_the_answers_loss_and_that_of_the_text(base: Model, m
             output = plain(input_ids=ids, labels=ids)
             answer = output.logits[0, -1].log_softmax(0)[words[label]]
             by_hand = by_hand + output.loss - answer
-        weight = dict(learning.reader.named_parameters())[last]
         [expected] = torch.autograd.grad(by_hand, weight)
     assert loss.item() == pytest.approx(by_hand.item(), abs=1e-4)
     assert expected.abs().max() > 0
-    torch.testing.assert_close(found[0], expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_answer_counts_as_much_as_the_other_places_together() -> None:
@@ -126,27 +133,25 @@ def test_the_answer_counts_as_much_as_the_other_places_together() -> None:
         places=torch.tensor([[0, 2, 4], [1, -1, -1]]),
     )
     with learner(model, said, LABELS) as learning, torch.no_grad():
-        logits = _logits(learning.reader, start(learning, [0]), [batch])
+        found = total_loss(logits(learning, batch), batch, cross_entropy).item()
         logp = [
             model.model(input_ids=torch.tensor([p])).logits[0][:, list(LABELS)].log_softmax(-1)
             for p in PROMPTS
         ]
     by_hand = -(logp[0][0, 0] + logp[0][2, 1]) / 2 - logp[0][4, 1] - logp[1][1, 1]
-    assert _summed(logits, [batch], cross_entropy).item() == pytest.approx(by_hand.item(), abs=1e-5)
+    assert found == pytest.approx(by_hand.item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("runs", [1, 2])
 @pytest.mark.parametrize("name", sorted(WINDOWED))
-def test_local_attention_learns_from_what_it_sees(name: str, runs: int) -> None:
-    """Prompts longer than the window, padded and stacked, have the logits of each alone."""
+def test_local_attention_learns_from_what_it_sees(name: str) -> None:
+    """Prompts longer than the window have the logits of each alone."""
     model = Model(WINDOWED[name](), None, name, "", "", torch.device("cpu"), POSITIONS, 0)
     given = Examples([[2, *range(5, 70)], [2, *range(9, 40)], PROMPTS[0]], torch.zeros(3, 1).long())
     with learner(model, spec(), LABELS) as learning, torch.no_grad():
-        found = _logits(learning.reader, start(learning, [0] * runs), [given] * runs)
+        found = logits(learning, given)
         alone = [model.model(input_ids=torch.tensor([p])).logits[0, -1] for p in given.prompts]
     expected = torch.stack(alone)[:, list(LABELS)]
-    for logits in found:
-        torch.testing.assert_close(logits[:, 0], expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
 # --- weights -----------------------------------------------------------------------------------
@@ -157,27 +162,27 @@ def test_lora_starts_as_the_model_itself(shape: str) -> None:
     model = tiny(shape)
     before = score(model.model, PROMPTS, LABELS)
     with learner(model, spec("lora"), LABELS) as learning:
-        stack = start(learning, [0, 1, 0])
-        with applied(learning, one_of(stack)) as changed:
+        first, other, again = (start(learning, seed) for seed in (0, 1, 0))
+        with applied(learning, first) as changed:
             assert torch.equal(score(changed.model, PROMPTS, LABELS), before)
-    a = {name: value for name, value in stack.items() if ".lora_A" in name}
-    assert len(a) == len(stack) / 2 == 4
-    assert all(not torch.equal(value[0], value[1]) for value in a.values())
-    assert all(torch.equal(value[0], value[2]) for value in stack.values())
+    a = [name for name in first if ".lora_A" in name]
+    assert len(a) == len(first) / 2 == 4
+    assert not any(torch.equal(first[name], other[name]) for name in a)
+    assert all(torch.equal(first[name], again[name]) for name in first)
 
 
 def test_a_head_starts_as_its_seed_draws_it() -> None:
     with learner(tiny(), spec(objective="head"), LABELS) as learning:
-        head = start(learning, [0, 1, 0])["head"]
-    assert not torch.equal(head[0], head[1])
-    assert torch.equal(head[0], head[2])
+        first, other, again = (start(learning, seed)["head"] for seed in (0, 1, 0))
+    assert not torch.equal(first, other)
+    assert torch.equal(first, again)
 
 
 @pytest.mark.parametrize("shape", MODELS)
 def test_lora_adds_alpha_over_rank_b_a(shape: str) -> None:
     model, said = tiny(shape), spec("lora", rank=3, alpha=7.0, targets="v_proj, q_proj")
     with learner(model, said, LABELS) as learning:
-        weights = train(learning, [job()], cross_entropy)[0].weights
+        weights = train(learning, job(), cross_entropy).weights
         with applied(learning, weights) as changed:
             found = score(changed.model, PROMPTS, LABELS)
     assert (score(model.model, PROMPTS, LABELS) - found).abs().max() > 1e-2
@@ -242,17 +247,17 @@ def test_the_model_is_afterwards_as_it_was(shape: str, method: str, objective: s
         return all(torch.equal(after[name], value) for name, value in weights.items())
 
     with learner(model, spec(method, objective), LABELS) as learning:
-        trained = train(learning, [job(0), job(1)], cross_entropy)
-        with applied(learning, trained[0].weights) as changed:
+        trained = train(learning, job(), cross_entropy)
+        with applied(learning, trained.weights) as changed:
             score(changed.model, PROMPTS, LABELS)
     assert as_it_was()
     said = spec(method, objective)
     with pytest.raises(UserError, match="nats"), learner(model, said, LABELS) as learning:
-        train(learning, [job()], lambda logits, _: logits[:, 0] * float("nan"))
+        train(learning, job(), lambda logits, _: logits[:, 0] * float("nan"))
     assert as_it_was()
     with suppress(KeyboardInterrupt), learner(model, said, LABELS) as learning:
-        stack = start(learning, [7])
-        with applied(learning, {name: value[0] + 1 for name, value in stack.items()}):
+        begin = start(learning, 7)
+        with applied(learning, {name: value + 1 for name, value in begin.items()}):
             raise KeyboardInterrupt
     assert as_it_was()
 
@@ -290,7 +295,7 @@ def test_what_a_model_lacks_is_one_line(
 
 def trained(learning: Learner, folder: Path) -> torch.Tensor:
     """Save what a short training gives, and how it scores."""
-    weights = train(learning, [job()], cross_entropy)[0].weights
+    weights = train(learning, job(), cross_entropy).weights
     with applied(learning, weights) as changed:
         save(learning, folder, asdict(learning.spec))
         return score(changed.model, PROMPTS, LABELS)
@@ -326,7 +331,7 @@ def test_a_saved_model_is_trained_on(base: Model, tmp_path: Path) -> None:
             trained(learning, tmp_path / method)
     whole, adapter = (models.load(str(tmp_path / m), device="cpu") for m in ("fine-tuning", "lora"))
     with learner(whole, spec("lora"), LABELS) as learning:
-        train(learning, [job()], cross_entropy)
+        train(learning, job(), cross_entropy)
     with pytest.raises(UserError, match="adapter"), learner(adapter, spec("lora"), LABELS):
         pass
 
@@ -335,7 +340,7 @@ def test_what_cannot_be_saved_is_one_line_and_leaves_nothing(
     base: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with learner(base, spec("lora", "head"), LABELS) as learning:
-        start(learning, [0])
+        start(learning, 0)
         with pytest.raises(UserError, match="an adapter with a head cannot be saved"):
             save(learning, tmp_path / "head", {})
     with learner(base, spec(objective="head"), LABELS) as learning:
@@ -343,7 +348,7 @@ def test_what_cannot_be_saved_is_one_line_and_leaves_nothing(
         def full(*_: Any, **__: Any) -> None:
             raise OSError(28, "No space left on device")
 
-        start(learning, [0])
+        start(learning, 0)
         monkeypatch.setattr(base.model, "save_pretrained", full)
         with pytest.raises(UserError, match=r"cannot write .*No space left"):
             save(learning, tmp_path / "full", {})

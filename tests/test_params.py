@@ -9,46 +9,66 @@ from hypothesis import strategies as st
 from llmft import ROOT, UserError, params
 
 
-def test_defaults_are_the_pocket_file() -> None:
-    values = params.load(ROOT / "params" / "pocket.yaml")
-    assert list(values) == list(params.Params.model_fields)
-    assert params.parse(values) == params.parse({})
+POCKET = params.load(ROOT / "params" / "pocket.yaml") | {"study": "pocket"}
 
 
-@pytest.mark.parametrize("name", ["pocket", "smoke", "opt"])
-def test_each_file_names_its_profile(name: str) -> None:
-    assert params.parse(params.load(ROOT / "params" / f"{name}.yaml")).profile == name
+def parse(values: dict[str, object]) -> params.Study:
+    return params.parse({**POCKET, **values})
 
 
-def test_opt_file_survives_yaml() -> None:
-    opt = params.parse(params.load(ROOT / "params" / "opt.yaml"))
-    assert opt.models == ["facebook/opt-125m", "facebook/opt-350m"]
-    assert opt.task == "mnli-hans"
-    assert (opt.limit, opt.repeats, opt.queries) == (0, 10, [16, 64, 4096])
-    assert (min(opt.train_shots), max(opt.train_shots)) == (2, 128)
-    assert opt.context_shots in opt.shots  # the teacher is a point of the curve
-    assert opt.context_shots in opt.train_shots  # and so is its rival
-    assert opt.distill_updates * opt.distill_batch_size == max(opt.queries)
+def test_the_pocket_file_is_complete_and_the_only_place_of_defaults() -> None:
+    assert {*POCKET} == {*params.Study.model_fields}
+    assert all(field.is_required() for field in params.Study.model_fields.values())
+    with pytest.raises(UserError, match="parameter rounds is missing: rounds of recursive"):
+        params.parse({name: value for name, value in POCKET.items() if name != "rounds"})
+
+
+@pytest.mark.parametrize("name", ["smoke", "opt-125m", "opt-350m"])
+def test_every_other_file_names_what_differs(name: str) -> None:
+    study, usual = params.study(name), params.study("pocket")
+    assert study.study == name
+    for key in params.load(ROOT / "params" / f"{name}.yaml"):
+        assert getattr(study, key) != getattr(usual, key), key
+
+
+def test_opt_files_survive_yaml() -> None:
+    small, large = params.study("opt-125m"), params.study("opt-350m")
+    assert (small.model, large.model) == ("facebook/opt-125m", "facebook/opt-350m")
+    assert small.task == "mnli-hans"
+    assert (small.limit, small.repeats, small.queries) == (0, 10, [16, 64, 4096])
+    assert (min(small.train_shots), max(small.train_shots)) == (2, 128)
+    assert small.context_shots in small.shots  # the teacher is a point of the curve
+    assert small.context_shots in small.train_shots  # and so is its rival
+    assert small.distill_updates * small.distill_batch_size == max(small.queries)
+    of_model = {"study": "", "model": ""}
+    assert small.model_copy(update=of_model) == large.model_copy(update=of_model)
+
+
+def test_the_published_studies_are_listed_in_one_file(tmp_path: Path) -> None:
+    assert "pocket" in params.published()
+    (tmp_path / "params").mkdir()
+    for content in ("studies: []", "studies: [a, a]", "studies: 3", "study: [a]", "studies: [2]"):
+        (tmp_path / "params" / "book.yaml").write_text(content)
+        with pytest.raises(UserError) as caught:
+            params.published(tmp_path)
+        assert "\n" not in str(caught.value)
 
 
 def test_text_becomes_typed() -> None:
-    made = params.validate(
-        {"shots": "[2, 8]", "models": "[pocket, facebook/opt-125m]", "repeats": "3", "limit": 5.0}
-    )
-    assert (made.shots, made.repeats, made.limit) == ([2, 8], 3, 5)
-    assert made.models == ["pocket", "facebook/opt-125m"]
+    study = parse({"shots": "[2, 8]", "repeats": "3", "limit": 5.0})
+    assert (study.shots, study.repeats, study.limit) == ([2, 8], 3, 5)
 
 
 @given(st.lists(st.integers(1, 64).map(lambda n: 2 * n), min_size=1, unique=True))
 def test_any_list_survives_as_text(shots: list[int]) -> None:
-    assert params.parse({"shots": str(shots)}).shots == sorted(shots)
+    assert parse({"shots": str(shots)}).shots == sorted(shots)
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
         ({"shotz": 2}, "did you mean 'shots'?"),
-        ({"zebra": 2}, "known: profile, task"),
+        ({"zebra": 2}, "known: study, task"),
         ({"shots": 8}, "not a list"),
         ({"shots": "many"}, "not a list"),
         ({"shots": "[2, 4"}, "not a list"),
@@ -57,8 +77,6 @@ def test_any_list_survives_as_text(shots: list[int]) -> None:
         ({"shots": [2, 2]}, "twice"),
         ({"shots": [True, 2]}, "boolean"),
         ({"shots": []}, "at least 1"),
-        ({"models": "pocket"}, "not a list"),
-        ({"models": []}, "at least 1"),
         ({"repeats": 0}, "greater than or equal to 1"),
         ({"repeats": "yes"}, "plain decimal digits"),
         ({"repeats": True}, "boolean"),
@@ -66,7 +84,6 @@ def test_any_list_survives_as_text(shots: list[int]) -> None:
         ({"limit": -1}, "greater than or equal to 0"),
         ({"device": "gpu"}, "auto, cpu, cuda"),
         ({"dtype": "float64"}, "bfloat16"),
-        ({"profile": "mine"}, "'pocket'"),
         ({"pattern": ""}, "at least 1"),
         ({"shots": "[" * 3000}, "nested too deeply"),
         ({"shots": f"[{'9' * 5000}]"}, "plain decimal digits"),
@@ -87,12 +104,12 @@ def test_any_list_survives_as_text(shots: list[int]) -> None:
         ({"learning_rate": 10**400}, "learning_rate"),
         ({"learning_rate": float("nan")}, "finite"),
         ({"task": "~nosuchuser/x"}, "no such user"),
-        ({"models": ["~nosuchuser/x"]}, "no such user"),
+        ({"model": "~nosuchuser/x"}, "no such user"),
         ({"store": "~nosuchuser/x"}, "no such user"),
         ({"results": "~nosuchuser/x"}, "no such user"),
         ({"task": "x" * 300}, "name too long"),
         ({"store": "x" * 5000}, "at most 2000"),
-        ({"models": ["x" * 5000]}, "at most 2000"),
+        ({"model": "x" * 5000}, "at most 2000"),
         ({"store": "a\0b"}, "cannot be printed"),
         ({"task": "a\nb"}, "cannot be printed"),
         ({"labels": "a\udcff"}, "unicode"),
@@ -104,7 +121,7 @@ def test_any_list_survives_as_text(shots: list[int]) -> None:
 )
 def test_wrong_values_are_one_clear_line(values: dict[str, object], words: str) -> None:
     with pytest.raises(UserError) as caught:
-        params.parse(values)
+        parse(values)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 600
@@ -112,8 +129,8 @@ def test_wrong_values_are_one_clear_line(values: dict[str, object], words: str) 
 
 NUMBERS = [
     name
-    for name, field in params.Params.model_fields.items()
-    if isinstance(field.default, int | float) and not isinstance(field.default, bool)
+    for name, value in POCKET.items()
+    if isinstance(value, int | float) and not isinstance(value, bool)
 ]
 
 
@@ -121,24 +138,16 @@ NUMBERS = [
 def test_every_number_has_an_upper_bound_and_says_it(name: str) -> None:
     for huge in (10**12, 10**30, str(10**12), 1e300):
         with pytest.raises(UserError, match=rf"{name} is .* to [\d,]+") as caught:
-            params.parse({name: huge})
+            parse({name: huge})
     said = str(caught.value).rpartition(" to ")[2].replace(",", "")
-    assert getattr(params.parse({name: int(said)}), name) == int(said)
+    assert getattr(parse({name: int(said)}), name) == int(said)
     with pytest.raises(UserError):
-        params.parse({name: int(said) + 2})
+        parse({name: int(said) + 2})
 
 
-def test_numbers_of_examples_are_sorted_and_models_are_not() -> None:
-    made = params.parse(
-        {
-            "shots": [8, 2],
-            "train_shots": "[128, 2, 8]",
-            "queries": [64, 16],
-            "models": ["org/b", "org/a"],
-        }
-    )
-    assert (made.shots, made.train_shots, made.queries) == ([2, 8], [2, 8, 128], [16, 64])
-    assert made.models == ["org/b", "org/a"]
+def test_numbers_of_examples_are_sorted() -> None:
+    study = parse({"shots": [8, 2], "train_shots": "[128, 2, 8]", "queries": [64, 16]})
+    assert (study.shots, study.train_shots, study.queries) == ([2, 8], [2, 8, 128], [16, 64])
 
 
 @pytest.mark.parametrize(
@@ -171,7 +180,7 @@ def test_wrong_files_are_one_clear_line(tmp_path: Path, content: str, words: str
     file = tmp_path / "mine.yaml"
     file.write_text(content)
     with pytest.raises(UserError) as caught:
-        params.load(file)
+        params.study(str(file))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -206,52 +215,77 @@ def test_a_pipe_is_no_parameter_file(tmp_path: Path) -> None:
 
 
 def test_a_file_in_another_code_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_bytes("profile: smök".encode("latin-1"))
+    (tmp_path / "mine.yaml").write_bytes("task: smök".encode("latin-1"))
     with pytest.raises(UserError, match="UTF-8"):
         params.load(tmp_path / "mine.yaml")
 
 
-def test_notebook_namespace_takes_parameters_only() -> None:
-    cells = ["", "repeats: int = 10  # draws", "# Parameters\nrepeats = 2\n", "n = 5", "import os"]
-    namespace = {"In": cells, "Out": {}, "repeats": 2, "n": 5, "_": 1}
-    assert params.validate(namespace).repeats == 2
+# What a chapter's cells say
 
 
-def test_notebook_namespace_refuses_an_injected_unknown_name() -> None:
-    cells = [
-        "",
-        "repeats: int = 10",
-        "# Parameters\nrepeat = 2\n",
-        "p = params.validate(globals())",
-    ]
-    with pytest.raises(UserError, match="did you mean 'repeats'"):
-        params.validate({"In": cells, "repeats": 10, "repeat": 2})
-
-
-def notebook(
-    *injected: str, declares: str = "repeats: int = 10\nprofile: str = 'pocket'"
-) -> dict[str, object]:
-    """The globals of a notebook with two parameters, and what papermill injected."""
-    cells = ["", declares, "# Parameters\n" + "\n".join(injected) + "\n", "params.validate(...)"]
-    names: dict[str, object] = {"In": cells}
-    for cell in cells[1:3]:
-        exec(cell, {}, names)
+def notebook(declares: str, injected: str = "") -> dict[str, object]:
+    """The globals of a notebook's kernel after its parameters and what papermill injected."""
+    names: dict[str, object] = {"In": ["", declares], "Out": {}, "_": 1}
+    exec(declares, names)
+    exec(injected, names)
     return names
 
 
-def test_a_parameter_that_the_chapter_has_not_is_refused() -> None:
-    with pytest.raises(UserError, match="no parameter 'learning_rate'; it has repeats, profile"):
-        params.validate(notebook("learning_rate = 1"))
-    # The value of a file that is for all chapters does not concern this one: `-f params/opt.yaml`.
-    assert params.validate(notebook("profile = 'opt'", "updates = 320")).profile == "opt"
-    with pytest.raises(UserError, match="no parameter 'updates'"):
-        params.validate(notebook("profile = 'opt'", "updates = 321"))
+CELL = 'studies: list[str] = ["pocket"]\nrepeats: int = None\nshots: list[int] = None'
 
 
-def test_the_whole_file_for_all_chapters_suits_each() -> None:
-    values = yaml.safe_load((ROOT / "params" / "opt.yaml").read_text())
-    lines = [f"{name} = {value!r}" for name, value in values.items()]
-    assert params.validate(notebook(*lines)).repeats == 10
+def test_a_chapter_shows_its_studies_with_their_own_parameters() -> None:
+    [study] = params.studies(notebook(CELL))
+    assert study == params.study("pocket")
+    first, second = params.studies(notebook(CELL, 'studies = "[smoke, pocket]"'))
+    assert (first.study, first.repeats) == ("smoke", 2)
+    assert (second.study, second.repeats) == ("pocket", 10)
+
+
+def test_what_is_given_takes_the_place_of_every_study_s_own() -> None:
+    cells = notebook(CELL, 'studies = ["smoke", "pocket"]\nrepeats = 3\nshots = "[8, 2]"')
+    for study in params.studies(cells):
+        assert (study.repeats, study.shots) == (3, [2, 8])
+    assert params.studies(cells)[0].updates == params.study("smoke").updates
+
+
+def test_the_cell_can_be_run_again() -> None:
+    names = notebook(CELL)
+    names["studies"] = params.studies(names)
+    names |= {"number": 3, "repeats": 4}
+    assert [study.repeats for study in params.studies(names)] == [4]
+
+
+def test_a_study_of_one_s_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("repeats: 4\ntask: data/mine\nstore: ~/runs\n")
+    [study] = params.studies({"studies": [str(tmp_path / "mine.yaml")]})
+    assert (study.study, study.repeats) == ("mine", 4)
+    assert study.task == str(ROOT / "data" / "mine")  # from the book's folder, not the current one
+    assert study.store == str(Path("~/runs").expanduser())
+
+
+@pytest.mark.parametrize(
+    ("injected", "words"),
+    [
+        ("repeat = 2", "did you mean 'repeats'"),
+        ("zebra = 2", "known: studies, repeats, shots"),
+        ("rounds = 2", "no parameter 'rounds'; it has studies, repeats, shots"),
+        ("studies = ['nowhere']", "unknown study 'nowhere'"),
+        ("studies = ['smoek']", "did you mean 'smoke'"),
+        ("studies = ['book']", "unknown study 'book'"),
+        ("studies = []", "must name different studies"),
+        ("studies = ['pocket', 'pocket']", "must name different studies"),
+        ("studies = 3", "not a list"),
+        ("studies = '[pocket'", "not a list"),
+        ("studies = ['nowhere/x.yaml']", "No such file"),
+        ("repeats = 0", "greater than or equal to 1"),
+    ],
+)
+def test_what_a_chapter_cannot_have_is_one_line(injected: str, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        params.studies(notebook(CELL, injected))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 # Paths
@@ -269,7 +303,7 @@ def test_one_rule_for_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     ):
         assert params.located(text) == Path(path)
         assert params.store_folder(text) == Path(path)
-        assert params.parse({"results": text}).results == path
+        assert parse({"results": text}).results == path
     assert params.store_folder("runs") == ROOT / "runs"
     assert params.store_folder("./runs") == tmp_path / "runs"
 
@@ -285,25 +319,24 @@ def test_the_book_s_own_folders_hold_no_runs(folder: str, tmp_path: Path) -> Non
     assert params.store_folder(ROOT.parent) == ROOT.parent
 
 
-def test_a_path_in_the_book_is_written_from_there(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "book" / "data" / "rte").mkdir(parents=True)
+def test_paths_and_names_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
-    monkeypatch.chdir(tmp_path / "book" / "data")
-    names = {"task": "rte", "models": ["pocket", "org/name", "../../model"], "store": "../kept"}
-    made = params.placed(params.parse(names), tmp_path / "book")
-    assert made.task == "data/rte"
-    assert made.models == ["pocket", "org/name", str(tmp_path / "model")]
-    assert (made.store, made.results) == ("./kept", "")
-    usual = params.parse({})
-    assert params.placed(usual) == usual
+    monkeypatch.chdir(tmp_path)
+    values = {"task": "rte", "model": "model", "store": "../kept", "results": "", "repeats": 3}
+    assert params.absolute(values) == {
+        "task": f"{tmp_path}/rte",
+        "model": f"{tmp_path}/model",
+        "store": f"{tmp_path.parent}/kept",
+    }
+    names = {"task": "mnli-hans", "model": "org/name", "store": "runs", "results": ""}
+    assert params.absolute(names) == {}
+    assert params.absolute({"model": "./none"}) == {"model": f"{tmp_path}/none"}
 
 
 def test_the_folder_of_a_chapter_s_results_is_there(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    p = params.parse({"store": str(tmp_path / "new" / "store")})
+    p = parse({"store": str(tmp_path / "new" / "store")})
     assert p.folder == tmp_path / "new" / "store"
     assert p.folder.is_dir()
     monkeypatch.setenv(params.COLLECT, str(tmp_path / "mine"))

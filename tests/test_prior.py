@@ -1,4 +1,4 @@
-"""The earlier study's numbers: the copy is whole, and what is solved from them is what was said."""
+"""The earlier study's numbers: the copy is whole, and what is solved from them was predicted."""
 
 import contextlib
 import hashlib
@@ -31,7 +31,7 @@ def test_the_files_are_those_that_the_readme_names() -> None:
 
 def test_every_published_run_is_read() -> None:
     runs = prior.read()
-    sizes = runs[runs["domain"] == "in-domain"].groupby("way", sort=False).count()["model"]
+    sizes = runs[runs["domain"] == "in-domain"].groupby("method", sort=False).count()["model"]
     assert sizes.to_dict() == {
         "zero-shot": 2,
         "ICL": 80,
@@ -40,12 +40,14 @@ def test_every_published_run_is_read() -> None:
         "distilled": 4,
         "recursive": 4,
     }
-    repeated = runs[runs["way"].isin(["ICL", "full", "LoRA"])]
-    assert (repeated.groupby(["way", "model", "shots", "domain"])["repeat"].nunique() == 10).all()
-    assert set(runs[runs["way"] == "zero-shot"]["shots"]) == {0}
+    repeated = runs[runs["method"].isin(["ICL", "full", "LoRA"])]
+    assert (
+        repeated.groupby(["method", "model", "shots", "domain"])["repeat"].nunique() == 10
+    ).all()
+    assert set(runs[runs["method"] == "zero-shot"]["shots"]) == {0}
 
 
-def test_all_runs_were_asked_pairs_with_the_same_labels() -> None:
+def test_all_runs_were_scored_on_pairs_with_the_same_labels() -> None:
     """Solved from each loss by itself, the labels' shares agree: the repeats share their pairs."""
     runs = prior.read()
     shares = runs.dropna(subset="kind").groupby("domain")["entailed"].agg(["min", "max", "size"])
@@ -55,16 +57,16 @@ def test_all_runs_were_asked_pairs_with_the_same_labels() -> None:
 
 def test_the_longest_contexts_are_constant_or_always_wrong() -> None:
     runs = prior.read()
-    longest = runs[(runs["way"] == "ICL") & (runs["shots"] == 16)]
+    longest = runs[(runs["method"] == "ICL") & (runs["shots"] == 16)]
     assert set(longest["kind"]) == {"constant", "always wrong"}
     assert longest["kind"].value_counts().to_dict() == {"constant": 32, "always wrong": 8}
-    trained = runs[runs["way"].isin(["full", "LoRA"])]
+    trained = runs[runs["method"].isin(["full", "LoRA"])]
     assert trained["kind"].isna().all(), "a true loss says nothing of counts"
 
 
 def test_histories_hold_forty_epochs_of_every_trained_run() -> None:
     table = prior.histories()
-    counted = table.groupby(["way", "model", "shots", "repeat"]).size()
+    counted = table.groupby(["method", "model", "shots", "repeat"]).size()
     assert len(counted) == 2 * 2 * 4 * 10
     assert (counted == 40).all()
 
@@ -82,10 +84,10 @@ def test_runs_of_other_sizes_are_refused(tmp_path: object) -> None:
         prior.read(folder)
 
 
-# --- the loss of hard answers ------------------------------------------------------------------
+# --- the loss of hard predictions --------------------------------------------------------------
 
 
-def test_the_loss_of_a_hard_answer_in_closed_form() -> None:
+def test_the_loss_of_a_hard_prediction_in_closed_form() -> None:
     found = prior.hard_losses([0, 0, 1, 1], [0, 1, 1, 0])
     right_one, wrong_one = math.log1p(math.exp(-1)), math.log(1 + math.e)
     assert found == pytest.approx([math.log(2), math.log(2), right_one, wrong_one])
@@ -98,59 +100,59 @@ def test_the_loss_of_a_hard_answer_in_closed_form() -> None:
         )
     )
 )
-def test_answers_are_found_from_loss_and_accuracy(counts: tuple[int, int, int]) -> None:
+def test_predictions_are_found_from_loss_and_accuracy(counts: tuple[int, int, int]) -> None:
     entailed, entailed_called_so, others_called_so = counts
     labels = np.arange(prior.EXAMPLES) >= entailed
-    said = np.ones(prior.EXAMPLES)
-    said[:entailed_called_so] = 0
-    said[entailed : entailed + others_called_so] = 0
-    accuracy = float((said == labels).mean())
-    loss = float(np.float32(prior.hard_losses(said, labels).mean()))  # as it was published
-    found = prior.answers([loss], [accuracy]).iloc[0]
-    assert found["said_entailment"] == pytest.approx(
+    predictions = np.ones(prior.EXAMPLES)
+    predictions[:entailed_called_so] = 0
+    predictions[entailed : entailed + others_called_so] = 0
+    accuracy = float((predictions == labels).mean())
+    loss = float(np.float32(prior.hard_losses(predictions, labels).mean()))  # as it was published
+    found = prior.predictions([loss], [accuracy]).iloc[0]
+    assert found["share_entailment"] == pytest.approx(
         (entailed_called_so + others_called_so) / prior.EXAMPLES
     )
     assert found["entailed"] == pytest.approx(entailed / prior.EXAMPLES)
-    if len(set(said)) == 1:
+    if len(set(predictions)) == 1:
         assert found["kind"] == "constant"
     else:
         assert found["kind"] == ("" if accuracy else "always wrong")
 
 
-def test_a_loss_that_no_answers_have_is_refused() -> None:
-    with pytest.raises(ValueError, match="no answers to 50 pairs"):
-        prior.answers([0.7], [0.5])
+def test_a_loss_that_no_predictions_have_is_refused() -> None:
+    with pytest.raises(ValueError, match="no predictions of 50 pairs"):
+        prior.predictions([0.7], [0.5])
     with pytest.raises(ValueError, match="accuracy"):
-        prior.answers([math.log(2)], [1.2])
+        prior.predictions([math.log(2)], [1.2])
 
 
 # --- repeats on the same pairs -----------------------------------------------------------------
 
 
-def test_a_true_loss_is_hardly_ever_one_of_hard_answers() -> None:
+def test_a_true_loss_is_hardly_ever_one_of_hard_predictions() -> None:
     runs = prior.read()
     trained, solved = runs[runs["kind"].isna()], 0
     for loss, accuracy in zip(trained["loss"], trained["accuracy"], strict=True):
         with contextlib.suppress(ValueError):
-            solved += len(prior.answers([loss], [accuracy]))
+            solved += len(prior.predictions([loss], [accuracy]))
     assert solved <= 0.01 * len(trained)
 
 
 def test_one_run_is_wilson() -> None:
-    one, wilson = prior.pooled([0.54]), stats.wilson(27, 50)
+    one, wilson = prior.interval([0.54]), stats.wilson(27, 50)
     assert (one.mean, one.lo, one.hi) == pytest.approx((wilson.mean, wilson.lo, wilson.hi))
     assert one.n == "50"
 
 
 def test_repeats_that_agree_are_worth_one() -> None:
-    ten, one = prior.pooled([0.54] * 10), prior.pooled([0.54])
+    ten, one = prior.interval([0.54] * 10), prior.interval([0.54])
     assert (ten.lo, ten.hi) == pytest.approx((one.lo, one.hi))
     assert ten.n == "10 × 50"
 
 
 def test_repeats_that_differ_add_their_variance() -> None:
     """Half at .4 and half at .6: the effective number of pairs in closed form."""
-    found = prior.pooled([0.4] * 5 + [0.6] * 5)
+    found = prior.interval([0.4] * 5 + [0.6] * 5)
     of_pairs, of_draws = 0.25 / 50, (0.1**2 * 10 / 9) / 10
     effective = 0.25 / (of_pairs + of_draws)
     wilson = stats.wilson(0.5 * effective, effective)
@@ -159,8 +161,8 @@ def test_repeats_that_differ_add_their_variance() -> None:
 
 
 def test_extremes_stay_within_shares() -> None:
-    assert prior.pooled([0.0] * 3).lo == 0
-    assert prior.pooled([1.0] * 3).hi == 1
+    assert prior.interval([0.0] * 3).lo == 0
+    assert prior.interval([1.0] * 3).hi == 1
 
 
 @pytest.mark.parametrize("shared", [0.0, 0.5, 1.0])
@@ -171,14 +173,14 @@ def test_the_interval_holds_its_level_however_much_repeats_agree(shared: float) 
         common = rng.random((1, 50)) < truth
         own = rng.random((10, 50)) < truth
         same = rng.random((1, 50)) < shared  # pairs on which all repeats answer alike
-        interval = prior.pooled(np.where(same, common, own).mean(axis=1))
+        interval = prior.interval(np.where(same, common, own).mean(axis=1))
         inside += interval.lo <= truth <= interval.hi
     assert inside / trials >= 0.93  # 0.95 less two standard errors of 400 trials
 
 
 def test_summary_has_an_interval_for_every_group() -> None:
     runs = prior.read()
-    table = prior.summary(runs, ["way", "model", "shots", "domain"])
+    table = prior.summary(runs, ["method", "model", "shots", "domain"])
     assert len(table) == 2 * (2 + 3 * 8 + 4 + 4)
     assert (table["examples"] == 50).all()
     assert (table["hi"] - table["lo"] > 0.25).all(), "no interval is narrower than 50 pairs allow"

@@ -10,18 +10,18 @@ from transformers import AutoConfig, AutoTokenizer, OPTForCausalLM
 from llmft.engine import models
 from llmft.engine.spec import Spec
 from llmft.nli import prompts, tasks
-from llmft.nli.sources import from_mnli
 from llmft.nli.tasks import Task
 from llmft.study import methods
 
 from .conftest import SHARED
+from .pairs import pairs_of
 
 
 @pytest.fixture(scope="module")
 def mnli() -> Task:
     """A handful of real pairs, as `tasks.load` would give them."""
     sets = {
-        name: from_mnli(
+        name: pairs_of(
             pd.read_json(
                 SHARED / "data" / "mnli" / f"{name}.jsonl.gz", lines=True, dtype=False, nrows=400
             ),

@@ -1,5 +1,6 @@
 import errno
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_plain_pages_need_no_network(root: Path) -> None:
-    first = plain.write(root, root / "_book")
-    assert first == root / "_book" / "index.html"
+    plain.write(root, root / "_book")
+    assert (root / "_book" / "index.html").is_file()
     for path in (root / "_book").rglob("*.html"):
         page = path.read_text()
         assert "<script" not in page
@@ -55,8 +56,8 @@ def test_a_page_may_include_results_and_show_a_stored_figure(root: Path) -> None
     plain.write(root, root / "_book")
     page = (root / "_book/index.html").read_text()
     assert "<strong>It is so.</strong> By 0.5 [0.4, 0.6]." in page
-    assert "Figure 1:</strong> A key." in page
-    assert 'src="data/results/toy.svg" alt="Two lines."' in page
+    assert "Figure 1: </strong>A key." in page
+    assert '<img src="data/results/toy.svg" alt="Two lines."' in page
     assert "#fig-key" in page
     for name in ("toy.svg", "toy.tex"):
         assert (root / "_book/data/results" / name).is_file()
@@ -77,25 +78,52 @@ def test_plain_links_lead_somewhere(root: Path) -> None:
 def test_plain_pages_read_like_the_book(root: Path) -> None:
     plain.write(root, root / "_book")
     index = (root / "_book/index.html").read_text()
-    assert ">Figure 1.1</a>" in index
-    assert ">Chapter 1</a>" in index
-    assert "Brown et al., 2020</a>" in index
-    assert "Calibrate Before Use" in index
+    assert "<title>Preface – Toy</title>" in index
+    assert '<a href="chapters/toy.html">1 A toy</a>' in index
+    assert '<a href="chapters/toy.html#fig-line">Figure 1.1</a>' in index
+    assert '<a href="chapters/toy.html#sec-toy">Chapter 1</a>' in index
+    assert 'Brown et al. (<a href="#ref-brown2020" role="doc-biblioref">2020</a>' in index
+    assert "Zhao, Zihao, and Eric Wallace. 2021. <em>Calibrate Before Use</em>." in index
     page = (root / "_book/chapters/toy.html").read_text()
     assert '<figure id="fig-line">' in page
-    assert "Figure 1.1:</strong> A line." in page
+    assert "<strong>Figure 1.1: </strong>A line." in page
     assert 'alt="A diagonal line."' in page
     assert page.count("<table>") == 1
-    assert "Table 1.1:</strong> Runs, see" in page
+    assert '<strong>Table 1.1: </strong>Runs, see <a href="#eq-a">Equation 1.1</a>.' in page
+    assert '<h2 id="sec-part">1.1 Part</h2>' in page
+    assert '<a href="#sec-part">Section 1.1</a>' in page
+    assert '<a href="../index.html">preface</a>' in page
     assert page.count("<math") == 2
-    assert "(1.1)" in page
-    assert "<strong>Again</strong>" in page
+    assert re.search(r'id="eq-a" class="equation"><math.*</math><span>\(1\.1\)</span></span>', page)
+    assert '<div class="note">\n<p><strong>Again</strong></p>' in page
     assert "papermill $x @no" in page
-    assert "<summary>Code</summary>" in page
+    assert "<summary>\nCode\n</summary>" in page
     assert "hidden = 1" not in page
-    assert "@nothing" in page
-    assert not re.search(r"[\x02\x03]", page)
+    assert "<code>@nothing</code>" in page
     assert "{#" not in page
+
+
+def test_references_of_every_form(root: Path) -> None:
+    more = (
+        "\n\nOf [@fig-line; @tbl-runs], as @sec-other and @sec-more [@zhao2021] say; @sec-toy "
+        "[on top], [see @brown2020, p. 2], [left of @fig-line, below]; @gone.\n\n"
+        "# Not here {#sec-no .unnumbered}\n\nOf @sec-no."
+    )
+    index = root / "index.qmd"
+    index.write_text(index.read_text() + more)
+    toy_book.add_other(root)
+    notebook = read(root / "chapters/other.ipynb")
+    notebook["cells"].append(cell("markdown", "### Deep {#sec-deep}\n\n## More {#sec-more}"))
+    write(root / "chapters/other.ipynb", notebook)
+    listing = (root / "_quarto.yml").read_text().replace("    - chapters/other.ipynb\n", "")
+    (root / "_quarto.yml").write_text(f"{listing}  appendices: [chapters/other.ipynb]\n")
+    plain.write(root, root / "_book")
+    text = " ".join(re.sub("<[^>]*>", "", (root / "_book/index.html").read_text()).split())
+    assert "Of Figure 1.1, Table 1.1, as Appendix A and Section A.1 (Zhao and Wallace 2021)" in text
+    assert "Chapter 1 on top, (see Brown et al. 2020, 2), left of Figure 1.1, below;" in text
+    assert "(gone?)." in text
+    assert "Of “Not here”." in text
+    assert 'href="#ref-gone"' not in (root / "_book/index.html").read_text()
 
 
 def test_a_chapter_offers_its_files(root: Path) -> None:
@@ -193,18 +221,40 @@ def test_without_quarto_there_are_pages_and_one_line(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(render, "find", lambda: None)
-    monkeypatch.setattr(render, "fetch", lambda: None)
     page, how = render.render(root)
     assert page.is_file()
-    assert "quarto.org" in how
+    assert f"install it (version {render.QUARTO}: https://quarto.org" in how
     assert "\n" not in how
 
 
-def test_the_bibliography_is_read_whole() -> None:
+def test_without_pandoc_the_way_out_is_one_line(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pypandoc", None)
+    with pytest.raises(UserError, match=r"needs Quarto, or pandoc: `pip install") as caught:
+        render.render(root, plain=True)
+    assert "\n" not in str(caught.value)
+    assert not list(root.glob("_book*"))
+
+
+def test_what_pandoc_cannot_read_is_one_line(root: Path) -> None:
+    (root / "index.qmd").write_text("---\ntitle: [\n---\n\n# Preface\n")
+    with pytest.raises(UserError, match=r"pandoc failed: .*YAML") as caught:
+        render.render(root, plain=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_entry_of_the_bibliography_can_be_cited(root: Path) -> None:
     entries = (gate.ROOT / "references.bib").read_text()
-    made = plain.bibliography_entries(entries)
-    assert len(made) == entries.count("\n@") + 1
-    assert made["mosbach2023"][0] == "Mosbach et al., 2023"
-    assert all(re.search(r", \d{4}$", short) for short, _ in made.values())
-    assert made["schick2021"][0] == "Schick & Schütze, 2021"
-    assert not any(re.search(r"[\\{}]", short + full) for short, full in made.values())
+    keys = re.findall(r"(?m)^@\w+\{([^,]+),", entries)
+    (root / "references.bib").write_text(entries + toy_book.BIBLIOGRAPHY.replace("{", "{x", 1))
+    index = root / "index.qmd"
+    index.write_text(f"{index.read_text()}\n[{'; '.join('@' + key for key in keys)}]\n")
+    plain.write(root, root / "_book")
+    page = (root / "_book/index.html").read_text()
+    assert len(keys) > 30
+    for key in keys:
+        assert f'<div id="ref-{key}" class="csl-entry"' in page
+    assert "Schick and Schütze 2021" in page
+    references = page.partition('<div id="refs"')[2].partition("</main>")[0]
+    assert not re.search(r"[\\{}]", references)

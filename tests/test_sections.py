@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from html import unescape
 from pathlib import Path
@@ -11,19 +12,37 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llmft import UserError
+from llmft import UserError, params
 from llmft.engine.spec import Spec
 from llmft.nli import tasks
+from llmft.params import Study
 from llmft.report import sections, stats, tables
 from llmft.study import baselines, metrics
+from llmft.study.results import Results
 
 
 @pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What is shown comes to stand here."""
     texts: list[str] = []
     monkeypatch.setattr(tables, "say", texts.append)
     return texts
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Study]]:
+    """Studies of these tasks, by their names, with other parameters than the pocket world's."""
+
+    def studies(given: dict[str, tasks.Task], **changes: Any) -> list[Study]:
+        monkeypatch.setattr(sections, "task_of", lambda study: given[study.study])
+        usual = params.study("pocket")
+        return [usual.model_copy(update={"study": name, **changes}) for name in given]
+
+    return studies
+
+
+def results(rows: pd.DataFrame) -> Results:
+    return Results(rows, pd.DataFrame(), {})
 
 
 def read(text: str) -> pd.DataFrame:
@@ -35,7 +54,7 @@ def read(text: str) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=head)
 
 
-def said_by(right: dict[tuple[str, int], list[list[int]]], model: str = "opt") -> pd.DataFrame:
+def answers_of(right: dict[tuple[str, int], list[list[int]]], study: str = "opt") -> pd.DataFrame:
     """Rows from (domain, shots) and, a row a draw, which of its examples were right.
 
     Labels alternate, and a prediction is right or wrong with probability 0.8.
@@ -48,8 +67,8 @@ def said_by(right: dict[tuple[str, int], list[list[int]]], model: str = "opt") -
                 p = 0.8 if (label == 0) == bool(correct) else 0.2
                 rows.append(
                     {
-                        "key": f"{model}-{shots}-{draw}",
-                        "model": model,
+                        "key": f"{study}-{shots}-{draw}",
+                        "study": study,
                         "shots": shots,
                         "draw": f"{draw}-0-0" if shots else "",
                         "domain": domain,
@@ -63,23 +82,23 @@ def said_by(right: dict[tuple[str, int], list[list[int]]], model: str = "opt") -
 
 
 INSIDE, OUTSIDE = "in-domain", "out-of-domain"
-SAID = said_by(
+ANSWERS = answers_of(
     {
         (INSIDE, 0): [[1, 0, 0, 1]],
         (INSIDE, 8): [[1, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0], [1, 1, 1, 1], [0, 1, 0, 1]],
         (OUTSIDE, 8): [[1, 0], [0, 0], [1, 1], [1, 0], [1, 0]],
     }
 )
-BY = ["model", "domain", "shots"]
+BY = ["study", "domain", "shots"]
 
 
 def test_what_is_chosen_has_a_row_a_draw_with_its_id() -> None:
-    found = sections.chosen(SAID, shots=8, domain=OUTSIDE)
+    found = sections.chosen(ANSWERS, shots=8, domain=OUTSIDE)
     assert found.values.tolist() == [[1, 0], [0, 0], [1, 1], [1, 0], [1, 0]]
     assert found.draws == tuple(f"{i}-0-0" for i in range(5))
     assert found.examples == (f"{OUTSIDE}-0", f"{OUTSIDE}-1")
     assert found.strata == ("0", "1")
-    twice = SAID.assign(nll=2 * SAID["correct"])
+    twice = ANSWERS.assign(nll=2 * ANSWERS["correct"])
     none = sections.chosen(twice, "nll", shots=0)
     assert none.values.tolist() == [[2, 0, 0, 2]]
     assert none.draws == ()
@@ -89,10 +108,10 @@ def test_choosing_what_is_not_there_is_one_line() -> None:
     missing: list[dict[str, Any]] = [{"shots": 16}, {"shots": 0, "domain": OUTSIDE}]
     for where in missing:
         with pytest.raises(UserError, match="no run with shots = ") as caught:
-            sections.chosen(SAID, **where)
+            sections.chosen(ANSWERS, **where)
         assert "\n" not in str(caught.value)
     with pytest.raises(UserError, match="no run with shots = 4, domain = in-domain"):
-        sections.difference(SAID, {"shots": 8}, {"shots": 4, "domain": INSIDE})
+        sections.difference(ANSWERS, {"shots": 8}, {"shots": 4, "domain": INSIDE})
 
 
 def test_a_difference_is_paired_on_draws_and_on_examples_of_one_domain() -> None:
@@ -101,16 +120,16 @@ def test_a_difference_is_paired_on_draws_and_on_examples_of_one_domain() -> None
         for shots, domain in ((8, INSIDE), (0, INSIDE), (8, OUTSIDE))
     ]
     eight, none, outside = which
-    found = sections.difference(SAID, eight, none)
+    found = sections.difference(ANSWERS, eight, none)
     assert found.mean == pytest.approx(16 / 20 - 1 / 2)
-    a, b, out = (sections.chosen(SAID, **where) for where in which)
+    a, b, out = (sections.chosen(ANSWERS, **where) for where in which)
     assert found == stats.difference(a, b)
-    same = sections.difference(SAID, eight, eight)
+    same = sections.difference(ANSWERS, eight, eight)
     assert (same.lo, same.mean, same.hi) == (0, 0, 0)
-    mixed = SAID.sample(frac=1, random_state=1)  # rows in another order are the same runs
+    mixed = ANSWERS.sample(frac=1, random_state=1)  # rows in another order are the same runs
     again = sections.difference(mixed, eight, none)
     assert (again.lo, again.mean, again.hi) == pytest.approx((found.lo, found.mean, found.hi))
-    other = sections.difference(SAID, eight, outside)
+    other = sections.difference(ANSWERS, eight, outside)
     assert other.mean == pytest.approx(16 / 20 - 5 / 10)
     assert other == stats.difference(a, out, same_examples=False)
 
@@ -125,9 +144,9 @@ def test_beside_a_null_is_what_would_have_been_shown() -> None:
     assert sections.unresolved(shown) == sections.unresolved(few) == ""
 
 
-def test_accuracy_with_the_median_draw_and_the_draws_that_failed(shown: list[str]) -> None:
-    sections.accuracy_table(SAID, BY)
-    table = read(shown[0])
+def test_accuracy_with_the_median_draw_and_the_draws_that_failed(messages: list[str]) -> None:
+    sections.accuracy_table(ANSWERS, BY)
+    table = read(messages[0])
     assert list(table) == [
         "domain", "shots", "accuracy", "median draw", "lowest to highest", "failed draws", "n",
     ]  # fmt: skip
@@ -135,7 +154,7 @@ def test_accuracy_with_the_median_draw_and_the_draws_that_failed(shown: list[str
     for row, (domain, shots) in zip(
         table.itertuples(index=False), [(INSIDE, 0), (INSIDE, 8), (OUTSIDE, 8)], strict=True
     ):
-        interval = stats.interval(sections.chosen(SAID, domain=domain, shots=shots))
+        interval = stats.interval(sections.chosen(ANSWERS, domain=domain, shots=shots))
         assert row[2] == stats.shown(vars(interval), 3)
         assert row[6] == interval.n
     assert table["median draw"].tolist() == ["–", "0.750", "0.500"]
@@ -143,29 +162,29 @@ def test_accuracy_with_the_median_draw_and_the_draws_that_failed(shown: list[str
     assert table["failed draws"].tolist() == ["–", "1 of 5", "4 of 5"]
 
 
-def test_the_model_is_named_where_there_are_several(shown: list[str]) -> None:
-    several = pd.concat([SAID, said_by({(INSIDE, 8): [[0, 0, 0, 1]] * 5}, "pocket")])
+def test_the_study_is_named_where_there_are_several(messages: list[str]) -> None:
+    several = pd.concat([ANSWERS, answers_of({(INSIDE, 8): [[0, 0, 0, 1]] * 5}, "pocket")])
     sections.accuracy_table(several, BY)
-    table = read(shown[0])
-    assert table["model"].tolist() == ["opt", "opt", "opt", "pocket"]
+    table = read(messages[0])
+    assert table["study"].tolist() == ["opt", "opt", "opt", "pocket"]
     assert str(table.iloc[3, 3]).startswith("0.250 [")
 
 
-def test_what_was_learned(shown: list[str]) -> None:
-    said = SAID.assign(
-        follows=[1.0, 0.0] * (len(SAID) // 2),
+def test_what_was_learned(messages: list[str]) -> None:
+    answers = ANSWERS.assign(
+        follows=[1.0, 0.0] * (len(ANSWERS) // 2),
         follows_one=1.0,
-        silent=SAID["id"].str[-1].isin(["0", "1"]),
+        silent=ANSWERS["id"].str[-1].isin(["0", "1"]),
     )
-    sections.learned_table(said, BY)
-    table = read(shown[0]).set_index(["domain", "shots"])
+    sections.learned_table(answers, BY)
+    table = read(messages[0]).set_index(["domain", "shots"])
     assert list(table) == [
         "AUC", "accuracy", "agrees: either negated", "agrees: exactly one", "AUC, none negated",
         "called entailed", "n",
     ]  # fmt: skip
     inside = table.loc[(INSIDE, "8")]
     assert inside["AUC"].startswith(
-        f"{said[(said['shots'] == 8) & (said['domain'] == INSIDE)]['auc'].mean():.2f} ["
+        f"{answers[(answers['shots'] == 8) & (answers['domain'] == INSIDE)]['auc'].mean():.2f} ["
     )
     assert inside["agrees: either negated"].startswith("0.50 [")
     # By draw: two of four, one, three, two, none.
@@ -173,10 +192,10 @@ def test_what_was_learned(shown: list[str]) -> None:
     assert table.loc[(INSIDE, "0"), "called entailed"] == "0.50"
 
 
-def test_out_of_domain_has_two_intervals_where_there_are_constructions(shown: list[str]) -> None:
-    rows = said_by({(OUTSIDE, 8): [[1, 0, 1, 1, 0, 1, 1, 1]] * 4 + [[0] * 8]})
+def test_out_of_domain_has_two_intervals_where_there_are_constructions(messages: list[str]) -> None:
+    rows = answers_of({(OUTSIDE, 8): [[1, 0, 1, 1, 0, 1, 1, 1]] * 4 + [[0] * 8]})
     sections.constructions(rows.assign(subcase=["a", "b", "c", "d"] * (len(rows) // 4)), BY)
-    assert list(read(shown[0]))[2:] == [
+    assert list(read(messages[0]))[2:] == [
         "AUC, these constructions",
         "AUC, new constructions",
         "accuracy, these constructions",
@@ -184,10 +203,12 @@ def test_out_of_domain_has_two_intervals_where_there_are_constructions(shown: li
         "n",
     ]
     sections.constructions(rows, BY)
-    assert list(read(shown[1]))[2:] == ["AUC", "accuracy", "n"]
+    assert list(read(messages[1]))[2:] == ["AUC", "accuracy", "n"]
 
 
-def test_the_search_says_which_learning_rate_is_best_and_which_is_used(shown: list[str]) -> None:
+def test_the_search_says_which_learning_rate_is_best_and_which_is_used(
+    messages: list[str], world: Callable[..., list[Study]], pocket: tasks.Task
+) -> None:
     rows = pd.DataFrame(
         [
             (8, rate, accuracy, nll)
@@ -199,67 +220,73 @@ def test_the_search_says_which_learning_rate_is_best_and_which_is_used(shown: li
             for accuracy, nll in zip(accuracies, nlls, strict=True)
         ],
         columns=["shots", "learning_rate", "validation_accuracy", "validation_nll"],
-    ).assign(model="opt")
-    sections.search_table(rows, 3e-4)
-    table = read(shown[0])
+    ).assign(study="opt")
+    studies = world({"opt": pocket}, learning_rate=3e-4)
+    sections.search_table(results(rows), studies, "learning_rate")
+    table = read(messages[0])
     assert table["learning rate"].tolist() == ["1e-05", "0.0001", "0.001"]
     assert [text.split()[0] for text in table["accuracy"]] == ["0.550", "0.650", "0.850"]
     assert table["NLL"].tolist()[0] == "0.700 (2 draws: 0.700 to 0.700)"
     assert [text.split()[0] for text in table["NLL"]] == ["0.700", "0.450", "0.700"]
     assert set(table["draws"]) == {"2"}
-    assert "With 8 examples" in shown[1]
-    assert re.findall(r"0\.\d+", shown[1]) == ["0.001", "0.0001", "0.0003"]
+    assert "With 8 examples" in messages[1]
+    assert re.findall(r"0\.\d+", messages[1]) == ["0.001", "0.0001", "0.0003"]
 
 
-def test_the_search_goes_model_by_model(shown: list[str]) -> None:
+def test_the_search_goes_study_by_study(
+    messages: list[str], world: Callable[..., list[Study]], pocket: tasks.Task
+) -> None:
     rows = pd.DataFrame(
         [(m, 8, r, a, 1 - a) for m, r, a in (("x", 0.1, 0.6), ("x", 0.2, 0.5), ("y", 0.2, 0.9))],
-        columns=["model", "shots", "learning_rate", "validation_accuracy", "validation_nll"],
+        columns=["study", "shots", "learning_rate", "validation_accuracy", "validation_nll"],
     )
-    sections.search_table(rows, 0.2)
-    assert read(shown[0])["model"].tolist() == ["x", "x", "y"]
-    assert [re.findall(r"0\.\d+", text) for text in shown[1:]] == [
-        ["0.1", "0.1", "0.2"],
-        ["0.2", "0.2", "0.2"],
-    ]
-    assert shown[2].startswith("**y.** ")
+    studies = world({"x": pocket, "y": pocket}, learning_rate=0.2)
+    sections.search_table(results(rows), studies, "learning_rate")
+    assert read(messages[0])["study"].tolist() == ["x", "x", "y"]
+    first, second = messages[1].split("\n\n")
+    assert re.findall(r"0\.\d+", first) == ["0.1", "0.1", "0.2"]
+    assert re.findall(r"0\.\d+", second) == ["0.2", "0.2", "0.2"]
+    assert second.startswith("**y.** ")
 
 
-def test_calibration_is_a_mean_over_draws(shown: list[str]) -> None:
-    single = pd.DataFrame(
+def test_calibration_is_a_mean_over_draws(messages: list[str]) -> None:
+    inside, outside = [0.1, 0.2], [0.3, 0.3, 0.3, 0.2, 0.4]
+    rows = pd.DataFrame(
         {
-            "model": "opt",
-            "domain": [INSIDE] * 2 + [OUTSIDE] * 5,
+            "study": "opt",
             "shots": 8,
-            "ece": [0.1, 0.2, 0.3, 0.3, 0.3, 0.2, 0.4],
+            "in_domain_ece": [*inside, *[0.0] * 5],
+            "in_domain_n": [4] * 2 + [0] * 5,
+            "out_of_domain_ece": [*[0.0] * 2, *outside],
+            "out_of_domain_n": [0] * 2 + [4] * 5,
         }
     )
-    sections.calibration_table(single, BY)
-    table = read(shown[0])
+    sections.calibration_table(results(rows), BY)
+    table = read(messages[0])
     assert list(table) == ["domain", "shots", "ECE", "draws"]
     assert table["ECE"][0] == "0.150 (2 draws: 0.100 to 0.200)"
     assert table["ECE"][1].startswith("0.300 [")
 
 
 def test_subcases_are_the_out_of_domain_means() -> None:
-    out = said_by({(OUTSIDE, 0): [[1, 1, 0, 0]], (OUTSIDE, 8): [[1, 1, 1, 0], [0, 1, 1, 0]]})
-    said = pd.concat([SAID[SAID["domain"] == INSIDE], out])
-    swapped = said["id"].isin([f"{OUTSIDE}-0", f"{OUTSIDE}-1"])
-    said = said.assign(subcase=np.where(swapped, "swap", "passive"))
-    chart = sections.subcases(said, "shots", x_title="examples", note="means").to_dict()
+    out = answers_of({(OUTSIDE, 0): [[1, 1, 0, 0]], (OUTSIDE, 8): [[1, 1, 1, 0], [0, 1, 1, 0]]})
+    answers = pd.concat([ANSWERS[ANSWERS["domain"] == INSIDE], out])
+    swapped = answers["id"].isin([f"{OUTSIDE}-0", f"{OUTSIDE}-1"])
+    answers = answers.assign(subcase=np.where(swapped, "swap", "passive"))
+    chart = sections.subcases(answers, "shots", x_title="examples").to_dict()
     [rows] = [rows for rows in chart["datasets"].values() if "correct" in rows[0]]
     found = {(row["subcase"], row["shots"]): row["correct"] for row in rows}
     assert found == {
         ("swap", 0): 1.0, ("swap", 8): 0.75, ("passive", 0): 0.0, ("passive", 8): 0.5,
     }  # fmt: skip
-    assert "means, at least 2 pairs a subcase" in str(chart)
+    assert "means over up to 2 draws, at least 2 pairs a subcase" in str(chart)
 
 
-def test_without_subcases_the_map_shows_labels_and_each_model_has_one() -> None:
-    several = pd.concat([SAID, said_by({(INSIDE, 8): [[0, 0, 0, 1]] * 2}, "pocket")])
+def test_without_subcases_the_map_shows_labels_and_each_study_has_one() -> None:
+    several = pd.concat([ANSWERS, answers_of({(INSIDE, 8): [[0, 0, 0, 1]] * 2}, "pocket")])
     inside = several[several["domain"] == INSIDE]
     inside = inside.assign(label=inside["id"].str.endswith(("0", "1")).astype(int))
-    chart = sections.subcases(inside, "shots", x_title="examples", note="means").to_dict()
+    chart = sections.subcases(inside, "shots", x_title="examples").to_dict()
     assert [panel["title"]["text"] for panel in chart["concat"]] == ["opt", "pocket"]
     assert "in-domain by label, as there are no subcases" in str(chart["title"])
     found = [row for rows in chart["datasets"].values() for row in rows if "gold" in row]
@@ -269,7 +296,7 @@ def test_without_subcases_the_map_shows_labels_and_each_model_has_one() -> None:
     }
 
 
-def test_by_cue_tells_where_negation_is_right() -> None:
+def test_by_cue_tells_where_negation_is_right(world: Callable[..., list[Study]]) -> None:
     """A negation says "not entailment", none says "entailment"."""
     pairs = pd.DataFrame(
         [
@@ -285,9 +312,9 @@ def test_by_cue_tells_where_negation_is_right() -> None:
         ],
         columns=["id", "premise", "hypothesis", "label"],
     )
-    found = sections.by_cue(SAID, pairs.iloc[::-1])
+    found = sections.by_cue(ANSWERS, world({"opt": foreign(pairs.iloc[::-1])}))
     assert set(found["domain"]) == {INSIDE}
-    assert len(found) == (SAID["domain"] == INSIDE).sum()
+    assert len(found) == (ANSWERS["domain"] == INSIDE).sum()
     cues = found.drop_duplicates("id").set_index("id")["cue"]
     assert cues.to_dict() == {
         f"{INSIDE}-0": "cue is right",
@@ -300,6 +327,7 @@ def test_by_cue_tells_where_negation_is_right() -> None:
 def cost(**changes: Any) -> dict[str, Any]:
     return {
         "key": "k",
+        "study": "opt",
         "shots": 8,
         "trainable_parameters": 1200,
         "train_tokens": 3000,
@@ -311,12 +339,11 @@ def cost(**changes: Any) -> dict[str, Any]:
         "device_name": "a machine",
         "device": "cpu",
         "threads": 2,
-        "stacked": 1,
         "dtype": "float32",
     } | changes
 
 
-def test_cost_is_the_mean_over_runs_and_what_they_added(shown: list[str]) -> None:
+def test_cost_is_the_mean_over_runs_and_what_they_added(messages: list[str]) -> None:
     rows = pd.DataFrame(
         [
             cost(),
@@ -325,7 +352,7 @@ def test_cost_is_the_mean_over_runs_and_what_they_added(shown: list[str]) -> Non
         ]
     )
     sections.cost_table(rows, ["shots"])
-    assert read(shown[0]).iloc[0].to_dict() == {
+    assert read(messages[0]).iloc[0].to_dict() == {
         "shots": "8",
         "weights trained": "1,200",
         "tokens trained on": "4,000",
@@ -335,17 +362,18 @@ def test_cost_is_the_mean_over_runs_and_what_they_added(shown: list[str]) -> Non
         "of it the run's (MiB)": "600",
         "runs": "2",
     }
-    assert read(shown[0]).iloc[1]["of it the run's (MiB)"] == "1"
-    assert shown[1] == "Hardware: a machine, 2 thread(s), float32."
-    shown.clear()
+    assert read(messages[0]).iloc[1]["of it the run's (MiB)"] == "1"
+    assert messages[1] == "Hardware: a machine, 2 thread(s), float32."
+    messages.clear()
     specs = pd.DataFrame([asdict(Spec(data_seed=i)) for i in range(len(rows))])
     columns = {name: rows[name] for name in rows} | {"examples_per_second": 1.0}
-    sections.effort(specs.assign(**columns, rounds=0, data_seed=range(len(rows))))
-    assert "3 runs" in shown[0]
-    assert "10 s of training and scoring in all and at most 1,500 MiB (resident)" in shown[0]
+    whole = specs.assign(**columns, rounds=0, data_seed=range(len(rows)))
+    sections.effort(results(whole))
+    assert "3 runs" in messages[0]
+    assert "10 s of training and scoring in all and at most 1,500 MiB (resident)" in messages[0]
 
 
-@pytest.mark.parametrize("change", [{"device_name": "another"}, {"stacked": 4}, {"threads": 8}])
+@pytest.mark.parametrize("change", [{"device_name": "another"}, {"threads": 8}])
 def test_costs_that_cannot_be_compared_are_one_line(change: dict[str, Any]) -> None:
     rows = pd.DataFrame([cost(), cost(**change)])
     with pytest.raises(UserError, match=f"cannot be compared: {next(iter(change))}") as caught:
@@ -353,36 +381,25 @@ def test_costs_that_cannot_be_compared_are_one_line(change: dict[str, Any]) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_a_run_made_alone_is_found_by_what_it_is() -> None:
-    grids = {
-        "two shots": [Spec(shots=2, data_seed=i) for i in range(3)],
-        "four shots": [Spec(shots=4, data_seed=i) for i in range(3)],
-    }
-    specs = [Spec(shots=4, data_seed=9), Spec(shots=2, data_seed=9), Spec(shots=8)]
-    rows = pd.DataFrame([asdict(spec) | {"revision": "abc"} for spec in specs])
-    found = sections.ways(rows, grids)
-    assert found[["way", "size"]].to_numpy().tolist() == [["four shots", 4], ["two shots", 2]]
-
-
 def test_facing_pairs_the_domains() -> None:
     frame = pd.DataFrame(
         {
-            "way": ["a", "a", "b"],
+            "method": ["a", "a", "b"],
             "domain": [INSIDE, OUTSIDE, INSIDE],
             "mean": [0.8, 0.5, 0.9],
             "lo": [0.7, 0.4, 0.8],
             "hi": [0.9, 0.6, 1.0],
         }
     )
-    found = sections.facing(frame, ["way"])
+    found = sections.facing(frame, ["method"])
     assert found.to_numpy().tolist() == [["a", 0.8, 0.7, 0.9, 0.5, 0.4, 0.6]]
-    assert sections.facing(frame[["way", "domain", "mean"]], ["way"])["x_lo"].isna().all()
+    assert sections.facing(frame[["method", "domain", "mean"]], ["method"])["x_lo"].isna().all()
 
 
 COSTS = pd.DataFrame(
     {
-        "way": ["shown", "full", "lora", "lora"],
-        "size": [4, 4, 2, 32],
+        "group": ["ICL", "full", "lora", "lora"],
+        "shots": [4, 4, 2, 32],
         "parameters": 1_000,
         "trainable_parameters": [0, 1_000, 10, 10],
         "prefix_tokens": [90, 2, 2, 2],
@@ -401,21 +418,21 @@ def test_operations_are_counted_by_token() -> None:
     found = sections.operations(COSTS)
     assert found["tokens"].tolist() == [98, 10, 10, 10]
     assert found["answer"].tolist() == [2_000 * n for n in (98, 10, 10, 10)]
-    taught = 2 * 100 * 1_000
-    assert found["adapt"].tolist() == [0, 300_000, 200_000 + taught, 200_000 + taught]
+    teaching = 2 * 100 * 1_000
+    assert found["adapt"].tolist() == [0, 300_000, 200_000 + teaching, 200_000 + teaching]
 
 
 def test_costs_are_those_of_the_nearest_size() -> None:
-    found = sections.costs(COSTS, 4).set_index("way")
-    assert found["examples"].to_dict() == {"shown": 4, "full": 4, "lora": 2}
+    found = sections.costs(COSTS, 4).set_index("group")
+    assert found["examples"].to_dict() == {"ICL": 4, "full": 4, "lora": 2}
     assert found.loc["lora", "to adapt (s)"] == 2.0
     assert found["1,000 answers (s)"].tolist() == [2.0] * 3
-    assert sections.costs(COSTS, 32).set_index("way").loc["lora", "to adapt (s)"] == 3.0
+    assert sections.costs(COSTS, 32).set_index("group").loc["lora", "to adapt (s)"] == 3.0
 
 
 def test_a_table_is_exported_with_its_intervals(tmp_path: Path) -> None:
     interval = stats.Interval(0.81234, 0.7, 0.9, "t over draws", 3, 0)
-    summary = pd.DataFrame({"way": ["50 % of_it"], "accuracy": [interval], "n": ["3"]})
+    summary = pd.DataFrame({"method": ["50 % of_it"], "accuracy": [interval], "n": ["3"]})
     sections.export(summary, tmp_path / "all")
     back = pd.read_csv(tmp_path / "all.csv")
     assert back.loc[0, ["accuracy", "accuracy_lo", "accuracy_hi"]].tolist() == [0.81234, 0.7, 0.9]
@@ -433,111 +450,127 @@ def pocket() -> tasks.Task:
     return tasks.load("pocket", limit=120)
 
 
-def test_the_rule_and_where_it_is_silent(pocket: tasks.Task) -> None:
+def test_the_rule_and_where_it_is_silent(
+    pocket: tasks.Task, world: Callable[..., list[Study]]
+) -> None:
     pairs = pd.concat([f.assign(domain=d) for d, f in pocket.domains.items()])
     rule = pd.concat([baselines.negation_rule(f) for f in pocket.domains.values()])
     p = np.where(rule == 0, 0.9, 0.1)
-    said = pairs.assign(key="k", **dict(zip(metrics.LOGP, np.log([p, 1 - p]), strict=True)))
-    ruled = sections.with_rule(said, pocket)
+    answers = pairs.assign(
+        key="k", study="m", **dict(zip(metrics.LOGP, np.log([p, 1 - p]), strict=True))
+    )
+    studies = world({"m": pocket})
+    ruled = sections.with_rule(answers, studies)
     assert ruled["follows"].eq(1).all()
     assert ruled["silent"].tolist() == (rule == 0).tolist()
     both = pd.concat([baselines.negated(f) for f in pocket.domains.values()]) == 2
     assert ruled["follows_one"].tolist() == (~both).astype(float).tolist()
     assert not ruled[ruled["domain"] == INSIDE]["silent"].all()
-    flipped = said.assign(**{metrics.LOGP[0]: said[metrics.LOGP[1]], metrics.LOGP[1]: np.log(p)})
-    assert sections.with_rule(flipped, pocket)["follows"].eq(0).all()
+    flipped = answers.assign(
+        **{metrics.LOGP[0]: answers[metrics.LOGP[1]], metrics.LOGP[1]: np.log(p)}
+    )
+    assert sections.with_rule(flipped, studies)["follows"].eq(0).all()
 
 
-def test_the_classifier_stands_with_every_model_on_the_same_draws(pocket: tasks.Task) -> None:
+def test_the_classifier_stands_with_every_study_on_its_own_draws(
+    pocket: tasks.Task, world: Callable[..., list[Study]]
+) -> None:
     pairs = pocket.in_domain
-    said = pd.concat(
+    answers = pd.concat(
         [
             pairs.assign(
-                model=m, method="ICL", shots=4, data_seed=3, draw="3-0-0", key=m, domain=INSIDE,
+                study=m, method="ICL", shots=4, data_seed=3, draw="3-0-0", key=m, domain=INSIDE,
                 **dict(zip(metrics.LOGP, np.log(np.full((2, len(pairs)), 0.5)), strict=True)),
             )
             for m in ("x", "y")
         ]
     )  # fmt: skip
-    compared = sections.with_classifier(metrics.with_scores(said), pocket, [4], [3])
+    studies = world({"x": pocket, "y": pocket}, seed=3, repeats=1)
+    compared = sections.with_classifier(metrics.with_scores(answers), studies, lambda _: [4])
     own = compared[compared["method"] == baselines.CLASSIFIER]
-    assert set(own["model"]) == {"x", "y"}
+    assert set(own["study"]) == {"x", "y"}
     assert set(own["draw"]) == {"3-0-0"}
     gap = sections.difference(
         compared,
-        {"model": "x", "method": "ICL", "domain": INSIDE},
-        {"model": "x", "method": baselines.CLASSIFIER, "domain": INSIDE},
+        {"study": "x", "method": "ICL", "domain": INSIDE},
+        {"study": "x", "method": baselines.CLASSIFIER, "domain": INSIDE},
     )
     assert gap.draws == 1
-    text = sections.above_floors(compared[compared["model"] == "x"], pocket, "method", 4)
+    text = sections.above_floors(compared, studies[0], "method", 4)
     assert "*overlap*" in text
     # All called entailed: right on half of the pairs, as the cue is on more.
     assert (
         "With 4 labelled examples, ICL is not shown to differ from it (minus the cue: -0." in text
     )
     assert "cue classifier is" in text
-    figure = sections.accuracy_figure(compared, pocket, "method", x_title="labelled examples")
+    figure = sections.accuracy_figure(compared, studies, "method", x_title="labelled examples")
     drawn = str(figure.to_dict())
     for name in ("constant", "best cue: overlap", "x, in-domain", "y, in-domain", "cue classifier"):
         assert name in drawn
 
 
-def test_a_good_draw_shows_the_rule(pocket: tasks.Task, shown: list[str]) -> None:
+def test_a_good_draw_shows_the_rule(
+    pocket: tasks.Task, messages: list[str], world: Callable[..., list[Study]]
+) -> None:
     right = baselines.negation_rule(pocket.train) == pocket.train["label"]
     good, bad = (pocket.train[right == value]["id"].tolist() for value in (True, False))
     rows = [
         {
-            "model": "m",
-            "domain": INSIDE,
+            "study": "m",
             "shots": 4,
-            "accuracy": 0.5 + 0.1 * k,
+            "in_domain_accuracy": 0.5 + 0.1 * k,
+            "in_domain_n": 4,
+            "out_of_domain_n": 0,
             "examples": " ".join(good[:k] + bad[: 4 - k]),
         }
         for k in (0, 1, 2, 3, 4)
     ]
     single = pd.DataFrame(rows)
     assert sections.validity(single, pocket).tolist() == [0, 0.25, 0.5, 0.75, 1]
-    figure = sections.luck(single, pocket, [4], "rule")
-    assert "1.00 [1.00, 1.00] with 4 examples" in shown[0]
+    figure = sections.luck(results(single), world({"m": pocket}), lambda _: [4], "rule")
+    assert "1.00 [1.00, 1.00] with 4 examples" in messages[0]
     assert "4 examples" in str(figure.to_dict())
 
 
-def test_names_that_say_their_label_are_said_to(pocket: tasks.Task) -> None:
-    assert sections.twins(pocket) == (
-        "Subcases whose names begin with `le_` are entailed, those with `ln_` are not."
-    )
+def test_names_that_say_their_label_are_explained(
+    pocket: tasks.Task, messages: list[str], world: Callable[..., list[Study]]
+) -> None:
+    sections.twins(world({"m": pocket}))
     out = pocket.out_of_domain
     # As in HANS, where three heuristics have such twins.
     heuristic = np.where(np.arange(len(out)) % 2, "l", "s")
     hans = out.assign(subcase=heuristic + out["subcase"].str[1:])
-    assert sections.twins(dataclasses.replace(pocket, out_of_domain=hans)) == (
+    sections.twins(world({"m": dataclasses.replace(pocket, out_of_domain=hans)}))
+    assert messages == [
+        "Subcases whose names begin with `le_` are entailed, those with `ln_` are not.",
         "Subcases whose names begin with `le_`, `se_` are entailed, those with `ln_`, `sn_` are "
-        "not."
-    )
+        "not.",
+    ]
 
 
 @pytest.mark.parametrize(
-    "subcase",
+    "change",
     [
-        lambda _: "s",
-        lambda out: "le_" + out["subcase"],  # the same start, both labels
-        lambda out: out["subcase"].str.replace("_", "-"),
-        lambda out: out["subcase"].str.split("_").str[1].str[:3] + "_" + out["subcase"],
-        lambda out: [f"{i}_pair" for i in range(len(out))],  # a name of its own each
-        lambda out: np.where(out["label"] == 0, "yes_all", "no_all"),  # one of each
-        lambda out: out["subcase"].where(out["label"] == 0, "no subcase"),
+        lambda out: out.assign(subcase="s"),
+        lambda out: out.assign(subcase="le_" + out["subcase"]),  # the same start, both labels
+        lambda out: out.assign(subcase=out["subcase"].str.replace("_", "-")),
+        lambda out: out.assign(
+            subcase=out["subcase"].str.split("_").str[1].str[:3] + "_" + out["subcase"]
+        ),
+        lambda out: out.assign(subcase=[f"{i}_pair" for i in range(len(out))]),  # one each
+        lambda out: out.assign(subcase=np.where(out["label"] == 0, "yes_all", "no_all")),
+        lambda out: out.assign(subcase=out["subcase"].where(out["label"] == 0, "no subcase")),
+        lambda out: out.drop(columns="subcase"),
+        lambda out: out.iloc[:0],
+        lambda out: out.iloc[:0].drop(columns="subcase"),
     ],
 )
-def test_names_that_say_nothing_are_not_explained(pocket: tasks.Task, subcase: Any) -> None:
-    out = pocket.out_of_domain
-    task = dataclasses.replace(pocket, out_of_domain=out.assign(subcase=subcase(out)))
-    assert sections.twins(task) == ""
-
-
-def test_without_subcases_or_pairs_no_name_is_explained(pocket: tasks.Task) -> None:
-    out = pocket.out_of_domain
-    for other in (out.drop(columns="subcase"), out.iloc[:0], out.iloc[:0].drop(columns="subcase")):
-        assert sections.twins(dataclasses.replace(pocket, out_of_domain=other)) == ""
+def test_names_that_say_nothing_are_not_explained(
+    pocket: tasks.Task, messages: list[str], world: Callable[..., list[Study]], change: Any
+) -> None:
+    task = dataclasses.replace(pocket, out_of_domain=change(pocket.out_of_domain))
+    sections.twins(world({"m": task}))
+    assert messages in ([], [""])
 
 
 # --- a task that is neither HANS nor the pocket world ------------------------------------------
@@ -561,23 +594,23 @@ def foreign(pairs: pd.DataFrame) -> tasks.Task:
 
 
 def test_a_task_of_one_domain_says_so_and_its_tables_are_of_that_domain(
-    shown: list[str],
+    messages: list[str], world: Callable[..., list[Study]]
 ) -> None:
-    task = foreign(plain(4))
-    assert sections.missing(task) == [
-        "This task has no out-of-domain set: nothing is shown of one."
-    ]
-    said = SAID[SAID["domain"] == INSIDE]
-    sections.constructions(said, ["model", "shots"])
-    assert list(read(shown[0])) == ["shots", "AUC", "accuracy", "n"]
+    studies = world({"opt": foreign(plain(4))})
+    sections.missing(studies)
+    assert messages == ["This task has no out-of-domain set: nothing is shown of one."]
+    messages.clear()
+    answers = ANSWERS[ANSWERS["domain"] == INSIDE]
+    sections.constructions(answers, ["study", "shots"])
+    assert list(read(messages[0])) == ["shots", "AUC", "accuracy", "n"]
     assert (
-        sections.floors_text(task)
+        sections.floors_text(studies)
         == "without a model: constant 0.50 in-domain; best cue: overlap 1.00 in-domain"
     )
-    ruled = sections.with_rule(said, task)
+    ruled = sections.with_rule(answers, studies)
     assert ruled["silent"].all()
     sections.learned_table(ruled, BY)
-    table = read(shown[1])
+    table = read(messages[1])
     assert table["AUC, none negated"].tolist() == table["AUC"].tolist()
     # The rule is silent throughout, so its answer is always "entailed".
     assert [text[:4] for text in table["agrees: either negated"]] == table["called entailed"].str[
@@ -587,31 +620,32 @@ def test_a_task_of_one_domain_says_so_and_its_tables_are_of_that_domain(
 
 @pytest.mark.parametrize("hypothesis", ["The dog never ran .", "The dog ran ."])
 def test_where_the_rule_is_never_silent_or_leaves_one_label_there_is_no_auc(
-    shown: list[str], hypothesis: str
+    messages: list[str], world: Callable[..., list[Study]], hypothesis: str
 ) -> None:
     pairs = plain(4).assign(premise="The dog ran .", hypothesis=hypothesis)
     pairs.loc[pairs["label"] == 1, "hypothesis"] = "The dog never ran ."
-    ruled = sections.with_rule(SAID[SAID["domain"] == INSIDE], foreign(pairs))
+    inside = ANSWERS[ANSWERS["domain"] == INSIDE]
+    ruled = sections.with_rule(inside, world({"opt": foreign(pairs)}))
     sections.learned_table(ruled, BY)
-    assert set(read(shown[0])["AUC, none negated"]) == {"–"}
+    assert set(read(messages[0])["AUC, none negated"]) == {"–"}
 
 
 def test_one_draw_of_each_size_has_no_interval_and_says_so(
-    pocket: tasks.Task, shown: list[str]
+    pocket: tasks.Task, messages: list[str], world: Callable[..., list[Study]]
 ) -> None:
     ids = pocket.train["id"].tolist()
     single = pd.DataFrame(
         [
             {
-                "model": "m", "domain": INSIDE, "shots": 2, "accuracy": 0.5 + 0.1 * i,
-                "examples": f"{ids[i]} {ids[i + 1]}",
+                "study": "m", "shots": 2, "in_domain_accuracy": 0.5 + 0.1 * i,
+                "in_domain_n": 4, "out_of_domain_n": 0, "examples": f"{ids[i]} {ids[i + 1]}",
             }
             for i in range(2)
         ]
     )  # fmt: skip
-    sections.luck(single, pocket, [2], "rule")
-    assert "predicts the draw's own labels: " in shown[0]
-    assert "(2 draws, no interval) with 2 examples" in shown[0] or "not vary" in shown[0]
+    sections.luck(results(single), world({"m": pocket}), lambda _: [2], "rule")
+    assert "predicts the draw's own labels: " in messages[0]
+    assert "(2 draws, no interval) with 2 examples" in messages[0] or "not vary" in messages[0]
     one = stats.correlation([0.5, 0.6, 0.7], [0.1, 0.2, 0.3])
     none = stats.correlation([0.5] * 6, [0.1, 0.2, 0.3, 0.1, 0.2, 0.3])
     many = stats.correlation([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 6, 5])
@@ -632,48 +666,52 @@ def test_ids_of_a_users_own_data_may_hold_spaces(pocket: tasks.Task) -> None:
 
 
 def test_a_method_that_is_not_shown_to_differ_from_the_cue_says_what_would_have_been(
-    pocket: tasks.Task,
+    pocket: tasks.Task, world: Callable[..., list[Study]]
 ) -> None:
+    [study] = world({"m": pocket})
     pairs, rng = pocket.in_domain, np.random.default_rng(0)
     rule = baselines.best_rule(pocket.train)
     right = (rule.labels(pairs) == pairs["label"]).to_numpy()
     parts = []
-    for way, accuracy in (("above", 1.0), ("level", right.mean()), ("below", 0.5)):
+    for name, accuracy in (("above", 1.0), ("level", right.mean()), ("below", 0.5)):
         for draw in range(6):
             hit = rng.random(len(pairs)) < accuracy
             p = np.where(hit == (pairs["label"] == 0), 0.8, 0.2)
             logp = dict(zip(metrics.LOGP, np.log([p, 1 - p]), strict=True))
             parts.append(
-                pairs.assign(key=f"{way} {draw}", draw=f"{draw}-0-0", way=way, domain=INSIDE,
-                             shots=4, **logp)
+                pairs.assign(key=f"{name} {draw}", draw=f"{draw}-0-0", method=name, domain=INSIDE,
+                             study="m", shots=4, **logp)
             )  # fmt: skip
-    said = metrics.with_scores(pd.concat(parts))
-    text = sections.above_floors(said, pocket, "way", 4)
+    answers = metrics.with_scores(pd.concat(parts))
+    text = sections.above_floors(answers, study, "method", 4)
     assert f"is right on {right.mean():.2f} of the in-domain pairs" in text
     assert "above is above it (minus the cue: 0." in text
     assert "below is below it (minus the cue: -0." in text
     assert "level is not shown to differ from it" in text
     assert text.count("would have been shown with 80 % power") == 1
-    few = sections.above_floors(said[said["draw"] < "4"], pocket, "way", 4)
+    few = sections.above_floors(answers[answers["draw"] < "4"], study, "method", 4)
     assert few.count("not shown to differ from it") == 3
     assert "would have been" not in few
 
 
-def test_a_figure_of_one_domain_and_one_number_of_examples(pocket: tasks.Task) -> None:
+def test_a_figure_of_one_domain_and_one_number_of_examples(
+    pocket: tasks.Task, world: Callable[..., list[Study]]
+) -> None:
     alone = dataclasses.replace(pocket, out_of_domain=pocket.out_of_domain.iloc[:0])
     logp = dict(zip(metrics.LOGP, np.log(np.full((2, len(pocket.in_domain)), 0.5)), strict=True))
-    said = pd.concat(
+    answers = pd.concat(
         [
             pocket.in_domain.assign(
-                model="m", method="ICL", shots=2, draw=f"{seed}-0-0", key=str(seed), domain=INSIDE,
+                study="m", method="ICL", shots=2, draw=f"{seed}-0-0", key=str(seed), domain=INSIDE,
                 data_seed=seed, **logp,
             )
             for seed in (0, 1)
         ]
     )  # fmt: skip
-    compared = sections.with_classifier(metrics.with_scores(said), alone, [2], [0, 1])
+    studies = world({"m": alone}, seed=0, repeats=2)
+    compared = sections.with_classifier(metrics.with_scores(answers), studies, lambda _: [2])
     drawn = str(
-        sections.accuracy_figure(compared, alone, "method", x_title="demonstrations").to_dict()
+        sections.accuracy_figure(compared, studies, "method", x_title="demonstrations").to_dict()
     )
     assert "constant" in drawn
     assert "out-of-domain" not in drawn

@@ -21,18 +21,9 @@ from papermill.cli import _resolve_type as papermill_value
 from llmft import UserError, params
 from llmft.book import freeze
 from llmft.nli import sources
-from llmft.nli.sources import (
-    HANS_SHA256,
-    find,
-    from_hans,
-    from_mnli,
-    hans_file,
-    meanings,
-    parse,
-    read,
-)
+from llmft.nli.sources import HANS_SHA256, find, hans_file, meanings, parse, read
 from llmft.nli.tasks import load
-from tests.pairs import FORMATS, hans, mnli
+from tests.pairs import FORMATS, hans, mnli, pairs_of
 
 
 def rows(*changes: dict[str, Any], n: int = 6) -> list[dict[str, Any]]:
@@ -47,7 +38,7 @@ def rows(*changes: dict[str, Any], n: int = 6) -> list[dict[str, Any]]:
 
 
 def pairs_in(path: Path, labels: str = "") -> pd.DataFrame:
-    return from_mnli(read(path), "train", labels)
+    return pairs_of(read(path), "train", labels)
 
 
 def refusal(path: Path, labels: str = "") -> str:
@@ -74,7 +65,7 @@ def test_every_format_reads_alike(tmp_path: Path, suffix: str) -> None:
     ]
     written = rows(*({"premise": text} for text in texts), n=9)
     FORMATS[suffix](written, tmp_path / f"train{suffix}")
-    expected = from_mnli(pd.DataFrame(written), "train")
+    expected = pairs_of(pd.DataFrame(written), "train")
     pd.testing.assert_frame_equal(pairs_in(tmp_path / f"train{suffix}"), expected)
     assert '"Quoted," he said.' in set(expected.premise)
 
@@ -157,7 +148,7 @@ def test_bytes_are_no_text() -> None:
 
 def frame_refusal(frame: pd.DataFrame, labels: str = "") -> str:
     with pytest.raises(UserError) as error:
-        from_mnli(frame, "train", labels)
+        pairs_of(frame, "train", labels)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -197,7 +188,7 @@ def test_columns_may_be_in_capitals(tmp_path: Path, suffix: str) -> None:
     ]
     FORMATS[suffix](capitals, tmp_path / f"train{suffix}")
     pd.testing.assert_frame_equal(
-        pairs_in(tmp_path / f"train{suffix}"), from_mnli(pd.DataFrame(rows()), "train")
+        pairs_in(tmp_path / f"train{suffix}"), pairs_of(pd.DataFrame(rows()), "train")
     )
 
 
@@ -243,7 +234,7 @@ def test_a_column_that_occurs_twice_in_parquet(tmp_path: Path) -> None:
 def test_ids_are_normalised_whatever_type_a_format_gives_them() -> None:
     frame = pd.DataFrame(rows(n=3))
     for ids in ([7, 8, 9], [7.0, 8.0, 9.0], ["7", " 8", "9.0"], ["7", 8, 9.0]):
-        found = from_mnli(frame.assign(id=pd.Series(ids, dtype=object)), "train")
+        found = pairs_of(frame.assign(id=pd.Series(ids, dtype=object)), "train")
         assert list(found.id) == ["train-7", "train-9"]
 
 
@@ -281,7 +272,7 @@ def test_zero_and_one_are_ambiguous_once_others_are_dropped() -> None:
     assert "labels 0 and 1 can mean neutral or not" in line
     said = line.rpartition(", such as ")[2].strip('"')
     assert said == "-1: drop, 0: entailment, 1: not entailment"
-    assert list(from_mnli(frame, labels=said).label) == [0, 1, 0, 1, 0]
+    assert list(pairs_of(frame, labels=said).label) == [0, 1, 0, 1, 0]
 
 
 @pytest.mark.parametrize("values", [[1, 2], [0], [1], [2], [0, 1, 2, 3], [1, 2, 3]])
@@ -290,7 +281,7 @@ def test_numbers_are_mnlis_only_if_they_can_be_nothing_else(values: list[int]) -
     advice = line.rpartition("parameter labels: ")[2].strip('"')
     assert advice == ", ".join(f"{value}: ?" for value in values)
     said = advice.replace("?", "entailment")
-    assert len(from_mnli(mnli(6).assign(label=(values * 6)[:6]), labels=said)) == 6
+    assert len(pairs_of(mnli(6).assign(label=(values * 6)[:6]), labels=said)) == 6
 
 
 def test_all_unknown_labels_are_named_at_once(tmp_path: Path) -> None:
@@ -305,7 +296,7 @@ def test_all_unknown_labels_are_named_at_once(tmp_path: Path) -> None:
     # what it says works, once the question marks are answered
     frame = frame.assign(label=["e", "n", "both, or none", None])
     said = "e: entailment, n: not entailment, both, or none: drop, missing: drop"
-    assert list(from_mnli(frame, labels=said).label) == [0, 1]
+    assert list(pairs_of(frame, labels=said).label) == [0, 1]
 
 
 def test_many_or_long_unknown_labels_stay_one_line() -> None:
@@ -329,7 +320,7 @@ def test_booleans_are_labels_that_are_asked_for(tmp_path: Path) -> None:
     ["not_entailment", "not-entailment", "Not  Entailment", "NON_ENTAILMENT", "contradiction "],
 )
 def test_the_usual_words_in_their_spellings(word: str) -> None:
-    assert set(from_mnli(mnli(2).assign(label=word)).label) == {1}
+    assert set(pairs_of(mnli(2).assign(label=word)).label) == {1}
 
 
 def test_missing_can_only_be_dropped() -> None:
@@ -349,9 +340,9 @@ def test_a_mapping_comes_through_every_kind_of_parameter(tmp_path: Path, spelled
     assert given == [spelled] * 2
     frame = mnli(6).assign(label=[0, 0, 0, -1, None, "contradiction"])
     if spelled.startswith("-1"):
-        assert list(from_mnli(frame, labels=spelled).label) == [0, 0, 0, 1]
+        assert list(pairs_of(frame, labels=spelled).label) == [0, 0, 0, 1]
     else:
-        assert list(from_mnli(frame.iloc[4:], labels=spelled).label) == [1]
+        assert list(pairs_of(frame.iloc[4:], labels=spelled).label) == [1]
 
 
 def test_labels_say_what_they_were_taken_to_mean() -> None:
@@ -496,6 +487,18 @@ def test_rows_and_texts_have_a_largest_number(
     assert "200 rows" in refusal(path)
 
 
+def test_parquet_is_read_as_it_is_now_and_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    # `datasets` would keep a copy by path and time, and take the path for a pattern.
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", "/proc/no such folder")
+    path = tmp_path / "v[1]*" / "train.parquet"
+    path.parent.mkdir()
+    for n in (6, 9):
+        FORMATS[".parquet"](rows(n=n), path)
+        os.utime(path, (0, 0))
+        assert len(pairs_in(path)) == n * 2 // 3
+    assert [*tmp_path.rglob("*")] == [path.parent, path]
+
+
 def test_a_parquet_file_that_unpacks_to_gigabytes_is_refused_before(tmp_path: Path) -> None:
     text = pa.DictionaryArray.from_arrays(
         pa.array(np.zeros(2_000_000, dtype="int32")), ["x" * 9_000]
@@ -539,7 +542,7 @@ def test_what_is_no_file_is_refused_and_does_not_block(tmp_path: Path, kind: str
 
 
 def test_mnlis_numbers_become_binary_and_neutral_goes() -> None:
-    found = from_mnli(mnli(6), "train")
+    found = pairs_of(mnli(6), "train")
     assert list(found.columns) == ["id", "premise", "hypothesis", "label"]
     assert list(found.id) == ["train-0", "train-2", "train-3", "train-5"]
     assert list(found.label) == [0, 1, 0, 1]
@@ -551,32 +554,32 @@ def test_words_mean_what_the_numbers_mean() -> None:
     words = frame.assign(
         label=frame.label.map(["entailment", "neutral", "contradiction"].__getitem__)
     )
-    pd.testing.assert_frame_equal(from_mnli(words), from_mnli(frame))
+    pd.testing.assert_frame_equal(pairs_of(words), pairs_of(frame))
 
 
 def test_two_numbers_alone_are_ambiguous() -> None:
     with pytest.raises(UserError, match="labels 0 and 1 can mean neutral or not"):
-        from_mnli(mnli(6).query("label != 2"))
+        pairs_of(mnli(6).query("label != 2"))
 
 
 def test_labels_can_be_said_to_mean_something_else() -> None:
     frame = mnli(6)
-    kept = from_mnli(frame, labels="neutral: not entailment")
+    kept = pairs_of(frame, labels="neutral: not entailment")
     assert list(kept.label) == [0, 1, 1] * 2
     letters = frame.assign(label=frame.label.map(list("ENC").__getitem__))
-    said = from_mnli(letters, labels="e: entailment, n: drop, c: not entailment")
-    pd.testing.assert_frame_equal(said, from_mnli(frame))
+    said = pairs_of(letters, labels="e: entailment, n: drop, c: not entailment")
+    pd.testing.assert_frame_equal(said, pairs_of(frame))
     two = frame.assign(label=[1, 0, 1, 0, 1, 0])
-    assert list(from_mnli(two, labels="1: entailment, 0: not entailment").label) == [0, 1] * 3
+    assert list(pairs_of(two, labels="1: entailment, 0: not entailment").label) == [0, 1] * 3
     as_float = two.assign(label=two.label.astype(float))
-    assert list(from_mnli(as_float, labels="0:entailment,1:not entailment").label) == [1, 0] * 3
+    assert list(pairs_of(as_float, labels="0:entailment,1:not entailment").label) == [1, 0] * 3
     colon = frame.assign(label="a:b")
-    assert set(from_mnli(colon, labels="a:b: not entailment").label) == {1}
+    assert set(pairs_of(colon, labels="a:b: not entailment").label) == {1}
 
 
 def test_numbers_that_are_said_stand_in_place_of_mnlis() -> None:
-    with pytest.raises(UserError, match="unknown label '2' in row 3"):
-        from_mnli(mnli(6), labels="0: entailment, 1: not entailment")
+    with pytest.raises(UserError, match=r"unknown label '2' \(row 3\)"):
+        pairs_of(mnli(6), labels="0: entailment, 1: not entailment")
 
 
 @pytest.mark.parametrize("labels", ["e", "e: yes", ": drop", "e: drop, E: entailment", "e=drop"])
@@ -588,15 +591,15 @@ def test_mappings_that_cannot_be_read(labels: str) -> None:
 
 def test_the_columns_of_rte_and_of_mnlis_own_files() -> None:
     frame = mnli(6).rename(columns={"premise": "sentence1", "hypothesis": "sentence2"})
-    pd.testing.assert_frame_equal(from_mnli(frame), from_mnli(mnli(6)))
+    pd.testing.assert_frame_equal(pairs_of(frame), pairs_of(mnli(6)))
     own = frame.rename(columns={"label": "gold_label", "idx": "pairID"})
-    pd.testing.assert_frame_equal(from_mnli(own), from_mnli(mnli(6)))
-    grouped = from_mnli(mnli(6).assign(subcase="genre"))
+    pd.testing.assert_frame_equal(pairs_of(own), pairs_of(mnli(6)))
+    grouped = pairs_of(mnli(6).assign(subcase="genre"))
     assert set(grouped.subcase) == {"genre"}
 
 
 def test_hans_keeps_heuristic_and_subcase() -> None:
-    found = from_hans(hans(4))
+    found = pairs_of(hans(4), "hans")
     assert list(found.columns) == ["id", "premise", "hypothesis", "label", "heuristic", "subcase"]
     assert list(found.label) == [0, 1, 0, 1]
     assert list(found.id) == ["hans-ex0", "hans-ex1", "hans-ex2", "hans-ex3"]
@@ -607,15 +610,15 @@ def test_hans_keeps_heuristic_and_subcase() -> None:
     ("change", "line"),
     [
         (lambda frame: frame.drop(columns="label"), "no column label"),
-        (lambda frame: frame.assign(label="perhaps"), "unknown label 'perhaps' in row 1"),
-        (lambda frame: frame.assign(label=[0, 2, -1]), "unknown label '-1' in row 3"),
+        (lambda frame: frame.assign(label="perhaps"), r"unknown label 'perhaps' \(row 1\)"),
+        (lambda frame: frame.assign(label=[0, 2, -1]), r"unknown label '-1' \(row 3\)"),
         (lambda frame: frame.assign(premise=["a", None, "b"]), "is missing in row 2"),
         (lambda frame: frame.rename(columns={"label": "y"}), r"there: premise, hypothesis, y, idx"),
     ],
 )
 def test_damaged_frames(change: Any, line: str) -> None:
     with pytest.raises(UserError, match=line):
-        from_mnli(change(mnli(3)))
+        pairs_of(change(mnli(3)))
 
 
 def test_hans_is_checked_and_cached(shared: Path, tmp_path: Path, monkeypatch: Any) -> None:
@@ -627,7 +630,7 @@ def test_hans_is_checked_and_cached(shared: Path, tmp_path: Path, monkeypatch: A
         shutil.copyfileobj(packed, plain)
     path = hans_file()
     assert hashlib.sha256(path.read_bytes()).hexdigest() == HANS_SHA256
-    found = from_hans(read(path))
+    found = pairs_of(read(path), "hans")
     assert len(found) == 30_000
     assert found.groupby(["heuristic", "label"]).size().tolist() == [5000] * 6
     assert found.heuristic.value_counts().tolist() == [10_000] * 3
@@ -656,7 +659,7 @@ def test_no_network_is_one_line(home: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr("urllib.request.urlopen", no_network)
     (home / "llmft").mkdir()
     (home / "llmft" / "heuristics_evaluation_set.txt").write_text("cut short")
-    with pytest.raises(UserError, match=r"HANS cannot be downloaded .* or put the file") as error:
+    with pytest.raises(UserError, match=r"HANS cannot be downloaded .* or put https") as error:
         load("mnli-hans")
     assert "\n" not in str(error.value)
 
@@ -671,6 +674,6 @@ def test_another_file_than_the_pinned_one_is_refused(home: Path, monkeypatch: An
 
 def test_real_mnli_goes_through_the_same_parser(shared: Path) -> None:
     frame = pd.read_json(shared / "data" / "mnli" / "validation.jsonl.gz", lines=True, dtype=False)
-    found = from_mnli(frame, "validation")
+    found = pairs_of(frame, "validation")
     assert len(found) == (frame.label != "neutral").sum()
     assert 0.4 < found.label.mean() < 0.6

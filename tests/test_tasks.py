@@ -1,5 +1,6 @@
 """Tasks: labels, ids, splits and samples are what they say, and damage is one clear line."""
 
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft import ROOT, UserError
-from llmft.nli.sources import from_mnli
 from llmft.nli.tasks import Task, load, sample, shared_pairs
-from tests.pairs import FORMATS, hans, mnli
+from tests.pairs import FORMATS, hans, mnli, pairs_of
 
 
 @pytest.fixture
@@ -58,6 +58,25 @@ def test_every_format_is_a_task(folder: Path, suffix: str) -> None:
     task = load(str(folder))
     for name, frame in expected.sets.items():
         pd.testing.assert_frame_equal(task.sets[name], frame)
+
+
+def content(task: Task) -> str:
+    """A digest of every cell of every set, and of what the labels were taken to mean."""
+    labels = task.labels.assign(file=task.labels["file"].str.split(".").str[0])
+    frames = task.sets | {"labels": labels}
+    text = "".join(name + frame.to_csv(index=False) for name, frame in frames.items())
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_content_of_a_task_stays_in_every_format(tmp_path: Path, suffix: str) -> None:
+    # Computed before `sources` was rewritten: what is stored was measured on these very tables.
+    for name, frame in (("train", mnli(300, "t")), ("test", mnli(120)), ("hans", hans(120))):
+        FORMATS[suffix](frame.to_dict("records"), tmp_path / f"{name}{suffix}")
+    tasks = [load(str(tmp_path), limit=n, labels="neutral: not entailment") for n in (0, 16)]
+    assert [content(task) for task in tasks] == ["997584082ade730b", "e11d6e2a0bc5bfad"]
+    if suffix == ".csv":
+        assert [task.digest for task in tasks] == ["cf0562ee496a7a09"] * 2
 
 
 def test_a_task_without_an_out_of_domain_set(folder: Path) -> None:
@@ -319,7 +338,7 @@ def test_few_shared_pairs_are_counted(folder: Path) -> None:
     ]
 
 
-POOL = from_mnli(mnli(600))
+POOL = pairs_of(mnli(600))
 
 
 @given(half=st.integers(0, 200), seed=st.integers(0, 2**31))
@@ -381,6 +400,9 @@ def test_the_pocket_tasks_digest_stays(pocket: Task, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "data" / "pocket", tmp_path / "copy")
     assert load(str(tmp_path / "copy")).digest == pocket.digest
     assert pocket.train.id.iloc[-1] == "train-5999"
+    few = load("pocket", limit=16)
+    assert few.digest == pocket.digest
+    assert [content(pocket), content(few)] == ["b3b4f6d1cd6125a0", "2de41e0d1d3d3636"]
     assert pocket.labels.groupby("file").rows.sum().to_dict() == {
         "train.csv": 6000,
         "validation.csv": 1200,

@@ -1,4 +1,4 @@
-"""The training loop: held to a plain one, alone and stacked, whole and in parts."""
+"""The training loop: held to a plain one, packed and padded, whole and in parts."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn import functional as F  # noqa: N812
 
 from llmft import UserError
-from llmft.engine import training
-from llmft.engine.dropout import Dropout
-from llmft.engine.learner import Reader, applied, learner
+from llmft.engine import attention, training
+from llmft.engine.learner import Reader, applied, holding, learner, start
 from llmft.engine.models import Model
 from llmft.engine.scoring import score
 from llmft.engine.spec import Spec
@@ -20,7 +18,7 @@ from llmft.engine.training import (
     Examples,
     Job,
     Trained,
-    _clip,
+    _backward,
     _order,
     _schedule,
     cross_entropy,
@@ -28,7 +26,7 @@ from llmft.engine.training import (
     train,
 )
 
-from .conftest import MODELS, VOCABULARY
+from .conftest import MODELS, POSITIONS, VOCABULARY, WINDOW, WINDOWED
 from .training import LABELS, SHAPES, examples, job, spec, tiny
 
 
@@ -45,17 +43,16 @@ def double(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
 
 
-def trained(model: Model, said: Spec, jobs: list[Job], **options: Any) -> list[Trained]:
+def trained(model: Model, said: Spec, one: Job, **options: Any) -> Trained:
     with learner(model, said, LABELS) as learning:
-        return train(learning, jobs, cross_entropy, **options)
+        return train(learning, one, cross_entropy, **options)
 
 
-def same(some: list[Trained], others: list[Trained], tolerance: float = 1e-9) -> bool:
+def same(one: Trained, other: Trained, tolerance: float = 1e-9) -> bool:
     """The same weights, none missing, and learning curves."""
-    for one, other in zip(some, others, strict=True):
-        torch.testing.assert_close(one.weights, other.weights, atol=tolerance, rtol=0)
-        for a, b in zip(one.curve, other.curve, strict=True):
-            assert a == pytest.approx(b, abs=tolerance)
+    torch.testing.assert_close(one.weights, other.weights, atol=tolerance, rtol=0)
+    for a, b in zip(one.curve, other.curve, strict=True):
+        assert a == pytest.approx(b, abs=tolerance)
     return True
 
 
@@ -75,7 +72,7 @@ def nll(model: Model, given: Examples) -> float:
 def test_training_is_what_one_would_write_by_hand(shape: str, method: str) -> None:
     """AdamW, clipped gradients, warm-up and decay, one prompt at a time and nothing padded."""
     said, one = spec(method), job(1)
-    [found] = trained(tiny(shape, dtype=torch.float64), said, [one])
+    found = trained(tiny(shape, dtype=torch.float64), said, one)
     plain = tiny(shape, dtype=torch.float64).model
     named = {f"body.{n}": p for n, p in plain.base_model.named_parameters()}
     if shape == "llama":
@@ -95,7 +92,7 @@ def test_training_is_what_one_would_write_by_hand(shape: str, method: str) -> No
         clipped += bool(norm > 1)
         for parameter in learnt.values():
             if parameter.grad is not None:
-                parameter.grad /= max(1.0, float(norm))
+                parameter.grad *= min(1.0, 1 / (float(norm) + 1e-6))
         optimizer.param_groups[0]["lr"] = said.learning_rate * factor
         optimizer.step()
     assert clipped, "no gradient was large"
@@ -121,94 +118,172 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
     assert _schedule(0, 1) == 1
 
 
-def test_a_gradient_is_clipped_by_its_own_runs_norm() -> None:
-    """A run without a number in its gradient does not spoil the others either."""
-    stack = {"a": torch.zeros(3, 2), "b": torch.zeros(3, 2, 2)}
-    stack["a"].grad = torch.tensor([[0.3, 0.4], [3e3, 4e3], [float("nan"), 1]])
-    stack["b"].grad = torch.zeros(3, 2, 2)
-    stack["b"].grad[1, 0, 0] = 12e3
-    _clip(stack)
-    assert stack["a"].grad[0].tolist() == pytest.approx([0.3, 0.4])
-    assert stack["a"].grad[1].tolist() == pytest.approx([3 / 13, 4 / 13])
-    assert stack["b"].grad[1, 0, 0].item() == pytest.approx(12 / 13)
+# --- packed and padded, one batch in parts -------------------------------------------------------
 
 
-# --- one run of many, one batch in parts -------------------------------------------------------
+def padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model is packed."""
+    monkeypatch.setattr(attention, "packs", lambda _: False)
 
 
-@pytest.mark.slow
+def layouts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How each batch was laid out comes to stand here."""
+    seen: list[str] = []
+
+    def noted(name: str) -> Callable[..., torch.Tensor]:
+        usual = getattr(attention, name)
+
+        def run(*args: Any) -> torch.Tensor:
+            seen.append(name)
+            found: torch.Tensor = usual(*args)
+            return found
+
+        return run
+
+    for name in ("run_packed", "run_padded"):
+        monkeypatch.setattr(attention, name, noted(name))
+    return seen
+
+
+def gradients(model: Model, said: Spec, batch: Examples) -> dict[str, torch.Tensor]:
+    """Of the batch's mean loss, by the names of the weights that change."""
+    with learner(model, said, LABELS) as learning:
+        weights = start(learning, 3)
+        for name, value in weights.items():
+            if ".lora_B" in name:  # else A has no gradient
+                value.copy_(torch.linspace(-1, 1, value.numel()).view(value.shape))
+        with holding(learning, weights) as parameters:
+            _backward(learning, batch, cross_entropy, [0], len(batch))
+            return {
+                name: parameter.grad.clone()
+                for name, parameter in zip(weights, parameters, strict=True)
+                if parameter.grad is not None
+            }
+
+
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(("shape", "method", "objective"), SHAPES)
-def test_stacked_runs_are_the_runs_one_by_one(shape: str, method: str, objective: str) -> None:
-    """Other examples of other lengths, other seeds, other masks of dropout."""
-    model = tiny(shape, dropout=0.1, dtype=torch.float64)
-    said, jobs = spec(method, objective, updates=3), [job(0), job(1), job(2)]
-    together = trained(model, said, jobs)
-    alone = trained(model, said, jobs, stack=1)
-    assert same(together, alone)
-    assert [one.stacked for one in together + alone] == [3, 3, 3, 1, 1, 1]
-    assert [one.tokens for one in together] == [one.tokens for one in alone]
+def test_gradients_of_packed_prompts_are_the_padded_ones(
+    shape: str, method: str, objective: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64, of prompts of one token up to forty, one of them twice."""
+    model = tiny(shape, dtype=torch.float64)
+    given = examples(9, seed=1, longest=40)
+    batch = Examples([[7], *given.prompts, given.prompts[0]], given.targets[[0, *range(9), 0]])
+    seen = layouts(monkeypatch)
+    packed = gradients(model, spec(method, objective), batch)
+    padded(monkeypatch)
+    plain = gradients(model, spec(method, objective), batch)
+    assert seen == ["run_packed", "run_padded"]
+    assert max(float(gradient.abs().max()) for gradient in plain.values()) > 1e-2
+    torch.testing.assert_close(packed, plain, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("name", sorted(WINDOWED))
+@pytest.mark.parametrize("longest", [WINDOW, POSITIONS])
+def test_local_attention_is_trained_as_it_is(
+    name: str, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Packed where no prompt is longer than the window, else, and where it cannot be, padded."""
+    model = Model(WINDOWED[name]().double(), None, name, "", "", torch.device("cpu"), POSITIONS, 0)
+    prompts = [list(range(5, 5 + n)) for n in (3, WINDOW, min(longest, 70), 9)]
+    batch = Examples(prompts, torch.tensor([[0], [1], [0], [1]]))
+    seen = layouts(monkeypatch)
+    found = gradients(model, spec(), batch)
+    packs = longest == WINDOW and not name.startswith("gpt-neo")
+    assert seen == ["run_packed" if packs else "run_padded"]
+    alone = [gradients(model, spec(), batch.part([i])) for i in range(4)]
+    assert {"run_padded"} <= set(seen) or packs
+    means = {name: sum(one[name] for one in alone) / 4 for name in found}
+    torch.testing.assert_close(found, means, atol=1e-9, rtol=1e-9)
+
+
+def test_an_attention_that_somebody_chose_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    model.model.set_attn_implementation("eager")
+    seen = layouts(monkeypatch)
+    trained(model, spec(updates=1), job())
+    assert set(seen) == {"run_padded"}
+    assert model.model.config._attn_implementation == "eager"
 
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("shape", MODELS)
 @pytest.mark.parametrize("token_budget", [1, 30])
 def test_a_batch_in_parts_is_the_whole_batch(shape: str, token_budget: int) -> None:
-    model, jobs = tiny(shape, dropout=0.1, dtype=torch.float64), [job(0), job(1)]
-    whole = trained(model, spec(updates=3), jobs)
-    parts = trained(model, spec(updates=3), jobs, token_budget=token_budget)
+    model = tiny(shape, dtype=torch.float64)
+    whole = trained(model, spec(updates=3), job(1))
+    parts = trained(model, spec(updates=3), job(1), token_budget=token_budget)
     assert same(whole, parts)
 
 
-def test_dropout_is_drawn_by_a_runs_own_seed() -> None:
-    model, one = tiny(dropout=0.1), job()
-    jobs = [one, replace(one, init_seed=5), one]
-    first, other, again = (
-        run.weights["body.decoder.layers.0.fc1.weight"] for run in trained(model, spec(), jobs)
-    )
-    torch.testing.assert_close(first, again)
-    assert (first - other).abs().max() > 1e-3
-    [without] = trained(tiny(), spec(), [one])
-    assert (first - without.weights["body.decoder.layers.0.fc1.weight"]).abs().max() > 1e-3
+@pytest.mark.parametrize("shape", MODELS)
+@pytest.mark.parametrize("token_budget", [0, 30])
+def test_dropout_is_drawn_by_a_runs_own_seed(shape: str, token_budget: int) -> None:
+    """And whatever was drawn before; the process's own generator is left where it was."""
+    model, one = tiny(shape, dropout=0.1), job(1)
+    torch.manual_seed(0)
+    first = trained(model, spec(), one, token_budget=token_budget)
+    drawn = torch.rand(1)
+    other = trained(model, spec(), replace(one, init_seed=5), token_budget=token_budget)
+    round_2 = trained(model, spec(), replace(one, round=1, order_seed=1), token_budget=token_budget)
+    again = trained(model, spec(), one, token_budget=token_budget)
+    torch.manual_seed(0)
+    assert torch.equal(drawn, torch.rand(1))
+    assert all(torch.equal(first.weights[name], value) for name, value in again.weights.items())
+    assert first.curve == again.curve
+    without = trained(tiny(shape), spec(), one, token_budget=token_budget)
+    for changed in (other, round_2, without):
+        differences = [(first.weights[n] - w).abs().max() for n, w in changed.weights.items()]
+        assert max(differences) > 1e-3
 
 
-@pytest.mark.parametrize("shape", [(6 * 40, 50), (6, 40, 50), (6, 4, 40, 40)])
-def test_dropout_drops_its_share_and_scales_the_rest(shape: tuple[int, ...]) -> None:
-    dropout = Dropout([(0, 0)], 0, 6, [40], torch.device("cpu")).at(0)
-    dropout.rows, dropout.width = 6, 40
-    with dropout:
-        first = F.dropout(torch.ones(shape), 0.25)
-        second = F.dropout(torch.ones(shape), 0.25)
-        assert torch.equal(F.dropout(torch.ones(shape), 0.25, training=False), torch.ones(shape))
-    torch.testing.assert_close(first[first > 0], torch.full_like(first[first > 0], 1 / 0.75))
-    assert (first == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
-    assert not torch.equal(first, second)
+@pytest.mark.parametrize("kind", ["dropout", "attention_dropout"])
+def test_dropout_drops_as_transformers_does(kind: str) -> None:
+    """The mean of many losses with dropout, packed, is that of the model's own padded rows."""
+    model = tiny("opt")
+    for module in model.model.modules():
+        if hasattr(module, "dropout"):
+            attends = "Attention" in type(module).__name__
+            module.dropout = 0.3 if attends == (kind == "attention_dropout") else 0.0
+    few = examples(6, 0, longest=12)
+    with learner(model, spec(), LABELS) as learning:
+        means = []
+        for packs in (attention.packs, lambda _: False):
+            with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+                patch.setattr(attention, "packs", packs)
+                torch.manual_seed(0)
+                draws = [training.logits(learning, few, dropout=True) for _ in range(400)]
+            means.append(torch.stack(draws))
+        exact = training.logits(learning, few)
+    packed, plain = means
+    noise = plain.std(0) / 20
+    assert ((packed.mean(0) - plain.mean(0)).abs() < 6 * noise).all()
+    torch.testing.assert_close(packed.std(0), plain.std(0), rtol=0.25, atol=0)
+    assert (plain.std(0) > 1e-2).all()
+    assert exact.shape == plain[0].shape
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize(
-    ("room", "stacked"),
-    [(12, [3, 3, 3]), (6, [3, 3, 3]), (3, [3, 3, 3]), (2, [2, 2, 1]), (1, [1, 1, 1])],
-)
-def test_out_of_memory_it_goes_on_with_less(
-    monkeypatch: pytest.MonkeyPatch, room: int, stacked: list[int]
+@pytest.mark.parametrize("room", [3, 2, 1])
+def test_out_of_memory_it_goes_on_with_smaller_parts(
+    monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
-    """Smaller parts first, then fewer runs; `room` is for so many prompts at once."""
-    model, jobs = tiny(dropout=0.1, dtype=torch.float64), [job(0), job(1), job(2)]
-    whole = trained(model, spec(updates=3), jobs)
-    monkeypatch.setattr(training, "_logits", cramped(training._logits, room))
-    found = trained(model, spec(updates=3), jobs)
-    assert same(found, whole)
-    assert [one.stacked for one in found] == stacked
+    """`room` is for so many prompts at once."""
+    model = tiny(dtype=torch.float64)
+    whole = trained(model, spec(updates=3), job(1))
+    monkeypatch.setattr(Reader, "forward", cramped(Reader.forward, room))
+    assert same(trained(model, spec(updates=3), job(1)), whole)
 
 
-def cramped(ask: Callable[..., torch.Tensor], room: int) -> Callable[..., torch.Tensor]:
-    def asked(reader: Any, stack: Any, batches: Any, *dropout: Any) -> torch.Tensor:
-        if len(batches) * len(batches[0]) > room:
+def cramped(forward: Callable[..., torch.Tensor], room: int) -> Callable[..., torch.Tensor]:
+    def cramped_forward(reader: Any, prompts: Any, places: Any) -> torch.Tensor:
+        if len(prompts) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return ask(reader, stack, batches, *dropout)
+        return forward(reader, prompts, places)
 
-    return asked
+    return cramped_forward
 
 
 @pytest.mark.parametrize(
@@ -231,18 +306,8 @@ def test_no_memory_for_one_example_is_one_line(
 
     monkeypatch.setattr(Reader, "forward", full)
     with pytest.raises(expected, match=words) as caught:
-        trained(tiny(), spec(), [job(0), job(1)])
+        trained(tiny(), spec(), job())
     assert "\n" not in str(caught.value)
-
-
-def test_on_the_cpu_a_stack_has_few_runs_and_a_large_model_is_trained_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model, jobs = tiny(), [job(0), job(1), job(2)]
-    monkeypatch.setattr(training, "STACK", 2)
-    assert [one.stacked for one in trained(model, spec(updates=1), jobs)] == [2, 2, 1]
-    monkeypatch.setattr(training, "SMALL", model.parameters - 1)
-    assert [one.stacked for one in trained(model, spec(updates=1), jobs)] == [1, 1, 1]
 
 
 # --- what comes of it --------------------------------------------------------------------------
@@ -258,7 +323,7 @@ def test_training_learns(method: str, learning_rate: float) -> None:
     train_set = Examples(prompts, given.targets)
     model, said = tiny(), spec(method, learning_rate=learning_rate, updates=30, batch_size=8)
     with learner(model, said, LABELS) as learning:
-        [found] = train(learning, [Job(train_set, train_set)], cross_entropy)
+        found = train(learning, Job(train_set, train_set), cross_entropy)
         with applied(learning, found.weights) as changed:
             right = score(changed.model, prompts, LABELS).argmax(1) == given.targets[:, 0]
             assert nll(changed, train_set) == pytest.approx(found.curve[-1]["train_loss"], abs=1e-4)
@@ -270,7 +335,7 @@ def test_training_learns(method: str, learning_rate: float) -> None:
 def test_a_curve_begins_with_the_untrained_model_and_falls(dropout: float) -> None:
     model, few = tiny(dropout=dropout), examples(2, 0)
     given = Job(few, examples(5, 1))
-    [found] = trained(model, spec(updates=8, batch_size=2), [given])
+    found = trained(model, spec(updates=8, batch_size=2), given)
     assert [point["update"] for point in found.curve] == [0, 2, 4, 6, 8]
     assert [point["epoch"] for point in found.curve] == [0, 2, 4, 6, 8]
     assert found.curve[0]["train_loss"] == pytest.approx(nll(model, few), abs=1e-4)
@@ -287,9 +352,9 @@ def test_a_curve_begins_with_the_untrained_model_and_falls(dropout: float) -> No
 
 
 def test_epochs_count_examples_and_short_trainings_have_fewer_points() -> None:
-    [found] = trained(tiny(), spec(updates=2, batch_size=3), [job()])
+    found = trained(tiny(), spec(updates=2, batch_size=3), job())
     assert [(p["update"], p["epoch"]) for p in found.curve] == [(0, 0), (1, 0.75), (2, 1.5)]
-    [found] = trained(tiny(), spec(updates=1, batch_size=100), [job()])
+    found = trained(tiny(), spec(updates=1, batch_size=100), job())
     assert [(p["update"], p["epoch"]) for p in found.curve] == [(0, 0), (1, 1)]
 
 
@@ -297,7 +362,7 @@ def test_a_curve_reads_so_many_examples_at_most(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(training, "CURVE_EXAMPLES", 3)
     monkeypatch.setattr(training, "PART", 2)
     model, one = tiny(), job()
-    [found] = trained(model, spec(updates=1), [one])
+    found = trained(model, spec(updates=1), one)
     first = one.train.part(range(3))
     assert found.curve[0]["train_loss"] == pytest.approx(nll(model, first), abs=1e-4)
 
@@ -306,7 +371,7 @@ def test_best_keeps_the_weights_of_the_lowest_validation_loss() -> None:
     model, said = tiny("opt-post-norm"), spec(learning_rate=3e-3, updates=8, selection="best")
     jobs = [job(seed) for seed in range(4)]
     with learner(model, said, LABELS) as learning:
-        found = train(learning, jobs, cross_entropy)
+        found = [train(learning, one, cross_entropy) for one in jobs]
         for one, given in zip(found, jobs, strict=True):
             losses = {point["update"]: point["validation_loss"] for point in one.curve}
             assert losses[one.kept] == min(losses.values())
@@ -316,19 +381,16 @@ def test_best_keeps_the_weights_of_the_lowest_validation_loss() -> None:
 
 
 def test_a_loss_that_is_no_number_is_one_line_with_run_and_update() -> None:
-    """Of the run whose loss it is: here the one that has an example of label 1 in its batch."""
-
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return torch.where(targets == 1, float("nan"), cross_entropy(logits, targets))
 
-    one = job()
-    zeros, mixed = (
-        Examples(one.train.prompts, torch.tensor(t).view(4, 1)) for t in ([0] * 4, [0, 0, 0, 1])
-    )
-    jobs = [Job(zeros, zeros, name="the first"), Job(mixed, zeros, name="the second")]
+    prompts = job().train.prompts
+    zeros, mixed = (Examples(prompts, torch.tensor(t).view(4, 1)) for t in ([0] * 4, [0, 0, 0, 1]))
     match = r"loss is nan nats after \d of 5 updates \(the second\)"
-    with pytest.raises(UserError, match=match), learner(tiny(), spec(), LABELS) as learning:
-        train(learning, jobs, loss)
+    with learner(tiny(), spec(), LABELS) as learning:
+        train(learning, Job(zeros, zeros, name="the first"), loss)
+        with pytest.raises(UserError, match=match):
+            train(learning, Job(mixed, zeros, name="the second"), loss)
 
 
 @pytest.mark.parametrize(("updates", "at"), [(5, 1), (1, 1)])
@@ -337,7 +399,7 @@ def test_a_training_that_diverges_is_one_line(updates: int, at: int) -> None:
     with pytest.raises(
         UserError, match=rf"nats after {at} of {updates} updates \(job 0\)"
     ) as caught:
-        trained(tiny(), spec(learning_rate=1e6, updates=updates), [job()])
+        trained(tiny(), spec(learning_rate=1e6, updates=updates), job())
     assert "smaller learning rate" in str(caught.value)
 
 
@@ -346,10 +408,10 @@ def test_a_model_that_is_not_a_number_is_one_line() -> None:
     with torch.no_grad():
         model.model.base_model.decoder.layers[0].fc1.weight[0, 0] = float("nan")
     with pytest.raises(UserError, match=r"loss is nan nats after 0 of 5 .* weights are damaged"):
-        trained(model, spec(), [job()])
+        trained(model, spec(), job())
     model.model.half()
     with pytest.raises(UserError, match=r"after 0 of 5 .*: use dtype float32 in place of float16"):
-        trained(model, spec(), [job()])
+        trained(model, spec(), job())
 
 
 def test_the_seconds_leave_the_curve_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,14 +427,13 @@ def test_the_seconds_leave_the_curve_out(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: now))
     monkeypatch.setattr(training, "measure", taking(1000, training.measure))
-    monkeypatch.setattr(training, "_accumulate", taking(6, training._accumulate))
-    found = trained(tiny(), spec(updates=5), [job(0), job(1), job(2)])
-    assert [one.seconds for one in found] == [10, 10, 10]
+    monkeypatch.setattr(training, "_backward", taking(6, training._backward))
+    assert trained(tiny(), spec(updates=5), job()).seconds == 30
 
 
 @pytest.mark.parametrize("shape", MODELS)
 def test_a_bfloat16_model_learns_in_float32(shape: str) -> None:
-    [found] = trained(tiny(shape, dtype=torch.bfloat16), spec(updates=8), [job()])
+    found = trained(tiny(shape, dtype=torch.bfloat16), spec(updates=8), job())
     assert {weight.dtype for weight in found.weights.values()} == {torch.float32}
     assert found.curve[-1]["train_loss"] < found.curve[0]["train_loss"] / 2
 
@@ -394,7 +455,7 @@ def test_training_asks_for_autocast_in_half_precision_alone(
         return usual("cpu", dtype, enabled=enabled)
 
     monkeypatch.setattr(torch, "autocast", autocast)
-    trained(tiny(dtype=dtype), spec(updates=1), [job()])
+    trained(tiny(dtype=dtype), spec(updates=1), job())
     assert {(kind, enabled) for kind, _, enabled in asked} == {("cpu", dtype != torch.float32)}
     assert {kind for _, kind, _ in asked} == {precision(dtype)}
 
@@ -402,4 +463,4 @@ def test_training_asks_for_autocast_in_half_precision_alone(
 def test_a_token_that_the_model_lacks_is_one_line() -> None:
     few = Examples([[2, VOCABULARY]], torch.tensor([[0]]))
     with pytest.raises(UserError, match=f"a text has token {VOCABULARY}"):
-        trained(tiny(), spec(), [Job(few, few)])
+        trained(tiny(), spec(), Job(few, few))

@@ -8,6 +8,8 @@ from typing import Any
 from llmft import ROOT
 
 
+PARAMS = ("params/pocket.yaml", "params/smoke.yaml")
+
 QUARTO = """
 book:
   title: Toy
@@ -51,11 +53,12 @@ See @tbl-runs. `@nothing` is code. Mail me@example.org.
 
 $$a^2$$ {#eq-a}"""
 
-PARAMETERS = """shots: list[int] = [2, 4, 8, 16, 32]  # numbers of demonstrations
-repeats: int = 10  # draws a point
-store: str = "runs"  # the folder of finished runs"""
+PARAMETERS = """studies: list[str] = ["pocket"]  # names of files in params/
+shots: list[int] = None  # numbers of demonstrations
+repeats: int = None  # draws a point
+store: str = None  # the folder of finished runs"""
 
-SET_UP = "from llmft import params\n\np = params.validate(globals())"
+SET_UP = "from llmft import params\n\n[p] = params.studies(globals())"
 
 FIGURE = """#| label: fig-line
 #| fig-cap: A line.
@@ -92,8 +95,9 @@ def make(root: Path) -> Path:
     """Write the book; the path of its chapter."""
     for folder in ("chapters", "params", "llmft", "data/pocket", "data/results"):
         (root / folder).mkdir(parents=True)
-    for file in ("params/pocket.yaml", "params/smoke.yaml", "llmft/__init__.py", "llmft/params.py"):
+    for file in (*PARAMS, "llmft/__init__.py", "llmft/params.py", "llmft/provenance.py"):
         shutil.copyfile(ROOT / file, root / file)
+    (root / "params" / "book.yaml").write_text("studies: [pocket]\n")
     (root / "llmft" / "other.py").write_text("x = 1\n")
     (root / "data" / "pocket" / "test.csv").write_text("premise\n")
     (root / "_quarto.yml").write_text(QUARTO)
@@ -113,10 +117,10 @@ def make(root: Path) -> Path:
 
 
 def add_other(root: Path) -> Path:
-    """A second chapter, which has but a profile and a seed; its path."""
+    """A second chapter, which has but its studies and a seed; its path."""
     listing = (root / "_quarto.yml").read_text()
     (root / "_quarto.yml").write_text(listing + "    - chapters/other.ipynb\n")
-    declares = 'profile: str = "pocket"  # name of the parameter set\nseed: int = 0  # a seed'
+    declares = 'studies: list[str] = ["pocket"]  # studies\nseed: int = None  # a seed'
     cells = [
         cell("markdown", OTHER),
         cell("code", declares, tags=["parameters"]),

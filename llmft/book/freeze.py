@@ -264,11 +264,11 @@ def clean(notebook: stamp.Notebook) -> stamp.Notebook:
     cells = []
     for cell in notebook["cells"]:
         noise = ("papermill", "execution")
-        kept = {k: v for k, v in cell["metadata"].items() if k not in noise and v != []}
-        cell = {**cell, "metadata": kept}
+        plain = {k: v for k, v in cell["metadata"].items() if k not in noise and v != []}
+        cell = {**cell, "metadata": plain}
         if "injected-parameters" in stamp.tags(cell):
             cell["id"] = "injected-parameters"
-            kept["tags"] = ["injected-parameters", "remove-cell"]
+            plain["tags"] = ["injected-parameters", "remove-cell"]
         if cell["cell_type"] == "code":
             cell["outputs"] = [
                 _light(output)
@@ -282,8 +282,8 @@ def clean(notebook: stamp.Notebook) -> stamp.Notebook:
 def _light(output: dict[str, Any]) -> dict[str, Any]:
     """An output without its representations that need a browser's scripts, if it has others."""
     data = output.get("data", {})
-    kept = {kind: value for kind, value in data.items() if kind in gate.MIME_TYPES}
-    return {**output, "data": kept} if kept else output
+    light = {kind: value for kind, value in data.items() if kind in gate.MIME_TYPES}
+    return {**output, "data": light} if light else output
 
 
 def _finish(
@@ -300,9 +300,9 @@ def _finish(
     moves: list[tuple[Path, Path]] = []
     try:
         for suffix in stamp.RESULT_SUFFIXES:
-            made = private / f"{path.stem}{suffix}"
-            if made.is_file():
-                moves.append(_stage(results / made.name, partial(shutil.copyfile, made)))
+            result = private / f"{path.stem}{suffix}"
+            if result.is_file():
+                moves.append(_stage(results / result.name, partial(shutil.copyfile, result)))
         notebook["metadata"]["llmft"] = {
             "code": stamp.code_digest(notebook),
             "modules": stamp.module_digests(notebook, root),
@@ -323,9 +323,9 @@ def _finish(
             for new, final in moves:
                 new.replace(final)
             if target == path:
-                kept = {final for _, final in moves}
+                current = {final for _, final in moves}
                 for suffix in stamp.RESULT_SUFFIXES:
-                    if (old := results / f"{path.stem}{suffix}") not in kept:
+                    if (old := results / f"{path.stem}{suffix}") not in current:
                         old.unlink(missing_ok=True)
     finally:
         for new, _ in moves:

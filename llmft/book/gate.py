@@ -179,8 +179,8 @@ def unverified(root: Path = ROOT) -> str:
 
 
 def _results(path: Path) -> list[str]:
-    made = stamp.read(path).get("metadata", {}).get("llmft", {})
-    return list(made.get("results", {}))
+    then = stamp.read(path).get("metadata", {}).get("llmft", {})
+    return list(then.get("results", {}))
 
 
 def _prose(text: str) -> str:
@@ -198,7 +198,7 @@ def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
         else:
             stale = ["was never run: it has no stamp"]
         edits = [*_outputs(notebook, root), *_author(notebook)]
-    except stamp.UnreadableError as error:
+    except UserError as error:  # code or parameters that cannot be read
         return [Problem(path.stem, str(error), stale=True)]
     if path.stat().st_size > SIZE_CAP:
         edits.append(
@@ -211,15 +211,15 @@ def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
 
 def _stamp(notebook: stamp.Notebook, chapter: str, root: Path) -> Iterator[str]:
     """Where the stamp and what it was made from disagree."""
-    made = notebook["metadata"]["llmft"]
-    if made.get("code") != stamp.code_digest(notebook):
+    stamped = notebook["metadata"]["llmft"]
+    if stamped.get("code") != stamp.code_digest(notebook):
         yield "stale: a code cell was changed after the run"
     for kind, now in (
         ("modules", stamp.module_digests(notebook, root)),
         ("data", stamp.data_digests(notebook, chapter, root)),
         ("results", stamp.result_digests(chapter, root)),
     ):
-        then = made.get(kind, {})
+        then = stamped.get(kind, {})
         changed = sorted(f for f in {*then, *now} if then.get(f) != now.get(f))
         if changed:
             verb = (
@@ -227,10 +227,10 @@ def _stamp(notebook: stamp.Notebook, chapter: str, root: Path) -> Iterator[str]:
             )
             more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
             yield f"stale: {', '.join(changed[:4])}{more} {verb}"
-    if made.get("outputs") != stamp.output_digest(notebook):
+    if stamped.get("outputs") != stamp.output_digest(notebook):
         yield "its outputs were edited after the run"
     ran = stamp.parameters(notebook)
-    if made.get("parameters") != ran:
+    if stamped.get("parameters") != ran:
         yield "its injected parameters are not those of its stamp"
     for name, value in ran.items():
         right = params.published(root) if name == "studies" else None
@@ -252,9 +252,9 @@ def _execution(notebook: stamp.Notebook) -> Iterator[str]:
         yield "its cells were not run once each from top to bottom (execution counts)"
     for cell in stamp.code_cells(notebook):
         kind = re.search(r"(?m)^#\| label: (fig|tbl)-", stamp.text(cell["source"]))
-        shown = {mime for o in cell.get("outputs", []) for mime in o.get("data", {})}
+        kinds = {mime for o in cell.get("outputs", []) for mime in o.get("data", {})}
         want = "text/markdown" if kind and kind[1] == "tbl" else "image/"
-        if kind and not any(mime.startswith(want) for mime in shown):
+        if kind and not any(mime.startswith(want) for mime in kinds):
             yield f"hollow: {_name(cell)} shows no {'table' if kind[1] == 'tbl' else 'figure'}"
     if any("papermill-error-cell-tag" in stamp.tags(cell) for cell in notebook["cells"]):
         yield "holds the error marks of a failed papermill run"
@@ -271,9 +271,9 @@ def _outputs(notebook: stamp.Notebook, root: Path) -> Iterator[str]:
                 yield f"{_name(cell)} has a {kind} output; show Markdown, SVG or PNG"
             words = [stamp.text(v) for k, v in data.items() if k.startswith("text/")]
             words.append(stamp.text(output.get("text", "")))
-            for shown in words:
-                path = ABSOLUTE.search(shown)
-                if path or (len(root.parts) > 2 and str(root) in shown):
+            for text in words:
+                path = ABSOLUTE.search(text)
+                if path or (len(root.parts) > 2 and str(root) in text):
                     yield f"{_name(cell)} shows a path of one machine: {path[0] if path else root}"
             for what in _live(data, output.get("text", "")):
                 yield f"{_name(cell)} shows {what}"
@@ -390,8 +390,8 @@ def links_of(path: Path) -> Links:
             if options.get("label"):
                 links.labels.append(str(options["label"]))
             prose += [str(v) for k, v in options.items() if str(k).endswith("-cap")]
-            shown = (o.get("data", {}).get("text/markdown", "") for o in cell.get("outputs", []))
-            prose += [stamp.text(markdown) for markdown in shown]
+            outputs = (o.get("data", {}).get("text/markdown", "") for o in cell.get("outputs", []))
+            prose += [stamp.text(markdown) for markdown in outputs]
     for part in prose:
         plain = re.sub(r"(?ms)^(`{3,}|~{3,}).*?^\1\s*$|`+[^`]*`+|<!--.*?-->", " ", part)
         links.labels += re.findall(r"\{(?:[^{}]*\s)?#([\w:.-]+)[^{}]*\}", plain)
@@ -420,9 +420,9 @@ def check_links(links: dict[str, Links], root: Path = ROOT) -> list[Problem]:
             if label in defined:
                 problems.append(Problem(name, f"label `{label}` is also in {defined[label]}"))
             defined[label] = name
-    said = {key for found in links.values() for key in found.references}
+    cited = {key for found in links.values() for key in found.references}
     for label, name in defined.items():
-        if label.startswith(("fig-", "tbl-")) and label not in said:
+        if label.startswith(("fig-", "tbl-")) and label not in cited:
             what = f"nothing refers to @{label}: say in prose what it shows"
             problems.append(Problem(name, what))
     for source, found in links.items():

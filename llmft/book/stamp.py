@@ -122,9 +122,9 @@ def injected(notebook: Notebook) -> dict[str, object]:
             except (AttributeError, ValueError):
                 name, value = "", None
             if name not in known or name in values:
-                shown = ast.unparse(line)[:40]
+                code = ast.unparse(line)[:40]
                 raise UnreadableError(
-                    f"the injected cell has `{shown}`, which is not `NAME = VALUE`"
+                    f"the injected cell has `{code}`, which is not `NAME = VALUE`"
                 )
             values[name] = value
     return values
@@ -151,7 +151,7 @@ def output_digest(notebook: Notebook) -> str:
         return [plain(v) for v in value] if isinstance(value, list) else value
 
     outputs = [c.get("outputs", []) for c in notebook["cells"] if c["cell_type"] == "code"]
-    return digest(json.dumps([[plain(o) for o in shown] for shown in outputs], sort_keys=True))
+    return digest(json.dumps([[plain(o) for o in cell] for cell in outputs], sort_keys=True))
 
 
 def module_digests(notebook: Notebook, root: Path) -> dict[str, str]:

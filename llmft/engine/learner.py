@@ -20,7 +20,7 @@ from peft.tuners.lora import LoraLayer
 from torch.nn import functional as F  # noqa: N812 (the usual name)
 
 from llmft import UserError, files
-from llmft.engine import models
+from llmft.engine import attention, models, scoring
 from llmft.engine.models import Model
 from llmft.engine.spec import Spec
 
@@ -44,13 +44,15 @@ class Learner:
     """A model made ready to be trained: which of its weights change, and how its logits are read.
 
     `model` is what is scored afterwards (around the same weights), `reader` gives logits at places,
-    `names` are the reader's parameters that change.
+    `names` are the reader's parameters that change: the only ones with a gradient. `dtype` is the
+    model's own; what is trained is float32 meanwhile.
     """
 
     model: Model
     reader: "Reader"
     names: list[str]
     spec: Spec
+    dtype: torch.dtype
 
 
 class Reader(torch.nn.Module):
@@ -69,19 +71,24 @@ class Reader(torch.nn.Module):
             shape = len(classes or ()), self.output.weight.shape[1]
             self.head = torch.nn.Parameter(self.output.weight.new_empty(shape))
 
-    def forward(self, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Float32 (examples, places, classes) for (examples, width) ids and places (-1: any).
+    def forward(self, prompts: Sequence[Sequence[int]], places: torch.Tensor) -> torch.Tensor:
+        """Float32 logits (reads, classes) at `places` (prompts, most places; -1: none) of prompts.
 
-        Prompts are padded on the right, where no place is: a causal model sees none of it.
+        Prompt after prompt, place after place. Nothing is padded, but for models whose attention
+        is not ours to do and for prompts longer than a layer's window (`attention.packs`).
         """
-        hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state
-        at = places.clamp(min=0).unsqueeze(-1).expand(-1, -1, hidden.shape[-1])
-        hidden, weight, bias = hidden.gather(1, at), self.output.weight, self.output.bias
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        longest, window = int(lengths.max()), scoring.window(self.body.config)
+        packed = attention.packs(self.body) and (window is None or longest <= window)
+        hidden = (attention.run_packed if packed else attention.run_padded)(self.body, prompts)
+        begins = (lengths.cumsum(0) - lengths).unsqueeze(1).to(places.device)
+        at = (begins + places)[places >= 0].to(hidden.device)
+        weight, bias = self.output.weight, self.output.bias
         if self.head is not None:
             weight, bias = self.head, None
         elif self.classes is not None:
             weight, bias = weight[self.classes], None if bias is None else bias[self.classes]
-        return F.linear(hidden, weight, bias).float()
+        return F.linear(hidden.index_select(0, at), weight, bias).float()
 
 
 @contextmanager
@@ -111,8 +118,9 @@ def learner(model: Model, spec: Spec, label_ids: Sequence[int]) -> Iterator[Lear
             names = ["head", *(n for n in names if n != "head" and not n.startswith("output."))]
         if not set(names) - {"head"}:
             raise UserError(f"model {model.name} has no biases: use another method than bitfit")
-        reader.requires_grad_(False)  # the stack holds what learns
-        yield Learner(replace(model, model=inner), reader, names, spec)
+        for name, parameter in reader.named_parameters():
+            parameter.requires_grad_(name in names)
+        yield Learner(replace(model, model=inner), reader, names, spec, base.dtype)
     finally:
         if inner is not base:
             inner.unload()
@@ -177,46 +185,57 @@ def linear_layers(model: Model) -> dict[str, tuple[tuple[int, int], int]]:
     return found
 
 
-def start(learner: Learner, seeds: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The weights that change, (runs, ...) each, as they are before training.
+def start(learner: Learner, seed: int) -> dict[str, torch.Tensor]:
+    """A copy of the weights that change, as they are before training.
 
-    New ones are drawn by each run's seed, as PEFT draws them (Kaiming-uniform A, B = 0). They are
+    New ones are drawn by the run's seed, as PEFT draws them (Kaiming-uniform A, B = 0). They are
     float32 whatever the model's type: an update is smaller than bfloat16 can add.
     """
-    layers = []
-    for seed in seeds:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            for module in learner.reader.modules():
-                if isinstance(module, LoraLayer):
-                    module.reset_lora_parameters("default", True)  # type: ignore[no-untyped-call]
-            if learner.reader.head is not None:
-                torch.nn.init.normal_(learner.reader.head, std=HEAD_STD)
-        weights = dict(learner.reader.named_parameters())
-        layers.append({name: weights[name].detach().float().clone() for name in learner.names})
-    return {
-        name: torch.stack([layer.pop(name) for layer in layers]).requires_grad_()
-        for name in learner.names
-    }
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for module in learner.reader.modules():
+            if isinstance(module, LoraLayer):
+                module.reset_lora_parameters("default", True)  # type: ignore[no-untyped-call]
+        if learner.reader.head is not None:
+            torch.nn.init.normal_(learner.reader.head, std=HEAD_STD)
+    weights = dict(learner.reader.named_parameters())
+    return {name: weights[name].detach().to(torch.float32, copy=True) for name in learner.names}
+
+
+@contextmanager
+def holding(
+    learner: Learner, weights: Mapping[str, torch.Tensor]
+) -> Iterator[list[torch.nn.Parameter]]:
+    """The reader's parameters hold these very tensors while the block runs: no copy is made.
+
+    What trains the parameters, which are returned, trains the tensors.
+    """
+    named = dict(learner.reader.named_parameters())
+    parameters = [named[name] for name in weights]
+    before = [parameter.data for parameter in parameters]
+    try:
+        for parameter, value in zip(parameters, weights.values(), strict=True):
+            parameter.data = value
+        yield parameters
+    finally:
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.grad = None
+            parameter.data = value
 
 
 @contextmanager
 def applied(learner: Learner, weights: Mapping[str, torch.Tensor]) -> Iterator[Model]:
-    """The model with these weights in place of its own, while the block runs."""
+    """The model with these weights, in its own number type, in place of its own for a while."""
     reader = learner.reader
-    parameters = dict(reader.named_parameters())
-    before = {name: parameters[name].data for name in weights}
+    types = {name: parameter.dtype for name, parameter in reader.named_parameters()}
     rows = reader.output.weight.data
-    try:
-        for name, value in weights.items():
-            parameters[name].data = value.to(before[name].dtype)
-        if reader.head is not None:
-            reader.output.weight.data = rows.index_copy(0, reader.classes, reader.head.data)
-        yield learner.model
-    finally:
-        reader.output.weight.data = rows
-        for name, value in before.items():
-            parameters[name].data = value
+    with holding(learner, {name: value.to(types[name]) for name, value in weights.items()}):
+        try:
+            if reader.head is not None:
+                reader.output.weight.data = rows.index_copy(0, reader.classes, reader.head.data)
+            yield learner.model
+        finally:
+            reader.output.weight.data = rows
 
 
 def save(learner: Learner, folder: Path, record: Mapping[str, Any]) -> None:

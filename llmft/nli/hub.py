@@ -1,9 +1,9 @@
-"""Files of the Hugging Face Hub: downloaded once by its own client, afterwards found offline.
+"""Repositories of the Hugging Face Hub: downloaded once by its own client, then found offline.
 
-What is asked for is a repository, a revision and the few files that are needed of it: a model's
-configuration, tokenizer and weights in one format, and never its code; a data set's tables. They
-lie in the Hub's own cache, so one variable, HF_HOME, says where everything is. Whatever goes wrong
-on the way is one line that says what to do.
+`huggingface_hub` downloads, resumes, caches, and draws its progress where there is a terminal. Ours
+is which files are needed (of a model its configuration, tokenizer and weights in one format, never
+its code; of a data set its tables), and one line in place of whatever its client raises. All lie in
+the Hub's own cache, so one variable, HF_HOME, says where everything is.
 """
 
 import errno
@@ -16,8 +16,7 @@ from typing import Any
 
 import huggingface_hub
 from huggingface_hub import constants
-from huggingface_hub import errors as hub
-from tqdm import tqdm
+from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from llmft import UserError
 
@@ -28,173 +27,148 @@ CONFIGURATION = ("*.json", "*.txt", "*.model")
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 """Formats of weights: the first that a repository has is taken, and no other."""
 
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM)
 
-def model(
-    name: str,
-    revision: str,
-    *,
-    home: Path | None = None,
-    progress: Any = None,
-) -> Path:
-    """The folder with the model's files, downloaded where they are not in the cache.
 
-    Args:
-        name: its id on the Hub.
-        revision: a commit, branch or tag.
-        home: the folder to use in HF_HOME's place.
-        progress: makes the client's progress bars, as `lines` does; None shows nothing.
-
-    Returns:
-        A folder named by the commit.
+def model(name: str, revision: str, home: Path | None = None) -> Path:
+    """The folder with the model's files, named by the commit; see `snapshot`.
 
     Raises:
-        UserError: no network, no such model or revision, no access, a broken transfer, a full disk.
+        UserError: as `snapshot` does; a repository without weights.
     """
-    for weights in WEIGHTS:  # two cheap calls: the client keeps the list of files
-        files = [*CONFIGURATION, weights]
-        folder = snapshot(
-            "model", name, revision, files, home=home, progress=progress, only_top=True
-        )
+    for weights in WEIGHTS:  # the second call is cheap: the client keeps the list of files
+        folder = snapshot("model", name, revision, [*CONFIGURATION, weights], home)
         if any(folder.glob(weights)):
             return folder
     raise UserError(f"model {name}: {folder} has no {' or '.join(WEIGHTS)}: use another revision")
 
 
 def snapshot(
-    kind: str,
-    name: str,
-    revision: str,
-    files: Sequence[str],
-    *,
-    home: Path | None = None,
-    progress: Any = None,
-    only_top: bool = False,
+    kind: str, name: str, revision: str, files: Sequence[str], home: Path | None = None
 ) -> Path:
-    """The folder with a repository's `files` (patterns), downloaded where they are not there yet.
+    """The folder with a repository's files, downloaded where they are not in the cache.
 
-    `kind` is "model" or "dataset"; `only_top` leaves subfolders out. The other arguments, what is
-    returned and raised: as for `model`.
+    Args:
+        kind: "model" or "dataset".
+        name: its id on the Hub.
+        revision: a commit, branch or tag.
+        files: patterns of the files that are needed; a model's subfolders are left out.
+        home: the folder to use in HF_HOME's place.
+
+    Raises:
+        UserError: no network, no such repository or revision, no access, a broken transfer, a full
+            disk.
     """
-    bar: Any = progress or _silent
-    with one_line(kind, name, revision), _quiet(unless=progress):
+    if not sys.stderr.isatty():  # one of the client's bars is drawn in a log or a chapter, too
+        disable_progress_bars()
+    with one_line(kind, name, revision):
         folder = huggingface_hub.snapshot_download(
             name,
             repo_type=kind,
             revision=revision,
             cache_dir=home / "hub" if home else None,
             allow_patterns=list(files),
-            ignore_patterns=["*/*"] if only_top else None,
-            tqdm_class=bar,
+            ignore_patterns=["*/*"] if kind == "model" else None,
         )
     return Path(folder)
 
 
+def verify(kind: str, name: str, folder: Path) -> None:
+    """Compare the files of a snapshot with the Hub's checksums, and remove those that differ.
+
+    Raises:
+        UserError: there are such files; the Hub cannot be asked.
+    """
+    with one_line(kind, name, folder.name):
+        found = huggingface_hub.HfApi().verify_repo_checksums(
+            name,
+            repo_type=kind,
+            revision=folder.name,
+            cache_dir=folder.parents[2],  # over models--NAME/snapshots/COMMIT
+        )
+    for wrong in found.mismatches:
+        path = folder / wrong["path"]
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+    if found.mismatches:
+        raise UserError(
+            f"{name}: {found.mismatches[0]['path']} is damaged (wrong checksum) and was removed: "
+            "run it again"
+        )
+
+
+def licence(kind: str, name: str, revision: str) -> str:
+    """What the repository's card says at that revision, or where to look.
+
+    Raises:
+        UserError: as `snapshot` does.
+    """
+    with one_line(kind, name, revision):
+        info: Any = huggingface_hub.HfApi().repo_info(name, repo_type=kind, revision=revision)
+    card = info.card_data.to_dict() if info.card_data else {}
+    found = card.get("license_name") or card.get("license")
+    words = ", ".join(map(str, found)) if isinstance(found, list) else str(found or "")
+    return words if words not in ("", "other", "unknown") else f"see {_page(kind, name)}"
+
+
 @contextmanager
 def one_line(kind: str, name: str, revision: str) -> Iterator[None]:
-    """Turn what the Hub's clients raise into one line that says what to do."""
+    """Turn what the Hub's client raises into one line that says what to do.
+
+    Its warnings (retries) are kept out of a chapter's output.
+    """
+    log: Any = huggingface_hub.logging
+    verbosity = log.get_verbosity()
+    log.set_verbosity_error()
     try:
         yield
-    except UserError:
-        raise
     except Exception as error:  # dozens of kinds, often one inside another
         label = "model" if kind == "model" else "data set"
         raise UserError(f"{label} {name}: {_why(error, kind, name, revision)}") from error
+    finally:
+        log.set_verbosity(verbosity)
 
 
 def _why(error: BaseException, kind: str, name: str, revision: str) -> str:
     chain = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) and inner not in chain:
         chain.append(inner)
+    names = {base.__name__ for link in chain for base in type(link).__mro__}
+    status = next((e.response.status_code for e in chain if hasattr(e, "response")), 0)
+    disk = next((e for e in chain if isinstance(e, OSError) and e.errno in _DISK), None)
+    detail = (str(chain[-1]).strip() or type(chain[-1]).__name__).splitlines()[0][:200]
     login = "log in with `hf auth login`, or set HF_TOKEN"
-
-    def one(kinds: type[BaseException] | tuple[type[BaseException], ...]) -> bool:
-        return any(isinstance(link, kinds) for link in chain)
-
-    status = next((e.response.status_code for e in chain if isinstance(e, hub.HfHubHTTPError)), 0)
-    names = {kind.__name__ for link in chain for kind in type(link).__mro__}
-    written = next((e for e in chain if getattr(e, "errno", None) in _DISK), None)
-    if one(hub.GatedRepoError):
-        return f"it is gated: accept its terms at {page(kind, name)}, and {login}"
-    if one(hub.RevisionNotFoundError):
-        return f"the Hub has no revision {revision!r} of it: check the name, or leave it out"
-    if one(hub.RepositoryNotFoundError):
-        return f"the Hub has none by this name, or it is private: check the name, or {login}"
-    if one(hub.OfflineModeIsEnabled):
-        return (
-            "it is not whole on this machine, and HF_HUB_OFFLINE is set: run `llmft fetch` where "
-            "there is a network"
-        )
+    absent = "it is not whole on this machine, and"
+    fetch = "run `llmft fetch` where there is a network"
+    causes = {
+        "GatedRepoError": f"it is gated: accept its terms at {_page(kind, name)}, and {login}",
+        "RevisionNotFoundError": f"the Hub has no revision {revision!r} of it: check the name, or "
+        "leave it out",
+        "RepositoryNotFoundError": "the Hub has none by this name, or it is private: check the "
+        f"name, or {login}",
+        "OfflineModeIsEnabled": f"{absent} HF_HUB_OFFLINE is set: {fetch}",
+    }
+    if known := [line for cause, line in causes.items() if cause in names]:
+        return known[0]
     if status == 429:
         return "the Hub takes no more requests for now (429): run it again in some minutes"
     if status in (401, 403):
         return f"the Hub refuses it ({status}): {login}"
     if status:
         return f"the Hub answers with an error ({status}): run it again later"
-    if isinstance(written, OSError):
+    if disk:
         return (
-            f"{written.strerror} ({written.filename or 'while writing'}): make room, or choose "
-            "another disk with `llmft fetch --to` or HF_HOME, and run it again"
+            f"{disk.strerror} ({disk.filename or 'while writing'}): make room, or choose another "
+            "disk with `llmft fetch --to` or HF_HOME, and run it again"
         )
     if names & {"ConnectError", "ConnectTimeout", "ProxyError"}:
-        return (
-            f"it is not whole on this machine, and {constants.ENDPOINT} cannot be reached: run "
-            "`llmft fetch` where there is a network"
-        )
-    detail = (str(chain[-1]).strip() or type(chain[-1]).__name__).splitlines()[0][:200]
+        return f"{absent} {constants.ENDPOINT} cannot be reached: {fetch}"
     if "TransportError" in names or "Consistency check" in detail:
         return f"the transfer broke: run it again, and it goes on with what is missing ({detail})"
     return f"it cannot be downloaded: check its name, and the network ({detail})"
 
 
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM)
-
-
-EVERY = 10.0
-"""Seconds between two lines about a download."""
-
-
-class _Stream:
-    """Where tqdm would draw a bar over and over, lines on the standard error stream."""
-
-    def write(self, text: str) -> None:
-        if (line := text.strip()).startswith("Downloading"):  # and no cursor movements
-            print(f"  {line}", file=sys.stderr, flush=True)
-
-    def flush(self) -> None:
-        pass
-
-
-def lines(*args: Any, desc: str = "", **options: Any) -> Any:
-    """A progress bar as plain lines, one in `EVERY` seconds, of the bytes that come."""
-    plain = {
-        "disable": not desc.startswith("Downloading"),
-        "file": _Stream(),
-        "bar_format": "{desc}: {n_fmt}, {rate_fmt}",
-        "mininterval": EVERY,
-        "delay": EVERY,
-        "leave": False,
-    }
-    return tqdm(*args, desc=desc, **(options | plain))
-
-
-def _silent(*args: Any, **options: Any) -> Any:
-    return tqdm(*args, **(options | {"disable": True}))
-
-
-@contextmanager
-def _quiet(unless: object) -> Iterator[None]:
-    """Keep the client's warnings (retries) out of a chapter's output."""
-    log: Any = huggingface_hub.logging
-    verbosity = log.get_verbosity()
-    if not unless:
-        log.set_verbosity_error()
-    try:
-        yield
-    finally:
-        log.set_verbosity(verbosity)
-
-
-def page(kind: str, name: str) -> str:
+def _page(kind: str, name: str) -> str:
     """Where a repository's card is."""
     return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
 

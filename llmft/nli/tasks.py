@@ -12,24 +12,13 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from llmft import ROOT, UserError
-from llmft.nli.sources import (
-    GLUE,
-    HANS_SHA256,
-    MISSING,
-    SUFFIXES,
-    added,
-    find,
-    glue_tables,
-    hans_file,
-    meanings,
-    parse,
-    read,
-)
+from llmft.nli import selection, sources
 
 
 DOMAINS = ("in-domain", "out-of-domain")
@@ -98,12 +87,20 @@ class Task:
         return {"train": self.train, "validation": self.validation} | self.domains
 
 
-def load(name: str, *, limit: int = 0, seed: int = 0, labels: str = "") -> Task:
+def load(
+    name: str,
+    *,
+    limit: int = 0,
+    seed: int = 0,
+    labels: str = "",
+    rows: str = "",
+    larger: bool = False,
+    data: str = "",
+) -> Task:
     """The task `name`: "pocket", "mnli-hans", or a folder.
 
     A folder holds `train` and `test`, and may hold `validation` and `out-of-domain` (or `hans`),
-    each as .csv, .tsv, .jsonl, .jsonl.gz or .parquet with MNLI's columns (premise, hypothesis,
-    label) or HANS's (sentence1, sentence2, gold_label), and `heuristic` and `subcase` if it likes.
+    each in a format of `sources.SUFFIXES`, with the columns that `sources.parse` reads.
 
     Args:
         name: the task. A folder's relative path starts where the program was started, `~` is the
@@ -112,6 +109,9 @@ def load(name: str, *, limit: int = 0, seed: int = 0, labels: str = "") -> Task:
         seed: draws which examples `limit` keeps.
         labels: what the labels mean, where they are other words or should mean something else
             (`sources.meanings`): in all files.
+        rows: of "mnli-hans", a file of `selection.COLUMNS`: these rows only, with its labels.
+        larger: the largest sets of `rows`, not the smallest.
+        data: where to look for `rows` (`selection.load`).
 
     Raises:
         UserError: an unknown task; a missing, unread or damaged file; a set without both labels;
@@ -119,7 +119,12 @@ def load(name: str, *, limit: int = 0, seed: int = 0, labels: str = "") -> Task:
     """
     if limit < 0:
         raise UserError(f"limit is {limit}: give a number of examples, or 0 for all")
-    task = _mnli_hans(labels) if name == "mnli-hans" else _from_folder(name, labels)
+    if rows and (name != "mnli-hans" or labels):
+        raise UserError(f"rows = {rows}: only of mnli-hans, and without labels: leave one out")
+    if rows:
+        task = _from_rows(selection.load(Path(rows).expanduser(), data), larger)
+    else:
+        task = _mnli_hans(labels) if name == "mnli-hans" else _from_folder(name, labels)
     if not limit:
         return task
     in_domain, out_of_domain = (
@@ -140,30 +145,16 @@ def shared_pairs(task: Task) -> pd.DataFrame:
         or the same one), `pairs` (how many of `set`), `of` (the size of `set`) and `example` (the
         id of one in `set`).
     """
-    keys = {
-        name: list(zip(frame["premise"].tolist(), frame["hypothesis"].tolist(), strict=True))
-        for name, frame in task.sets.items()
-    }
     rows = []
-    for number, (name, own) in enumerate(keys.items()):
-        for other in [*keys][: number + 1]:
-            before = set() if other == name else set(keys[other])
-            same = []
-            for row, key in enumerate(own):
-                if key in before:
-                    same.append(row)
-                elif other == name:
-                    before.add(key)
-            if same:
-                rows.append(
-                    {
-                        "set": name,
-                        "also_in": other,
-                        "pairs": len(same),
-                        "of": len(own),
-                        "example": task.sets[name]["id"].iloc[same[0]],
-                    }
-                )
+    texts = {
+        name: frame["premise"] + "\0" + frame["hypothesis"] for name, frame in task.sets.items()
+    }
+    for number, (name, own) in enumerate(texts.items()):
+        for other in [*texts][: number + 1]:
+            same = own.duplicated() if other == name else own.isin(texts[other])
+            if same.any():
+                example = task.sets[name]["id"][same].iloc[0]
+                rows.append((name, other, int(same.sum()), len(own), example))
     return pd.DataFrame(rows, columns=["set", "also_in", "pairs", "of", "example"])
 
 
@@ -185,42 +176,53 @@ def sample(pool: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     for value in range(len(LABELS)):
         having = np.flatnonzero(label == value)
         if len(having) < n // 2:
-            raise UserError(
-                f"cannot draw {n} examples: the pool has {len(having)} of label {LABELS[value]!r}"
-            )
+            what = f"the pool has {len(having)} of label {LABELS[value]!r}"
+            raise UserError(f"cannot draw {n} examples: {what}")
         chosen.append(rng.permutation(having)[: n // 2])
     order = np.random.default_rng([seed, 1, n]).permutation(n)
     return pool.iloc[np.concatenate(chosen)[order]].reset_index(drop=True)
 
 
 def _mnli_hans(labels: str) -> Task:
-    hans, glue = read(hans_file()), glue_tables()
-    digest = f"{GLUE} {HANS_SHA256} {VALIDATION} {labels}".encode()
-    tables = {"train": glue["train"], "in-domain": glue["matched"], "out-of-domain": hans}
+    hans, mnli = sources.read(sources.hans_file()), sources.glue()
+    tables = {"train": mnli["train"], "in-domain": mnli["matched"], "out-of-domain": hans}
     files = {"train": "train", "in-domain": "matched", "out-of-domain": "hans"}
-    return _task("mnli-hans", files, tables, labels, hashlib.sha256(digest).hexdigest()[:16])
+    pinned = f"{sources.GLUE} {sources.HANS_SHA256} {VALIDATION} {labels}"
+    return _task("mnli-hans", files, tables, labels, hashlib.sha256(pinned.encode()))
+
+
+def _from_rows(table: pd.DataFrame, larger: bool) -> Task:
+    smallest = table.groupby("set")["size"].transform("min")
+    table = table if larger else table[table["size"] == smallest]
+    tables = {str(part): frame for part, frame in table.groupby("set", sort=False)}
+    for part in ("train", "validation", "in-domain"):
+        tables[part] = tables[part].drop(columns=["heuristic", "subcase"])
+    files = {
+        part: "validation" if part == "validation" else selection.ORIGIN[part] for part in tables
+    }
+    digest = hashlib.sha256(table.to_csv(index=False).encode())
+    return _task("mnli-hans", files, tables, "", digest)
 
 
 def _from_folder(name: str, labels: str) -> Task:
     folder = ROOT / "data" / "pocket" if name == "pocket" else _folder(name)
-    paths = {part: find(folder, names) for part, names in FILES.items()}
-    unread = _unread(folder, {path.name for path in paths.values() if path})
+    found = {part: sources.find(folder, names) for part, names in FILES.items()}
+    paths = {part: path for part, path in found.items() if path}
+    unread = _unread(folder, {path.name for path in paths.values()})
     for part in ("train", "in-domain"):
-        if paths[part] is None:
+        if part not in paths:
             there = f"; there: {', '.join(unread)}" if unread else ""
-            raise UserError(
-                f"task {name}: {folder} has no {FILES[part][0]} file ({', '.join(SUFFIXES)}){there}"
-            )
+            kinds = ", ".join(sources.SUFFIXES)
+            raise UserError(f"task {name}: {folder} has no {FILES[part][0]} file ({kinds}){there}")
     digest = hashlib.sha256(labels.encode())  # only a mapping that was given is in it
-    files, tables = {}, {}
+    tables = {}
     for part, path in paths.items():
-        if path is not None:
-            files[part], tables[part] = path.name, read(path)
-            digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-            if tables[part].empty:
-                raise UserError(f"{path} has no examples: fill it or remove it")
-    task = _task(name, files, tables, labels, digest.hexdigest()[:16])
-    return replace(task, unread=unread)
+        tables[part] = sources.read(path)
+        if tables[part].empty:
+            raise UserError(f"{path} has no examples: fill it or remove it")
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    files = {part: path.name for part, path in paths.items()}
+    return replace(_task(name, files, tables, labels, digest), unread=unread)
 
 
 def _folder(name: str) -> Path:
@@ -232,10 +234,9 @@ def _folder(name: str) -> Path:
         why = getattr(error, "strerror", None) or str(error)
         raise UserError(f"task {name[:60]!r} cannot be a folder's name: {why}") from None
     if not name or not is_folder:
-        raise UserError(
-            f"unknown task {name[:60]!r}: use pocket, mnli-hans, or a folder with train and test "
-            f"files; {str(path)[:200]!r} is {'a file' if is_file else 'no folder'}"
-        )
+        choice = "use pocket, mnli-hans, or a folder with train and test files"
+        where = f"{str(path)[:200]!r} is {'a file' if is_file else 'no folder'}"
+        raise UserError(f"unknown task {name[:60]!r}: {choice}; {where}")
     if not os.access(path, os.R_OK | os.X_OK):
         raise UserError(f"task {name}: {path} may not be read: change its permissions")
     return path
@@ -251,16 +252,14 @@ def _unread(folder: Path, read_names: set[str]) -> tuple[str, ...]:
     unread = [n for n in names if Path(n).suffix.lower() in _DATA and n not in read_names]
     meant = [n for n in unread if re.sub("[^a-z]", "", n.split(".")[0].lower()) in _MEANT]
     if meant:
-        kinds = [" or ".join(kind) for kind in FILES.values()]
-        raise UserError(
-            f"{folder}: not read: {', '.join(meant)}; the names are {', '.join(kinds)}, with "
-            f"{', '.join(SUFFIXES)}: rename or move it"
-        )
+        names = [" or ".join(kind) for kind in FILES.values()]
+        right = f"the names are {', '.join(names)}, with {', '.join(sources.SUFFIXES)}"
+        raise UserError(f"{folder}: not read: {', '.join(meant)}; {right}: rename or move it")
     return tuple(unread)
 
 
 def _task(
-    name: str, files: dict[str, str], tables: dict[str, pd.DataFrame], labels: str, digest: str
+    name: str, files: dict[str, str], tables: dict[str, pd.DataFrame], labels: str, digest: Any
 ) -> Task:
     """A task from the tables of its sets: what any source must pass.
 
@@ -269,75 +268,58 @@ def _task(
         files: each set's file; the stem begins its pairs' ids.
         tables: each set as it is written, in the order of `FILES`; train and in-domain are there.
         labels: as in `load`.
-        digest: of the sources.
+        digest: the hash of the sources.
     """
-    sets, read_as = {}, {}
+    sets, meant = {}, {}
     for part, table in tables.items():
-        sets[part], read_as[part] = parse(table, files[part].split(".")[0], labels)
-    found = pd.concat([part.assign(file=files[name]) for name, part in read_as.items()])
-    _all_there(name, labels, set(found["label"]))
+        sets[part], meant[part] = sources.parse(table, files[part].split(".")[0], labels)
+        meant[part].insert(0, "file", files[part])
+    found = pd.concat(meant.values(), ignore_index=True)
+    # What a misspelt label was meant to map would keep its usual meaning without a word.
+    usual = {*sources.meanings(), sources.MISSING}
+    if unused := sources.meanings(labels).keys() - usual - {*found["label"]}:
+        what = f"labels = {labels!r}: task {name} has no label {sorted(unused)[0]!r}"
+        raise UserError(f"{what}; there are {', '.join(sorted({*found['label']}))}")
     for part, frame in sets.items():
-        _both_labels(f"task {name}: {part} ({files[part]})", frame, read_as[part], labels)
+        _both_labels(f"task {name}: {part} ({files[part]})", frame, meant[part], labels)
     if "validation" not in sets:
         sets["train"], sets["validation"] = _split(sets["train"])
         if sets["validation"]["label"].nunique() < len(LABELS):
-            raise UserError(
-                f"task {name}: {files['train']} has too few examples to set some aside: add a "
-                "validation file"
-            )
-    none = sets["in-domain"].iloc[:0]
-    task = Task(
-        name,
-        sets["train"],
-        sets["validation"],
-        sets["in-domain"],
-        sets.get("out-of-domain", none),
-        digest,
-        found[["file", *found.columns.drop("file")]].reset_index(drop=True),
-    )
+            what = f"task {name}: {files['train']} has too few examples to set some aside"
+            raise UserError(f"{what}: add a validation file")
+    train, validation, in_domain = sets["train"], sets["validation"], sets["in-domain"]
+    out_of_domain = sets.get("out-of-domain", in_domain.iloc[:0])
+    code = digest.hexdigest()[:16]
+    task = Task(name, train, validation, in_domain, out_of_domain, code, found)
     ids = pd.concat([frame["id"] for frame in task.sets.values()])
     if not ids.is_unique:
-        raise UserError(
-            f"task {name}: the id {ids[ids.duplicated()].iloc[0]!r} appears twice: make ids "
-            "unique, or remove the column"
-        )
+        what = f"task {name}: the id {ids[ids.duplicated()].iloc[0]!r} appears twice"
+        raise UserError(f"{what}: make ids unique, or remove the column")
     for row in shared_pairs(task).to_dict("records"):
         learnt = row["set"] != row["also_in"] and row["also_in"] in ("train", "validation")
         if learnt and row["pairs"] > SHARED * row["of"]:
-            raise UserError(
-                f"task {name}: {row['pairs']} of the {row['of']} pairs of {row['set']} stand in "
-                f"{row['also_in']}, too, such as {row['example']!r}: remove them from one of the "
-                "two"
-            )
+            what = f"{row['pairs']} of the {row['of']} pairs of {row['set']} stand in"
+            also = f"{row['also_in']}, too, such as {row['example']!r}"
+            raise UserError(f"task {name}: {what} {also}: remove them from one of the two")
     return task
 
 
-def _all_there(name: str, labels: str, found: set[str]) -> None:
-    """Refuse a misspelt label: what was meant would keep its usual meaning without a word."""
-    if unused := meanings(labels).keys() - meanings().keys() - found - {MISSING}:
-        raise UserError(
-            f"labels = {labels!r}: task {name} has no label {sorted(unused)[0]!r}; there are "
-            f"{', '.join(sorted(found))}"
-        )
-
-
-def _both_labels(where: str, frame: pd.DataFrame, read_as: pd.DataFrame, labels: str) -> None:
+def _both_labels(where: str, frame: pd.DataFrame, meant: pd.DataFrame, labels: str) -> None:
     """Refuse a set with one label: every answer to it could be the same."""
     if frame["label"].nunique() == len(LABELS):
         return
-    kept = ", ".join(read_as["label"][read_as["meaning"] != "drop"])
-    has = f"only {LABELS[frame['label'].iloc[0]]} pairs ({kept})" if len(frame) else "no pairs"
-    dropped = read_as[read_as["meaning"] == "drop"].set_index("label")["rows"]
-    parts = [f"{label} ({rows})" for label, rows in dropped.items()]
-    line = f"{where} has {has}{', without ' + ', '.join(parts) if parts else ''}: both labels are "
-    line += "needed"
+    kept = ", ".join(meant["label"][meant["meaning"] != "drop"])
+    dropped = meant[meant["meaning"] == "drop"].set_index("label")["rows"]
+    line = f"only {LABELS[frame['label'].iloc[0]]} pairs ({kept})" if len(frame) else "no pairs"
+    if len(dropped):
+        line += ", without " + ", ".join(f"{label} ({rows})" for label, rows in dropped.items())
+    line += ": both labels are needed"
     # Neutral pairs would be the missing label, unless a mapping has already said what they are.
     if "neutral" in dropped and "neutral" not in labels.lower() and set(frame["label"]) <= {0}:
-        mapping = added(labels, "neutral: not entailment")
-        line += (
-            f'; with the parameter labels, "{mapping}", it has {dropped["neutral"]} not entailment'
-        )
-    raise UserError(line)
+        mapping = sources.added(labels, "neutral: not entailment")
+        line += f'; with the parameter labels, "{mapping}", it has {dropped["neutral"]}'
+        line += " not entailment"
+    raise UserError(f"{where} has {line}")
 
 
 def _split(train: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

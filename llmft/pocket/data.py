@@ -54,14 +54,14 @@ def recombinations(sentence: Sentence) -> list[Sentence]:
     """Every short sentence made of this one's words alone, in a fixed order, true of it or not."""
     known = set(sentence.words) | {"the"}
     nouns = [n for n in PEOPLE if n in known]
-    said = [
+    candidates = [
         say(Literal(a, v, b), passive=passive)
         for v in TRANSITIVE
         if v in known
         for a, b in itertools.permutations(nouns, 2)
         for passive in (False, True)
     ] + [say(Literal(a, u)) for u in INTRANSITIVE if u in known for a in nouns]
-    return [s for s in said if set(s.words) <= known | {"The"} and s.words != sentence.words]
+    return [s for s in candidates if set(s.words) <= known | {"The"} and s.words != sentence.words]
 
 
 def in_domain_pair(rng: Random) -> Pair:

@@ -98,8 +98,8 @@ def premise(rng: Random, form: str | None = None) -> Sentence:
             f"the {rng.choice(ADJECTIVES)} {person}" if rng.random() < chance else f"the {person}"
         )
 
-    def pick(*ways: tuple[str, list[Literal]]) -> Sentence:
-        clause, literals = rng.choice(ways)
+    def pick(*forms: tuple[str, list[Literal]]) -> Sentence:
+        clause, literals = rng.choice(forms)
         return _sentence(clause, literals, form)
 
     if form == "active":

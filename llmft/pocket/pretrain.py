@@ -293,11 +293,11 @@ def probe(
     for k in shots:
         right = []
         for draw in range(draws if k else 1):
-            asked = task.validation.iloc[draw * queries : (draw + 1) * queries]
-            shown = tasks.sample(task.train, k, draw) if k else None
-            ids = prompts.encode(words, pattern, asked, shown, POSITIONS)
+            pairs = task.validation.iloc[draw * queries : (draw + 1) * queries]
+            examples = tasks.sample(task.train, k, draw) if k else None
+            ids = prompts.encode(words, pattern, pairs, examples, POSITIONS)
             chosen = scoring.score(model, ids, labels).argmax(1).numpy()
-            right.append(float((chosen == asked["label"].to_numpy()).mean()))
+            right.append(float((chosen == pairs["label"].to_numpy()).mean()))
         found[f"nli_{k}"] = float(np.mean(right))
     return found
 
@@ -315,9 +315,9 @@ def pretrain(folder: Path, work: Path, seed: int = 0, phases: Sequence[Phase] = 
     for number, phase in enumerate(phases):
         if phase.grown:
             model = grow(model, seed)
-        kept = work / f"{number}-{phase.name}.pt"
-        if kept.exists():
-            state = torch.load(kept, weights_only=False)
+        phase_file = work / f"{number}-{phase.name}.pt"
+        if phase_file.exists():
+            state = torch.load(phase_file, weights_only=False)
             if state["phase"] == repr(phase) and state["before"] == start:
                 model.load_state_dict(state["model"])
                 start, rows = state["start"], state["rows"]
@@ -342,9 +342,9 @@ def pretrain(folder: Path, work: Path, seed: int = 0, phases: Sequence[Phase] = 
                 "start": start,
                 "rows": rows,
             },
-            f"{kept}.tmp",
+            f"{phase_file}.tmp",
         )
-        Path(f"{kept}.tmp").replace(kept)
+        Path(f"{phase_file}.tmp").replace(phase_file)
     save(model, folder, rows, start, seed)
 
 
@@ -363,15 +363,15 @@ def save(
         "torch": torch.__version__,
     }
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        made = Path(temporary)
-        model.save_pretrained(made / "model")
-        tokenizer().save_pretrained(made / "model")
-        pd.DataFrame(rows).to_csv(made / "training.csv", index=False, float_format="%.5g")
-        (made / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+        staged = Path(temporary)
+        model.save_pretrained(staged / "model")
+        tokenizer().save_pretrained(staged / "model")
+        pd.DataFrame(rows).to_csv(staged / "training.csv", index=False, float_format="%.5g")
+        (staged / "training.json").write_text(json.dumps(record, indent=2) + "\n")
         (folder / "model").mkdir(exist_ok=True)
-        for file in sorted(made.rglob("*")):
+        for file in sorted(staged.rglob("*")):
             if file.is_file():
-                file.replace(folder / file.relative_to(made))
+                file.replace(folder / file.relative_to(staged))
 
 
 def main(folder: Path, seed: int = 0) -> None:

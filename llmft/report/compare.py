@@ -1,6 +1,6 @@
 """Figures that set methods side by side: one domain against the other, accuracy against cost.
 
-As in `plots`, intervals arrive as columns and Altair computes none.
+As in `figures`, intervals arrive as columns and Altair computes none.
 """
 
 from collections.abc import Sequence
@@ -36,48 +36,46 @@ def against(
     panels = []
     for number, quantity in enumerate(quantities):
         part = frame[frame["quantity"] == quantity].reset_index(drop=True)
-        domain = theme.span(part, ["x", "x_lo", "x_hi", "y", "y_lo", "y_hi"], [])
-        scale = alt.Scale(domain=domain, nice=False, zero=False)
-        x = alt.X("x:Q", title="in-domain", scale=scale, axis=alt.Axis(tickCount=5))
-        y = alt.Y("y:Q", title="out-of-domain", scale=scale, axis=alt.Axis(tickCount=5))
-        ends = pd.DataFrame({"x": domain, "y": domain})
-        same = alt.Chart(ends).mark_line(color="#8c959f", strokeWidth=1)
-        layers: list[Any] = [same.encode(x=x, y=y)]
-        point = part[part[series] == marked]
-        if len(point):
-            dashed: Any = {"color": theme.QUIET, "strokeDash": [3, 3]}
-            at = pd.DataFrame({"x": point["x"], "y": point["y"], "x0": domain[0], "y0": domain[0]})
-            lines = alt.Chart(at)
-            layers.append(lines.mark_rule(**dashed).encode(x="x:Q", y="y0:Q", y2="y:Q"))
-            layers.append(lines.mark_rule(**dashed).encode(x="x0:Q", x2="x:Q", y="y:Q"))
-        colour = theme.colour(series, names, legend if number == 0 else None)
-        bars = alt.Chart(part[["x", "y", "x_lo", "x_hi", "y_lo", "y_hi", series]].dropna())
-        thin: Any = {"strokeWidth": 1, "opacity": 0.55}
-        layers.append(bars.mark_rule(**thin).encode(x="x_lo:Q", x2="x_hi:Q", y="y:Q", color=colour))
-        layers.append(bars.mark_rule(**thin).encode(x="x:Q", y="y_lo:Q", y2="y_hi:Q", color=colour))
-        columns = ["x", "y", series, *([size] if size else [])]
+        shown = legend if number == 0 else None
         encoding: dict[str, Any] = {
-            "x": x,
-            "y": y,
-            "color": colour,
-            "shape": theme.shape(series, names, legend if number == 0 else None),
+            "color": theme.colour(series, names, shown),
+            "shape": theme.shape(series, names, shown),
         }
         if size:
-            encoding["size"] = alt.Size(
-                f"{size}:Q",
-                scale=alt.Scale(type="sqrt", domain=[0, float(frame[size].max())], range=[30, 190]),
-                legend=None,
-            )
-        marks = alt.Chart(part[columns]).mark_point(
-            filled=True, opacity=0.9, stroke="white", strokeWidth=0.7
-        )
-        layers.append(marks.encode(**encoding))
-        chart = alt.layer(*layers).properties(
-            width=side, height=side, title=theme.panel_title(quantity)
-        )
-        panels.append(chart)
+            scale = alt.Scale(type="sqrt", domain=[0, float(frame[size].max())], range=[30, 190])
+            encoding["size"] = alt.Size(f"{size}:Q", scale=scale, legend=None)
+        marks = alt.Chart(part[["x", "y", series, *([size] if size else [])]])
+        chart = _facing(part, marks, encoding, series, marked)
+        title = theme.panel_title(quantity)
+        panels.append(chart.properties(width=side, height=side, title=title))
     rows = [alt.hconcat(*panels[i : i + 2], spacing=30) for i in range(0, len(panels), 2)]
     return theme.finish(alt.vconcat(*rows, spacing=22), note, 600)
+
+
+def _facing(
+    part: pd.DataFrame, marks: Any, encoding: dict[str, Any], series: str, marked: str
+) -> Any:
+    """One quantity's panel: equal axes, the diagonal, intervals, marks, lines to the marked one."""
+    domain = theme.span(part, ["x", "x_lo", "x_hi", "y", "y_lo", "y_hi"], [])
+    scale = alt.Scale(domain=domain, nice=False, zero=False)
+    x = alt.X("x:Q", title="in-domain", scale=scale, axis=alt.Axis(tickCount=5))
+    y = alt.Y("y:Q", title="out-of-domain", scale=scale, axis=alt.Axis(tickCount=5))
+    same = alt.Chart(pd.DataFrame({"x": domain, "y": domain}))
+    layers: list[Any] = [same.mark_line(color="#8c959f", strokeWidth=1).encode(x=x, y=y)]
+    point = part[part[series] == marked]
+    if len(point):
+        dashed: Any = {"color": theme.QUIET, "strokeDash": [3, 3]}
+        at = pd.DataFrame({"x": point["x"], "y": point["y"], "x0": domain[0], "y0": domain[0]})
+        lines = alt.Chart(at)
+        layers.append(lines.mark_rule(**dashed).encode(x="x:Q", y="y0:Q", y2="y:Q"))
+        layers.append(lines.mark_rule(**dashed).encode(x="x0:Q", x2="x:Q", y="y:Q"))
+    colour = encoding["color"]
+    bars = alt.Chart(part[["x", "y", "x_lo", "x_hi", "y_lo", "y_hi", series]].dropna())
+    thin: Any = {"strokeWidth": 1, "opacity": 0.55}
+    layers.append(bars.mark_rule(**thin).encode(x="x_lo:Q", x2="x_hi:Q", y="y:Q", color=colour))
+    layers.append(bars.mark_rule(**thin).encode(x="x:Q", y="y_lo:Q", y2="y_hi:Q", color=colour))
+    points = marks.mark_point(filled=True, opacity=0.9, stroke="white", strokeWidth=0.7)
+    return alt.layer(*layers, points.encode(x=x, y=y, **encoding))
 
 
 def frontier(
@@ -90,7 +88,7 @@ def frontier(
     hi: str = "hi",
     x_title: str = "",
     y_title: str = "accuracy",
-    kept: Sequence[str] = (),
+    columns: Sequence[str] = (),
     rules: pd.DataFrame,
     note: str = "",
     width: int = 560,
@@ -98,9 +96,9 @@ def frontier(
 ) -> Any:
     """Accuracy against a cost on a logarithmic axis, and the steps of what is best for its cost.
 
-    `frame`: a row a method and number of examples; `kept`: columns that the marks carry along, for
-    `interactive.figure` to show; `rules`: what needs no model, as in `plots.curve`. The grey steps
-    join the points that no cheaper one reaches.
+    `frame`: a row a method and number of examples; `columns`: what the marks carry along, for
+    `interactive.figure` to show; `rules`: what needs no model, as in `figures.curve`. The grey
+    steps join the points that no cheaper one reaches.
     """
     names = theme.order(frame[series])
     domain = theme.span(frame, [y, lo, hi], rules["accuracy"])
@@ -121,7 +119,7 @@ def frontier(
         interpolate="step-after", color="#8c959f", strokeWidth=5, opacity=0.35
     )
     bars = alt.Chart(frame[[x, lo, hi, series]].dropna()).mark_rule(strokeWidth=1.2, opacity=0.6)
-    points = alt.Chart(frame[list(dict.fromkeys([x, y, series, *kept]))]).mark_point(
+    points = alt.Chart(frame[list(dict.fromkeys([x, y, series, *columns]))]).mark_point(
         filled=True, size=90, opacity=0.95, stroke="white", strokeWidth=0.8
     )
     chart = alt.layer(

@@ -1,11 +1,10 @@
 """Conclusions as functions from results to sentences, so that no claim can outlive its evidence.
 
 Each function looks at intervals, says what they show (better, worse, or not shown to differ), the
-numbers that it rests on, and what it does not show. `said` has a row a run and query: the columns
-of `report`, and `way` (the method's name in the chapter) and `size` (labelled examples).
-Comparisons that one sentence makes together hold together (Bonferroni): all of them are true with
-the confidence that it states. Beside a difference that is not shown stands the smallest one that
-the design would have shown.
+numbers that it rests on, and what it does not show. `answers` has a row a run and query
+(`sections.scored`), `method` being the method's name in the chapter. Comparisons that one sentence
+makes together hold together (Bonferroni): all of them are true with the confidence that it states.
+Beside a difference that is not shown stands the smallest one that the design would have shown.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,7 +45,7 @@ def verdict(interval: stats.Interval, above: str, below: str, otherwise: str) ->
 
 
 def floors(
-    said: pd.DataFrame,
+    answers: pd.DataFrame,
     places: Places,
     classifier: Mapping[str, Any],
     cue: str,
@@ -55,18 +54,18 @@ def floors(
 ) -> Conclusion:
     """Are the methods above a classifier on surface cues that was trained on the same labels?
 
-    `classifier`: where its rows are in `said`; `cue`: the name of the single cue that is best in
+    `classifier`: where its rows are in `answers`; `cue`: the name of the single cue that is best in
     the `pool` labels of the training pool, and how often it is `right` on the same pairs.
     """
-    own = sections.chosen(said, **classifier)
+    own = sections.chosen(answers, **classifier)
     level = 1 - 0.05 / max(1, len(places))
     gaps = {
-        name: stats.difference(sections.chosen(said, **at), own, level=level)
+        name: stats.difference(sections.chosen(answers, **at), own, level=level)
         for name, at in places.items()
     }
     above = [name for name, gap in gaps.items() if gap.lo > 0]
     below = [name for name, gap in gaps.items() if gap.hi < 0]
-    size = classifier["size"]
+    size = classifier["shots"]
     what = "a classifier on surface cues that was trained on the same labels"
     if above:
         claim = (
@@ -89,13 +88,13 @@ def floors(
     )
 
 
-def best(said: pd.DataFrame, places: Places, where: str, rehearsed: str = "") -> Conclusion:
+def best(answers: pd.DataFrame, places: Places, where: str, rehearsed: str = "") -> Conclusion:
     """Which method is the most accurate, and which of the others are not shown to differ from it.
 
     `rehearsed`: what of the comparison is not even-handed, in a sentence, if anything.
     """
-    found = stats.best({name: sections.chosen(said, **at) for name, at in places.items()})
-    top = stats.interval(sections.chosen(said, **places[found.first]))
+    found = stats.best({name: sections.chosen(answers, **at) for name, at in places.items()})
+    top = stats.interval(sections.chosen(answers, **places[found.first]))
     gaps = [*found.below.values(), *found.open.values()]
     below = [f"{name} by {gap}" for name, gap in found.below.items()]
     if not found.open:
@@ -122,7 +121,7 @@ def best(said: pd.DataFrame, places: Places, where: str, rehearsed: str = "") ->
 
 
 def beyond(
-    said: pd.DataFrame,
+    answers: pd.DataFrame,
     places: Places,
     where: str,
     classifier: Mapping[str, Any] | None = None,
@@ -132,106 +131,96 @@ def beyond(
     By the AUC, because a lean to one answer moves the accuracy and not the AUC. `classifier`: where
     the rows of the cue classifier are, to hold the methods against.
     """
-    level = 1 - 0.05 / max(1, len(places))
-    these = {
-        name: stats.interval(sections.chosen(said, "auc", **at), level=level)
-        for name, at in places.items()
-    }
-    clusters = "subcase" if "subcase" in said and not said["subcase"].isna().all() else ""
-    new = {
-        name: stats.interval(sections.chosen(said, "auc", clusters=clusters, **at), level=level)
-        for name, at in places.items()
-        if clusters
-    }
+    these, new = _measured(answers, "auc", places), {}
+    if "subcase" in answers and not answers["subcase"].isna().all():
+        new = _measured(answers, "auc", places, clusters="subcase")
     above = [name for name, interval in these.items() if interval.lo > 0.5]
     worse = [name for name, interval in these.items() if interval.hi < 0.5]
     holds = [name for name in above if new and new[name].lo > 0.5]
-    constant = []
-    for name, at in places.items():
-        called = sections.of_draws(_rows(said, at), ["domain"])["called"]
-        n = int(((called > 0.9) | (called < 0.1)).sum())
-        constant += [f"{name} ({n} of {len(called)})"] * (n > len(called) / 2)
     claim = f"{where}, no method is shown to rank the pairs better than chance"
     if above:
-        claim = (
-            f"{where}, {joined(above)} rank{'s' * (len(above) == 1)} the pairs better than chance"
-        )
+        claim = f"{where}, {joined(above)} {_ranks(above)} the pairs better than chance"
         if new and len(holds) < len(above):
             claim += ", on these constructions"
             claim += f" (on new ones, {joined(holds)} alone)" * bool(holds)
     if worse:
-        claim += f", and {joined(worse)} rank{'s' * (len(worse) == 1)} them worse than chance"
+        claim += f", and {joined(worse)} {_ranks(worse)} them worse than chance"
     evidence = f"The AUC is {joined([_auc(*one) for one in these.items()])}"
-    others = [
-        f"[{stats.number(i.lo)}, {stats.number(i.hi)}] ({name})"
-        for name, i in new.items()
-        if np.isfinite(i.lo)
-    ]
     if new:
-        evidence += " for other pairs of these constructions, and "
-        some = _rows(said, next(iter(places.values())))["subcase"].nunique()
+        others = [
+            f"[{stats.number(i.lo)}, {stats.number(i.hi)}] ({name})"
+            for name, i in new.items()
+            if np.isfinite(i.lo)
+        ]
+        some = _rows(answers, next(iter(places.values())))["subcase"].nunique()
         ones = f"for new ones ({some} were tried)"
+        evidence += " for other pairs of these constructions, and "
         evidence += f"{joined(others)} {ones}" if others else f"has no interval {ones}"
     evidence += f".{_few(these.values())}"
     if classifier is not None:
-        area = stats.interval(sections.chosen(said, "auc", **classifier))
+        area = stats.interval(sections.chosen(answers, "auc", **classifier))
         evidence += f" The cue classifier's is {area}."
-    if constant:
-        evidence += (
-            " Draws that give more than nine in ten pairs one answer, and so have nearly a "
-            f"constant's accuracy: {joined(constant)}."
-        )
     return Conclusion(
         f"{claim}.",
-        evidence,
+        evidence + _constant(answers, places),
         "these pairs are one kind of shift from the training pairs; others may differ.",
     )
 
 
+def _ranks(names: Sequence[str]) -> str:
+    return "ranks" if len(names) == 1 else "rank"
+
+
+def _constant(answers: pd.DataFrame, places: Places) -> str:
+    """Which methods have become a constant in most of their draws, in a sentence, if any have."""
+    found = []
+    for name, at in places.items():
+        called = sections.of_draws(_rows(answers, at), ["domain"])["called"]
+        n = int(((called > 0.9) | (called < 0.1)).sum())
+        found += [f"{name} ({n} of {len(called)})"] * (n > len(called) / 2)
+    if not found:
+        return ""
+    return (
+        " Draws that give more than nine in ten pairs one answer, and so have nearly a constant's "
+        f"accuracy: {joined(found)}."
+    )
+
+
 def rule(
-    said: pd.DataFrame, places: Places, classifier: Mapping[str, Any] | None = None
+    answers: pd.DataFrame, places: Places, classifier: Mapping[str, Any] | None = None
 ) -> Conclusion:
     """Is what was learned more than whether a negation is there?
 
-    `said` has the columns of `sections.with_rule` (follows, silent), with the AUC of the pairs
+    `answers` has the columns of `sections.with_rule` (follows, silent), with the AUC of the pairs
     without negation as `auc_silent`. `classifier`: where the rows of the cue classifier are; what
     it reaches on those pairs shows what there was to learn.
 
     Asked only where the rule is one: where it speaks, and its answer there (not entailed) is shown
     to be right more often than not (Wilson).
     """
-    pairs = _rows(said, next(iter(places.values()))).drop_duplicates("id")
+    pairs = _rows(answers, next(iter(places.values()))).drop_duplicates("id")
     quiet = pairs["silent"].astype(bool)
     spoken = pairs[~quiet]["label"]
     limit = "agreement with a rule is not proof of it: another cue may go with it on these pairs."
-    listed = "negation is known by a list of words."
+    words = "negation is known by a list of words."
     if spoken.empty:
         claim = "In-domain there is no negation rule to learn."
-        return Conclusion(claim, "In none of the pairs is a sentence negated.", listed)
+        return Conclusion(claim, "In none of the pairs is a sentence negated.", words)
     sound = stats.wilson(int(spoken.sum()), len(spoken))
-    right = float((pairs["label"] == (~quiet).astype(int)).mean())
     speaks = (
         f"A sentence is negated in {len(spoken):,} of {len(pairs):,} pairs, of which {sound} are "
         "not entailed"
     )
     if not sound.lo > 0.5:
         claim = "In-domain, negation is not shown to say anything of the label."
-        return Conclusion(claim, f"{speaks}.", listed)
-    level = 1 - 0.05 / max(1, len(places))
-
-    def measured(rows: pd.DataFrame, value: str) -> dict[str, stats.Interval]:
-        return {
-            name: stats.interval(sections.chosen(rows, value, **at), level=level)
-            for name, at in places.items()
-        }
-
-    follows = measured(said, "follows")
+        return Conclusion(claim, f"{speaks}.", words)
+    right = float((pairs["label"] == (~quiet).astype(int)).mean())
+    follows = _measured(answers, "follows", places)
     evidence = (
         f"{speaks}; the rule “not entailed if either sentence is negated” is right on {right:.2f} "
         "of all pairs. Predictions agree with it on "
         f"{joined([f'{i} ({name})' for name, i in follows.items()])}. "
     )
-    silent = said[said["silent"].astype(bool)]
     if pairs[quiet]["label"].nunique() < 2:
         return Conclusion(
             "In-domain, these pairs cannot show whether more than negation was used.",
@@ -239,7 +228,16 @@ def rule(
             + _few(follows.values()),
             limit,
         )
-    left = measured(silent, "auc_silent")
+    claim, silent = _without_negation(answers, places, classifier)
+    return Conclusion(claim, f"{evidence}Among the {int(quiet.sum()):,} {silent}", limit)
+
+
+def _without_negation(
+    answers: pd.DataFrame, places: Places, classifier: Mapping[str, Any] | None
+) -> tuple[str, str]:
+    """What the AUC of the pairs without negation shows: the claim, and what it rests on."""
+    silent = answers[answers["silent"].astype(bool)]
+    left = _measured(silent, "auc_silent", places)
     more = [name for name, interval in left.items() if interval.lo > 0.5]
     claim = (
         f"In-domain, {joined(more)} {'use' if len(more) > 1 else 'uses'} more than whether a "
@@ -247,18 +245,15 @@ def rule(
         if more
         else "In-domain, no method is shown to use more than whether a negation is there."
     )
-    evidence += (
-        f"Among the {int(quiet.sum()):,} pairs without negation the AUC is "
-        f"{joined([_auc(*one) for one in left.items()])}."
-    )
+    text = f"pairs without negation the AUC is {joined([_auc(*one) for one in left.items()])}."
     if classifier is not None:
         area = stats.interval(sections.chosen(silent, "auc_silent", **classifier))
-        evidence += f" The cue classifier's is {area} there."
-    return Conclusion(claim, evidence + _few(left.values()), limit)
+        text += f" The cue classifier's is {area} there."
+    return claim, text + _few(left.values())
 
 
 def low_rank(
-    said: pd.DataFrame,
+    answers: pd.DataFrame,
     lora: Mapping[str, Any],
     full: Mapping[str, Any],
     sizes: Sequence[int],
@@ -270,7 +265,7 @@ def low_rank(
     """
     level = 1 - 0.05 / len(sizes)
     gaps = {
-        k: sections.difference(said, {**lora, "size": k}, {**full, "size": k}, level=level)
+        k: sections.difference(answers, {**lora, "shots": k}, {**full, "shots": k}, level=level)
         for k in sizes
     }
     better = [k for k, gap in gaps.items() if gap.lo > 0]
@@ -312,15 +307,15 @@ def low_rank(
     )
 
 
-def kept(
-    said: pd.DataFrame,
+def distillation(
+    answers: pd.DataFrame,
     student: Mapping[str, Any],
     teacher: Mapping[str, Any],
     start: Mapping[str, Any],
     queries: int,
 ) -> Conclusion:
     """How much of what the context gave is in the student's weights."""
-    own, taught, base = (sections.chosen(said, **at) for at in (student, teacher, start))
+    own, taught, base = (sections.chosen(answers, **at) for at in (student, teacher, start))
     share = stats.share(own, taught, base)
     gap, gain = stats.difference(own, taught), stats.difference(taught, base)
     if not np.isfinite(gain.lo):
@@ -342,7 +337,7 @@ def kept(
 
 
 def recursion(
-    change: stats.Interval, rounds: int, learning_rate: float, divergence: Sequence[float]
+    change: stats.Interval, rounds: int, learning_rate: float, divergence: Any
 ) -> Conclusion:
     """Whether further rounds of distillation improve, hold, or spoil the student.
 
@@ -394,7 +389,7 @@ def _power(nats: float) -> str:
     return f"{float(f'{value:.3g}'):,.0f}"
 
 
-def forgotten(
+def forgetting(
     nll: Mapping[tuple[str, str], Any],
     start: float,
     accuracy: Mapping[str, stats.Interval] | None = None,
@@ -414,23 +409,8 @@ def forgotten(
     )
     # The term's effect by method, and every two methods: which are the extremes, the data say.
     level = 1 - 0.05 / (len(order) * (len(order) + 1) / 2)
-    spared = {m: stats.t_interval(values[m, "without"] - values[m, "with"], level) for m in order}
-    less = [method for method, gap in spared.items() if gap.lo > 0]
-    more = [method for method, gap in spared.items() if gap.hi < 0]
-    rest = [method for method in order if method not in (*less, *more)]
-    clauses = []
-    if less:
-        who = "every trained method" if len(less) == len(order) > 1 else joined(less)
-        far = "far " * all(spared[method].lo > np.log(FAR) for method in less)
-        verb = "forgets" if who == "every trained method" else f"forget{'s' * (len(less) == 1)}"
-        clauses.append(f"with the text term, {who} {verb} {far}less than without it")
-    if more:
-        verb = f"forget{'s' * (len(more) == 1)}"
-        clauses.append(f"with the text term, {joined(more)} {verb} more than without it")
-    if not clauses:
-        clauses.append("the text term is not shown to change how much is forgotten")
-    elif rest:
-        clauses.append(f"no change is shown for {joined(rest)}")
+    effects = {m: stats.t_interval(values[m, "without"] - values[m, "with"], level) for m in order}
+    clauses = _effects(effects)
     if len(order) > 1:
         apart = stats.t_interval(values[order[-1], "without"] - values[order[0], "without"], level)
         if apart.lo > 0:
@@ -441,9 +421,9 @@ def forgotten(
         for term in ("without", "with")
     }
     able = [
-        f"{stats.number(float(np.exp(spared[m].detectable)), 1)} ({m})"
-        for m in rest
-        if np.isfinite(spared[m].lo)
+        f"{stats.number(float(np.exp(gap.detectable)), 1)} ({method})"
+        for method, gap in effects.items()
+        if gap.lo <= 0 <= gap.hi
     ]
     changed = [f"{gap} ({method})" for method, gap in (accuracy or {}).items()]
     costs = f" It changes in-domain accuracy by {joined(changed)}." if changed else ""
@@ -454,40 +434,60 @@ def forgotten(
         f"term it is multiplied by {times['without']}; with it, by {times['with']}."
         + costs
         + would
-        + _few(spared.values()),
+        + _few(effects.values()),
         "each method has its own learning rate, number of examples read, and targets, so how much "
         "of a difference between methods is the method's is not shown. The sentences are premises "
         "like those trained on; other text may fare worse.",
     )
 
 
+def _effects(effects: Mapping[str, stats.Interval]) -> list[str]:
+    """What the text term does to each method, in clauses; `effects`: nats without minus with."""
+    less = [method for method, gap in effects.items() if gap.lo > 0]
+    more = [method for method, gap in effects.items() if gap.hi < 0]
+    rest = [method for method in effects if method not in (*less, *more)]
+    clauses = []
+    if less:
+        who = "every trained method" if len(less) == len(effects) > 1 else joined(less)
+        far = "far " * all(effects[method].lo > np.log(FAR) for method in less)
+        verb = "forgets" if who == "every trained method" else f"forget{'s' * (len(less) == 1)}"
+        clauses.append(f"with the text term, {who} {verb} {far}less than without it")
+    if more:
+        verb = f"forget{'s' * (len(more) == 1)}"
+        clauses.append(f"with the text term, {joined(more)} {verb} more than without it")
+    if not clauses:
+        return ["the text term is not shown to change how much is forgotten"]
+    return clauses + [f"no change is shown for {joined(rest)}"] * bool(rest)
+
+
 def luck(
-    said: pd.DataFrame,
-    way: str,
+    answers: pd.DataFrame,
+    method: str,
     sizes: Sequence[int],
-    validity: Mapping[int, tuple[Sequence[float], Sequence[float]]],
+    validity: Mapping[int, tuple[Any, Any]],
 ) -> Conclusion:
     """How often single draws fail, with the fewest and with the most examples, and why.
 
     `validity`: by size, how well the negation rule predicts the labels of each draw's examples,
     and that draw's in-domain accuracy; the correlations hold together.
     """
-    inside = _rows(said, {"way": way, "domain": "in-domain"})
-    inside = inside[inside["size"].isin(list(sizes))]
-    draws = sections.of_draws(inside, ["size"]).assign(
+    inside = _rows(answers, {"method": method, "domain": "in-domain"})
+    inside = inside[inside["shots"].isin(list(sizes))]
+    draws = sections.of_draws(inside, ["shots"]).assign(
         failed=lambda one: one["accuracy"] < one["constant"] + sections.FAILED
     )
-    lines = sections.spread(inside, ["size"]).set_index("size")
+    lines = sections.spread(inside, ["shots"]).set_index("shots")
     few, many = min(sizes), max(sizes)
-    share = draws[draws["size"] == few]["failed"].mean()
+    share = draws[draws["shots"] == few]["failed"].mean()
     level = 1 - 0.05 / max(1, len(validity))
     found = {size: stats.correlation(*pair, level=level) for size, pair in validity.items()}
     if share == 0:
-        claim = f"With {few:,} examples no draw of {way} fails"
+        claim = f"With {few:,} examples no draw of {method} fails"
     elif share == 1:
-        claim = f"With {few:,} examples every draw of {way} fails"
+        claim = f"With {few:,} examples every draw of {method} fails"
     else:
-        claim = f"With {few:,} examples {way} is a lottery: {lines['failed draws'][few]} draws fail"
+        failures = lines["failed draws"][few]
+        claim = f"With {few:,} examples {method} is a lottery: {failures} draws fail"
     if clear := [f"{size:,}" for size, r in found.items() if r.lo > 0]:
         claim += (
             f"; with {joined(clear)} examples, draws in which the negation rule holds more often "
@@ -553,9 +553,20 @@ def _times(ratio: float) -> str:
     return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.1f} times"
 
 
-def _rows(said: pd.DataFrame, at: Mapping[str, Any]) -> pd.DataFrame:
+def _rows(answers: pd.DataFrame, at: Mapping[str, Any]) -> pd.DataFrame:
     """The rows where each column has its value."""
-    return said[np.logical_and.reduce([said[name] == value for name, value in at.items()])]
+    return answers[np.logical_and.reduce([answers[name] == value for name, value in at.items()])]
+
+
+def _measured(
+    answers: pd.DataFrame, value: str, places: Places, clusters: str = ""
+) -> dict[str, stats.Interval]:
+    """The interval of `value` of each method; they hold together."""
+    level = 1 - 0.05 / max(1, len(places))
+    return {
+        name: stats.interval(sections.chosen(answers, value, clusters=clusters, **at), level=level)
+        for name, at in places.items()
+    }
 
 
 def _is(names: Sequence[str]) -> str:
@@ -576,7 +587,7 @@ def _auc(name: str, area: stats.Interval) -> str:
 
 
 def _few(found: Iterable[stats.Interval]) -> str:
-    """Where nothing can be shown because there are too few draws, that is said."""
+    """Where nothing can be shown because there are too few draws, that is answers."""
     if not any(i.draws and i.draws < stats.FEWEST for i in found):
         return ""
     return f" Below {stats.FEWEST} draws there is no interval, and nothing is claimed."

@@ -6,7 +6,7 @@ tokens and weights (`sections.operations`), hours from operations and an assumed
 chapter would make `grids` says, as it does to the chapter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,25 +25,8 @@ from llmft.nli import tasks
 from llmft.nli.prompts import CONTENT_FREE
 from llmft.params import Study
 from llmft.report import sections
-from llmft.report.sections import made
 from llmft.study import grids
 
-
-__all__ = [
-    "Texts",
-    "counted",
-    "every",
-    "hours",
-    "kept",
-    "made",
-    "memory",
-    "outline",
-    "predicted",
-    "spans",
-    "texts_of",
-    "trained",
-    "versions",
-]
 
 OPT: dict[str, dict[str, Any]] = {
     "facebook/opt-125m": {},
@@ -116,7 +99,7 @@ def outline(name: str) -> Model:
 # --- what they take ----------------------------------------------------------------------------
 
 
-def trained(spec: Spec, model: Model) -> int:
+def trainable(spec: Spec, model: Model) -> int:
     """How many weights the run changes."""
     if spec.method not in TRAINED:
         return 0
@@ -132,8 +115,8 @@ def trained(spec: Spec, model: Model) -> int:
     return model.parameters
 
 
-def predicted(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:
-    """A row a run with the columns that `counted` reads, from its specification alone."""
+def predict(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:
+    """A row a run with the columns that `count` reads, from its specification alone."""
     lines = []
     for spec in specs:
         model, pair = outline(spec.model), texts.tokens
@@ -148,7 +131,7 @@ def predicted(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:
             asdict(spec)
             | {
                 "parameters": model.parameters,
-                "trainable_parameters": trained(spec, model),
+                "trainable_parameters": trainable(spec, model),
                 "prefix_tokens": 1 + behind,
                 "query_tokens": mean,
                 "answers": sum(some) + len(CONTENT_FREE),
@@ -160,19 +143,19 @@ def predicted(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def counted(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `made` or `predicted` with `read` tokens, and `flops` in all.
+def count(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `sections.made` or `predict` with `read` tokens, and `flops` in all.
 
-    `adapt` and `ask` are its parts. The demonstrations are read once a set of queries (a domain,
+    `adapt` and `score` are its parts. The demonstrations are read once a set of queries (a domain,
     the content-free ones), as the book does it. Attention to earlier tokens, points of learning
     curves and the likelihood of plain text are left out.
     """
     priced = sections.operations(rows)
     sets = np.where(rows["out_of_domain_n"].fillna(0) > 0, 3, 2)
-    asking = sets * rows["prefix_tokens"] + rows["answers"] * rows["query_tokens"]
-    ask = 2 * rows["parameters"] * asking
-    read = asking + rows["train_tokens"] + rows["teacher_tokens"]
-    return priced.assign(read=read, ask=ask, flops=priced["adapt"] + ask)
+    tokens = sets * rows["prefix_tokens"] + rows["answers"] * rows["query_tokens"]
+    score = 2 * rows["parameters"] * tokens
+    read = tokens + rows["train_tokens"] + rows["teacher_tokens"]
+    return priced.assign(read=read, score=score, flops=priced["adapt"] + score)
 
 
 def texts_of(rows: pd.DataFrame) -> Texts:
@@ -197,21 +180,21 @@ def memory(parameters: int, changed: int = 0) -> float:
     return float(4 * parameters + 16 * changed) / 2**30
 
 
-def kept(spec: Spec, texts: Texts, vocabulary: int) -> float:
-    """GiB of main memory that the teacher's answers of one distillation take, at least.
+def teacher_targets(spec: Spec, texts: Texts, vocabulary: int) -> float:
+    """GiB of main memory that the teacher's targets of one distillation take, at least.
 
-    A float32 log-probability for every class at every place that is compared (`distill.taught`,
-    which also fills up shorter queries); runs that are trained together hold theirs at once.
+    A float32 log-probability for every class at every place that is compared; shorter queries may
+    be filled up, too.
     """
     places = texts.tokens if spec.objective == "query" else 1
     classes = 2 if spec.objective == "label words" else vocabulary
     return spec.queries * places * classes * 4 / 2**30
 
 
-# --- said of the rows --------------------------------------------------------------------------
+# --- what rows say ------------------------------------------------------------------------------
 
 
-def spans(numbers: Sequence[int]) -> str:
+def spans(numbers: Iterable[int]) -> str:
     """Whole numbers as ranges: "0–9, 1000–1002"."""
     parts: list[list[int]] = []
     for number in sorted({int(n) for n in numbers}):

@@ -1,10 +1,10 @@
 """The earlier study's published numbers, and what can be told from them alone.
 
-It measured six ways of adapting OPT-125m and OPT-350m on 50 pairs of MultiNLI and 50 of HANS, and
-published a row a run: accuracy, loss, time and memory, no answers to single pairs (`data/prior/`,
-with the source). Its repeats were all asked the same 50 pairs, so ten repeats are not 500 pairs;
-and where it read the answer from generated text, its "loss" is a function of counts, which can be
-solved for what the model said.
+It measured six methods of adapting OPT-125m and OPT-350m on 50 pairs of MultiNLI and 50 of HANS,
+and published a row a run: accuracy, loss, time and memory, no predictions of single pairs
+(`data/prior/`, with the source). Its repeats were all scored on the same 50 pairs, so ten repeats
+are not 500 pairs; and where it read the answer from generated text, its "loss" is a function of
+counts, which can be solved for what the model predicted.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from llmft.report import stats
 EXAMPLES = 50
 """Pairs a domain; `read` holds the published rates and accuracies to it."""
 
-WAYS = {
+METHODS = {
     "zeroshot": "zero-shot",
     "icl": "ICL",
     "fewshot": "full",
@@ -31,31 +31,31 @@ WAYS = {
     "context_distillation": "distilled",
     "recursive_context_distillation": "recursive",
 }
-"""The published names, and ours."""
+"""The published names of the methods, and ours."""
 
 GENERATED = ("zero-shot", "ICL", "distilled", "recursive")
-"""Methods whose answer was read from generated text: 0 for "Yes" (entailment), 1 for "No", and for
-any other text the label that is wrong. The other two have a classification head and a true loss."""
+"""Methods whose prediction was read from generated text: 0 for "Yes" (entailment), 1 for "No", and
+for any other text the label that is wrong. The others have a classifier's head and a true loss."""
 
-SAID_NO = float(np.log1p(np.e))
-"""The loss there of an answer 1 that is wrong, log(1 + e); one that is right costs 1 less."""
+NO = float(np.log1p(np.e))
+"""The loss there of a prediction 1 that is wrong, log(1 + e); one that is right costs 1 less."""
 
 
 def read(folder: str | Path = "data/prior") -> pd.DataFrame:
     """The published runs: a row a run and domain.
 
-    Columns: way, model, shots (0 for zero-shot; for distillation the number of queries), repeat
+    Columns: method, model, shots (0 for zero-shot; for distillation the number of queries), repeat
     (from 0), domain, accuracy, loss, train_loss (mean over the epochs, nats), batch, updates; and
-    for `GENERATED` methods what `answers` finds (else missing).
+    for `GENERATED` methods what `predictions` finds (else missing).
 
     Raises:
         UserError: no such file, or rows that are not of 50 pairs.
     """
     table = _csv(ROOT / folder / "combined_metrics.csv")
-    by = ["way", "model", "shots"]
+    by = ["method", "model", "shots"]
     table = table.rename(columns={"model_name": "model", "sample_size": "shots"})
-    table["way"] = table["finetuning_method"].map(WAYS)
-    table.loc[table["way"] == "zero-shot", "shots"] = 0  # it gives the evaluation pairs there
+    table["method"] = table["finetuning_method"].map(METHODS)
+    table.loc[table["method"] == "zero-shot", "shots"] = 0  # it gives the evaluation pairs there
     table["repeat"] = table.groupby(by).cumcount()
     table["batch"] = table["train_samples_per_second"] / table["train_steps_per_second"]
     table["updates"] = table["train_steps_per_second"] * table["train_runtime"]
@@ -64,24 +64,26 @@ def read(folder: str | Path = "data/prior") -> pd.DataFrame:
         own = table.assign(
             domain=domain, accuracy=table[f"{stem}accuracy"], loss=table[f"{stem}loss"]
         )
-        asked = table[f"{stem}runtime"] * table[f"{stem}samples_per_second"]
+        scored = table[f"{stem}runtime"] * table[f"{stem}samples_per_second"]
         right = own["accuracy"] * EXAMPLES
-        if (asked - EXAMPLES).abs().max() > 0.1 or (right - right.round()).abs().max() > 1e-6:
-            raise UserError(f"{folder}: not every run was asked {EXAMPLES} pairs of each domain")
-        read_as_text = own["way"].isin(GENERATED)
-        found = answers(own.loc[read_as_text, "loss"], own.loc[read_as_text, "accuracy"])
-        parts.append(own.join(found.set_index(own.index[read_as_text])))
+        if (scored - EXAMPLES).abs().max() > 0.1 or (right - right.round()).abs().max() > 1e-6:
+            raise UserError(
+                f"{folder}: not every run was scored on {EXAMPLES} pairs of each domain"
+            )
+        texts = own[own["method"].isin(GENERATED)]
+        found = predictions(texts["loss"], texts["accuracy"])
+        parts.append(own.join(found.set_index(texts.index)))
     columns = [*by, "repeat", "domain", "accuracy", "loss", "train_loss", "batch", "updates"]
     joined = pd.concat(parts, ignore_index=True)
-    order = {name: i for i, name in enumerate(WAYS.values())}
-    joined = joined.sort_values("way", key=lambda names: names.map(order), kind="stable")
+    order = {name: i for i, name in enumerate(METHODS.values())}
+    joined = joined.sort_values("method", key=lambda names: names.map(order), kind="stable")
     return joined[[*columns, *found.columns]].reset_index(drop=True)
 
 
 def histories(folder: str | Path = "data/prior") -> pd.DataFrame:
     """The published training histories of the two methods that train from labels.
 
-    Columns: way, model, shots, repeat, epoch (1 to 40), train_loss (of the step of that number,
+    Columns: method, model, shots, repeat, epoch (1 to 40), train_loss (of the step of that number,
     which is an epoch's only where an epoch has one step), val_loss (nats).
     """
     parts = []
@@ -89,7 +91,7 @@ def histories(folder: str | Path = "data/prior") -> pd.DataFrame:
         table = _csv(ROOT / folder / f"{name}_history.csv")
         table = table.rename(columns={"model_name": "model", "sample_size": "shots"})
         table["repeat"] = table.groupby(["model", "shots", "epoch"]).cumcount()
-        parts.append(table.assign(way=WAYS[name]))
+        parts.append(table.assign(method=METHODS[name]))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -100,79 +102,79 @@ def _csv(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: {error.strerror}; bring it back with git") from None
 
 
-# --- what the loss of a hard answer says -------------------------------------------------------
+# --- what the loss of a hard prediction says ----------------------------------------------------
 
 
-def hard_losses(said: Any, labels: Any) -> stats.Floats:
+def hard_losses(predictions: Any, labels: Any) -> stats.Floats:
     """The earlier study's loss of generated answers: 0 or 1 taken for the logit of label 1.
 
-    `said`, `labels`: (n,) zeros and ones. Each answer costs softplus(said) - said * label nats:
+    `predictions`, `labels`: (n,) zeros and ones. A prediction x costs softplus(x) - x * label nats:
     ln 2 for a 0, right or wrong; 0.313 for a right 1; 1.313 for a wrong 1. Returns (n,).
     """
-    x, y = np.asarray(said, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    x, y = np.asarray(predictions, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     return np.asarray(np.logaddexp(0, x) - x * y)
 
 
-def answers(losses: Any, accuracies: Any, n: int = EXAMPLES) -> pd.DataFrame:
-    """What a model said to `n` pairs, solved from its mean of `hard_losses` and its accuracy.
+def predictions(losses: Any, accuracies: Any, n: int = EXAMPLES) -> pd.DataFrame:
+    """What a model predicted for `n` pairs, solved from its mean of `hard_losses` and its accuracy.
 
-    A loss is (z ln 2 + (n - z) log(1 + e) - r) / n for z answers of 0 and r right answers of 1;
+    A loss is (z ln 2 + (n - z) log(1 + e) - r) / n for z predictions of 0 and r right ones of 1;
     up to 50 pairs no other whole numbers z, r come within 0.005 / n of it, and 2e-4 / n is allowed
     for rounding.
 
     Returns:
-        A row a run: said_entailment (share of answers 0), entailed (share of true labels 0), both
-        of n, and kind: "constant" (one answer to all pairs), "always wrong" (which text that is no
+        A row a run: share_entailment (of predictions 0), entailed (share of true labels 0), both
+        of n, and kind: "constant" (one label for all pairs), "always wrong" (which text that is no
         answer was taken for), or "".
 
     Raises:
-        ValueError: a loss or an accuracy that no answers give.
+        ValueError: a loss or an accuracy that no predictions give.
     """
     rows = []
     for loss, accuracy in zip(losses, accuracies, strict=True):
         zeros = np.arange(n + 1)
-        ones_right = zeros * np.log(2) + (n - zeros) * SAID_NO - n * loss
+        ones_right = zeros * np.log(2) + (n - zeros) * NO - n * loss
         whole = np.round(ones_right)
         fits = (np.abs(ones_right - whole) < 2e-4) & (whole >= 0) & (whole <= n - zeros)
         if fits.sum() != 1:
-            raise ValueError(f"no answers to {n} pairs have the loss {loss}")
+            raise ValueError(f"no predictions of {n} pairs have the loss {loss}")
         z, right = int(zeros[fits][0]), int(whole[fits][0])
         zeros_right = round(accuracy * n) - right
         if not 0 <= zeros_right <= z:
-            raise ValueError(f"no answers have the loss {loss} and the accuracy {accuracy}")
+            raise ValueError(f"no predictions have the loss {loss} and the accuracy {accuracy}")
         kind = "constant" if z in (0, n) else "always wrong" if not accuracy else ""
         entailed = zeros_right + n - z - right
-        rows.append({"said_entailment": z / n, "entailed": entailed / n, "kind": kind})
-    return pd.DataFrame(rows, columns=["said_entailment", "entailed", "kind"])
+        rows.append({"share_entailment": z / n, "entailed": entailed / n, "kind": kind})
+    return pd.DataFrame(rows, columns=["share_entailment", "entailed", "kind"])
 
 
 # --- what repeats on the same pairs are worth --------------------------------------------------
 
 
-def pooled(accuracies: Any, examples: int = EXAMPLES) -> stats.Interval:
-    """Interval of the mean accuracy of repeats that were all asked the same `examples`.
+def interval(accuracies: Any, examples: int = EXAMPLES) -> stats.Interval:
+    """Interval of the mean accuracy of repeats that were all scored on the same `examples`.
 
-    Without the answers to single pairs, how much the repeats agree on them is unknown. The mean's
-    variance is that of the pairs' own mean accuracies over their number, plus that of the repeats
-    over theirs. The first is at most p(1 - p) / examples, as if all repeats answered alike; the
-    second is estimated from the repeats. So this is Wilson's interval with the effective number of
-    examples that has both (Kish 1965): at most 50, however many the repeats, and never too narrow
-    for what is not known. One run is Wilson's interval as it is.
+    Without the predictions of single pairs, how much the repeats agree on them is unknown. The
+    mean's variance is that of the pairs' own mean accuracies over their number, plus that of the
+    repeats over theirs. The first is at most p(1 - p) / examples, as if all repeats predicted
+    alike; the second is estimated from the repeats. So this is Wilson's interval with the effective
+    number of examples that has both (Kish 1965): at most 50, however many the repeats, and never
+    too narrow for what is not known. One run is Wilson's interval as it is.
     """
     runs = np.asarray(accuracies, dtype=np.float64).ravel()
     p, draws = float(runs.mean()), len(runs)
     of_pairs = p * (1 - p) / examples
     of_draws = float(runs.var(ddof=1)) / draws if draws > 1 else 0.0
     effective = examples * of_pairs / (of_pairs + of_draws) if of_pairs else examples
-    interval = stats.wilson(p * effective, effective)
+    found = stats.wilson(p * effective, effective)
     recipe = "Wilson, widest for repeats on the same pairs" if draws > 1 else "Wilson"
-    return replace(interval, recipe=recipe, draws=draws if draws > 1 else 0, examples=examples)
+    return replace(found, recipe=recipe, draws=draws if draws > 1 else 0, examples=examples)
 
 
 def summary(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """`pooled` accuracy in each group: columns of `by`, then an Interval's fields."""
+    """The `interval` of accuracy in each group: columns of `by`, then an Interval's fields."""
     rows = []
     for group, part in runs.groupby(list(by), sort=False):
-        interval = pooled(part["accuracy"])
-        rows.append(dict(zip(by, group, strict=True)) | vars(interval))
+        found = interval(part["accuracy"])
+        rows.append(dict(zip(by, group, strict=True)) | vars(found))
     return pd.DataFrame(rows)

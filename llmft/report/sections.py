@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llmft import UserError, inert
+from llmft import ROOT, UserError, inert
 from llmft.engine.spec import Spec
 from llmft.nli import cues, tasks
 from llmft.params import Study
 from llmft.report import figures, stats, tables
 from llmft.study import baselines, grids, methods, metrics
-from llmft.study.results import Results, by_domain, comparable
+from llmft.study.results import Results, by_domain, comparable, joined
 
 
 _ADDED_UP = ("train_seconds", "train_tokens", "teacher_seconds", "teacher_tokens")
@@ -34,7 +34,7 @@ FAILED = 0.05
 
 def task_of(study: Study) -> tasks.Task:
     """The study's task, read once a process."""
-    return methods.task_of(study.task, study.limit, study.labels)
+    return methods.task_of(study.task, study.limit, study.labels, study.rows)
 
 
 def scored(results: Results, name: str = "") -> pd.DataFrame:
@@ -139,6 +139,9 @@ def source(*things: Any) -> None:
 def table(rows: pd.DataFrame | Sequence[Mapping[str, Any]], formats: Any = None) -> None:
     """Show a table; the study's column only where there are several."""
     frame = pd.DataFrame(rows)
+    if "study" in frame:  # the lines of a study together, studies in their order
+        order = {study: i for i, study in enumerate(frame["study"].unique())}
+        frame = frame.sort_values("study", key=lambda c: c.map(order), kind="stable")
     tables.table(frame[_varying(frame, [str(name) for name in frame])], formats or {})
 
 
@@ -164,7 +167,7 @@ def accuracy_table(answers: pd.DataFrame, by: Sequence[str]) -> None:
     wide = tables.with_interval(summary(answers, by), "accuracy", 3)
     wide = wide.merge(spread(answers, by), how="left", on=list(by))
     columns = ["accuracy", "median draw", "lowest to highest", "failed draws", "n"]
-    tables.table(wide[[*_varying(wide, by), *columns]])
+    table(wide[[*by, *columns]])
 
 
 def of_draws(answers: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -231,7 +234,7 @@ def learned_table(answers: pd.DataFrame, by: Sequence[str]) -> None:
     ]
     wide = wide.merge(shares[[*by, "called entailed"]], how="left", on=list(by))
     columns = [c for c in wide if c not in (*by, "n")]
-    tables.table(wide[[*_varying(wide, by), *columns, "n"]])
+    table(wide[[*by, *columns, "n"]])
 
 
 def ends(answers: pd.DataFrame, *names: str) -> pd.DataFrame:
@@ -309,7 +312,8 @@ def with_classifier(
     for study in studies:
         found = baselines.classifier(task_of(study), sizes(study), grids.draws(study))
         drawn = found["data_seed"].astype(str) + "-0-0"
-        parts.append(metrics.with_scores(found).assign(draw=drawn, study=study.study))
+        key = study.study + " " + found["key"]  # of two tasks they are two classifiers
+        parts.append(metrics.with_scores(found).assign(draw=drawn, key=key, study=study.study))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -659,31 +663,25 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
     Raises:
         UserError: the runs' times cannot be compared.
     """
-    kind = comparable(rows)["memory_kind"].iloc[0]
+    for _, own in rows.groupby("study"):
+        comparable(own)
+    kind = " or ".join(rows["memory_kind"].unique())
     # What the run added: the libraries' own memory is no method's.
     added = rows["peak_memory_mib"] - rows["memory_before_mib"]
-    found = rows.assign(added=added).groupby(_varying(rows, by), sort=False)
-    cost = found.agg(
-        weights=("trainable_parameters", "first"),
-        tokens=("train_tokens", "mean"),
-        train=("train_seconds", "mean"),
-        ask=("eval_seconds", "mean"),
-        peak=("peak_memory_mib", "mean"),
-        added=("added", "mean"),
-        runs=("key", "size"),
-    ).reset_index()
     peak, extra = f"peak memory, {kind} (MiB)", "of it the run's (MiB)"
-    tables.table(
-        cost.rename(
-            columns={
-                "weights": "weights trained",
-                "tokens": "tokens trained on",
-                "train": "training (s)",
-                "ask": "scoring (s)",
-                "peak": peak,
-                "added": extra,
+    cost = rows.assign(added=added).groupby(_varying(rows, by), sort=False)
+    table(
+        cost.agg(
+            **{
+                "weights trained": ("trainable_parameters", "first"),
+                "tokens trained on": ("train_tokens", "mean"),
+                "training (s)": ("train_seconds", "mean"),
+                "scoring (s)": ("eval_seconds", "mean"),
+                peak: ("peak_memory_mib", "mean"),
+                extra: ("added", "mean"),
+                "runs": ("key", "size"),
             }
-        ),
+        ).reset_index(),
         {
             "tokens trained on": ",.0f",
             "training (s)": ".2f",
@@ -696,10 +694,13 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
 
 
 def hardware(rows: pd.DataFrame) -> None:
-    """Say what the runs were made on."""
-    first = rows.iloc[0]
-    name = inert.escape(first["device_name"])
-    tables.say(f"Hardware: {name}, {first['threads']} thread(s), {first['dtype']}.")
+    """Say what the runs were done on, each machine once."""
+    kinds = rows[["device_name", "threads", "dtype"]].drop_duplicates()
+    each = [
+        f"{inert.escape(name)}, {threads} thread(s), {dtype}"
+        for name, threads, dtype in kinds.itertuples(index=False)
+    ]
+    tables.say(f"Hardware: {'; '.join(each)}.")
 
 
 def made(rows: pd.DataFrame) -> pd.DataFrame:
@@ -806,3 +807,133 @@ def export(summary: pd.DataFrame, stem: Path) -> None:
     plain.to_csv(stem.with_suffix(".csv"), index=False)
     latex = text.to_latex(index=False, float_format="%.2f", escape=True)
     stem.with_suffix(".tex").write_text(latex, encoding="utf-8")
+
+
+# --- training
+
+
+def where(
+    frame: pd.DataFrame,
+    studies: Sequence[Study],
+    wanted: Callable[[Study], Mapping[str, Collection[Any]]],
+) -> pd.DataFrame:
+    """The rows whose columns have one of the values that are `wanted` of their study."""
+    there = pd.Series(False, index=frame.index)
+    for study in studies:
+        own = frame["study"] == study.study
+        for name, values in wanted(study).items():
+            own &= frame[name].isin(list(values))
+        there |= own
+    return frame[there]
+
+
+def only(
+    results: Results,
+    studies: Sequence[Study],
+    wanted: Callable[[Study], Mapping[str, Collection[Any]]],
+) -> Results:
+    """The runs, with their predictions, whose fields have one of the values `wanted` (`where`)."""
+    rows, answers = (where(f, studies, wanted) for f in (results.rows, results.predictions))
+    return Results(rows, answers, results.groups)
+
+
+def three(sizes: Sequence[int], between: Callable[[Sequence[int]], int]) -> list[int]:
+    """The fewest examples, some `between`, and the most."""
+    return sorted({sizes[0], between(sizes), sizes[-1]})
+
+
+def mean_loss(values: Any) -> str:
+    """The mean of some runs' losses, with Student's interval, as text."""
+    return str(stats.t_interval(values, bounds=(0, np.inf)))
+
+
+# --- data
+
+
+def each(studies: Sequence[Study], frame_of: Callable[[Study], pd.DataFrame]) -> pd.DataFrame:
+    """The frames of the studies one below the other, each with its study's name first."""
+    parts = []
+    for study in studies:
+        frame = frame_of(study).reset_index(drop=True)
+        frame.insert(0, "study", study.study)
+        parts.append(frame)
+    return pd.concat(parts, ignore_index=True)
+
+
+def bullets(lines: Sequence[str], studies: Sequence[Study] = ()) -> str:
+    """The lines as a list in Markdown, apart from the name that `headed` puts before several."""
+    return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
+
+
+def result_files(study: Study, files: Sequence[str]) -> list[Path]:
+    """The other chapters' results, "data/results/icl.csv" and others; or those in `study.results`.
+
+    That is a folder of another run's results.
+    """
+    folder = Path(study.results)
+    return [folder / Path(file).name if study.results else ROOT / file for file in files]
+
+
+# --- comparing
+
+
+def by_method(
+    results: Results, studies: Sequence[Study], names: Callable[[Study], Mapping[str, str]]
+) -> Results:
+    """Each study's runs of these groups, in their order; `method` is what the group is called.
+
+    `names`: of a study, what each of the groups is called in the chapter.
+    """
+    parts = []
+    for study in studies:
+        called, part = names(study), results.part(*names(study))
+        rows, answers = (
+            own[own["study"] == study.study].assign(method=own["group"].map(called))
+            for own in (part.rows, part.predictions)
+        )
+        parts.append(Results(rows, answers, part.groups))
+    return joined(parts)
+
+
+def text_term(results: Results, studies: Sequence[Study]) -> Results:
+    """The runs of `grids.text_term`: `method` is the method, `term` "without" or "with"."""
+    names = {name: name.split(", ") for study in studies for name in grids.text_term(study)}
+    part = by_method(results, studies, lambda _: {name: both[0] for name, both in names.items()})
+    terms = {name: both[1].split()[0] for name, both in names.items()}
+    rows, answers = (
+        own.assign(term=own["group"].map(terms)) for own in (part.rows, part.predictions)
+    )
+    return Results(rows, answers, part.groups)
+
+
+def term_effects(
+    text: Results, answers: pd.DataFrame, study: Study
+) -> tuple[dict[tuple[str, str], pd.Series], dict[str, stats.Interval]]:
+    """What `conclusions.forgetting` takes of a study: losses on text, changes of accuracy.
+
+    `answers` are those of `text`, with scores. The losses are by method and term, a value a draw;
+    the changes, by method, are in-domain and paired.
+    """
+    rows = text.rows[text.rows["study"] == study.study]
+    losses = {
+        (str(method), str(term)): part["text_nll"]
+        for (method, term), part in rows.groupby(["method", "term"], sort=False)
+    }
+    inside = {"study": study.study, "domain": tasks.DOMAINS[0]}
+    changes = {}
+    for method in dict.fromkeys(method for method, _ in losses):
+        at = inside | {"method": method}
+        changes[method] = difference(answers, at | {"term": "with"}, at | {"term": "without"})
+    return losses, changes
+
+
+def start_nll(results: Results, study: Study) -> float:
+    """The loss on plain sentences before training, nats a token."""
+    rows = results.part("zero-shot").rows
+    return float(rows[rows["study"] == study.study]["text_nll"].iloc[0])
+
+
+def machines(rows: pd.DataFrame) -> str:
+    """What the runs were made on, for a figure's note."""
+    names = rows["device_name"] + ", " + rows["threads"].astype(str) + " thread(s)"
+    return "; ".join(names.unique())

@@ -4,18 +4,17 @@ The same functions find the files later (`models.load`, `tasks.load`), so what w
 is used. What is complete is kept, so a fetch that was interrupted goes on with what is missing.
 """
 
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import huggingface_hub
 import transformers
 
 from llmft import UserError
 from llmft.engine import models
-from llmft.nli import hub, sources
+from llmft.nli import hub, selection, sources
 from llmft.params import Study
 
 
@@ -30,26 +29,31 @@ class Fetched:
     about: str
 
 
-def fetch(studies: Sequence[Study], home: Path | None = None) -> Iterator[Fetched]:
-    """Download the models and data of studies, one after the other; progress is said on stderr.
+def fetch(studies: Sequence[Study], home: Path | None = None, data: str = "") -> Iterator[Fetched]:
+    """Download the models and data of studies one by one; what begins is said on stderr.
 
     Args:
         studies: of each its `model` and `task`.
         home: the folder to use in HF_HOME's place.
+        data: a folder that has the published rows of mnli-hans (`selection.load`): nothing of the
+            data is downloaded then.
 
     Raises:
-        UserError: as `hub.model` and `sources.hans_file` do; a file that is not what the Hub says.
+        UserError: as `hub.model`, `sources.hans_file` and `selection.load` do; a file that is not
+            what the Hub says.
     """
-    if hub.is_offline():
+    if hub.is_offline() and not data:
         raise UserError("HF_HUB_OFFLINE is set, which forbids the network: unset it to fetch")
     for name in dict.fromkeys(study.model for study in studies):
         yield from _model(name, "", home)
-    for task in dict.fromkeys(study.task for study in studies):
-        if task == "mnli-hans":
+    for task, rows in dict.fromkeys((study.task, study.rows) for study in studies):
+        if task != "mnli-hans":
+            _say(f"task {task}: on this machine already, nothing to fetch")
+        elif rows:
+            yield _rows(rows, data, home)
+        else:
             yield _glue(home)
             yield _hans(home)
-        else:
-            _say(f"task {task}: on this machine already, nothing to fetch")
 
 
 def _model(name: str, revision: str, home: Path | None) -> Iterator[Fetched]:
@@ -62,9 +66,10 @@ def _model(name: str, revision: str, home: Path | None) -> Iterator[Fetched]:
         _say(f"model {name}: on this machine already, nothing to fetch")
         return
     revision = revision or models.PINNED.get(name, "main")
-    licence = _licence("model", name, revision)
-    folder = hub.model(name, revision, home=home, progress=hub.lines)
-    _verify("model", name, folder)
+    _say(f"{name} at {revision[:8]} ...")
+    licence = hub.licence("model", name, revision)
+    folder = hub.model(name, revision, home)
+    hub.verify("model", name, folder)
     with models.one_line(name, folder):
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -74,51 +79,29 @@ def _model(name: str, revision: str, home: Path | None) -> Iterator[Fetched]:
 
 def _glue(home: Path | None) -> Fetched:
     name, revision = sources.GLUE
-    licence = _licence("dataset", name, revision)
-    files = list(sources.MNLI.values())
-    folder = hub.snapshot("dataset", name, revision, files, home=home, progress=hub.lines)
-    _verify("dataset", name, folder)
-    train, matched = sources.glue_mnli(home=home)
-    about = f"{len(train):,} training and {len(matched):,} matched pairs without neutral"
+    _say(f"{name} at {revision[:8]} ...")
+    licence = hub.licence("dataset", name, revision)
+    folder = hub.snapshot("dataset", name, revision, [*sources.MNLI.values()], home)
+    hub.verify("dataset", name, folder)
+    sizes = {part: len(table) for part, table in sources.glue(home).items()}
+    about = f"{sizes['train']:,} training and {sizes['matched']:,} matched pairs"
     return Fetched(f"{name} (mnli)", folder.name, _size(folder), licence, about)
 
 
 def _hans(home: Path | None) -> Fetched:
     _say(f"HANS: {sources.HANS_URL}")
     path = sources.hans_file(home)
-    about = f"{len(sources.from_hans(sources.read(path))):,} pairs"
+    about = f"{len(sources.read(path)):,} pairs"
     return Fetched("HANS", sources.HANS_SHA256[:16], path.stat().st_size, "MIT", about)
 
 
-def _licence(kind: str, name: str, revision: str) -> str:
-    """What the card says, at the revision that is downloaded."""
-    _say(f"{name} at {revision[:8]} ...")
-    with hub.one_line(kind, name, revision):
-        info: Any = huggingface_hub.HfApi().repo_info(name, repo_type=kind, revision=revision)
-    card = info.card_data.to_dict() if info.card_data else {}
-    found = card.get("license_name") or card.get("license")
-    words = ", ".join(map(str, found)) if isinstance(found, list) else str(found or "")
-    return words if words not in ("", "other", "unknown") else f"see {hub.page(kind, name)}"
-
-
-def _verify(kind: str, name: str, folder: Path) -> None:
-    """Compare every file with the checksum that the Hub has for it; remove one that differs."""
-    with hub.one_line(kind, name, folder.name):
-        found = huggingface_hub.HfApi().verify_repo_checksums(
-            name,
-            repo_type=kind,
-            revision=folder.name,
-            cache_dir=folder.parents[2],  # over models--NAME/snapshots/COMMIT
-        )
-    for wrong in found.mismatches:
-        path = folder / wrong["path"]
-        path.resolve().unlink()
-        path.unlink(missing_ok=True)
-    if found.mismatches:
-        raise UserError(
-            f"{name}: {found.mismatches[0]['path']} is damaged (wrong checksum) and was removed: "
-            "run it again"
-        )
+def _rows(rows: str, data: str, home: Path | None) -> Fetched:
+    _say(f"{Path(rows).name} of mnli-hans from {data or 'the Hub'}")
+    table = selection.load(Path(rows), data, home)
+    sizes = ", ".join(f"{len(part):,} {name}" for name, part in table.groupby("set", sort=False))
+    size = int(table.memory_usage(deep=True).sum())
+    revision = hashlib.sha256(Path(rows).read_bytes()).hexdigest()
+    return Fetched("mnli-hans", revision, size, "OANC's terms (MultiNLI), MIT (HANS)", sizes)
 
 
 def _size(folder: Path) -> int:

@@ -34,6 +34,7 @@ def spec(study: Study, method: str, **fields: Any) -> Spec:
     """
     common: dict[str, Any] = {
         "task": study.task,
+        "rows": study.rows,
         "labels": study.labels,
         "model": study.model,
         "pattern": study.pattern,

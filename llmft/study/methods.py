@@ -1,13 +1,13 @@
 """What a run is and does: from a specification to label log-probabilities and their cost.
 
 A specification (`spec.py`) says everything that decides the numbers, and `execute` turns it into
-them: examples are drawn and shown (ICL) or trained on, then every query of both domains and the
-content-free ones is asked in one call of `scoring.score`, and time and memory of just that are
-measured. Every method ends in `evaluate`, so a column means the same in every row.
+them: examples are drawn and put into the prompt (ICL) or trained on, then every query of both
+domains and the content-free ones is scored, and time and memory of just that are measured. Every
+method ends in `evaluate`, so a column means the same in every row.
 """
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -32,6 +32,9 @@ POCKET = ROOT / "data" / "pocket"
 WORDS = 1_000
 """Pairs of training and of each domain on whose words a tokenizer is tried (`_check_words`)."""
 
+SMALL = 20_000_000
+"""Parameters up to which a model is small: on the CPU it computes on one thread."""
+
 TEXTS = 256
 """Sentences whose likelihood says whether a trained model still knows its language (`text_nll`)."""
 
@@ -47,7 +50,7 @@ class Result:
     predictions: pd.DataFrame
 
 
-def task_of(name: str, limit: int, labels: str = "") -> tasks.Task:
+def task_of(name: str, limit: int, labels: str = "", rows: str = "") -> tasks.Task:
     """The task, read once a process, and again when a file of its folder has changed.
 
     Which examples a limit keeps is the same for every run.
@@ -55,14 +58,14 @@ def task_of(name: str, limit: int, labels: str = "") -> tasks.Task:
     files: list[tuple[Any, ...]] = []
     with suppress(OSError, ValueError, RuntimeError):  # `tasks.load` puts it into words
         folder = POCKET if name == "pocket" else Path(name).expanduser()
-        there = sorted(path for path in folder.iterdir() if path.is_file())
-        files = [(path.name, *models.version(path)) for path in there]
-    return _task(name, limit, labels, tuple(files))
+        there = [Path(rows).expanduser()] if rows else sorted(folder.iterdir())
+        files = [(path.name, *models.version(path)) for path in there if path.is_file()]
+    return _task(name, limit, labels, rows, tuple(files))
 
 
 @lru_cache(maxsize=4)
-def _task(name: str, limit: int, labels: str, _files: tuple[Any, ...]) -> tasks.Task:
-    return tasks.load(name, limit=limit, seed=0, labels=labels)
+def _task(name: str, limit: int, labels: str, rows: str, _files: tuple[Any, ...]) -> tasks.Task:
+    return tasks.load(name, limit=limit, seed=0, labels=labels, rows=rows)
 
 
 def model_of(name: str, revision: str, device: str, dtype: str) -> models.Model:
@@ -86,13 +89,13 @@ def _model(
 
 @lru_cache(maxsize=16)
 def _unknown_share(
-    task: str, limit: int, labels: str, model: str, revision: str, device: str, dtype: str
+    task: tuple[str, int, str, str], model: str, revision: str, device: str, dtype: str
 ) -> float:
     """The share of a task's tokens that a model does not know, counted once a process."""
-    said = task_of(task, limit, labels)
+    pairs_of = task_of(*task)
     texts = [
         text
-        for pairs in (said.train, *said.domains.values())
+        for pairs in (pairs_of.train, *pairs_of.domains.values())
         for column in ("premise", "hypothesis")
         for text in pairs[column].iloc[:WORDS]
     ]
@@ -102,7 +105,11 @@ def _unknown_share(
 def _check_words(spec: Spec, device: str) -> None:
     """Refuse a model that reads most of a task as one and the same unknown word."""
     share = _unknown_share(
-        spec.task, spec.limit, spec.labels, spec.model, spec.revision, device, spec.dtype
+        (spec.task, spec.limit, spec.labels, spec.rows),
+        spec.model,
+        spec.revision,
+        device,
+        spec.dtype,
     )
     if share > prompts.UNKNOWN:
         raise UserError(
@@ -113,43 +120,60 @@ def _check_words(spec: Spec, device: str) -> None:
 
 
 def examples(task: tasks.Task, spec: Spec) -> pd.DataFrame:
-    """The labelled examples of a run; for ICL in the order shown. No rows for zero-shot."""
+    """The labelled examples of a run, for ICL in the prompt's order. No rows for zero-shot."""
     drawn = tasks.sample(task.train, spec.shots, spec.data_seed)
     if spec.order_seed and spec.method == "icl":
         drawn = drawn.iloc[np.random.default_rng(spec.order_seed).permutation(len(drawn))]
     return drawn.reset_index(drop=True)
 
 
-def execute(
+def execute(spec: Spec, *, device: str = "auto", token_budget: int = 0) -> Result:
+    """Do one run, here and now.
+
+    Raises:
+        UserError: a task, model, pattern or size that cannot be; see `tasks`, `prompts`, `models`,
+            `learner` and `training`.
+    """
+    return next(execute_all([spec], device=device, token_budget=token_budget))[1]
+
+
+def execute_all(
     specs: Sequence[Spec],
     *,
     device: str = "auto",
     token_budget: int = 0,
     save: Mapping[Spec, Path] | None = None,
 ) -> Generator[tuple[Spec, Result]]:
-    """Do runs that differ by their seeds (and rounds) only.
+    """Do runs one after another; those that differ by their rounds only come from one recursion.
 
     `save` says for which of them the trained model is kept, and in which folder. Each result comes
     as soon as it is there.
 
     Raises:
-        UserError: as `execute` does; it names the run, or the first of those trained together.
+        UserError: as `execute` does; it names the run.
     """
-    spec = specs[0]
-    task = task_of(spec.task, spec.limit, spec.labels)
-    model = model_of(spec.model, spec.revision, device, spec.dtype)
-    try:
-        _check_words(spec, device)
-        with one_thread() if model.parameters <= training.SMALL else nullcontext():
-            if spec.method in TRAINED:
-                yield from _trained(specs, task, model, token_budget, save or {})
-                return
-            for spec in specs:
-                shown = examples(task, spec)
-                row, predictions = evaluate(model, task, spec, shown, token_budget)
-                yield spec, _result(spec, model, shown, row, predictions)
-    except UserError as error:
-        raise UserError(f"run {spec}: {error}") from error
+    recursions: dict[Spec, list[Spec]] = {}
+    for spec in specs:
+        recursions.setdefault(_first_round(spec), []).append(spec)
+    for run, some in recursions.items():
+        task = task_of(run.task, run.limit, run.labels, run.rows)
+        model = model_of(run.model, run.revision, device, run.dtype)
+        try:
+            _check_words(run, device)
+            with one_thread() if model.parameters <= SMALL else nullcontext():
+                if run.method in TRAINED:
+                    yield from _trained(some, task, model, token_budget, save or {})
+                else:
+                    demonstrations = examples(task, run)
+                    row, predictions = evaluate(model, task, run, demonstrations, token_budget)
+                    yield run, _result(run, model, demonstrations, row, predictions)
+        except UserError as error:
+            raise UserError(f"run {some[0]}: {error}") from error
+
+
+def _first_round(spec: Spec) -> Spec:
+    """The run that a distillation is in its first round; any other run is itself."""
+    return replace(spec, rounds=min(spec.rounds, 1))
 
 
 def _trained(
@@ -159,64 +183,71 @@ def _trained(
     token_budget: int,
     save: Mapping[Spec, Path],
 ) -> Generator[tuple[Spec, Result]]:
-    """Runs of a method that trains: round by round, together, then each asked as it then is."""
-    first = specs[0]
-    labels = prompts.label_tokens(model.tokenizer, first.wording)
-    distils = first.method == "distillation"
-    loss = distill.divergence(first.temperature) if distils else training.cross_entropy
-    # What a run is until its last round: the runs of a recursion are one, asked after each round.
-    runs = list(dict.fromkeys(replace(spec, rounds=min(spec.rounds, 1)) for spec in specs))
-    frames = {run: examples(task, run) for run in runs}
-    state: dict[Spec, training.Trained] = {}
-    fidelity: dict[Spec, dict[str, float]] = {}
-    taught_first: dict[Spec, training.Examples] = {}
-    stopped: set[Spec] = set()
-    with learner.learner(model, first, labels) as learning:
-        for number in range(1, max(1, *(spec.rounds for spec in specs)) + 1):
-            going = [run for run in runs if run not in stopped]
-            with peak_memory(model.device) as memory:
-                started = time.perf_counter()
-                jobs = [
-                    _job(learning, task, run, frames[run], number, state.get(run), token_budget)
-                    for run in going
-                ]
-                prepared = (time.perf_counter() - started) / max(1, len(going))
-                trained = training.train(learning, jobs, loss, token_budget=token_budget)
-            for run, job, one in zip(going, jobs, trained, strict=True):
-                after = one if run not in state else one.after(state[run])
-                after = replace(after, seconds=after.seconds + prepared)
-                if distils:
-                    taught_first.setdefault(run, job.validation)
-                    so_far = fidelity.get(run, {"teacher_seconds": 0.0, "teacher_tokens": 0.0})
-                    found = _fidelity(learning, one, job, taught_first[run]) | {
-                        "teacher_seconds": so_far["teacher_seconds"] + prepared,
-                        "teacher_tokens": so_far["teacher_tokens"] + job.train.read,
-                    }
-                    early = run in state and run.selection == "best"
-                    if early and found["first_kl"] > fidelity[run]["first_kl"]:
-                        # It was nearer to the first teacher a round ago; this round was paid, too.
-                        stopped.add(run)
-                        state[run] = replace(state[run], seconds=after.seconds, tokens=after.tokens)
-                        spent = ("teacher_seconds", "teacher_tokens")
-                        fidelity[run] |= {name: found[name] for name in spent}
-                        continue
-                    fidelity[run] = found
-                state[run] = after
+    """Runs of a method that trains: one recursion, evaluated after the rounds that were asked."""
+    run = _first_round(specs[0])
+    frame, labels = examples(task, run), prompts.label_tokens(model.tokenizer, run.wording)
+    last = max(max(1, spec.rounds) for spec in specs)
+    with learner.learner(model, run, labels) as learning:
+        rounds = _rounds(learning, task, run, frame, last, token_budget)
+        for number, (trained, fidelity, memory) in enumerate(rounds, start=1):
             for spec in specs:
                 if max(1, spec.rounds) != number:
                     continue
-                run = replace(spec, rounds=min(spec.rounds, 1))
-                with learner.applied(learning, state[run].weights) as changed:
+                with learner.applied(learning, trained.weights) as changed:
                     if spec in save:
                         learner.save(learning, save[spec], asdict(spec))
-                    nothing = frames[run].iloc[:0]
-                    row, predictions = evaluate(changed, task, spec, nothing, token_budget)
+                    row, predictions = evaluate(changed, task, spec, frame.iloc[:0], token_budget)
                 if memory["peak_memory_mib"] > row["peak_memory_mib"]:
                     row |= memory
-                row |= state[run].row() | fidelity.get(run, {})
+                row |= trained.row() | fidelity
                 row["train_peak_memory_mib"] = memory["peak_memory_mib"]
-                row["train_dtype"] = str(training.precision(model.model.dtype))[6:]
-                yield spec, _result(spec, model, frames[run], row, predictions)
+                row["train_dtype"] = str(training.precision(learning.dtype))[6:]
+                yield spec, _result(spec, model, frame, row, predictions)
+
+
+def _rounds(
+    learning: learner.Learner,
+    task: tasks.Task,
+    run: Spec,
+    frame: pd.DataFrame,
+    last: int,
+    token_budget: int,
+) -> Iterator[tuple[training.Trained, dict[str, float], dict[str, Any]]]:
+    """After each round: what was learnt so far, a student's fidelity, and the training's memory.
+
+    With selection "best" a recursion stops where it would leave its first teacher; every round
+    after that gives what the best one gave.
+    """
+    distils = run.method == "distillation"
+    loss = distill.divergence(run.temperature) if distils else training.cross_entropy
+    before: training.Trained | None = None
+    fidelity: dict[str, float] = {}
+    first: training.Examples | None = None
+    stopped = False
+    for number in range(1, last + 1):
+        if not stopped:
+            with peak_memory(learning.model.device) as memory:
+                started = time.perf_counter()
+                job = _job(learning, task, run, frame, number, before, token_budget)
+                prepared = time.perf_counter() - started
+                trained = training.train(learning, job, loss, token_budget=token_budget)
+            after = trained if before is None else trained.after(before)
+            after = replace(after, seconds=after.seconds + prepared)
+            if distils:
+                first = job.validation if first is None else first
+                found = _fidelity(learning, trained, job, first)
+                spent = {
+                    "teacher_seconds": fidelity.get("teacher_seconds", 0.0) + prepared,
+                    "teacher_tokens": fidelity.get("teacher_tokens", 0.0) + job.train.read,
+                }
+                if before and run.selection == "best" and found["first_kl"] > fidelity["first_kl"]:
+                    # It was nearer to the first teacher a round ago; this round was paid, too.
+                    stopped, found = True, fidelity
+                    after = replace(before, seconds=after.seconds, tokens=after.tokens)
+                fidelity = found | spent
+            before = after
+        assert before
+        yield before, fidelity, memory
 
 
 def _job(
@@ -228,10 +259,10 @@ def _job(
     before: training.Trained | None,
     token_budget: int,
 ) -> training.Job:
-    """One run's part of a round's training: what it learns from, and what it is measured on."""
+    """A round's training: what the run learns from, and what it is measured on."""
     if run.method == "distillation":
         # No label of either is used, nor is there a column for it.
-        asked = distill.queries(task.train, run.queries, run.data_seed, frame)
+        queries = distill.queries(task.train, run.queries, run.data_seed, frame)
         most = min(distill.HELD_OUT, len(task.validation))
         held_out = distill.queries(task.validation, most, run.data_seed, frame)
         with (
@@ -241,7 +272,7 @@ def _job(
         ):
             train, validation = (
                 distill.taught(teacher, run, part, frame, token_budget)
-                for part in (asked, held_out)
+                for part in (queries, held_out)
             )
     else:
         # As many validation pairs as a curve reads, or as the smaller label has: balanced.
@@ -270,7 +301,6 @@ def _fidelity(
     On training queries, on held-out ones, and on these to the first round's teacher; and how often
     this round's teacher agrees with that one.
     """
-    stack = {name: weight.unsqueeze(0) for name, weight in one.weights.items()}
     loss = distill.divergence(1.0)
     n = min(len(job.train), distill.HELD_OUT)
     row: dict[str, float] = {}
@@ -279,7 +309,7 @@ def _fidelity(
         ("held_out", job.validation),
         ("first", first),
     ):
-        found = training.measure(learning, stack, [part], loss)[0]
+        found = training.measure(learning, one.weights, part, loss)
         row |= {f"{name}_kl": found["loss"], f"{name}_agreement": found["accuracy"]}
     return row | {"teacher_agreement": distill.agreement(job.validation, first)}
 
@@ -298,7 +328,6 @@ def _result(
         "train_peak_memory_mib": 0.0,
         "train_dtype": "",
         "trainable_parameters": 0,
-        "stacked": 1,
         "kept_update": 0,
         "curve": [],
     }
@@ -316,10 +345,10 @@ def evaluate(
     model: models.Model,
     task: tasks.Task,
     spec: Spec,
-    shown: pd.DataFrame,
+    demonstrations: pd.DataFrame,
     token_budget: int = 0,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Ask the model every query of each domain, and the content-free ones, behind `shown`.
+    """Ask the model every query of each domain, and the content-free ones, behind `demonstrations`.
 
     A run asked for "validation" is asked those pairs in place of the domains'. The content-free
     queries are no domain of the task but what contextual calibration needs.
@@ -330,7 +359,6 @@ def evaluate(
     """
     domains = task.domains if spec.split == "test" else {spec.split: task.validation}
     sets = domains | {"content-free": prompts.content_free_queries()}
-    labels = prompts.label_tokens(model.tokenizer, spec.wording)
     ids: list[list[int]] = []
     row: dict[str, Any] = {"eval_seconds": 0.0}
     if spec.split == "test":
@@ -338,38 +366,17 @@ def evaluate(
     answers: list[Any] = []
     memories: list[dict[str, Any]] = []
     for name, queries in sets.items():
-        start = time.perf_counter()
-        encoded = prompts.encode(
-            model.tokenizer,
-            spec.wording,
-            queries,
-            shown,
-            model.max_positions,
-            explained=spec.context == "explained",
+        encoded, logp, seconds, memory = _ask(
+            model, spec, queries, demonstrations, token_budget, clear=not memories
         )
-        seconds = time.perf_counter() - start
-        scoring.probe(model.model, encoded)  # of the model, not of the run: it counts for none
-        with peak_memory(model.device, clear=not memories) as memory:
-            start = time.perf_counter()
-            logp = scoring.score(model.model, encoded, labels, token_budget=token_budget).numpy()
-            seconds += time.perf_counter() - start
         ids += encoded
         answers.append(logp)
         memories.append(memory)
         row["eval_seconds"] += seconds
-        if name not in domains:
-            continue
-        gold, stem = queries["label"].to_numpy(), name.replace("-", "_")
-        row |= {
-            f"{stem}_accuracy": metrics.accuracy(logp, gold),
-            f"{stem}_nll": metrics.nll(logp, gold),
-            f"{stem}_brier": metrics.brier(logp, gold),
-            f"{stem}_ece": metrics.ece(logp, gold),
-            f"{stem}_share_entailment": metrics.share_entailment(logp),
-            f"{stem}_n": len(gold),
-            f"{stem}_seconds": seconds,
-            f"{stem}_peak_memory_mib": memory["peak_memory_mib"],
-        }
+        if name in domains:
+            found = _metrics(logp, queries["label"].to_numpy())
+            found |= {"seconds": seconds, "peak_memory_mib": memory["peak_memory_mib"]}
+            row |= {f"{name.replace('-', '_')}_{what}": value for what, value in found.items()}
     prefix = scoring.common_prefix(ids)
     row |= {
         "content_free_p_entailment": float(np.exp(answers[-1][:, 0]).mean()),
@@ -379,10 +386,51 @@ def evaluate(
         "examples_per_second": len(ids) / row["eval_seconds"],
         **max(memories, key=lambda found: found["peak_memory_mib"]),
     }
-    asked = [part[["id", "label"]].assign(domain=name) for name, part in sets.items()]
-    predictions = pd.concat(asked, ignore_index=True)[["domain", "id", "label"]]
+    answered = [part[["id", "label"]].assign(domain=name) for name, part in sets.items()]
+    predictions = pd.concat(answered, ignore_index=True)[["domain", "id", "label"]]
     logps = np.concatenate(answers).astype(np.float32)
     return row, predictions.assign(**dict(zip(metrics.LOGP, logps.T, strict=True)))
+
+
+def _ask(
+    model: models.Model,
+    spec: Spec,
+    queries: pd.DataFrame,
+    demonstrations: pd.DataFrame,
+    token_budget: int,
+    *,
+    clear: bool,
+) -> tuple[list[list[int]], Any, float, dict[str, Any]]:
+    """The prompts behind `demonstrations`, their answers, and the seconds and memory it took."""
+    start = time.perf_counter()
+    encoded = prompts.encode(
+        model.tokenizer,
+        spec.wording,
+        queries,
+        demonstrations,
+        model.max_positions,
+        explained=spec.context == "explained",
+    )
+    labels = prompts.label_tokens(model.tokenizer, spec.wording)
+    seconds = time.perf_counter() - start
+    scoring.probe(model.model, encoded)  # of the model, not of the run: it counts for none
+    with peak_memory(model.device, clear=clear) as memory:
+        start = time.perf_counter()
+        logp = scoring.score(model.model, encoded, labels, token_budget=token_budget).numpy()
+        seconds += time.perf_counter() - start
+    return encoded, logp, seconds, memory
+
+
+def _metrics(logp: Any, gold: Any) -> dict[str, Any]:
+    """What a domain's answers are worth, and how many there are."""
+    return {
+        "accuracy": metrics.accuracy(logp, gold),
+        "nll": metrics.nll(logp, gold),
+        "brier": metrics.brier(logp, gold),
+        "ece": metrics.ece(logp, gold),
+        "share_entailment": metrics.share_entailment(logp),
+        "n": len(gold),
+    }
 
 
 def _texts(model: models.Model, task: tasks.Task) -> list[list[int]]:

@@ -201,9 +201,9 @@ def _whole(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     drawn = rows[["data_seed", "order_seed", "init_seed"]].astype(str).agg("-".join, axis=1)
     about = about.assign(draw=drawn.where(rows["method"] != "zero-shot", ""))
     parts = []
-    for _, own in rows.groupby(["task", "limit", "labels"], sort=False):
-        task, limit, labels = own[["task", "limit", "labels"]].iloc[0]
-        read = methods.task_of(task, int(limit), labels)
+    for _, own in rows.groupby(["task", "limit", "labels", "rows"], sort=False):
+        task, limit, labels, table = own[["task", "limit", "labels", "rows"]].iloc[0]
+        read = methods.task_of(task, int(limit), labels, table)
         if "task_digest" in own and set(own["task_digest"]) != {read.digest}:
             raise UserError(
                 f"the data of task {task} is not what was measured: run its chapters again"
@@ -211,8 +211,9 @@ def _whole(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
         pairs = pd.concat([read.validation, *read.domains.values()])
         extra = [column for column in ("heuristic", "subcase") if column in pairs]
         part = answers[answers["key"].isin(own["key"])]
-        parts.append(part.merge(pairs[["id", *extra]], on="id", how="left"))
-    return pd.concat(parts, ignore_index=True).merge(about, on="key", how="left")
+        part = part.merge(pairs[["id", *extra]], on="id", how="left")
+        parts.append(part.merge(about.loc[own.index], on="key", how="left"))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _rows(table: pd.DataFrame) -> pd.DataFrame:

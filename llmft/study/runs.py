@@ -71,12 +71,18 @@ Each = Callable[[list[Piece], dict[str, Any]], Iterator[tuple[Piece, Done]]]
 def key_of(spec: Spec) -> str:
     """24 hex digits that stand for the run: the same numbers, the same key.
 
-    Two spellings of one run (an empty revision and the pinned one) share a key.
+    The digests stand for the task and the model, wherever they are on this machine.
 
     Raises:
         UserError: there is no such task or model.
     """
-    return records.digest(_identities([spec])[spec])[:24]
+    return _key(_identities([spec])[spec])
+
+
+def _key(identity: dict[str, Any]) -> str:
+    digested = ("task", "rows", "labels", "model", "revision")
+    decides = {name: value for name, value in identity.items() if name not in digested}
+    return records.digest(decides)[:24]
 
 
 def _identities(specs: Iterable[Spec]) -> dict[Spec, dict[str, Any]]:
@@ -87,7 +93,7 @@ def _identities(specs: Iterable[Spec]) -> dict[Spec, dict[str, Any]]:
         revision, digest = model_of(spec.model, spec.revision)
         found[spec] = asdict(spec) | {
             "revision": revision,
-            "task_digest": task_of(spec.task, spec.limit, spec.labels).digest,
+            "task_digest": task_of(spec.task, spec.limit, spec.labels, spec.rows).digest,
             "model_digest": digest,
             "protocol": PROTOCOL,
         }
@@ -166,13 +172,15 @@ def run_grid(
         "save_models": save_models,
         "since": int(os.environ.get(params.SINCE, "0")),
     }
-    keys = {spec: records.digest(one)[:24] for spec, one in _identities(specs).items()}
+    identities = _identities(specs)
+    keys = {spec: _key(one) for spec, one in identities.items()}
     wanted = {key: spec for spec, key in keys.items()}  # two spellings of one run are one
     missing = [s for k, s in wanted.items() if not _there(folder, k, s, save_models, how["since"])]
     if missing:
         progress = _Progress(len(wanted), len(wanted) - len(missing))
         _do(_pieces(missing), folder, scheduler, workers, how, progress)
-    rows = [_row(folder, key) for key in wanted]
+    # The task and the model by their names of now: who did a run may have had them elsewhere.
+    rows = [_row(folder, key) | identities[spec] for key, spec in wanted.items()]
     named = {name: [keys[spec] for spec in group] for name, group in groups.items()}
     return results.loaded(rows, folder, named)
 
@@ -237,7 +245,7 @@ def finish(
     false; one that was done before `since` is done again.
     """
     identities = _identities(specs)
-    keys = {spec: records.digest(identities[spec])[:24] for spec in specs}
+    keys = {spec: _key(identities[spec]) for spec in specs}
     done: Done = []
     with ExitStack() as claims:
         mine = []
@@ -254,7 +262,7 @@ def finish(
         save = {spec: _saved(folder, keys[spec]) for spec in mine} if save_models else {}
         # Closed here whatever happens: the model, which later runs share, is then as it was.
         found = claims.enter_context(
-            closing(methods.execute(mine, device=device, token_budget=token_budget, save=save))
+            closing(methods.execute_all(mine, device=device, token_budget=token_budget, save=save))
         )
         start = time.perf_counter()
         for spec, result in found:

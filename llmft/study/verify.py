@@ -118,7 +118,7 @@ def _done_again(row: Mapping[Any, Any], before: pd.DataFrame, study: Study) -> d
             "run its chapter again"
         )
     _check_measures(row, before)
-    [(_, again)] = methods.execute([spec], device=study.device, token_budget=study.token_budget)
+    again = methods.execute(spec, device=study.device, token_budget=study.token_budget)
     one = {"key": row["key"], "run": str(spec), "device": again.row["device_name"]}
     one |= compared(before, again.predictions)
     return one | {"same": _same(spec.method, one)}

@@ -29,7 +29,7 @@ import transformers
 from llmft import ROOT, UserError
 from llmft.engine.scoring import common_prefix, score
 from llmft.nli.prompts import PATTERNS, context, encode, label_tokens
-from llmft.nli.sources import from_mnli
+from llmft.nli.sources import parse
 from llmft.nli.tasks import sample
 from tests.benchmarks.common import files, machine, opt_125m, table, timed
 
@@ -179,7 +179,7 @@ def _inputs(folder: Path) -> tuple[Any, Any, pd.DataFrame, pd.DataFrame]:
     model, tokenizer = opt_125m(folder)
     paths = files(folder, ["mnli/train.jsonl.gz", "mnli/validation.jsonl.gz"])
     frames = [
-        from_mnli(pd.read_json(path, lines=True, dtype=False), path.name.split(".")[0])
+        parse(pd.read_json(path, lines=True, dtype=False), path.name.split(".")[0])[0]
         for path in paths
     ]
     return model, tokenizer, frames[0], frames[1]

@@ -1,0 +1,502 @@
+"""The figures, tables and paragraphs of the chapter on context distillation.
+
+`students` are the runs side by side: start, teacher, rival and all students, `method` being what
+the chapter calls them. `main` has their answers (`sections.scored`).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llmft import inert
+from llmft.engine import distill
+from llmft.nli import prompts, tasks
+from llmft.params import Study
+from llmft.report import compare, conclusions, figures, sections, stats, tables
+from llmft.study import grids, methods, metrics
+from llmft.study.results import Results, by_domain, comparable
+
+
+START = "zero-shot (the start)"
+
+ONE_SIDED = 0.9
+"""A draw that calls more of the pairs by one label than this has become a constant."""
+
+NAMES = {
+    "query": "answer and query",
+    "vocabulary": "answer alone",
+    "label words": "label words alone",
+}
+"""What teacher and student are compared over, by objective."""
+
+
+def teacher(study: Study) -> str:
+    """What the chapter calls in-context learning with the context."""
+    return f"ICL, {study.context_shots} shots (the teacher)"
+
+
+def rival(study: Study) -> str:
+    """What the chapter calls fine-tuning on the same labels."""
+    return f"fine-tuning on the {study.context_shots} labels (the rival)"
+
+
+def student(study: Study, queries: int = 0, lora: bool = False) -> str:
+    """What the chapter calls a student of one round; by default of the middle number of queries."""
+    n = queries or grids.middle(study.queries)
+    return f"distilled{' by LoRA' * lora}, {n:,} queries"
+
+
+def names(study: Study) -> dict[str, str]:
+    """The groups of runs that are set side by side, and what the chapter calls them."""
+    return {
+        "zero-shot": START,
+        "ICL": teacher(study),
+        "full fine-tuning": rival(study),
+        **{f"distillation, {n:,} queries": student(study, n) for n in study.queries},
+        "LoRA student": student(study, lora=True),
+        **{f"round {n}": f"recursive, round {n}" for n in range(2, study.rounds + 1)},
+    }
+
+
+def side_by_side(results: Results, studies: Sequence[Study]) -> Results:
+    """The runs of `names`."""
+    return sections.by_method(results, studies, names)
+
+
+def of_students(study: Study) -> list[str]:
+    """The students among `names`."""
+    return [name for name in names(study).values() if name.startswith(("distilled", "recursive"))]
+
+
+def _over(values: Any, kind: str) -> str:
+    """The mean over draws with Student's interval, within the bounds of its kind, as text."""
+    return str(stats.t_interval(values, bounds=stats.bounds_of(kind)))
+
+
+def _own(frame: pd.DataFrame, study: Study, **where: Any) -> pd.DataFrame:
+    """The rows of the study where each column has its value."""
+    there = frame["study"] == study.study
+    return frame[np.logical_and.reduce([there, *(frame[k] == v for k, v in where.items())])]
+
+
+# --- the method --------------------------------------------------------------------------------
+
+
+def alignment(study: Study, shots: int = 2) -> None:
+    """Show the last tokens of one query's prompt as the teacher reads it, and as the student."""
+    task = sections.task_of(study)
+    model = methods.model_of(study.model, "", study.device, study.dtype)
+    pattern = prompts.pattern_named(study.pattern, study.verbalizer)
+    context = tasks.sample(task.train, shots, study.seed)
+    query = distill.queries(task.train, 1, study.seed, context)  # it comes without a label
+    with_context, alone = (
+        prompts.encode(model.tokenizer, pattern, query, before, model.max_positions)
+        for before in (context, context.iloc[:0])
+    )
+    common = distill.aligned(with_context, alone)[0]
+
+    def last_tokens(ids: Sequence[int]) -> str:
+        return " ".join(f"|{model.tokenizer.decode([i])}|" for i in ids[-common - 3 :])
+
+    both = f"teacher  ... {last_tokens(with_context[0])}\nstudent  {last_tokens(alone[0])}"
+    tables.say(
+        f"{inert.fence(both)}\n\nThe teacher's prompt has {len(with_context[0])} tokens, the "
+        f"student's {len(alone[0])}; the last {common} are common."
+    )
+
+
+def search(results: Results, studies: Sequence[Study]) -> None:
+    """Fidelity and loss on text by learning rate; which is nearest, and which is used."""
+    rows = results.part("search").rows
+    lines = []
+    for (name, rate), part in rows.groupby(["study", "learning_rate"], sort=False):
+        lines.append(
+            {
+                "study": name,
+                "learning rate": rate,
+                "KL": _over(part["held_out_kl"], "KL"),
+                "agreement": _over(part["held_out_agreement"], "agreement"),
+                "nats a token": _over(part["text_nll"], "nats a token"),
+                "draws": len(part),
+            }
+        )
+    sections.table(lines, {"learning rate": ".2g"})
+
+    def nearest(study: Study) -> str:
+        means = _own(rows, study).groupby("learning_rate")["held_out_kl"].mean()
+        return (
+            f"With {grids.middle(study.queries)} queries the KL is lowest at a learning rate of "
+            f"{means.idxmin():.2g}; the reported runs use {study.distill_learning_rate:.2g}."
+        )
+
+    sections.headed(studies, nearest)
+
+
+# --- how much is kept --------------------------------------------------------------------------
+
+
+def accuracy(main: pd.DataFrame, studies: Sequence[Study]) -> Any:
+    """A row a method: accuracy in each domain, beside the classifier's on the same labels."""
+    compared = sections.with_classifier(main, studies, lambda study: [study.context_shots])
+    points = sections.summary(compared, ["study", "method", "domain"])
+    return figures.forest(
+        points,
+        "method",
+        "domain",
+        group=sections.facet(studies),
+        note=f"{stats.how(points)}; {sections.floors_text(studies)}",
+    )
+
+
+def gains(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Accuracy by method and domain, minus the teacher's, and the share of the teacher's gain."""
+    sections.table(
+        [
+            {"study": study.study, "domain": domain, "method": name}
+            | _gain(main, study, domain, name)
+            for study in studies
+            for domain in sections.task_of(study).domains
+            for name in names(study).values()
+        ]
+    )
+    sections.missing(studies)
+
+
+def _gain(main: pd.DataFrame, study: Study, domain: str, name: str) -> dict[str, str]:
+    base, context, own = (
+        sections.chosen(main, study=study.study, domain=domain, method=method)
+        for method in (START, teacher(study), name)
+    )
+    interval = stats.interval(own)
+    share = stats.share(own, context, base) if own.draws else None
+    is_teacher = name == teacher(study)
+    none = share is None or not np.isfinite(share.mean)
+    return {
+        "accuracy": str(interval),
+        "minus the teacher": "–" if is_teacher else str(stats.difference(own, context)),
+        "share of the gain": "–" if none else "1" if is_teacher else str(share),
+        "n": interval.n,
+    }
+
+
+def shares(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Say how much of the teacher's gain each student has, and compare the last with the rival."""
+
+    def text(study: Study) -> str:
+        at = {"study": study.study, "domain": "in-domain"}
+        base, context = (
+            sections.chosen(main, method=method, **at) for method in (START, teacher(study))
+        )
+        found = []
+        for n in study.queries:
+            own = sections.chosen(main, method=student(study, n), **at)
+            share = stats.share(own, context, base)
+            some = f"{share}" if np.isfinite(share.mean) else "no share, as there is no clear gain,"
+            found.append(f"{some} with {n:,} queries")
+        most = study.queries[-1]
+        gap = sections.difference(
+            main, at | {"method": student(study, most)}, at | {"method": rival(study)}
+        )
+        return (
+            f"Of the teacher's in-domain gain the student has {', '.join(found)}. The student of "
+            f"{most:,} queries minus fine-tuning on the same {study.context_shots} labelled "
+            f"examples is {gap} in accuracy (paired){sections.unresolved(gap)}."
+        )
+
+    sections.headed(studies, text)
+
+
+def fidelity(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """How near each student is to its teacher: on queries, and on the pairs of both domains."""
+    lines = []
+    for study in studies:
+        # A teacher's answer to a pair, and behind it the student's of the same draw.
+        of_teacher = _own(main, study, method=teacher(study))
+        for name in of_students(study):
+            rows = _own(students.rows, study, method=name)
+            both = _own(main, study, method=name).merge(
+                of_teacher, on=["data_seed", "domain", "id"], suffixes=("", "_teacher")
+            )
+            answers = [both[[c + end for c in metrics.LOGP]].to_numpy() for end in ("", "_teacher")]
+            same = answers[0].argmax(1) == answers[1].argmax(1)
+            shares = both.assign(same=same.astype(float)).groupby(["domain", "data_seed"])["same"]
+            agreement = shares.mean()
+            lines.append(
+                {
+                    "study": study.study,
+                    "student": name,
+                    "KL, training": _over(rows["train_kl"], "kl"),
+                    "KL, held-out": _over(rows["first_kl"], "kl"),
+                    "agreement, held-out": _over(rows["first_agreement"], "agreement"),
+                    **{
+                        f"agreement, {domain}": _over(agreement[domain], "agreement")
+                        for domain in sections.task_of(study).domains
+                    },
+                    "draws": len(rows),
+                }
+            )
+    sections.table(lines)
+
+
+# --- round after round -------------------------------------------------------------------------
+
+
+def in_rounds(frame: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
+    """The rows of plain distillation and of its further rounds, round by round."""
+    first = frame["study"].map({study.study: student(study) for study in studies})
+    own = frame[(frame["method"] == first) | frame["group"].str.startswith("round ")]
+    return own.sort_values("rounds", kind="stable")
+
+
+def rounds_figure(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -> Any:
+    """Accuracy by round of recursive distillation, a line a domain, with single draws."""
+    points = sections.summary(in_rounds(main, studies), ["study", "domain", "rounds"])
+    return figures.curve(
+        points,
+        "rounds",
+        "domain",
+        facet=sections.facet(studies),
+        doublings=False,
+        draws=by_domain(in_rounds(students.rows, studies)),
+        draws_y="accuracy",
+        x_title="rounds",
+        note=f"{stats.how(points)}; {sections.floors_text(studies)}",
+    )
+
+
+def rounds_table(students: Results, studies: Sequence[Study]) -> None:
+    """By round: how near the student is to its own teacher and to the first; draws that failed."""
+    single = by_domain(in_rounds(students.rows, studies))
+    lines = []
+    for study in studies:
+        inside = _own(single, study, domain="in-domain")
+        for number, own in inside.groupby("rounds", sort=False):
+            share = np.maximum(own["share_entailment"], 1 - own["share_entailment"])
+            agrees = _over(own["teacher_agreement"], "agreement")
+            lowest, highest = own["accuracy"].min(), own["accuracy"].max()
+            lines.append(
+                {
+                    "study": study.study,
+                    "round": number,
+                    "KL to its teacher": _over(own["held_out_kl"], "kl"),
+                    "KL to the first": _over(own["first_kl"], "kl"),
+                    "agreement with the first": _over(own["first_agreement"], "agreement"),
+                    "its teacher's": "1" if number == 1 else agrees,
+                    "in-domain accuracy, lowest to highest": f"{lowest:.2f} to {highest:.2f}",
+                    "one-sided draws": f"{int((share > ONE_SIDED).sum())} of {len(own)}",
+                }
+            )
+    sections.table(lines)
+
+
+def recursion(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Say what the rounds change, and where the chain leaves the first teacher."""
+
+    def text(study: Study) -> str:
+        if study.rounds == 1:
+            return ""
+        last, at = f"recursive, round {study.rounds}", {"study": study.study, "domain": "in-domain"}
+        change = sections.difference(main, at | {"method": last}, at | {"method": student(study)})
+        first, second, own = (
+            _own(students.rows, study, method=name)
+            for name in (student(study), "recursive, round 2", last)
+        )
+        claim = conclusions.recursion(
+            change, study.rounds, study.distill_learning_rate, own["first_kl"]
+        ).claim
+        stops = (own["first_kl"].to_numpy() > first["first_kl"].to_numpy()).sum()
+        return (
+            f"{claim} From round 1 to round {study.rounds}, in-domain accuracy changes by {change} "
+            f"(paired). Each student is near its own teacher (KL {_over(own['held_out_kl'], 'kl')} "
+            "nats on held-out queries), but the KL to the first teacher is "
+            f"{_over(own['first_kl'], 'kl')} nats. Without the context the student of round 1 "
+            f"agrees with the first teacher on {_over(first['first_agreement'], 'agreement')} of "
+            "the held-out queries; with the context before the query, where it was never trained, "
+            f"on {_over(second['teacher_agreement'], 'agreement')}. That student with the context "
+            "is the teacher of round 2. A stop on fidelity to the first teacher "
+            f'(`selection="best"`) would end {stops} of {len(own)} recursions before this round.'
+        )
+
+    sections.headed(studies, text)
+
+
+# --- what is compared, and what is forgotten ---------------------------------------------------
+
+
+def objectives(results: Results, studies: Sequence[Study]) -> None:
+    """Accuracy, fidelity and loss on text by what teacher and student are compared over."""
+    lines = []
+    for study in studies:
+        plain = f"distillation, {grids.middle(study.queries):,} queries"
+        part = results.part(plain, "objectives", "temperature")
+        scored = sections.scored(part)
+        rows = _own(part.rows, study)
+        rows = rows[rows["data_seed"].isin(grids.few(study))]
+        for (objective, temperature), own in rows.groupby(["objective", "temperature"], sort=False):
+            softened = f", temperature {temperature:g}" * (temperature != study.temperature)
+            answers = _own(scored, study, objective=objective, temperature=temperature)
+            answers = answers[answers["key"].isin(own["key"])]
+            found = {
+                domain: stats.interval(sections.chosen(answers, domain=domain))
+                for domain in sections.task_of(study).domains
+            }
+            lines.append(
+                {
+                    "study": study.study,
+                    "compared over": NAMES[str(objective)] + softened,
+                    **{domain: str(interval) for domain, interval in found.items()},
+                    "agreement, held-out": _over(own["held_out_agreement"], "agreement"),
+                    "text (nats a token)": _over(own["text_nll"], "nll"),
+                    "n": next(iter(found.values())).n,
+                }
+            )
+    sections.table(lines)
+
+
+def forgetting_figure(text: Results, start: Results, studies: Sequence[Study]) -> Any:
+    """Accuracy against the perplexity of plain sentences, each method without and with the term.
+
+    `text`: `sections.text_term`; `start`: where the zero-shot runs are.
+    """
+    by, answers = ["study", "method", "term"], sections.scored(text)
+    right = sections.summary(answers[answers["domain"] == "in-domain"], by)
+    both = right.merge(stats.over_draws(text.rows, by, "text_nll"), on=by, suffixes=("", "_nll"))
+    for end in ("mean", "lo", "hi"):
+        both[f"{end}_text"] = np.exp(both[f"{end}_nll"])
+    before = {study.study: np.exp(sections.start_nll(start, study)) for study in studies}
+    sizes = conclusions.joined(list(dict.fromkeys(str(s.context_shots) for s in studies)))
+    queries = dict.fromkeys(f"{grids.middle(study.queries):,}" for study in studies)
+    return figures.panels(
+        both,
+        sections.facet(studies),
+        lambda part, note: compare.forgetting(
+            part, "method", "term", start=before[part["study"].iloc[0]], note=note
+        ),
+        note=f"{sizes} labelled examples, {conclusions.joined(list(queries))} queries; "
+        f"{stats.how(right)}",
+    )
+
+
+def forgetting_table(text: Results, start: Results, studies: Sequence[Study]) -> None:
+    """Accuracy and perplexity of each method without and with the text term; what it does."""
+    answers, lines = sections.scored(text), []
+    effects = {study.study: sections.term_effects(text, answers, study) for study in studies}
+    for study in studies:
+        losses, changes = effects[study.study]
+        for (method, term), nll in losses.items():
+            at = {"study": study.study, "method": method, "term": term, "domain": "in-domain"}
+            interval = stats.interval(sections.chosen(answers, **at))
+            lines.append(
+                {
+                    "study": study.study,
+                    "method": method,
+                    "text term": term,
+                    "accuracy": str(interval),
+                    "with minus without": str(changes[method]) if term == "with" else "–",
+                    "perplexity": conclusions.perplexity(nll),
+                    "n": interval.n,
+                }
+            )
+    sections.table(lines)
+
+    def found(study: Study) -> str:
+        losses, changes = effects[study.study]
+        return str(conclusions.forgetting(losses, sections.start_nll(start, study), changes))
+
+    sections.headed(studies, found)
+
+
+def perplexity(students: Results) -> None:
+    """The perplexity of plain sentences after each method."""
+    groups = students.rows.groupby(["study", "method"], sort=False)["text_nll"]
+    sections.table(
+        [
+            {
+                "study": study,
+                "method": method,
+                "perplexity": conclusions.perplexity(nll),
+                "draws": len(nll),
+            }
+            for (study, method), nll in groups
+        ]
+    )
+
+
+# --- when it pays ------------------------------------------------------------------------------
+
+
+def cost(students: Results, studies: Sequence[Study]) -> None:
+    """What distilling costs, means over draws, and after how many answers it has paid."""
+    lines = [line for study in studies for line in _costs(students.rows, study)]
+    formats = {"teacher (s)": ".2f", "training (s)": ".2f"}
+    whole = ("tokens an answer, with context", "without", "pays after (operations)")
+    sections.table(lines, formats | dict.fromkeys(whole, ",.0f"))
+    sections.hardware(students.rows)
+
+
+def _costs(rows: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+    """A line a student of one round."""
+    own = sections.operations(comparable(_own(rows, study)))
+    queries = own["in_domain_n"] + own["out_of_domain_n"] + len(prompts.CONTENT_FREE)
+    own = own.assign(per_answer=own["eval_seconds"] / queries)
+    columns = "per_answer tokens adapt answer train_seconds teacher_seconds".split()
+    means = own.groupby("method", sort=False)[columns].mean()
+    context, lines = means.loc[teacher(study)], []
+    for name in [n for n in of_students(study) if n.startswith("distilled")]:
+        one = means.loc[name]
+        saved = context["per_answer"] - one["per_answer"]
+        lora = name == student(study, lora=True)
+        lines.append(
+            {
+                "study": study.study,
+                "student": name.split(", ")[-1] + f", LoRA of rank {study.lora_rank}" * lora,
+                "teacher (s)": one["teacher_seconds"],
+                "training (s)": one["train_seconds"] - one["teacher_seconds"],
+                "tokens an answer, with context": context["tokens"],
+                "without": one["tokens"],
+                "pays after (operations)": one["adapt"] / (context["answer"] - one["answer"]),
+                "pays after (seconds)": f"{one['train_seconds'] / saved:,.0f}"
+                if saved > 0
+                else "never",
+                "runs": int((own["method"] == name).sum()),
+            }
+        )
+    return lines
+
+
+def summary(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """The chapter's findings in a few lines a study."""
+    sections.headed(studies, lambda study: sections.bullets(_summary(main, study), studies))
+
+
+def _summary(main: pd.DataFrame, study: Study) -> list[str]:
+    at = {"study": study.study, "domain": "in-domain"}
+    most = study.queries[-1]
+    base, context, own = (
+        sections.chosen(main, method=method, **at)
+        for method in (START, teacher(study), student(study, most))
+    )
+    share = stats.share(own, context, base)
+    lines = [
+        f"Without demonstrations in its prompt and without any label but those "
+        f"{study.context_shots} in the teacher's context, the student of {most:,} queries has "
+        f"{share} of its teacher's in-domain gain."
+        if np.isfinite(share.mean)
+        else "The teacher has no clear gain in-domain, so there is nothing to keep."
+    ]
+    if "out-of-domain" in sections.task_of(study).domains:
+        out = at | {"domain": "out-of-domain"}
+        gap = sections.difference(
+            main, out | {"method": student(study, most)}, out | {"method": teacher(study)}
+        )
+        lines.append(f"Out-of-domain the student's accuracy minus its teacher's is {gap}.")
+    gap = sections.difference(
+        main, at | {"method": student(study, lora=True)}, at | {"method": student(study)}
+    )
+    lines.append(
+        f"In in-domain accuracy, the LoRA student minus the full one is {gap} (paired)"
+        f"{sections.unresolved(gap)}."
+    )
+    return lines

@@ -1,0 +1,396 @@
+"""The figures, tables and paragraphs of the chapter on the task and its data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from llmft import inert
+from llmft.engine import sanity
+from llmft.engine.models import Model
+from llmft.nli import cues, prompts, tasks
+from llmft.params import Study
+from llmft.pocket.grammar import PEOPLE
+from llmft.report import conclusions, figures, sections, stats
+from llmft.study import methods
+
+
+FIRST = 500
+"""The in-domain pairs on which tokens are counted."""
+
+EARLIER_STUDY = 50
+"""Pairs a domain in the earlier study."""
+
+BINS = {
+    "to 50 %": 0.5,
+    "to 70 %": 0.7,
+    "to 80 %": 0.8,
+    "to 90 %": 0.9,
+    "below 100 %": 0.999,
+    "100 %": 1.0,
+}
+"""The bins of `overlap`: the largest share of words in each."""
+
+
+# --- the sets ----------------------------------------------------------------------------------
+
+
+def labels(studies: Sequence[Study]) -> None:
+    """What each label in each file was taken to mean; which pairs and files are suspicious."""
+    sections.table(sections.each(studies, lambda study: sections.task_of(study).labels))
+    sections.headed(studies, lambda study: sections.bullets(_suspicious(study), studies))
+
+
+def _suspicious(study: Study) -> list[str]:
+    task = sections.task_of(study)
+    found = []
+    for _, row in tasks.shared_pairs(task).iterrows():
+        twice = row["also_in"] == row["set"]
+        where = "there twice" if twice else f"also in {row['also_in']}"
+        pairs = f"{row['pairs']:,} of the {row['of']:,} pairs of {row['set']}"
+        found.append(f"{pairs} are {where}, such as {inert.escape(row['example'])}.")
+    found = found or ["No pair occurs twice, within a set or in two of them."]
+    names = ", ".join(inert.code(name) for name in task.unread)
+    return [*found, *[f"Files in the folder that are not read: {names}."] * bool(names)]
+
+
+def sets(studies: Sequence[Study]) -> None:
+    """Pairs, share entailed and mean lengths of the sets."""
+
+    def lines(study: Study) -> pd.DataFrame:
+        return pd.DataFrame(
+            {
+                "set": name,
+                "pairs": len(frame),
+                "entailed": str(stats.wilson(int((frame["label"] == 0).sum()), len(frame))),
+                "words, premise": frame["premise"].map(cues.words).map(len).mean(),
+                "words, hypothesis": frame["hypothesis"].map(cues.words).map(len).mean(),
+            }
+            for name, frame in _sets(study).items()
+        )
+
+    formats = {"words, premise": ".1f", "words, hypothesis": ".1f"}
+    sections.table(sections.each(studies, lines), formats)
+
+
+def _sets(study: Study) -> dict[str, pd.DataFrame]:
+    """The task's sets by the names that the tables have for them."""
+    task = sections.task_of(study)
+    tests = {f"{name} test": frame for name, frame in task.domains.items()}
+    return {"train": task.train, "validation": task.validation, **tests}
+
+
+def _sizes(studies: Sequence[Study], what: str = "") -> str:
+    """How many pairs each domain has, for a figure's note."""
+    parts = []
+    for study in studies:
+        domains = sections.task_of(study).domains.items()
+        each = conclusions.joined([f"{len(frame):,} {name}" for name, frame in domains])
+        parts.append(each + what + f" ({study.study})" * (len(studies) > 1))
+    return "; ".join(parts)
+
+
+# --- pairs to read -----------------------------------------------------------------------------
+
+
+def in_domain(studies: Sequence[Study]) -> None:
+    """A few in-domain pairs of each label, drawn by the study's seed."""
+
+    def some(study: Study) -> pd.DataFrame:
+        pairs = sections.task_of(study).in_domain
+        each = min(3, *(int((pairs["label"] == label).sum()) for label in (0, 1)))
+        drawn = tasks.sample(pairs, 2 * each, study.seed)
+        drawn = drawn.sort_values("label", kind="stable")
+        return _with_names(drawn)[["premise", "hypothesis", "label"]]
+
+    sections.table(sections.each(studies, some))
+
+
+def sample(studies: Sequence[Study], n: int = 4) -> None:
+    """The training sample of `n` with the study's first seed."""
+
+    def drawn(study: Study) -> pd.DataFrame:
+        pairs = tasks.sample(sections.task_of(study).train, n, study.seed)
+        return _with_names(pairs)[["id", "premise", "hypothesis", "label"]]
+
+    sections.table(sections.each(studies, drawn))
+
+
+def _with_names(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs with their labels' names in place of the numbers."""
+    return pairs.assign(label=pairs["label"].map(dict(enumerate(tasks.LABELS))))
+
+
+def out_of_domain(studies: Sequence[Study]) -> None:
+    """The out-of-domain subcases with one pair each; by label where there are no subcases.
+
+    In-domain pairs where a task has no out-of-domain set.
+    """
+    pairs = {study.study: _out(study) for study in studies}
+    group = "subcase" if all("subcase" in out for out in pairs.values()) else "group"
+
+    def one(study: Study) -> pd.DataFrame:
+        out = pairs[study.study]
+        grouped = out.groupby(out.get("subcase", out["label"]).rename(group), sort=True)
+        found = grouped.agg(
+            pairs=("id", "size"),
+            label=("label", "first"),
+            premise=("premise", "first"),
+            hypothesis=("hypothesis", "first"),
+        )
+        return found.reset_index()
+
+    sections.table(sections.each(studies, one), {group: inert.code})
+    text = "This task has no out-of-domain set: these are in-domain pairs."
+    sections.headed(
+        studies,
+        lambda study: text * (len(sections.task_of(study).domains) < len(tasks.DOMAINS)),
+    )
+
+
+def _out(study: Study) -> pd.DataFrame:
+    task = sections.task_of(study)
+    return _with_names(task.domains.get("out-of-domain", task.in_domain))
+
+
+# --- cues --------------------------------------------------------------------------------------
+
+
+def cue_accuracies(studies: Sequence[Study]) -> pd.DataFrame:
+    """A row a study, domain and cue: what the cue alone is worth, `mean` with `lo`, `hi`; n.
+
+    The cue that is worth most in-domain comes first.
+    """
+
+    def rows_of(study: Study) -> pd.DataFrame:
+        nouns = PEOPLE if study.task == "pocket" else ()  # there it is known which words are nouns
+        parts = []
+        for domain, frame in sections.task_of(study).domains.items():
+            worth = cues.accuracies(frame, nouns)
+            ends = [stats.wilson(round(mean * len(frame)), len(frame)) for mean in worth]
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "cue": worth.index,
+                        "domain": domain,
+                        "mean": worth.to_numpy(),
+                        "lo": [end.lo for end in ends],
+                        "hi": [end.hi for end in ends],
+                        "n": len(frame),
+                    }
+                )
+            )
+        order = parts[0].sort_values("mean", ascending=False)["cue"]
+        rows = pd.concat(parts)
+        rank = {cue: i for i, cue in enumerate(order)}
+        return rows.sort_values("cue", key=lambda names: names.map(rank), kind="stable")
+
+    return sections.each(studies, rows_of)
+
+
+def cue_figure(worth: pd.DataFrame, studies: Sequence[Study]) -> Any:
+    """What a single cue is worth in both domains; `worth`: `cue_accuracies`."""
+    return figures.panels(
+        worth,
+        sections.facet(studies),
+        lambda part, note: figures.forest(part, "cue", "domain", note=note),
+        note=f"Wilson intervals; n = {_sizes(studies)}",
+    )
+
+
+def cue_table(studies: Sequence[Study]) -> None:
+    """How often the two documented cues occur with each label, in all sets."""
+
+    def lines(study: Study) -> pd.DataFrame:
+        rows = []
+        for name, frame in _sets(study).items():
+            found = cues.table(frame)
+            for value, label in enumerate(tasks.LABELS):
+                own = found[frame["label"] == value]
+                if len(own):
+                    shares = {
+                        cue: str(stats.wilson(int(own[cue].sum()), len(own)))
+                        for cue in ("negation", "overlap")
+                    }
+                    rows.append(
+                        {
+                            "set": name,
+                            "label": label,
+                            "negated hypothesis": shares["negation"],
+                            "all words in the premise": shares["overlap"],
+                            "n": len(own),
+                        }
+                    )
+        return pd.DataFrame(rows)
+
+    sections.table(sections.each(studies, lines))
+
+
+def best_cues(worth: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Say which cue is worth most in each domain; `worth`: `cue_accuracies`."""
+
+    def text(study: Study) -> str:
+        best = _of_domains(worth, study)
+        inside = best["in-domain"]
+        found = (
+            f"In-domain, the best single cue is *{inside.idxmax()}*, right on {inside.max():.2f} "
+            f"of the pairs; negation in the hypothesis is right on {inside['negation']:.2f}."
+        )
+        if "out-of-domain" in best:
+            outside = best["out-of-domain"]
+            found += (
+                f" Out-of-domain the best of all {len(outside)} cues is *{outside.idxmax()}* with "
+                f"{outside.max():.2f}. So a method that scores well in-domain and near one half "
+                "out-of-domain has, at most, found a cue."
+            )
+        return found
+
+    sections.headed(studies, text)
+
+
+def _of_domains(worth: pd.DataFrame, study: Study) -> dict[str, pd.Series]:
+    """Each domain's accuracies by cue, in the order of `worth`."""
+    own = worth[worth["study"] == study.study]
+    return {
+        domain: own[own["domain"] == domain].set_index("cue")["mean"]
+        for domain in sections.task_of(study).domains
+    }
+
+
+def overlap(studies: Sequence[Study]) -> Any:
+    """The share of the hypothesis's words that are in the premise, by domain and label."""
+    names, edges = list(BINS), [-0.01, *BINS.values()]
+
+    def counts(study: Study) -> pd.DataFrame:
+        parts = []
+        for domain, frame in sections.task_of(study).domains.items():
+            share = pd.cut(cues.table(frame)["share of words"], edges, labels=names)
+            groups = frame.assign(share=share).groupby(["label", "share"], observed=False)
+            found = groups.size().rename("pairs").reset_index()
+            found["pairs"] *= 100 / found.groupby("label")["pairs"].transform("sum")
+            series = [f"{domain}, {tasks.LABELS[value]}" for value in found["label"]]
+            parts.append(found.assign(series=series))
+        return pd.concat(parts)
+
+    return figures.panels(
+        sections.each(studies, counts),
+        sections.facet(studies),
+        lambda part, note: figures.bars(
+            part,
+            "share",
+            "pairs",
+            "series",
+            x_title="hypothesis words in the premise",
+            y_title="pairs of that label (%)",
+            note=note,
+        ),
+        note=f"n = {_sizes(studies, ' pairs')}",
+    )
+
+
+def lengths(studies: Sequence[Study]) -> Any:
+    """The share of premises and hypotheses by number of words, in both domains."""
+
+    def counts(study: Study) -> pd.DataFrame:
+        parts = []
+        for side in ("premise", "hypothesis"):
+            for domain, frame in sections.task_of(study).domains.items():
+                length = frame[side].map(cues.words).map(len)
+                longest = min(40, int(length.max()))
+                step = 5 if length.max() > 40 else 1  # few bars, also of long sentences
+                bins = length.clip(upper=longest) // step * step
+                share = 100 * bins.value_counts(normalize=True)
+                parts.append(
+                    pd.DataFrame(
+                        {"words": share.index, "share": share, "series": f"{domain}, {side}"}
+                    )
+                )
+        return pd.concat(parts).sort_values("words", kind="stable")
+
+    shares = sections.each(studies, counts)
+    return figures.panels(
+        shares.assign(words=shares["words"].astype(str)),
+        sections.facet(studies),
+        lambda part, note: figures.bars(
+            part,
+            "words",
+            "share",
+            "series",
+            x_title="words",
+            y_title="sentences (%)",
+            note=note,
+        ),
+        note=f"n = {_sizes(studies, ' pairs')}",
+    )
+
+
+# --- patterns and models -----------------------------------------------------------------------
+
+
+def patterns(studies: Sequence[Study]) -> None:
+    """The patterns, and what a pair takes in each; how many tokens are unknown to the model."""
+
+    def lines(study: Study) -> pd.DataFrame:
+        tokenizer, pairs = _model(study).tokenizer, sections.task_of(study).in_domain.head(FIRST)
+        rows = []
+        for name, pattern in prompts.PATTERNS.items():
+            ids = prompts.encode(tokenizer, pattern, pairs, None, 100_000)
+            rows.append(
+                {
+                    "model": study.model,
+                    "pattern": name,
+                    "text": pattern.fill("PREMISE", "HYPOTHESIS").replace("\n", "↵"),
+                    "label words": ", ".join(pattern.verbalizer),
+                    "tokens": sum(map(len, ids)) / len(ids),
+                    "n": len(ids),
+                }
+            )
+        return pd.DataFrame(rows)
+
+    def unknown(study: Study) -> str:
+        pairs = sections.task_of(study).in_domain.head(FIRST)
+        texts = [*pairs["premise"], *pairs["hypothesis"]]
+        share = prompts.unknown_share(_model(study).tokenizer, texts)
+        return (
+            f"{share:.1%} of the tokens of the first in-domain pairs are unknown to the tokenizer "
+            f"of {inert.escape(study.model)}; a run is refused above {prompts.UNKNOWN:.0%}."
+        )
+
+    sections.table(sections.each(studies, lines), {"tokens": ".1f", "text": inert.code})
+    sections.headed(studies, unknown)
+
+
+def word_order(studies: Sequence[Study]) -> None:
+    """Does each model find sentences likelier than their words shuffled?"""
+    sections.table(
+        sections.each(studies, lambda study: sanity.table([_model(study)], sections.task_of(study)))
+    )
+
+
+def _model(study: Study) -> Model:
+    return methods.model_of(study.model, "", study.device, study.dtype)
+
+
+# --- what it comes to --------------------------------------------------------------------------
+
+
+def summary(worth: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """What a constant and one cue get right, and how well a single run is known."""
+
+    def lines(study: Study) -> list[str]:
+        domains = sections.task_of(study).domains
+        share = {name: frame["label"].mean() for name, frame in domains.items()}
+        constant = [f"{max(mean, 1 - mean):.2f} {name}" for name, mean in share.items()]
+        best = [f"{own.max():.2f} {name}" for name, own in _of_domains(worth, study).items()]
+        n = len(domains["in-domain"])
+        return [
+            f"A constant predictor is right on {' and '.join(constant)}: the floor for every "
+            "method.",
+            f"Reading one cue is worth up to {' and '.join(best)}.",
+            f"With {n:,} in-domain test pairs, a single run's accuracy near one half is known to "
+            f"about ±{100 * (stats.wilson(n // 2, n).hi - 0.5):.1f} points; with "
+            f"{EARLIER_STUDY} pairs, as in the earlier study, to about "
+            f"±{100 * (stats.wilson(EARLIER_STUDY / 2, EARLIER_STUDY).hi - 0.5):.0f}.",
+        ]
+
+    sections.headed(studies, lambda study: sections.bullets(lines(study), studies))

@@ -1,0 +1,375 @@
+"""The figures, tables and paragraphs of the chapter on low-rank adaptation.
+
+`main` has the predictions of LoRA and of full fine-tuning with every number of examples, `compared`
+those of the cue classifier, too, and `ruled` is `main` with the columns of `sections.with_rule`.
+What is compared beside the main curves has one number of examples, `grids.upper`, and fewer draws.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+import torch
+from peft.tuners.lora import LoraLayer
+
+from llmft import inert
+from llmft.engine import learner, models
+from llmft.nli import prompts
+from llmft.params import Study
+from llmft.report import costs, figures, sections, stats, tables
+from llmft.study import grids, methods
+from llmft.study.results import Results, curves
+
+
+METHODS = {"fine-tuning": "full", "lora": "LoRA", "bitfit": "BitFit", "zero-shot": "zero-shot"}
+"""The methods' names in this chapter's tables and figures."""
+
+BOTH = ("full fine-tuning", "LoRA")
+"""The groups of runs of the main comparison."""
+
+SLOW = "LoRA at 1e-5"
+"""LoRA at the earlier study's learning rate."""
+
+
+def scored(results: Results, *groups: str) -> pd.DataFrame:
+    """The predictions of these groups, with scores and with the methods' names of this chapter."""
+    answers = sections.scored(results.part(*groups))
+    return answers.assign(method=answers["method"].map(METHODS))
+
+
+def three(main: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
+    """The rows with the fewest, some, and the most examples."""
+    return sections.where(
+        main, studies, lambda study: {"shots": sections.three(study.train_shots, grids.upper)}
+    )
+
+
+def beside(results: Results, studies: Sequence[Study], *groups: str) -> Results:
+    """The runs of these groups that have the number of examples and the draws of the others."""
+    return sections.only(
+        results.part(*groups),
+        studies,
+        lambda study: {
+            "shots": [grids.upper(study.train_shots)],
+            "data_seed": grids.few(study),
+        },
+    )
+
+
+# --- the method --------------------------------------------------------------------------------
+
+
+def corrected(layer: Any, x: torch.Tensor) -> torch.Tensor:
+    """W₀ x + (α / r) B A x, (..., d_out), for x (..., d_in): a layer with its correction."""
+    a: torch.Tensor = layer.lora_A["default"].weight  # (r, d_in)
+    b: torch.Tensor = layer.lora_B["default"].weight  # (d_out, r)
+    scale: float = layer.scaling["default"]  # α / r
+    pretrained: torch.Tensor = layer.base_layer(x)
+    return pretrained + scale * (x @ a.T @ b.T)
+
+
+def forward(study: Study) -> None:
+    """Say how far `corrected` is from what the model computes, in the first layer with LoRA."""
+    model = _model(study)
+    spec = grids.spec(study, "lora", objective="label words")
+    words = prompts.label_tokens(model.tokenizer, spec.wording)
+    with learner.learner(model, spec, words) as learning, torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        layers: list[tuple[str, Any]] = list(learning.reader.named_modules())
+        name, layer = next(one for one in layers if isinstance(one[1], LoraLayer))
+        b = layer.lora_B["default"].weight
+        b.copy_(torch.randn(b.shape))  # as if it had learnt: it starts at zero
+        x = torch.randn(8, layer.in_features).to(b)
+        expected, found = corrected(layer, x), layer(x)
+    gap = float((expected - found).abs().max() / expected.abs().max())
+    agree = "is the same up to rounding" if gap < 100 * torch.finfo(b.dtype).eps else "differs"
+    tables.say(
+        f"What the model itself computes {agree}: in the layer {inert.code(name)}, with $B$ and "
+        "$x$ drawn at random."
+    )
+
+
+def _model(study: Study) -> models.Model:
+    return methods.model_of(study.model, "", study.device, study.dtype)
+
+
+# --- accuracy ----------------------------------------------------------------------------------
+
+
+def differences(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Accuracy of both methods by number of examples, and LoRA minus full fine-tuning, paired."""
+    lines = []
+    for study in studies:
+        own = main[main["study"] == study.study]
+        for domain in own["domain"].unique():
+            for shots in study.train_shots:
+                at: dict[str, Any] = {"domain": domain, "shots": shots}
+                lora, full = (
+                    stats.interval(sections.chosen(own, method=name, **at))
+                    for name in ("LoRA", "full")
+                )
+                gap = _minus_full(own, at)
+                lines.append(
+                    {
+                        "study": study.study,
+                        **at,
+                        "LoRA": str(lora),
+                        "full": str(full),
+                        "LoRA − full": str(gap),
+                        "detectable": gap.detectable,
+                        "n": lora.n,
+                    }
+                )
+    sections.table(lines)
+
+
+def _minus_full(main: pd.DataFrame, at: dict[str, Any]) -> stats.Interval:
+    return sections.difference(main, at | {"method": "LoRA"}, at | {"method": "full"})
+
+
+def accuracy(
+    results: Results, main: pd.DataFrame, compared: pd.DataFrame, studies: Sequence[Study]
+) -> None:
+    """Say how LoRA compares with zero-shot, full fine-tuning, and the best single cue."""
+    with_zero = pd.concat([main, scored(results, "zero-shot")])
+    sections.headed(studies, lambda study: _accuracy(with_zero, compared, study))
+    sections.missing(studies)
+
+
+def _accuracy(with_zero: pd.DataFrame, compared: pd.DataFrame, study: Study) -> str:
+    own, most = with_zero[with_zero["study"] == study.study], study.train_shots[-1]
+    inside: dict[str, Any] = {"domain": "in-domain"}
+    gain = sections.difference(
+        own, inside | {"shots": most, "method": "LoRA"}, inside | {"shots": 0}
+    )
+    by_size = {size: _minus_full(own, inside | {"shots": size}) for size in study.train_shots}
+    kinds = {
+        "above": [k for k, gap in by_size.items() if gap.lo > 0],
+        "below": [k for k, gap in by_size.items() if gap.hi < 0],
+        "within 0.05 of": [k for k, gap in by_size.items() if max(-gap.lo, gap.hi) < 0.05],
+    }
+    clear = "; ".join(
+        f"LoRA is {kind} full fine-tuning with {', '.join(map(str, sizes))} examples"
+        for kind, sizes in kinds.items()
+        if sizes
+    )
+    return (
+        f"In-domain with {most} examples, LoRA minus zero-shot is {gain}, and LoRA minus full "
+        f"fine-tuning of the same samples {by_size[most]}. Size by size, "
+        f"{clear or 'no difference is shown, nor that they are within 0.05'}; these are single "
+        "95 % intervals, one for each size.\n\n"
+        f"{sections.above_floors(compared, study, 'method', most)}"
+    )
+
+
+def calibration(results: Results, studies: Sequence[Study]) -> None:
+    """Expected calibration error of both methods with few, some and many examples."""
+    rows = three(results.part(*BOTH).rows, studies)
+    rows = rows.assign(method=rows["method"].map(METHODS))
+    sections.calibration_table(replace(results, rows=rows), ["study", "method", "domain", "shots"])
+
+
+# --- what is changed ---------------------------------------------------------------------------
+
+
+def ranks(results: Results, studies: Sequence[Study]) -> None:
+    """Accuracy by what is changed, and the difference from LoRA as reported, paired."""
+    others = beside(results, studies, "ranks", "all layers", "BitFit", "full fine-tuning")
+    rows, answers = (_changes(frame) for frame in (others.rows, sections.scored(others)))
+    reported = sections.scored(beside(results, studies, "LoRA"))
+    lines = []
+    for (study, name), part in rows.groupby(["study", "change"], sort=False):
+        own = answers[(answers["study"] == study) & (answers["change"] == name)]
+        base = reported[reported["study"] == study]
+        line = {
+            "study": study,
+            "what is changed": name,
+            "weights": part["trainable_parameters"].iloc[0],
+            "share": part["trainable_parameters"].iloc[0] / part["parameters"].iloc[0],
+        }
+        for domain in own["domain"].unique():
+            a, b = (sections.chosen(frame, domain=domain) for frame in (own, base))
+            same_runs = set(own["key"]) == set(base["key"])
+            interval = stats.interval(a)
+            line |= {
+                domain: str(interval),
+                f"{domain} difference": "–" if same_runs else str(stats.difference(a, b)),
+            }
+        lines.append(line | {"n": interval.n})
+    sections.table(lines, {"share": ".2%"})
+
+
+def _changes(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `change`: what their run changes, in words."""
+    rank = frame["rank"].map("LoRA, rank {}".format)
+    words = {"BitFit": "BitFit", "full fine-tuning": "all weights"}
+    change = frame["group"].map(words).fillna(rank)
+    every = frame["group"] == "all layers"
+    return frame.assign(change=change.where(~every, rank + ", every linear layer"))
+
+
+def weights(results: Results, studies: Sequence[Study]) -> None:
+    """Say how many weights LoRA changes: by the formula, and counted."""
+    rows = beside(results, studies, "LoRA").rows
+
+    def text(study: Study) -> str:
+        expected = costs.trainable(grids.spec(study, "lora"), _model(study))
+        counted = rows[rows["study"] == study.study]["trainable_parameters"].iloc[0]
+        return (
+            f"The number of weights is as the formula has it: {expected:,} by "
+            "$r (d_\\text{in} + d_\\text{out})$ summed over the target layers, "
+            f"{counted:,} counted. All with {grids.upper(study.train_shots)} training examples."
+        )
+
+    sections.headed(studies, text)
+
+
+# --- the earlier study's learning rate ---------------------------------------------------------
+
+
+def rates(results: Results, studies: Sequence[Study]) -> Results:
+    """The runs of full fine-tuning, of LoRA as reported, and of LoRA at the rate of old."""
+    found = beside(results, studies, *BOTH, "not learning")
+    names = {"full fine-tuning": "full", "LoRA": "LoRA", "not learning": SLOW}
+    rows, answers = (
+        frame.assign(method=frame["group"].map(names)) for frame in (found.rows, found.predictions)
+    )
+    return replace(found, rows=rows, predictions=answers)
+
+
+def untrained(results: Results, studies: Sequence[Study]) -> Any:
+    """Training loss by update at the learning rates of this chapter and of the earlier study."""
+    course = curves(rates(results, studies).rows, ["study", "method"])
+    means = stats.over_draws(course, ["study", "method", "update"], "train_loss")
+    sizes = dict.fromkeys(f"{grids.upper(study.train_shots)}" for study in studies)
+    return figures.curve(
+        means,
+        "update",
+        "method",
+        facet=sections.facet(studies),
+        doublings=False,
+        chance=0.6931,
+        chance_name="ln 2",
+        x_title="updates",
+        y_title="training loss (nats)",
+        note=f"{' and '.join(sizes)} examples; {stats.how(means)}",
+    )
+
+
+def changed_nothing(results: Results, studies: Sequence[Study]) -> None:
+    """Training loss at both ends, and accuracy minus zero-shot, at those learning rates."""
+    found = rates(results, studies)
+    course = curves(found.rows, ["study", "method"])
+    answers = sections.scored(found)
+    zero, lines = scored(results, "zero-shot"), []
+    for (study, name), part in course.groupby(["study", "method"], sort=False):
+        line = {"study": study, "method": name}
+        for title, update in (("start", 0), ("end", part["update"].max())):
+            loss = sections.mean_loss(part[part["update"] == update]["train_loss"])
+            line[f"loss at the {title}"] = loss
+        own = answers[(answers["study"] == study) & (answers["method"] == name)]
+        for domain in own["domain"].unique():
+            gap = stats.difference(
+                sections.chosen(own, domain=domain),
+                sections.chosen(zero, study=study, domain=domain),
+            )
+            line[f"{domain}, minus zero-shot"] = str(gap)
+        lines.append(line | {"n": gap.n})
+    sections.table(lines)
+
+
+# --- costs and findings ------------------------------------------------------------------------
+
+
+def cost_table(results: Results) -> None:
+    """Weights, tokens, seconds and memory of a run, means over draws."""
+    sections.cost_table(_timed(results), ["study", "method", "shots"])
+
+
+def _timed(results: Results) -> pd.DataFrame:
+    rows = results.part(*BOTH, "BitFit").rows
+    return rows.assign(method=rows["method"].map(METHODS))
+
+
+def cost(results: Results, studies: Sequence[Study]) -> None:
+    """Say how many times as long LoRA takes as full fine-tuning, and how much less is stored."""
+    rows = _timed(results)
+    sections.headed(studies, lambda study: _cost(rows[rows["study"] == study.study]))
+
+
+def _cost(rows: pd.DataFrame) -> str:
+    lora, full = (
+        rows[rows["method"] == name].set_index(["shots", "data_seed"]) for name in ("LoRA", "full")
+    )
+    train, score = (
+        stats.t_interval((lora[what] / full[what]).to_numpy())
+        for what in ("train_seconds", "eval_seconds")
+    )
+    counted, whole = lora.iloc[0][["trainable_parameters", "parameters"]]
+    return (
+        f"Training with LoRA takes {train} times as long as full fine-tuning of the same sample, "
+        f"and scoring {score} times as long (ratios by sample, n = {train.draws}; the corrections "
+        "are kept apart, not added into the weights). What is kept of a task is "
+        f"{whole / counted:,.0f} times smaller: {counted * 4 / 1024:,.0f} KiB in place of "
+        f"{whole * 4 / 1024:,.0f} KiB."
+    )
+
+
+def summary(
+    results: Results, main: pd.DataFrame, ruled: pd.DataFrame, studies: Sequence[Study]
+) -> None:
+    """The chapter's findings in a few lines a study."""
+    found = rates(results, studies).rows
+    course = curves(found[found["method"] == SLOW], ["study"])
+    reported = beside(results, studies, "LoRA").rows
+
+    def text(study: Study) -> str:
+        own, rule, slow, rows = (
+            frame[frame["study"] == study.study] for frame in (main, ruled, course, reported)
+        )
+        share = rows["trainable_parameters"].iloc[0] / rows["parameters"].iloc[0]
+        lines = [*_findings(own, rule, study, share), _flat(slow)]
+        return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
+
+    sections.headed(studies, text)
+
+
+def _findings(main: pd.DataFrame, ruled: pd.DataFrame, study: Study, share: float) -> list[str]:
+    most = study.train_shots[-1]
+    at: dict[str, Any] = {"shots": most, "method": "LoRA"}
+    inside = stats.interval(sections.chosen(main, domain="in-domain", **at))
+    follows = stats.interval(sections.chosen(ruled, "follows", domain="in-domain", **at))
+    cues = sections.by_cue(main[main["shots"] == most], [study])
+    split = sections.summary(cues, ["method", "cue"])
+    lora, full = (
+        sections.point(split, method=name, cue="cue misleads") for name in ("LoRA", "full")
+    )
+    lines = [
+        f"With {share:.1%} of the weights and {most} examples, LoRA has an in-domain accuracy of "
+        f"{inside}, and agrees with “not entailed if either sentence is negated” on {follows} of "
+        "the pairs."
+    ]
+    if "out-of-domain" in set(main["domain"]):
+        area, right = (
+            stats.interval(sections.chosen(main, value, domain="out-of-domain", **at))
+            for value in ("auc", "correct")
+        )
+        lines.append(f"Out-of-domain its AUC is {area} and its accuracy {right}.")
+    return [
+        *lines,
+        f"Where negation in the hypothesis misleads, LoRA is right on {lora} of the in-domain "
+        f"pairs and full fine-tuning on {full}.",
+    ]
+
+
+def _flat(course: pd.DataFrame) -> str:
+    """What the earlier study's learning rate does to the training loss."""
+    updates = course["update"].max()
+    start, end = (course[course["update"] == u]["train_loss"].mean() for u in (0, updates))
+    return (
+        f"At the earlier study's learning rate the training loss goes from {start:.3f} to "
+        f"{end:.3f} nats in {updates} updates"
+        + ": the model is still the untrained one" * bool(end > 0.95 * start)
+        + "."
+    )

@@ -1,0 +1,162 @@
+"""What the chapters on the data, the pocket world, the earlier study and reproducing compute."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llmft import ROOT, UserError, params
+from llmft.nli import tasks
+from llmft.params import Study
+from llmft.pocket import data as world_data
+from llmft.pocket import text as world_text
+from llmft.report import prior, sections, tables
+from llmft.report.chapters import data, earlier_study, pocket, reproducing
+from llmft.study import metrics
+
+
+WORLD = ROOT / "data" / "pocket"
+
+
+@pytest.fixture
+def output(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The Markdown that is shown."""
+    found: list[str] = []
+    monkeypatch.setattr(tables, "say", found.append)
+    return found
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Study:
+    """A study of a folder task without an out-of-domain set."""
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_bytes((WORLD / name).read_bytes())
+    return params.study("smoke", {"task": str(tmp_path), "limit": 40})
+
+
+# --- several studies ---------------------------------------------------------------------------
+
+
+def test_frames_of_several_studies_stand_below_each_other() -> None:
+    studies = [params.study("smoke"), params.study("pocket")]
+    found = sections.each(studies, lambda study: pd.DataFrame({"n": study.shots[:2]}))
+    assert found.to_dict("list") == {"study": ["smoke"] * 2 + ["pocket"] * 2, "n": [2, 4, 2, 4]}
+
+
+def test_the_results_of_another_run_are_found_by_their_names() -> None:
+    files = ["data/results/icl.csv"]
+    assert sections.result_files(params.study("smoke"), files) == [ROOT / files[0]]
+    elsewhere = params.study("smoke", {"results": "/tmp/other"})
+    assert sections.result_files(elsewhere, files) == [Path("/tmp/other/icl.csv")]
+
+
+# --- the data ----------------------------------------------------------------------------------
+
+
+def test_a_task_without_an_out_of_domain_set_is_shown(plain: Study, output: list[str]) -> None:
+    worth = data.cue_accuracies([plain])
+    assert set(worth["domain"]) == {"in-domain"}
+    for show in (data.labels, data.sets, data.in_domain, data.out_of_domain, data.cue_table):
+        show([plain])
+    data.best_cues(worth, [plain])
+    data.summary(worth, [plain])
+    text = "\n".join(output)
+    assert "no out-of-domain set: these are in-domain pairs" in text
+    assert "| `entailment` | 20 |" in text
+    assert "out-of-domain test" not in text
+
+
+def test_bars_of_a_label_add_up_to_all(plain: Study) -> None:
+    for figure in (data.overlap([plain]), data.lengths([plain])):
+        rows = pd.DataFrame(next(iter(figure.to_dict()["datasets"].values())))
+        assert np.allclose(rows.groupby("series").sum(numeric_only=True).to_numpy(), 100)
+
+
+# --- the pocket world --------------------------------------------------------------------------
+
+
+def test_a_text_with_a_test_premise_is_refused(
+    monkeypatch: pytest.MonkeyPatch, output: list[str]
+) -> None:
+    pocket.separation(WORLD)
+    assert "0 are premises of a validation or test pair" in output[0]
+    pool = world_text.pool(0, 5_000, world_data.reported_premises(WORLD))
+    ids = pool["sentence"].ids[0][0]
+    sentence = " ".join(world_text.VOCABULARY[i] for i in ids[:-1]) + "."
+    monkeypatch.setattr(world_text, "pool", lambda *_: pool)
+    monkeypatch.setattr(world_data, "reported_premises", lambda _: {sentence})
+    with pytest.raises(UserError, match="has a test premise"):
+        pocket.separation(WORLD)
+
+
+# --- the earlier study -------------------------------------------------------------------------
+
+
+def test_what_the_published_numbers_say(output: list[str]) -> None:
+    published = prior.read()
+    accuracy = prior.summary(published, ["method", "model", "shots", "domain"])
+    assert earlier_study.constants_of(published) == pytest.approx([0.46, 0.54])
+    assert earlier_study.apart(accuracy).empty
+    earlier_study.chance(accuracy)
+    earlier_study.constants(published)
+    assert output[0].startswith("Of the 68 points, none can be told from chance.")
+    assert "With 16 demonstrations, 32 of 40 evaluations are of a constant and 8" in output[1]
+
+
+def test_a_look_at_few_pairs_of_constant_predictions() -> None:
+    """ICL is always right and zero-shot never: no look can stray, and none flips the order."""
+    study = params.study("smoke")
+    frames = []
+    for shots, draws in ((0, [""]), (2, ["0-0-0", "1-0-0"]), (4, ["0-0-0", "1-0-0"])):
+        for domain, pairs in sections.task_of(study).domains.items():
+            right = pairs["label"] if shots else 1 - pairs["label"]
+            logp = np.where(right.to_numpy()[:, None] == [0, 1], -0.1, -2.0)
+            values: dict[str, Any] = dict(zip(metrics.LOGP, logp.T, strict=True))
+            frames += [
+                pairs[["id", "label"]].assign(
+                    **values, study="smoke", domain=domain, shots=shots, draw=d, key=f"{shots} {d}"
+                )
+                for d in draws
+            ]
+    icl = metrics.with_scores(pd.concat(frames, ignore_index=True))
+    looks = earlier_study.fifty(icl, [study])
+    assert set(looks["domain"]) == set(tasks.DOMAINS)
+    zero, fewer = looks[looks["domain"] == "in-domain"].to_dict("records")
+    assert (zero["other"], fewer["other"]) == ("zero-shot", "ICL, 2 shots")
+    assert (zero["low"], zero["high"], zero["flipped"]) == (1, 1, 0)
+    assert zero["difference"].mean == 1
+    assert fewer["flipped"] == 1  # equal, so no better
+    assert zero["pairs"] == study.limit
+
+
+# --- reproducing -------------------------------------------------------------------------------
+
+
+def test_sums_of_the_prediction(output: list[str]) -> None:
+    lines = [
+        {"study": s, "chapter": c, "smaller": m, "runs": 2, "PFLOP": 1.0, "score": 0.5}
+        | {f"{device} (h)": 3.0 for device in reproducing.SPEEDS}
+        for s in ("a", "b")
+        for c in ("icl", "lora")
+        for m in (False, True)
+    ]
+    whole = reproducing.hours_table(pd.DataFrame(lines))
+    assert whole["chapter"].tolist() == ["icl", "lora", "all"] * 2 + ["all"]
+    assert whole["runs"].tolist() == [2, 2, 4, 2, 2, 4, 8]
+    assert whole["CPU (h)"].iloc[-1] == 12
+
+
+def test_a_given_parameter_counts_for_the_large_studies_too() -> None:
+    files = ["params/opt-125m.yaml", "params/opt-350m.yaml"]
+    found = reproducing.large_studies(files, {"pair_tokens": "40", "studies": ["smoke"]})
+    assert [study.study for study in found] == ["opt-125m", "opt-350m"]
+    assert {study.pair_tokens for study in found} == {40}
+    assert {study.limit for study in found} == {0}
+
+
+def test_a_study_without_runs_is_one_line(tmp_path: Path) -> None:
+    study = params.study("smoke", {"results": str(tmp_path)})
+    with pytest.raises(UserError, match=r"run the chapter icl\s+first"):
+        reproducing.read(["data/results/icl.csv"], [study])

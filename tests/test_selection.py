@@ -1,0 +1,154 @@
+"""The published rows: balanced, disjoint, without text, chosen again and found again."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from llmft import UserError
+from llmft.nli import selection, sources
+from llmft.nli.selection import COLUMNS, PUBLISHED, SIZES, choose, digest, find, load
+from llmft.nli.tasks import load as task
+from tests.pairs import FORMATS, hans
+
+
+ROWS = sources.read(PUBLISHED)
+
+
+def test_the_published_rows_are_balanced_and_hold_no_text() -> None:
+    assert tuple(ROWS) == COLUMNS
+    assert ROWS["digest"].str.fullmatch("[0-9a-f]{16}").all()
+    assert ROWS["digest"].is_unique  # so no pair is in two sets
+    assert ROWS["pair"].str.fullmatch(r"(ex\d+)?").all()
+    for name, rows in ROWS.groupby("set"):
+        assert (rows["pair"] != "").all() == (name == "out-of-domain")
+        for size in SIZES[str(name)]:
+            inside = rows[rows["size"].astype(int) <= size]
+            assert inside["label"].value_counts().tolist() == [size // 2] * 2
+            assert set(inside.groupby("subcase").size()) in ({size}, {size // 30})
+
+
+def test_the_published_rows_are_chosen_again_and_found(
+    shared: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(selection, "PUBLISHED", tmp_path / "rows.csv")
+    monkeypatch.setattr("sys.argv", ["selection", str(shared / "data")])
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
+    selection.main()
+    assert (tmp_path / "rows.csv").read_bytes() == PUBLISHED.read_bytes()
+    found = task("mnli-hans", rows=str(PUBLISHED), data=str(shared / "data"), larger=True)
+    assert found.digest == "398d796f117f5a4a"
+    assert [len(frame) for frame in found.sets.values()] == [6000, 400, 560, 900]
+    premises = pd.concat([frame["premise"].str.lower() for frame in found.sets.values()])
+    assert premises.is_unique  # in one set or two
+    assert set(found.out_of_domain["heuristic"].value_counts()) == {300}
+    smaller = task("mnli-hans", rows=str(PUBLISHED))  # from the cache
+    assert smaller.digest == "0db18158fa73a992"
+    assert set(smaller.in_domain["id"]) < set(found.in_domain["id"])
+
+
+SMALL = {"train": (8,), "validation": (4,), "in-domain": (4, 8), "out-of-domain": (6, 12)}
+
+
+def pairs(n: int, source: str) -> list[dict[str, Any]]:
+    words = ("entailment", "neutral", "contradiction")
+    return [
+        {"premise": f"{source}  {i} caf\u00e9", "hypothesis": f"h {i}", "label": words[i % 3]}
+        for i in range(n)
+    ]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: Any) -> Path:
+    """A folder as `load` reads it, and no cache yet."""
+    monkeypatch.setattr(selection, "SIZES", SMALL)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    for name in ("mnli", "hans"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for name in ("train", "validation"):
+        FORMATS[".jsonl.gz"](pairs(60, name), tmp_path / "data" / "mnli" / f"{name}.jsonl.gz")
+    frame = hans(60)
+    # As HANS, a subcase has one label.
+    frame["subcase"] = frame["gold_label"].str[0] + (frame.index // 2 % 3).astype(str)
+    path = tmp_path / "data" / "hans" / selection._HANS_FILES[0]
+    frame.to_csv(path, sep="\t", index=False)
+    table = choose(selection.pools_of(str(tmp_path / "data")), seed=1)
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    return tmp_path / "data"
+
+
+def test_a_digest_is_of_the_text_and_not_of_its_spaces() -> None:
+    for written in ((" a  b\n", "caf\u00e9"), ("a\tb", "cafe\u0301")):
+        assert digest(*written) == digest("a b", "caf\u00e9")
+    assert len({digest("a", "b"), digest("A", "b"), digest("a b", ""), digest("", "a b")}) == 4
+
+
+def test_a_choice_is_repeatable_and_disjoint(data: Path) -> None:
+    pools = selection.pools_of(str(data))
+    table = choose(pools, seed=1)
+    pd.testing.assert_frame_equal(choose(pools, seed=1), table)
+    assert not choose(pools, seed=2).equals(table)
+    found = find(table.astype(str), pools, "here")
+    assert found["premise"].is_unique
+    assert found.groupby("set").size().to_dict() == {k: v[-1] for k, v in SMALL.items()}
+    assert set(table[table["subcase"] != ""].groupby(["subcase", "size"]).size()) == {1}
+    pools["train"] = pools["train"].head(10)
+    with pytest.raises(UserError, match=r"train: \d pairs of \d, not 4"):
+        choose(pools, seed=1)
+
+
+def test_the_cache_is_used_checked_and_made_again(data: Path, tmp_path: Path) -> None:
+    first = load(tmp_path / "rows.csv", str(data))
+    pd.testing.assert_frame_equal(load(tmp_path / "rows.csv", "/no/such/folder"), first)
+    [cached] = (tmp_path / "home" / "llmft").iterdir()
+    first.assign(hypothesis="another").to_parquet(cached, index=False)
+    pd.testing.assert_frame_equal(load(tmp_path / "rows.csv", str(data)), first)
+
+
+def test_rows_that_are_not_there_are_counted_and_the_first_is_named(
+    data: Path, tmp_path: Path
+) -> None:
+    rows = sources.read(tmp_path / "rows.csv")
+    rows.loc[[3, 5], "digest"] = ["0123456789abcdef", "f" * 16]
+    rows.loc[7, "label"] = {"entailment": "not entailment"}.get(rows.label[7], "entailment")
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(UserError, match=r"3 of 32 rows are not in .*, the first of them 01234567"):
+        load(tmp_path / "rows.csv", str(data))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda rows: rows.drop(columns="digest"), "has no column digest: restore it"),
+        (lambda rows: rows.assign(set="dev"), "has an unknown set"),
+        (lambda rows: rows.iloc[:9], "lacks a set"),
+        (lambda rows: rows.assign(label="1"), "size or label: restore it"),
+        (lambda rows: rows.assign(size="all"), "size or label: restore it"),
+    ],
+)
+def test_a_damaged_file_of_rows(data: Path, tmp_path: Path, change: Any, line: str) -> None:
+    change(sources.read(tmp_path / "rows.csv")).to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(UserError, match=line):
+        load(tmp_path / "rows.csv", str(data))
+
+
+def test_a_folder_without_the_files_says_what_it_needs(data: Path, tmp_path: Path) -> None:
+    (data / "mnli" / "validation.jsonl.gz").unlink()
+    with pytest.raises(UserError, match=r"has no matched file: it needs mnli/train, mnli/valid"):
+        load(tmp_path / "rows.csv", str(data))
+
+
+def test_rows_make_a_task(data: Path, tmp_path: Path) -> None:
+    small = task("mnli-hans", rows=str(tmp_path / "rows.csv"), data=str(data))
+    large = task("mnli-hans", rows=str(tmp_path / "rows.csv"), larger=True)
+    assert [len(frame) for frame in small.sets.values()] == [8, 4, 4, 6]
+    assert [len(frame) for frame in large.sets.values()] == [8, 4, 8, 12]
+    assert small.digest != large.digest
+    assert set(small.in_domain) == {"id", "premise", "hypothesis", "label"}
+    assert small.out_of_domain.groupby("subcase").size().tolist() == [1] * 6
+    assert small.train["id"].str.fullmatch("train-[0-9a-f]{16}").all()
+    assert small.out_of_domain["id"].str.fullmatch(r"hans-ex\d+").all()
+    for name, words in (("pocket", {}), ("mnli-hans", {"labels": "neutral: drop"})):
+        with pytest.raises(UserError, match="only of mnli-hans, and without labels"):
+            task(name, rows="rows.csv", **words)
