@@ -287,9 +287,7 @@ def test_an_impossible_run_is_one_line_and_leaves_no_record(
 # --- keys --------------------------------------------------------------------------------------
 
 CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
-    "task": ({}, "copy"),
     "labels": ({}, "non-entailment: not entailment"),
-    "model": ({}, "copy"),
     "method": ({}, "bitfit"),
     "pattern": ({}, OWN["pattern"]),
     "verbalizer": ({}, "True, False"),
@@ -315,15 +313,37 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
 }
 """For each field of a run, the change of the base that has it, and another value."""
 
+WHERE = ("task", "model")
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Spec) if field.name != "revision"])
-def test_every_field_is_in_the_key(base: Spec, name: str, tmp_path: Path):
+
+FIELDS = {field.name for field in fields(Spec)} - {"task", "rows", "model", "revision"}
+"""The others: digests stand for these."""
+
+
+@pytest.mark.parametrize("name", sorted(FIELDS))
+def test_every_field_is_in_the_key(base: Spec, name: str):
     change, value = CHANGES[name]
     before = replace(base, **change)
-    if value == "copy":  # the same files elsewhere: the name alone is another
-        value = str(shutil.copytree(getattr(base, name), tmp_path / "copy"))
     other = {"method": FINE_TUNING | {"method": value}}.get(name, {name: value})
     assert runs.key_of(replace(before, **other)) != runs.key_of(before)
+
+
+def test_the_same_task_and_model_elsewhere_are_the_same_runs(
+    base: Spec, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Their results are told by the names that they have where they are read."""
+    copies = {name: shutil.copytree(getattr(base, name), tmp_path / name) for name in WHERE}
+    there = replace(base, **{name: str(copy) for name, copy in copies.items()})
+    run([there], tmp_path / "store")
+    for copy in copies.values():
+        shutil.rmtree(copy)
+    capsys.readouterr()
+    found = run([base], tmp_path / "store")
+    assert capsys.readouterr().err == ""
+    [row] = found.rows.to_dict("records")
+    assert {name: row[name] for name in WHERE} == {name: getattr(base, name) for name in WHERE}
+    chosen = results.select(found.of_study("here"), {"here": {"ICL": [base]}})
+    assert len(chosen.predictions) == QUERIES
 
 
 def test_a_revision_is_in_the_key_and_the_pinned_one_is_the_usual() -> None:
@@ -342,10 +362,10 @@ def test_a_key_changes_with_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = pd.DataFrame()
     task = tasks.Task("a task", empty, empty, empty, empty, "data")
     monkeypatch.setattr(methods, "task_of", lambda *_: task)
-    assert runs.key_of(Spec()) == "365b675532b0e42c55a0d57d"
-    assert runs.key_of(Spec(**DISTILLATION)) == "d741ff2b737bddb2c7242afa"
+    assert runs.key_of(Spec()) == "f5676cc440ac5bdd95be2551"
+    assert runs.key_of(Spec(**DISTILLATION)) == "1310ca62719ba7375937d444"
     monkeypatch.setattr(runs, "PROTOCOL", 2)
-    assert runs.key_of(Spec()) == "d8f658468e102fc503bdb3b4"
+    assert runs.key_of(Spec()) == "937e7b2a96152177d6165e12"
 
 
 def test_the_key_follows_weights_and_data_while_the_process_lives(base: Spec, tmp_path: Path):

@@ -58,8 +58,8 @@ def task_of(name: str, limit: int, labels: str = "", rows: str = "") -> tasks.Ta
     files: list[tuple[Any, ...]] = []
     with suppress(OSError, ValueError, RuntimeError):  # `tasks.load` puts it into words
         folder = POCKET if name == "pocket" else Path(name).expanduser()
-        there = sorted(path for path in folder.iterdir() if path.is_file())
-        files = [(path.name, *models.version(path)) for path in there]
+        there = [Path(rows).expanduser()] if rows else sorted(folder.iterdir())
+        files = [(path.name, *models.version(path)) for path in there if path.is_file()]
     return _task(name, limit, labels, rows, tuple(files))
 
 

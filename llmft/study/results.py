@@ -211,8 +211,9 @@ def _whole(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
         pairs = pd.concat([read.validation, *read.domains.values()])
         extra = [column for column in ("heuristic", "subcase") if column in pairs]
         part = answers[answers["key"].isin(own["key"])]
-        parts.append(part.merge(pairs[["id", *extra]], on="id", how="left"))
-    return pd.concat(parts, ignore_index=True).merge(about, on="key", how="left")
+        part = part.merge(pairs[["id", *extra]], on="id", how="left")
+        parts.append(part.merge(about.loc[own.index], on="key", how="left"))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _rows(table: pd.DataFrame) -> pd.DataFrame:

@@ -172,13 +172,15 @@ def run_grid(
         "save_models": save_models,
         "since": int(os.environ.get(params.SINCE, "0")),
     }
-    keys = {spec: _key(one) for spec, one in _identities(specs).items()}
+    identities = _identities(specs)
+    keys = {spec: _key(one) for spec, one in identities.items()}
     wanted = {key: spec for spec, key in keys.items()}  # two spellings of one run are one
     missing = [s for k, s in wanted.items() if not _there(folder, k, s, save_models, how["since"])]
     if missing:
         progress = _Progress(len(wanted), len(wanted) - len(missing))
         _do(_pieces(missing), folder, scheduler, workers, how, progress)
-    rows = [_row(folder, key) for key in wanted]
+    # The task and the model by their names of now: who did a run may have had them elsewhere.
+    rows = [_row(folder, key) | identities[spec] for key, spec in wanted.items()]
     named = {name: [keys[spec] for spec in group] for name, group in groups.items()}
     return results.loaded(rows, folder, named)
 
