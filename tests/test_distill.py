@@ -24,7 +24,7 @@ from llmft.engine.spec import DISTILLED, Spec
 from llmft.engine.training import Examples
 from llmft.nli import prompts
 from llmft.nli.prompts import EXPLANATIONS, INSTRUCTION, PATTERNS, context, encode
-from llmft.study import methods, metrics, runs
+from llmft.study import grids, methods, metrics, runs
 
 from .conftest import MODELS, POSITIONS, SHARED, WINDOWED
 from .training import spec, tiny
@@ -359,7 +359,7 @@ def base(task_folder: Path, tiny_checkpoint: Path) -> Spec:
 
 def done(specs: list[Spec]) -> list[methods.Result]:
     """The results in the order of `specs`."""
-    results = dict(methods.execute_together(specs, device="cpu"))
+    results = dict(methods.execute_all(specs, device="cpu"))
     return [results[one] for one in specs]
 
 
@@ -371,7 +371,7 @@ def apart(one: methods.Result, other: methods.Result) -> float:
 
 
 def rounds_of(base: Spec, *rounds: int) -> list[Spec]:
-    return runs.grid(base, rounds=rounds)
+    return grids.product(base, rounds=rounds)
 
 
 @pytest.mark.parametrize(
@@ -472,7 +472,7 @@ def test_the_teacher_of_a_round_is_the_student_of_the_round_before(
     train = training.train
     monkeypatch.setattr(distill, "taught", taught_and_noted)
     monkeypatch.setattr(training, "train", trained_and_noted)
-    specs = runs.grid(base, data_seed=[0, 1], rounds=[3], batch_size=[8], updates=[5])
+    specs = grids.product(base, data_seed=[0, 1], rounds=[3], batch_size=[8], updates=[5])
     done(specs)
     assert len(students) == 2 * 3  # runs, rounds
     assert len(asked) == 2 * 3 * 2  # and training and held-out queries
@@ -524,7 +524,7 @@ def test_best_stops_at_the_round_after_which_the_first_teacher_is_farther(
     """Each run by itself; later rounds report the best one's weights."""
     base = replace(base, selection="best")
     jobs = nearer(monkeypatch, {0: [3.0, 2.0, 2.5, 0.1], 1: [3.0, 2.0, 1.0, 0.5]})
-    specs = runs.grid(base, init_seed=[0, 1], rounds=[1, 2, 3, 4])
+    specs = grids.product(base, init_seed=[0, 1], rounds=[1, 2, 3, 4])
     found = done(specs)
     assert [(job.init_seed, job.round) for job in jobs] == [
         *((0, number) for number in range(3)),
@@ -568,8 +568,8 @@ def test_a_saved_student_says_what_the_run_said(
     base: Spec, student: dict[str, Any], tmp_path: Path
 ) -> None:
     specs = rounds_of(replace(base, **student), 1, 2)
-    rows = runs.run_grid(specs, store=tmp_path, device="cpu", save_models=True)
-    said = runs.predictions(rows, tmp_path, ["rounds"])
+    results = runs.run_grid(specs, store=tmp_path, device="cpu", save_models=True)
+    rows, said = results.rows, results.predictions
     task = methods.task_of(base.task, 0)
     for key, rounds in zip(rows["key"], rows["rounds"], strict=True):
         saved = models.load(str(tmp_path / "models" / key), device="cpu")

@@ -193,8 +193,14 @@ def server(running: Hub, monkeypatch: Any, tmp_path: Path) -> Hub:
     return running
 
 
+def studies(*names: str, **changes: str) -> list[params.Study]:
+    """A study a model, on the pocket world's pairs if nothing else is said."""
+    usual = params.study("pocket")
+    return [usual.model_copy(update={"model": name, **changes}) for name in names]
+
+
 def fetched(*names: str, task: str = "pocket", home: Path | None = None) -> list[fetch.Fetched]:
-    return list(fetch.fetch(params.parse({"models": list(names), "task": task}), home))
+    return list(fetch.fetch(studies(*names, task=task), home))
 
 
 COMMAND = """
@@ -252,9 +258,10 @@ def test_fetched_through_the_hub_and_used_without_it(running: Hub, tmp_path: Pat
     running.log.clear()
     running.faults["merges.txt"] = ["429"]
     running.faults["pytorch_model.bin"] = ["break"]
-    file = tmp_path / "real.yaml"
-    file.write_text(f"task: mnli-hans\nmodels: [{PRE_NORM}, {POST_NORM}, pocket]\n")
-    words = ("fetch", "--params", str(file), "--to", str(tmp_path / "to go"))
+    own = tmp_path / "pocket-model.yaml"
+    own.write_text("task: mnli-hans\n")
+    names = ("opt-125m", "opt-350m", str(own))
+    words = ("fetch", *names, "--to", str(tmp_path / "to go"))
     online = {"HF_ENDPOINT": running.url, "HF_HOME": str(tmp_path / "home")}
     done = python(COMMAND, f"{running.url}/{HANS_PATH}", HANS_SHA256, *words, **online)
     assert done.returncode == 0, done.stderr
@@ -344,9 +351,8 @@ def test_rows_are_the_same_from_the_hub_and_from_a_folder(
 
     here = selection.load(rows, str(tmp_path), tmp_path / "here")
     assert not server.log
-    [about] = fetch.fetch(
-        params.parse({"models": ["pocket"], "task": "mnli-hans"}), None, str(tmp_path)
-    )
+    own = studies("pocket", task="mnli-hans", rows=str(rows))
+    [about] = fetch.fetch(own, None, str(tmp_path))
     assert about.about == "8 train, 4 validation, 8 in-domain, 16 out-of-domain"
     there = selection.load(rows, home=tmp_path / "there")
     assert server.transfers("train-00000-of-00001.parquet")

@@ -12,9 +12,10 @@ import altair as alt
 import pandas as pd
 import pytest
 
-from llmft import inert
+from llmft import inert, params
 from llmft.book import gate, pages, plain, render
 from llmft.report import figures, interactive, sections, tables
+from llmft.study.results import Results
 from tests import chromium, site, toy_book
 from tests.toy_book import cell, read, write
 
@@ -219,11 +220,12 @@ def test_what_is_known_to_be_harmless_stays_readable() -> None:
     assert inert.escape(inert.Markdown("*so*")) == "*so*"
 
 
-def test_what_runs_say_of_a_model_shows_its_name(shown: list[str]) -> None:
+def test_what_runs_say_of_a_study_shows_its_name(shown: list[str]) -> None:
     name = PAYLOADS[0]
     row = {"learning_rate": 0.1, "validation_accuracy": 0.5, "validation_nll": 0.7, "shots": 2}
-    rows = pd.DataFrame([row | {"model": m, "data_seed": s} for m in (name, "b") for s in (0, 1)])
-    sections.search_table(rows, 0.1)
+    rows = pd.DataFrame([row | {"study": m, "data_seed": s} for m in (name, "b") for s in (0, 1)])
+    studies = [params.study("pocket").model_copy(update={"study": m}) for m in (name, "b")]
+    sections.search_table(Results(rows, rows, {}), studies, "learning_rate")
     sections.hardware(pd.DataFrame([{"device_name": name, "threads": 1, "dtype": "float32"}]))
     for markdown in shown:
         assert not live(prose(markdown))
