@@ -46,10 +46,13 @@ def test_frames_of_several_studies_stand_below_each_other() -> None:
 
 
 def test_the_results_of_another_run_are_found_by_their_names() -> None:
+    here, there = params.study("smoke"), params.study("smoke", {"results": "/tmp/other"})
     files = ["data/results/icl.csv"]
-    assert sections.result_files(params.study("smoke"), files) == [ROOT / files[0]]
-    elsewhere = params.study("smoke", {"results": "/tmp/other"})
-    assert sections.result_files(elsewhere, files) == [Path("/tmp/other/icl.csv")]
+    assert sections.result_files(files, [here, here]) == [ROOT / files[0]]
+    assert sections.result_files(files, [there, here]) == [
+        Path("/tmp/other/icl.csv"),
+        ROOT / files[0],
+    ]
 
 
 # --- the data ----------------------------------------------------------------------------------

@@ -25,7 +25,9 @@ def runs_of(study: Study, wanted: grids.Grid) -> Results:
 
     Of its four pairs a run is right on the first ones: two, or three with the text term.
     """
-    rows, answers, groups = [], [], {}
+    rows: list[dict[str, Any]] = []
+    answers: list[dict[str, Any]] = []
+    groups = {}
     for name, specs in wanted.items():
         keys = [f"{s.method} {s.objective} {s.rounds} {s.shots} {s.data_seed}" for s in specs]
         groups[name] = {study.study: keys}
@@ -33,7 +35,12 @@ def runs_of(study: Study, wanted: grids.Grid) -> Results:
             if any(row["key"] == key for row in rows):
                 continue
             draw = "" if spec.method == "zero-shot" else f"{spec.data_seed}-0-0"
-            about = {"study": study.study, "key": key, "method": spec.method, "draw": draw}
+            about: dict[str, Any] = {
+                "study": study.study,
+                "key": key,
+                "method": spec.method,
+                "draw": draw,
+            }
             about |= {"shots": spec.shots, "rounds": spec.rounds, "split": "test"}
             with_text = spec.objective == "query"
             rows.append(about | {"text_nll": 1.0 if with_text else 2.0 + spec.data_seed})
@@ -54,8 +61,8 @@ def both() -> Results:
         name: {k: v for part in parts for k, v in part.groups[name].items()}
         for name in parts[0].groups
     }
-    frames = (pd.concat([getattr(p, f) for p in parts]) for f in ("rows", "predictions"))
-    return Results(*frames, groups)
+    rows, answers = (pd.concat([getattr(p, f) for p in parts]) for f in ("rows", "predictions"))
+    return Results(rows, answers, groups)
 
 
 def test_methods_stand_in_their_order_and_no_study_has_anothers(both: Results) -> None:
@@ -101,7 +108,7 @@ def costs(**changes: Any) -> list[dict[str, Any]]:
     """The chapter's lines of what distilling costs, with these columns of students changed."""
     study = STUDIES[0].model_copy(update={"queries": [4, 8]})
     names = context_distillation.names(study)
-    one = {
+    one: dict[str, Any] = {
         "study": study.study,
         "parameters": 100,
         "trainable_parameters": 100,

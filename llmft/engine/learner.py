@@ -112,7 +112,7 @@ def learner(model: Model, spec: Spec, label_ids: Sequence[int]) -> Iterator[Lear
             inner.set_output_embeddings(_untied(output))
         if spec.changes == "lora":
             inner = _with_lora(model, spec)
-        reader = Reader(base, classes, head=head)
+        reader = Reader(base, classes, head=head).eval()
         names = [name for name, _ in reader.named_parameters() if CHANGES[spec.changes](name)]
         if head:  # new rows are learnt in place of the output embedding's
             names = ["head", *(n for n in names if n != "head" and not n.startswith("output."))]

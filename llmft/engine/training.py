@@ -166,6 +166,8 @@ def train(learner: Learner, job: Job, loss: Loss, *, token_budget: int = 0) -> T
             f"{learner.model.device} has too little memory to train on one prompt of {longest} "
             "tokens: use method lora, a smaller model or another device"
         ) from error
+    finally:
+        learner.reader.eval()
 
 
 def _train(learner: Learner, job: Job, loss: Loss, token_budget: int) -> Trained:
@@ -197,6 +199,7 @@ def _train(learner: Learner, job: Job, loss: Loss, token_budget: int) -> Trained
                 break
             batch = job.train.part(order[update * size : (update + 1) * size])
             seed = [job.init_seed, job.round, update]
+            optimizer.zero_grad()
             value, part = _backward(learner, batch, loss, seed, part)
             _refuse_diverged(value, update, learner, job)
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
@@ -255,13 +258,12 @@ def _schedule(update: int, updates: int) -> float:
 def _backward(
     learner: Learner, batch: Examples, loss: Loss, seed: Sequence[int], part: int
 ) -> tuple[float, int]:
-    """Leave the gradient of the batch's mean loss, added up over `part` examples at a time.
+    """Add the gradient of the batch's mean loss to none, `part` examples at a time.
 
     Out of memory, it begins again with half as large parts. Returns the mean loss, and the part
     that fitted.
     """
     while True:
-        learner.reader.zero_grad()
         total = 0.0
         try:
             with _drawing(learner.model.device, seed):
@@ -274,6 +276,7 @@ def _backward(
             if part == 1 or not scoring.out_of_memory(error):
                 raise
             part = (part + 1) // 2
+            learner.reader.zero_grad()
         else:
             return total, part
 
@@ -289,12 +292,10 @@ def _drawing(device: torch.device, seed: Sequence[int]) -> Iterator[None]:
 def logits(learner: Learner, examples: Examples, *, dropout: bool = False) -> torch.Tensor:
     """Float32 logits (reads, classes) of the reader at the examples' places, one after another."""
     reader, kind = learner.reader, precision(learner.dtype)
-    reader.train(dropout)
-    try:
-        with torch.autocast(learner.model.device.type, kind, enabled=kind != torch.float32):
-            found: torch.Tensor = reader(examples.prompts, examples.places)
-    finally:
-        reader.eval()
+    if reader.training != dropout:  # a walk through all modules
+        reader.train(dropout)
+    with torch.autocast(learner.model.device.type, kind, enabled=kind != torch.float32):
+        found: torch.Tensor = reader(examples.prompts, examples.places)
     return found
 
 

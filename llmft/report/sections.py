@@ -865,13 +865,17 @@ def bullets(lines: Sequence[str], studies: Sequence[Study] = ()) -> str:
     return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
 
 
-def result_files(study: Study, files: Sequence[str]) -> list[Path]:
-    """The other chapters' results, "data/results/icl.csv" and others; or those in `study.results`.
+def result_files(files: Sequence[str], studies: Sequence[Study]) -> list[Path]:
+    """The other chapters' results, "data/results/icl.csv" and others, or those of another run.
 
-    That is a folder of another run's results.
+    These have the same names in the studies' `results`. Each file once.
     """
-    folder = Path(study.results)
-    return [folder / Path(file).name if study.results else ROOT / file for file in files]
+    paths = [
+        Path(study.results) / Path(file).name if study.results else ROOT / file
+        for study in studies
+        for file in files
+    ]
+    return list(dict.fromkeys(paths))
 
 
 # --- comparing

@@ -6,13 +6,12 @@ classifier's, `ruled` the same with what the rule of negation says.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from llmft import ROOT, inert
+from llmft import inert
 from llmft.params import Study
 from llmft.report import compare, conclusions, figures, interactive, sections, stats, tables
 from llmft.report.conclusions import Conclusion
@@ -44,12 +43,7 @@ def read(files: Sequence[str], studies: Sequence[Study]) -> Results:
     Raises:
         UserError: one is not there, or cannot be read.
     """
-    paths = {
-        Path(study.results) / Path(file).name if study.results else ROOT / file: None
-        for study in studies
-        for file in files
-    }
-    return results.read(list(paths))
+    return results.read(sections.result_files(files, studies))
 
 
 def select(found: Results, studies: Sequence[Study]) -> Results:

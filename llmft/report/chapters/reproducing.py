@@ -47,9 +47,9 @@ def read(files: Sequence[str], studies: Sequence[Study]) -> pd.DataFrame:
     """
     found = [
         results.read([path]).rows.assign(chapter=path.stem)
-        for path in sections.result_files(studies[0], files)
+        for path in sections.result_files(files, studies)
     ]
-    every = pd.concat(found, ignore_index=True)
+    every = pd.concat(found, ignore_index=True).drop_duplicates(["study", "chapter", "key"])
     for study in studies:
         if study.study not in set(every["study"]):
             raise UserError(f"no stored run is of study {study.study}: run its chapters first")
