@@ -245,13 +245,14 @@ def studies(namespace: Mapping[str, object]) -> list[Study]:
         UserError: an unknown study or parameter, a wrong value, or the same study twice.
     """
     names = namespace["studies"]
-    if isinstance(names, list) and names and isinstance(names[0], Study):
-        names = [study.study for study in names]  # the cell was run again
-    else:
-        _known(namespace)
     given = {
-        name: namespace[name] for name in Study.model_fields if namespace.get(name) is not None
+        name: namespace[name]
+        for name in Study.model_fields
+        if name != "study" and namespace.get(name) is not None
     }
+    if isinstance(names, list) and names and isinstance(names[0], Study):  # the cell again
+        return [parse({**before.model_dump(), **given}) for before in names]
+    _known(namespace)
     return [study(name, given) for name in studies_named(names)]
 
 

@@ -252,7 +252,7 @@ def test_what_is_given_takes_the_place_of_every_study_s_own() -> None:
 def test_the_cell_can_be_run_again() -> None:
     names = notebook(CELL)
     names["studies"] = params.studies(names)
-    names |= {"number": 3, "repeats": 4}
+    names |= {"number": 3, "repeats": 4, "study": names["studies"][0]}
     assert [study.repeats for study in params.studies(names)] == [4]
 
 

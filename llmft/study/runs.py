@@ -150,7 +150,7 @@ def run_grid(
             workers must see the same store.
         device: as in `models.load`, chosen where the run is done.
         token_budget: tokens that go through the model at once, as in `scoring.score` and
-            `training.train`; it changes no number.
+            `training.train`; of training it changes what dropout drops.
         workers: processes of this machine that share the runs; 0 = one a core on a CPU, as far as
             the memory goes and where there is enough to do, and one with a GPU. Of several each
             computes on one thread.
