@@ -1,5 +1,6 @@
 """Tiny models and tokenizers, made in memory: no network, no checkpoint, seconds."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,16 @@ LONG = (
 
 They are begun first, so that no worker ends long after the other, and marked as slow.
 """
+
+
+def pytest_configure() -> None:
+    """Let what tests start and stop be stopped, also where pytest runs behind `nohup` or `&`.
+
+    There a shell has signals ignored, which every process inherits; a handler is not inherited.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
