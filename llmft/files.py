@@ -1,17 +1,36 @@
-"""Files written whole or not at all, and lines for people.
+"""Files written whole or not at all, told apart by their content, and lines for people.
 
 Everything above may use this: it knows nothing of models, runs or books.
 """
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 from filelock import Timeout
 
 from llmft import UserError
+
+
+def version(path: Path) -> tuple[int, ...]:
+    """Numbers that are others when the file has been written again."""
+    status = path.stat()
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 (64 hex digits) of a file, computed once while it stays as it is."""
+    return _sha256(path, version(path))
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: Path, _version: tuple[int, ...]) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write(path: Path, content: bytes) -> None:

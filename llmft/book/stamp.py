@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from llmft import UserError, params, provenance
+from llmft import UserError, files, params, provenance
 
 
 class UnreadableError(UserError):
@@ -163,7 +163,7 @@ def module_digests(notebook: Notebook, root: Path) -> dict[str, str]:
         for file in _files(name, root):
             if file not in found:
                 found.add(file)
-                todo |= _module_imports(root / file, file, _version(root / file))
+                todo |= _module_imports(root / file, file, files.version(root / file))
     return file_digests(root, (root / file for file in found))
 
 
@@ -191,12 +191,12 @@ def data_digests(notebook: Notebook, chapter: str, root: Path) -> dict[str, str]
             folders = {study.task, study.model} - {"pocket"}
             paths |= {params.study_file(name, root), *map(Path, folders)}
             paths |= {root / "data" / "pocket"} if "pocket" in (study.task, study.model) else set()
-    files = {file for path in paths for file in (path, *path.rglob("*"))}
+    found = {file for path in paths for file in (path, *path.rglob("*"))}
     return file_digests(
         root,
         (
             file
-            for file in files
+            for file in found
             if file.is_relative_to(root)
             and file.is_file()
             and not any(part.startswith(".") for part in file.relative_to(root).parts)
@@ -207,8 +207,8 @@ def data_digests(notebook: Notebook, chapter: str, root: Path) -> dict[str, str]
 
 def result_digests(chapter: str, root: Path) -> dict[str, str]:
     """The hash of the results that are committed beside the chapter."""
-    files = (root / "data" / "results" / f"{chapter}{suffix}" for suffix in RESULT_SUFFIXES)
-    return file_digests(root, (file for file in files if file.is_file()))
+    found = (root / "data" / "results" / f"{chapter}{suffix}" for suffix in RESULT_SUFFIXES)
+    return file_digests(root, (file for file in found if file.is_file()))
 
 
 def parameters(notebook: Notebook) -> dict[str, object]:
@@ -216,25 +216,21 @@ def parameters(notebook: Notebook) -> dict[str, object]:
     return declared(notebook) | injected(notebook)
 
 
-def file_digests(root: Path, files: Iterable[Path]) -> dict[str, str]:
+def file_digests(root: Path, paths: Iterable[Path]) -> dict[str, str]:
     """The hash of each file by its path in the book: its bytes, of a module its code alone.
 
     A comment or a docstring changes nothing that a chapter shows.
     """
-    return {f.relative_to(root).as_posix(): _file_digest(f, _version(f)) for f in sorted(files)}
-
-
-def _version(file: Path) -> tuple[int, ...]:
-    status = file.stat()
-    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
+    return {
+        f.relative_to(root).as_posix(): _file_digest(f, files.version(f)) for f in sorted(paths)
+    }
 
 
 @lru_cache(maxsize=1024)
 def _file_digest(file: Path, _version: tuple[int, ...]) -> str:
     if file.suffix == ".py":
         return digest(provenance.code_only(file.read_text(encoding="utf-8")))
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+    return files.sha256(file)[:16]
 
 
 @lru_cache(maxsize=1024)

@@ -22,7 +22,7 @@ import peft
 import torch
 import transformers
 
-from llmft import ROOT, UserError
+from llmft import ROOT, UserError, files
 from llmft.nli import hub
 
 
@@ -293,20 +293,8 @@ def folder_digest(folder: Path, begin: str = "") -> str:
     """
     digest = hashlib.sha256(begin.encode())
     for path in sorted({path for kind in _CONTENT for path in folder.glob(kind)}):
-        digest.update(path.name.encode() + _file_digest(path, *version(path)))
+        digest.update(path.name.encode() + bytes.fromhex(files.sha256(path)))
     return digest.hexdigest()[:16]
-
-
-def version(path: Path) -> tuple[int, ...]:
-    """Numbers that are others when the file has been written again."""
-    status = path.stat()
-    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
-
-
-@lru_cache(maxsize=256)
-def _file_digest(path: Path, *_version: int) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _check_whole(name: str, model: Any, info: dict[str, Any]) -> None:

@@ -663,9 +663,7 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
     Raises:
         UserError: the runs' times cannot be compared.
     """
-    for _, own in rows.groupby("study"):
-        comparable(own)
-    kind = " or ".join(rows["memory_kind"].unique())
+    kind = " or ".join(comparable(rows)["memory_kind"].unique())
     # What the run added: the libraries' own memory is no method's.
     added = rows["peak_memory_mib"] - rows["memory_before_mib"]
     peak, extra = f"peak memory, {kind} (MiB)", "of it the run's (MiB)"
@@ -840,6 +838,41 @@ def only(
 def three(sizes: Sequence[int], between: Callable[[Sequence[int]], int]) -> list[int]:
     """The fewest examples, some `between`, and the most."""
     return sorted({sizes[0], between(sizes), sizes[-1]})
+
+
+def losses(course: pd.DataFrame) -> pd.DataFrame:
+    """Learning curves with a row a `set` ("train", "validation"), its loss as `loss`."""
+    sets = ("train", "validation")
+    return pd.concat(
+        [course.assign(set=name, loss=course[f"{name}_loss"]) for name in sets], ignore_index=True
+    )
+
+
+def loss_figure(
+    course: pd.DataFrame, studies: Sequence[Study], series: str, panel: str, note: str = ""
+) -> Any:
+    """Mean loss (nats) by update of `losses`, a line a value of `series`, a panel one of `panel`.
+
+    The dashed line is what one half for each label pays; `note` stands before the intervals'.
+    """
+    means = stats.over_draws(course, ["study", panel, series, "update"], "loss")
+    return figures.panels(
+        means,
+        facet(studies),
+        lambda part, note: figures.curve(
+            part,
+            "update",
+            series,
+            facet=panel,
+            doublings=False,
+            chance=0.6931,
+            chance_name="ln 2",
+            x_title="updates",
+            y_title="loss (nats)",
+            note=note,
+        ),
+        note=f"{note}{stats.how(means)}",
+    )
 
 
 def mean_loss(values: Any) -> str:

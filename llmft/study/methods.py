@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from llmft import ROOT, UserError
+from llmft import ROOT, UserError, files
 from llmft.engine import distill, learner, models, scoring, training
 from llmft.engine.spec import TRAINED, Spec
 from llmft.hardware import device_name, one_thread, peak_memory
@@ -55,12 +55,12 @@ def task_of(name: str, limit: int, labels: str = "", rows: str = "") -> tasks.Ta
 
     Which examples a limit keeps is the same for every run.
     """
-    files: list[tuple[Any, ...]] = []
+    versions: list[tuple[Any, ...]] = []
     with suppress(OSError, ValueError, RuntimeError):  # `tasks.load` puts it into words
         folder = POCKET if name == "pocket" else Path(name).expanduser()
         there = [Path(rows).expanduser()] if rows else sorted(folder.iterdir())
-        files = [(path.name, *models.version(path)) for path in there if path.is_file()]
-    return _task(name, limit, labels, rows, tuple(files))
+        versions = [(path.name, *files.version(path)) for path in there if path.is_file()]
+    return _task(name, limit, labels, rows, tuple(versions))
 
 
 @lru_cache(maxsize=4)

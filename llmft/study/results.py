@@ -283,16 +283,17 @@ def curves(rows: pd.DataFrame, names: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def comparable(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows, when their seconds and memory were measured on one device in one way.
+    """The rows, when a study's seconds and memory were measured on one device in one way.
 
     Raises:
         UserError: they were not, so a figure of their cost would compare machines, not methods.
     """
+    studies = rows["study"] if "study" in rows else pd.Series("", index=rows.index)
     for column in ("device_name", "threads", "memory_kind"):
-        values = rows[column].astype(str).unique()
-        if len(values) > 1:
-            raise UserError(
-                f"times and memory of different runs cannot be compared: {column} is "
-                f"{' and '.join(values)}; run the grid again in a new store on one machine"
-            )
+        for _, own in rows[column].astype(str).groupby(studies):
+            if len(values := own.unique()) > 1:
+                raise UserError(
+                    f"times and memory of different runs cannot be compared: {column} is "
+                    f"{' and '.join(values)}; run the grid again in a new store on one machine"
+                )
     return rows

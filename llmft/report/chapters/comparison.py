@@ -185,9 +185,11 @@ def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) 
     """
     own = compared[compared["method"] != CUES]
     right, loss = sections.summary(own, BY), sections.summary(own, BY, "nll")
-    for _, rows in methods.rows.groupby("study"):
-        comparable(rows)
-    means = by_domain(methods.rows).groupby(BY, sort=False)[["seconds", "peak_memory_mib"]].mean()
+    means = (
+        by_domain(comparable(methods.rows))
+        .groupby(BY, sort=False)[["seconds", "peak_memory_mib"]]
+        .mean()
+    )
     means = means.reset_index()
     quantities = {
         "accuracy": right,
@@ -223,32 +225,9 @@ def curves(methods: Results, studies: Sequence[Study]) -> Any:
     rows = methods.rows[methods.rows["method"].isin(["full fine-tuning", "LoRA"])]
     rows = rows[rows["shots"] == rows["study"].map(size)]
     course = results.curves(rows, ["study", "method"])
-    both = [
-        course.assign(set=f"{name} loss", loss=course[f"{name}_loss"])
-        for name in ("train", "validation")
-    ]
-    drawn = stats.over_draws(pd.concat(both), ["study", "set", "method", "update"], "loss")
+    named = sections.losses(course).assign(set=lambda f: f["set"] + " loss")
     counted = conclusions.joined(list(dict.fromkeys(str(n) for n in size.values())))
-    return figures.panels(
-        drawn,
-        sections.facet(studies),
-        lambda part, note: figures.curve(
-            part,
-            "update",
-            "method",
-            facet="set",
-            doublings=False,
-            chance=0.6931,
-            chance_name="ln 2",
-            x_title="updates",
-            y_title="loss (nats)",
-            note=note,
-        ),
-        note=f"{counted} examples; {stats.how(drawn)}",
-    )
-
-
-# --- what it costs -----------------------------------------------------------------------------
+    return sections.loss_figure(named, studies, "method", "set", f"{counted} examples; ")
 
 
 def costs(methods: Results, studies: Sequence[Study]) -> pd.DataFrame:
@@ -257,10 +236,10 @@ def costs(methods: Results, studies: Sequence[Study]) -> pd.DataFrame:
     Raises:
         UserError: the times of a study's runs cannot be compared.
     """
-    parts = []
+    rows, parts = comparable(methods.rows), []
     for study in studies:
-        rows = comparable(methods.rows[methods.rows["study"] == study.study])
-        found = sections.costs(rows, study.context_shots, "method")
+        own = rows[rows["study"] == study.study]
+        found = sections.costs(own, study.context_shots, "method")
         parts.append(found.assign(study=study.study))
     return pd.concat(parts, ignore_index=True)
 

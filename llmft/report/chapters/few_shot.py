@@ -15,7 +15,7 @@ from llmft import inert
 from llmft.engine import learner, scoring, training
 from llmft.nli import prompts, tasks
 from llmft.params import Study
-from llmft.report import figures, sections, stats, tables
+from llmft.report import sections, stats, tables
 from llmft.study import baselines, grids, methods
 from llmft.study.results import Results, by_domain, curves
 
@@ -97,29 +97,8 @@ def losses(results: Results, studies: Sequence[Study]) -> Any:
         studies,
         lambda study: {"shots": sections.three(study.train_shots, grids.middle)},
     )
-    long = pd.concat(
-        [course.assign(set=name, loss=course[f"{name}_loss"]) for name in ("train", "validation")],
-        ignore_index=True,
-    )
-    long = long.assign(size=long["shots"].map("{} examples".format))
-    means = stats.over_draws(long, ["study", "size", "set", "update"], "loss")
-    return figures.panels(
-        means,
-        sections.facet(studies),
-        lambda part, note: figures.curve(
-            part,
-            "update",
-            "set",
-            facet="size",
-            doublings=False,
-            chance=0.6931,
-            chance_name="ln 2",
-            x_title="updates",
-            y_title="loss (nats)",
-            note=note,
-        ),
-        note=stats.how(means),
-    )
+    sized = sections.losses(course).assign(size=lambda f: f["shots"].map("{} examples".format))
+    return sections.loss_figure(sized, studies, "set", "size")
 
 
 def ends(results: Results) -> None:

@@ -227,27 +227,21 @@ def tokens(results: Results, studies: Sequence[Study]) -> Any:
 
 def cost(results: Results) -> None:
     """Tokens, seconds and memory of a run by number of demonstrations, means over draws."""
-    rows = results.part("zero-shot", "ICL").rows
-    parts = []
-    for _, own in rows.groupby("study", sort=False):
-        kind = comparable(own)["memory_kind"].iloc[0]
-        found = own.groupby(["study", "shots"], sort=False).agg(
-            **{
-                "prefix tokens": ("prefix_tokens", "mean"),
-                "tokens a query": ("query_tokens", "mean"),
-                "seconds a run": ("eval_seconds", "mean"),
-                "queries a second": ("examples_per_second", "mean"),
-                f"peak memory, {kind} (MiB)": ("peak_memory_mib", "mean"),
-                "runs": ("key", "size"),
-            }
-        )
-        parts.append(found.reset_index())
-    whole = pd.concat(parts)
-    formats = {
-        name: ",.0f" for name in map(str, whole) if name.startswith(("prefix", "queries", "peak"))
-    }
+    rows = comparable(results.part("zero-shot", "ICL").rows)
+    peak = f"peak memory, {' or '.join(rows['memory_kind'].unique())} (MiB)"
+    whole = rows.groupby(["study", "shots"], sort=False).agg(
+        **{
+            "prefix tokens": ("prefix_tokens", "mean"),
+            "tokens a query": ("query_tokens", "mean"),
+            "seconds a run": ("eval_seconds", "mean"),
+            "queries a second": ("examples_per_second", "mean"),
+            peak: ("peak_memory_mib", "mean"),
+            "runs": ("key", "size"),
+        }
+    )
+    formats = dict.fromkeys(["prefix tokens", "queries a second", peak], ",.0f")
     formats |= {"tokens a query": ".1f", "seconds a run": ".1f"}
-    sections.table(whole, formats)
+    sections.table(whole.reset_index(), formats)
     sections.hardware(rows)
 
 

@@ -311,7 +311,8 @@ def memory(large: Sequence[Study]) -> None:
         f"The most is {most['GiB']:.1f} GiB, for {most['to do']} of {inert.escape(most['model'])}. "
         "What is left of a GPU's memory holds activations: a batch that does not fit is "
         "accumulated from smaller parts by itself, and `token_budget` sets how many tokens go "
-        "through the model at once; both change memory, not the results."
+        "through the model at once; both change memory and, where a model has dropout, what is "
+        "dropped in training."
     )
     tables.say(_targets(large[0]))
 
