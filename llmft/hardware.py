@@ -8,6 +8,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,18 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def clock(device: torch.device) -> tuple[float, str]:
+    """A time in seconds, to be subtracted from a later one, and whose it is.
+
+    "processor": the time that this process has computed, on the CPU with one thread. What other
+    programs take of a busy machine is not in it. "wall": the time that has passed, with several
+    threads or on a GPU.
+    """
+    if device.type == "cpu" and torch.get_num_threads() == 1:
+        return time.process_time(), "processor"
+    return time.perf_counter(), "wall"
 
 
 def device_name(device: torch.device) -> str:

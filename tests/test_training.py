@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -425,7 +424,7 @@ def test_the_seconds_leave_the_curve_out(monkeypatch: pytest.MonkeyPatch) -> Non
 
         return done
 
-    monkeypatch.setattr(training, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(training, "clock", lambda _device: (now, "wall"))
     monkeypatch.setattr(training, "measure", taking(1000, training.measure))
     monkeypatch.setattr(training, "_backward", taking(6, training._backward))
     assert trained(tiny(), spec(updates=5), job()).seconds == 30

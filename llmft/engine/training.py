@@ -9,7 +9,6 @@ prompts are packed end to end, so that no token is padding (`attention.run_packe
 2021, arXiv:2107.02027), and logits are computed only where a target is (`learner.Reader`).
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from llmft.engine import scoring
 from llmft.engine.learner import Learner, holding, start
 from llmft.engine.models import Model
 from llmft.engine.spec import Spec
+from llmft.hardware import clock
 from llmft.nli import prompts
 
 
@@ -180,21 +180,21 @@ def _train(learner: Learner, job: Job, loss: Loss, token_budget: int) -> Trained
     curve: list[dict[str, float]] = []
     weights = _begin(learner, job)
     kept = float("inf"), spec.updates, weights  # validation loss, update, weights
-    started, measuring = time.perf_counter(), 0.0
+    started, measuring = clock(device)[0], 0.0
     with holding(learner, weights) as parameters:
         optimizer = torch.optim.AdamW(
             parameters, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=device.type in ("cpu", "cuda")
         )
         for update in range(spec.updates + 1):
             if update in points:
-                paused = time.perf_counter()
+                paused = clock(device)[0]
                 point = _point(learner, weights, job, loss)
                 _refuse_diverged(point["train_loss"], update, learner, job)
                 curve.append({"update": update, "epoch": update * size / len(job.train), **point})
                 if spec.selection == "best" and point["validation_loss"] < kept[0]:
                     copy = {name: value.clone() for name, value in weights.items()}
                     kept = point["validation_loss"], update, copy
-                measuring += time.perf_counter() - paused
+                measuring += clock(device)[0] - paused
             if update == spec.updates:
                 break
             batch = job.train.part(order[update * size : (update + 1) * size])
@@ -208,7 +208,7 @@ def _train(learner: Learner, job: Job, loss: Loss, token_budget: int) -> Trained
             optimizer.step()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    seconds = time.perf_counter() - started - measuring
+    seconds = clock(device)[0] - started - measuring
     tokens = sum(len(job.train.prompts[i]) for i in order)
     return Trained(kept[2], curve, kept[1], tokens, seconds)
 

@@ -693,10 +693,10 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
 
 def hardware(rows: pd.DataFrame) -> None:
     """Say what the runs were done on, each machine once."""
-    kinds = rows[["device_name", "threads", "dtype"]].drop_duplicates()
+    kinds = rows[["device_name", "threads", "dtype", "clock"]].drop_duplicates()
     each = [
-        f"{inert.escape(name)}, {threads} thread(s), {dtype}"
-        for name, threads, dtype in kinds.itertuples(index=False)
+        f"{inert.escape(name)}, {threads} thread(s), {dtype}, seconds by the {clock} clock"
+        for name, threads, dtype, clock in kinds.itertuples(index=False)
     ]
     tables.say(f"Hardware: {'; '.join(each)}.")
 

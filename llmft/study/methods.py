@@ -6,7 +6,6 @@ domains and the content-free ones is scored, and time and memory of just that ar
 method ends in `evaluate`, so a column means the same in every row.
 """
 
-import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +20,7 @@ import torch
 from llmft import ROOT, UserError, files
 from llmft.engine import distill, learner, models, scoring, training
 from llmft.engine.spec import TRAINED, Spec
-from llmft.hardware import device_name, one_thread, peak_memory
+from llmft.hardware import clock, device_name, one_thread, peak_memory
 from llmft.nli import prompts, tasks
 from llmft.study import metrics
 
@@ -227,9 +226,9 @@ def _rounds(
     for number in range(1, last + 1):
         if not stopped:
             with peak_memory(learning.model.device) as memory:
-                started = time.perf_counter()
+                started, _ = clock(learning.model.device)
                 job = _job(learning, task, run, frame, number, before, token_budget)
-                prepared = time.perf_counter() - started
+                prepared = clock(learning.model.device)[0] - started
                 trained = training.train(learning, job, loss, token_budget=token_budget)
             after = trained if before is None else trained.after(before)
             after = replace(after, seconds=after.seconds + prepared)
@@ -336,6 +335,7 @@ def _result(
         "device": model.device.type,
         "device_name": device_name(model.device),
         "threads": torch.get_num_threads(),
+        "clock": clock(model.device)[1],
         "examples": " ".join(frame["id"].astype(str)),
     }
     return Result(asdict(spec) | trained_nothing | row | about, predictions)
@@ -402,7 +402,7 @@ def _ask(
     clear: bool,
 ) -> tuple[list[list[int]], Any, float, dict[str, Any]]:
     """The prompts behind `demonstrations`, their answers, and the seconds and memory it took."""
-    start = time.perf_counter()
+    start, _ = clock(model.device)
     encoded = prompts.encode(
         model.tokenizer,
         spec.wording,
@@ -412,12 +412,12 @@ def _ask(
         explained=spec.context == "explained",
     )
     labels = prompts.label_tokens(model.tokenizer, spec.wording)
-    seconds = time.perf_counter() - start
+    seconds = clock(model.device)[0] - start
     scoring.probe(model.model, encoded)  # of the model, not of the run: it counts for none
     with peak_memory(model.device, clear=clear) as memory:
-        start = time.perf_counter()
+        start, _ = clock(model.device)
         logp = scoring.score(model.model, encoded, labels, token_budget=token_budget).numpy()
-        seconds += time.perf_counter() - start
+        seconds += clock(model.device)[0] - start
     return encoded, logp, seconds, memory
 
 

@@ -289,7 +289,7 @@ def comparable(rows: pd.DataFrame) -> pd.DataFrame:
         UserError: they were not, so a figure of their cost would compare machines, not methods.
     """
     studies = rows["study"] if "study" in rows else pd.Series("", index=rows.index)
-    for column in ("device_name", "threads", "memory_kind"):
+    for column in ("device_name", "threads", "clock", "memory_kind"):
         for _, own in rows[column].astype(str).groupby(studies):
             if len(values := own.unique()) > 1:
                 raise UserError(

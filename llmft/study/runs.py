@@ -293,7 +293,7 @@ def _row(folder: Path, key: str) -> dict[str, Any]:
             f"store {folder} has no run {key}: do all workers share this folder, its task and its "
             "model, and did none of them change meanwhile?"
         )
-    return {"key": key, **row}
+    return {"key": key, "clock": "wall", **row}  # the first records do not name their clock
 
 
 def _provenance() -> dict[str, str]:
