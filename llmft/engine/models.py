@@ -23,6 +23,7 @@ import torch
 import transformers
 
 from llmft import ROOT, UserError, files
+from llmft.engine import gguf
 from llmft.nli import hub
 
 
@@ -50,8 +51,8 @@ _CONTENT = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt")
 class Model:
     """A model ready to be scored or trained: in evaluation mode, on its device.
 
-    `digest` says which weights, configuration and tokenizer these are: for a folder a SHA-256 (16
-    hex digits) of its files, else the revision. `max_positions` counts tokens; `parameters` counts
+    `digest` says which weights, configuration and tokenizer these are: for a folder or GGUF file a
+    SHA-256 (16 hex digits) of its files, else the revision. `max_positions` counts tokens; `parameters` counts
     weights, tied ones once.
     """
 
@@ -69,7 +70,8 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     """Load the causal language model `name` with its tokenizer.
 
     Args:
-        name: "pocket", a folder (a checkpoint, or an adapter), or an id on the Hugging Face Hub.
+        name: "pocket", a published model (`gguf.PUBLISHED`), a folder (a checkpoint, or an
+            adapter), a GGUF file, or an id on the Hugging Face Hub.
         revision: a commit, branch or tag on the Hub; empty = the pinned one where there is one.
         device: "auto" (CUDA, else MPS, else CPU) or a torch device.
         dtype: "float32", "bfloat16" or "float16", whatever the checkpoint was stored in.
@@ -115,7 +117,7 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
         tokenizer=tokenizer,
         name=name,
         revision=revision,
-        digest=folder.name if revision else folder_digest(folder),
+        digest=folder.name if revision or gguf.is_one(name) else folder_digest(folder),
         device=target,
         max_positions=int(max_positions),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -142,18 +144,25 @@ def _configuration(name: str, folder: Path) -> Any:
 def _found(name: str, revision: str) -> tuple[Path, str]:
     """The folder of a model's files, fetched if need be, and its revision ("" for a folder)."""
     folder, revision = _named(name, revision)
+    if gguf.is_one(name):
+        return gguf.checkpoint(name), ""
     return folder or _fetched(name, revision), revision
 
 
 def _named(name: str, revision: str) -> tuple[Path | None, str]:
     """The folder that a model's name means, or None and its revision on the Hub."""
+    if gguf.is_one(name):
+        return gguf.folder(name), ""
     folder = POCKET if name == "pocket" else Path(name).expanduser()
     if name and folder.is_dir():
         return folder, ""
     if name == "pocket":
         raise UserError(f"no pocket checkpoint in {POCKET}: git checkout it, or run `llmft pocket`")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
-        raise UserError(f"unknown model {name!r}: use pocket, a folder, or a Hugging Face Hub id")
+        raise UserError(
+            f"unknown model {name!r}: use pocket, {', '.join(gguf.PUBLISHED)}, "
+            "a folder, a GGUF file, or a Hugging Face Hub id"
+        )
     return None, revision or PINNED.get(name, "main")
 
 
@@ -178,6 +187,8 @@ def identity(name: str, revision: str = "") -> tuple[str, str]:
     if folder is None:
         commit = COMMIT.fullmatch(revision)
         return revision, revision if commit else _fetched(name, revision).name
+    if gguf.is_one(name):
+        return "", gguf.digest(name)
     if not (folder / "adapter_config.json").is_file():
         return "", folder_digest(folder)
     base = adapted(name, folder)

