@@ -124,7 +124,12 @@ class Study(BaseModel):
     train_shots: list[Whole] = _list(
         "a list of even numbers of training examples, each 2 to 1,000,000, such as [2, 8]"
     )
+    side_shots: Whole = _from(2, 1_000_000, "training examples of searches and side experiments")
     repeats: Whole = _from(1, 1_000, "how many seeds a point")
+    half_from: Whole = _from(0, 1_000_000, "examples from which on a point has half of the seeds")
+    without: list[Text] = Field(
+        max_length=100, description="a list of groups of runs to leave out, such as [orders]"
+    )
     pattern: Text = _about(
         "a prompt pattern's name, or a text with {premise} and {hypothesis}", min_length=1
     )
@@ -132,7 +137,8 @@ class Study(BaseModel):
     limit: Whole = _from(0, 10_000_000, "evaluation examples a domain (0 is all of them)")
     seed: Whole = _from(0, 1_000_000, "where the seeds start")
     learning_rate: Real = _above(0, 100, "full fine-tuning's largest learning rate")
-    updates: Whole = _from(1, 1_000_000, "optimiser steps a run")
+    updates: Whole = _from(1, 1_000_000, "optimiser steps a run, at least")
+    epochs: Real = _from(0, 10_000, "passes over a run's examples, at least")
     batch_size: Whole = _from(1, 1_000_000, "most examples an update")
     objective: Literal["label words", "vocabulary", "query", "head"] = _about(
         "'label words', 'vocabulary', 'query' or 'head'"
@@ -178,7 +184,7 @@ class Study(BaseModel):
     large_gpu_tflops: Real = _above(0, 1_000_000, "a large GPU's peak, TFLOP/s")
     utilisation: Real = _above(0, 1, "share of the peak in use")
 
-    @field_validator("shots", "train_shots", "queries", mode="before")
+    @field_validator("shots", "train_shots", "queries", "without", mode="before")
     @classmethod
     def _from_text(cls, value: object) -> object:
         return listed(value)
@@ -307,16 +313,26 @@ def study_file(name: str, root: Path = ROOT) -> Path:
     return known[name]
 
 
-def published(root: Path = ROOT) -> list[str]:
-    """The studies of the published book: `params/book.yaml`.
+def published(root: Path = ROOT, chapter: str = "") -> list[str]:
+    """The studies of the published book, or those that one of its chapters shows.
+
+    `params/book.yaml` lists them, and chapters that show others.
 
     Raises:
         UserError: the file is missing or says something else.
     """
     values = load(root / "params" / "book.yaml", root)
-    if set(values) != {"studies"}:
-        raise UserError("params/book.yaml must hold `studies: [...]` and nothing else")
-    return studies_named(values["studies"])
+    chapters = values.get("chapters", {})
+    if not {"studies"} <= set(values) <= {"studies", "chapters"} or not isinstance(chapters, dict):
+        raise UserError(
+            "params/book.yaml must hold `studies: [...]`, may hold `chapters: {name: [...]}`, and "
+            "nothing else"
+        )
+    found = {str(name): studies_named(names) for name, names in chapters.items()}
+    usual = studies_named(values["studies"])
+    if chapter:
+        return found.get(chapter, usual)
+    return list(dict.fromkeys(name for names in (usual, *found.values()) for name in names))
 
 
 def parse(values: Mapping[str, object]) -> Study:
@@ -384,7 +400,7 @@ def load(file: str | Path, root: Path = ROOT) -> dict[str, object]:
         raise UserError(f"parameter file {path} must hold lines of `name: value`")
     named = {str(name): value for name, value in values.items()}
     for name in named:
-        if name not in Study.model_fields and name != "studies":
+        if name not in (*Study.model_fields, "studies", "chapters"):
             raise UserError(f"parameter file {path}: {unknown(name, Study.model_fields)}")
     return {**named, **absolute(named, root)}
 

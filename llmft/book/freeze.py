@@ -138,7 +138,7 @@ def _given(
     for name in values:
         if name not in known:
             raise UserError(f"{chapter}: {params.unknown(name, known)}")
-    wanted = {"studies": params.published(root)} if "studies" in known else {}
+    wanted = {"studies": params.published(root, chapter)} if "studies" in known else {}
     given = {**wanted, **values, **params.absolute(values)}
     if "studies" not in known:
         return given, params.store_folder("runs", root)

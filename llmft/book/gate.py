@@ -233,7 +233,7 @@ def _stamp(notebook: stamp.Notebook, chapter: str, root: Path) -> Iterator[str]:
     if stamped.get("parameters") != ran:
         yield "its injected parameters are not those of its stamp"
     for name, value in ran.items():
-        right = params.published(root) if name == "studies" else None
+        right = params.published(root, chapter) if name == "studies" else None
         if value != right:
             yield f"was run with {name} = {value!r}; the published book has {right!r}"
 

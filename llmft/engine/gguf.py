@@ -185,34 +185,29 @@ def _convert(name: str, path: Path, target: Path) -> None:
         UserError: transformers cannot read it, or what was written is another model.
     """
     try:
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise UserError(f"model {name}: {path} is no GGUF file")
         where: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False}
         files.say(f"model {name}: reading {path.name} ({path.stat().st_size / 1e6:,.0f} MB) ...")
         tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, **where)
-        read = transformers.AutoModelForCausalLM.from_pretrained(
+        read: Any = transformers.AutoModelForCausalLM.from_pretrained(
             path.parent, dtype=torch.float32, **where
         )
         # One that is read from GGUF counts as quantised, and refuses to be saved: so its weights
         # go into a new model of the same configuration.
         settings = read.config.to_dict()
         settings.pop("quantization_config", None)
-        model = transformers.AutoModelForCausalLM.from_config(
-            type(read.config).from_dict(settings), dtype=torch.float32
-        )
+        auto: Any = transformers.AutoModelForCausalLM
+        model = auto.from_config(type(read.config).from_dict(settings), dtype=torch.float32)
         model.load_state_dict(read.state_dict())
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
-        saved = transformers.AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
+        saved: Any = transformers.AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
         again = transformers.AutoTokenizer.from_pretrained(target)
         ids = tokenizer(PROBE, return_tensors="pt")["input_ids"]
         with torch.no_grad():
             same = torch.equal(saved.eval()(ids).logits, read.eval()(ids).logits)
-        if not same or again(PROBE)["input_ids"] != ids[0].tolist():
-            raise UserError(f"model {name}: what was written of {path.name} is not the same")
-    except UserError:
-        raise
-    except Exception as error:  # a dozen kinds: an unknown architecture, a file cut short
+        same &= again(PROBE)["input_ids"] == ids[0].tolist()
+    except Exception as error:  # a dozen kinds: no GGUF, an unknown architecture, one cut short
         detail = (" ".join(str(error).split()) or type(error).__name__)[:300]
         raise UserError(f"model {name}: {path} cannot be read as a GGUF file ({detail})") from error
+    if not same:
+        raise UserError(f"model {name}: what was written of {path.name} gives other logits")

@@ -52,8 +52,8 @@ class Model:
     """A model ready to be scored or trained: in evaluation mode, on its device.
 
     `digest` says which weights, configuration and tokenizer these are: for a folder or GGUF file a
-    SHA-256 (16 hex digits) of its files, else the revision. `max_positions` counts tokens; `parameters` counts
-    weights, tied ones once.
+    SHA-256 (16 hex digits) of its files, else the revision. `max_positions` counts tokens;
+    `parameters` counts weights, tied ones once.
     """
 
     model: Any

@@ -39,7 +39,7 @@ class Spec:
     """
 
     task: str = "pocket"
-    rows: str = ""  # of mnli-hans: a table that says which (`selection`); "" is all
+    rows: str = ""  # of mnli-hans: a table that says which (`selection`), in the book; "" is all
     labels: str = ""  # what its labels mean, where that is not the usual (`sources.meanings`)
     model: str = "pocket"
     revision: str = ""  # of a model on the Hub; "" is the pinned one

@@ -51,7 +51,24 @@ def headed(studies: Sequence[Study], text: Callable[[Study], str]) -> None:
     several = len(studies) > 1
     found = [(study, text(study)) for study in studies]
     heads = {study.study: f"**{inert.escape(study.study)}.** " * several for study in studies}
-    tables.say("\n\n".join(heads[study.study] + words for study, words in found if words))
+    if any(words for _, words in found):
+        tables.say("\n\n".join(heads[study.study] + words for study, words in found if words))
+
+
+def having(results: Results, studies: Sequence[Study], *groups: str) -> list[Study]:
+    """The studies that made the runs of all these groups; of the others it is said what they lack.
+
+    A study leaves runs out with its parameter `without`.
+    """
+
+    def absent(study: Study) -> list[str]:
+        return [name for name in groups if study.study not in results.groups.get(name, {})]
+
+    words = "This study leaves out: {}; nothing is shown of them."
+    headed(
+        studies, lambda study: words.format(", ".join(lacks)) if (lacks := absent(study)) else ""
+    )
+    return [study for study in studies if not absent(study)]
 
 
 def chosen(
@@ -580,6 +597,7 @@ def search_table(results: Results, studies: Sequence[Study], parameter: str) -> 
     `results`: the search's. `parameter`: the study's one that has the rate of the reported runs.
     """
     rows, by = results.rows, ["study", "learning_rate"]
+    studies = [study for study in studies if study.study in set(rows["study"])]
     accuracy, nll = (
         stats.over_draws(rows, by, f"validation_{what}") for what in ("accuracy", "nll")
     )
@@ -835,9 +853,9 @@ def only(
     return Results(rows, answers, results.groups)
 
 
-def three(sizes: Sequence[int], between: Callable[[Sequence[int]], int]) -> list[int]:
+def three(sizes: Sequence[int], between: int) -> list[int]:
     """The fewest examples, some `between`, and the most."""
-    return sorted({sizes[0], between(sizes), sizes[-1]})
+    return sorted({sizes[0], between, sizes[-1]})
 
 
 def losses(course: pd.DataFrame) -> pd.DataFrame:
@@ -933,9 +951,19 @@ def by_method(
 
 
 def text_term(results: Results, studies: Sequence[Study]) -> Results:
-    """The runs of `grids.text_term`: `method` is the method, `term` "without" or "with"."""
+    """The runs of `grids.text_term`: `method` is the method, `term` "without" or "with".
+
+    Of the studies that have them; nothing where none has.
+    """
+    studies = [study for study in studies if grids.text_term(study)]
+    if not studies:
+        return Results(results.rows.iloc[:0], results.predictions.iloc[:0], {})
     names = {name: name.split(", ") for study in studies for name in grids.text_term(study)}
-    part = by_method(results, studies, lambda _: {name: both[0] for name, both in names.items()})
+    part = by_method(
+        results,
+        studies,
+        lambda study: {name: names[name][0] for name in grids.text_term(study)},
+    )
     terms = {name: both[1].split()[0] for name, both in names.items()}
     rows, answers = (
         own.assign(term=own["group"].map(terms)) for own in (part.rows, part.predictions)

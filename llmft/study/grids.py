@@ -5,11 +5,15 @@ comparison, which looks at the other chapters' runs, and the prediction of what 
 """
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
+from functools import wraps
+from pathlib import Path
 from typing import Any
 
-from llmft import UserError
+from llmft import ROOT, UserError
 from llmft.engine.learner import ALL_LAYERS
 from llmft.engine.spec import DISTILLED, OBJECTIVES, SELECTIONS, Spec
 from llmft.nli import prompts
@@ -19,6 +23,9 @@ from llmft.params import Study
 Grid = dict[str, list[Spec]]
 """Runs by the name of what they are for; a run may stand under several names."""
 
+QUERIES_VALUES = "q_proj,v_proj"
+"""The layers that LoRA's paper changes (Hu et al. 2022), by their usual names."""
+
 TEXT_TERM = {"without": "vocabulary", "with": "query"}
 """The objectives without and with the loss on the pair's own words (the text term)."""
 
@@ -26,15 +33,16 @@ TEXT_TERM = {"without": "vocabulary", "with": "query"}
 def spec(study: Study, method: str, **fields: Any) -> Spec:
     """The run of `method` that the study's parameters describe; `fields` win over them.
 
-    Its examples are as many as the context to distil has. A distillation has the middle one of the
-    numbers of queries, each of which comes up at least once, and one round.
+    Its examples are as many as the context to distil has. Training sees each of them as often as
+    the study's `epochs` say, at least. A distillation has the middle one of the numbers of queries,
+    each of which comes up at least once, and one round.
 
     Raises:
         UserError: an unknown method, or fields that do not go together.
     """
     common: dict[str, Any] = {
         "task": study.task,
-        "rows": study.rows,
+        "rows": _in_book(study.rows),
         "labels": study.labels,
         "model": study.model,
         "pattern": study.pattern,
@@ -45,9 +53,10 @@ def spec(study: Study, method: str, **fields: Any) -> Spec:
     }
     training: dict[str, Any] = {}
     if method in ("fine-tuning", "lora", "bitfit"):
+        passes = math.ceil(study.epochs * fields.get("shots", study.context_shots))
         training = {
             "learning_rate": study.learning_rate,
-            "updates": study.updates,
+            "updates": max(study.updates, -(-passes // study.batch_size)),
             "batch_size": study.batch_size,
             "objective": study.objective,
             "selection": study.selection,
@@ -70,6 +79,12 @@ def spec(study: Study, method: str, **fields: Any) -> Spec:
     return Spec(**common | {"method": method} | training | fields)
 
 
+def _in_book(path: str) -> str:
+    """The path from the book's folder, where it is in it: a run is the same in every clone."""
+    inside = path and Path(path).is_relative_to(ROOT)
+    return Path(path).relative_to(ROOT).as_posix() if inside else path
+
+
 def low_rank(study: Study) -> dict[str, Any]:
     """The fields of a run that changes weights by LoRA alone."""
     return {"rank": study.lora_rank, "alpha": study.lora_alpha, "targets": study.lora_targets}
@@ -87,6 +102,15 @@ def product(base: Spec, **axes: Sequence[Any]) -> list[Spec]:
     return [
         replace(base, **dict(zip(axes, values, strict=True)))
         for values in itertools.product(*axes.values())
+    ]
+
+
+def curve(study: Study, method: str, sizes: Sequence[int], **fields: Any) -> list[Spec]:
+    """The runs of `method` with every one of these numbers of examples, a run a draw."""
+    return [
+        spec(study, method, shots=size, data_seed=seed, **fields)
+        for size in sizes
+        for seed in (few(study) if 0 < study.half_from <= size else draws(study))
     ]
 
 
@@ -110,39 +134,71 @@ def middle(sizes: Sequence[int]) -> int:
     return sizes[len(sizes) // 2]
 
 
-def upper(sizes: Sequence[int]) -> int:
-    """The number of examples next above the middle one, where there are more than two."""
-    return sizes[len(sizes) // 2 + 1 if len(sizes) > 2 else -1]
+def side(study: Study) -> int:
+    """The number of training examples, nearest to `side_shots`, where variants are compared."""
+    return min(study.train_shots, key=lambda size: abs(math.log(size / study.side_shots)))
 
 
 # --- the chapters' grids -----------------------------------------------------------------------
 
 
+def chapter(grid: Callable[[Study], Grid]) -> Callable[[Study], Grid]:
+    """The grid without the groups that a study leaves out."""
+
+    @wraps(grid)
+    def of_study(study: Study) -> Grid:
+        found = grid(study).items()
+        return {name: specs for name, specs in found if not _left_out(name, study)}
+
+    return of_study
+
+
+def _left_out(name: str, study: Study) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in study.without)
+
+
+def check(study: Study) -> None:
+    """Refuse a name to leave out that no chapter has.
+
+    Raises:
+        UserError: there is one.
+    """
+    whole = study.model_copy(update={"without": []})
+    known = {name for grid in (*CHAPTERS.values(), comparison) for name in grid(whole)}
+    for pattern in study.without:
+        if not any(fnmatchcase(name, pattern) for name in known):
+            raise UserError(
+                f"study {study.study} is without {pattern!r}, and no chapter has such runs: use "
+                f"{', '.join(sorted(known))}"
+            )
+
+
+@chapter
 def icl(study: Study) -> Grid:
     """In-context learning: the curve, the same demonstrations in other orders, other patterns."""
     base, size = spec(study, "icl"), [middle(study.shots)]
-    seeds = draws(study)
     others = [name for name in prompts.PATTERNS if name != study.pattern]
     return {
         "zero-shot": [spec(study, "zero-shot")],
-        "ICL": product(base, shots=study.shots, data_seed=seeds),
-        "orders": product(base, shots=size, data_seed=seeds, order_seed=[1, 2]),
-        "patterns": product(base, pattern=others, shots=size, data_seed=seeds),
+        "ICL": curve(study, "icl", study.shots),
+        "orders": product(base, shots=size, data_seed=few(study), order_seed=[1, 2]),
+        "patterns": product(base, pattern=others, shots=size, data_seed=few(study)),
     }
 
 
+@chapter
 def few_shot(study: Study) -> Grid:
     """Full fine-tuning: its search, its curve, what else varies, other losses and selections."""
-    base = spec(study, "fine-tuning")
-    at = {"shots": [middle(study.train_shots)], "data_seed": few(study)}
+    size = middle(study.train_shots)
+    base, at = spec(study, "fine-tuning", shots=size), {"data_seed": few(study)}
     objectives = [name for name in OBJECTIVES if name != study.objective]
     selections = [name for name in SELECTIONS if name != study.selection]
     return {
-        "search": search(base, study, [0.25, 0.5, 1.0, 2.0], [upper(study.train_shots)]),
+        "search": search(study, "fine-tuning", [0.25, 0.5, 1.0, 2.0], side(study)),
         "zero-shot": [spec(study, "zero-shot")],
-        "full fine-tuning": product(base, shots=study.train_shots, data_seed=draws(study)),
+        "full fine-tuning": curve(study, "fine-tuning", study.train_shots),
         "middle": product(base, **at),
-        "orders": product(base, **at, order_seed=[1, 2]),
+        "training orders": product(base, **at, order_seed=[1, 2]),
         "initialisations": product(base, **at, init_seed=[1, 2]),
         "objectives": product(base, **at, objective=objectives),
         "selections": product(base, **at, selection=selections),
@@ -150,41 +206,46 @@ def few_shot(study: Study) -> Grid:
 
 
 def search(
-    base: Spec, study: Study, factors: Sequence[float], shots: Sequence[int], most: int = 3
+    study: Study, method: str, factors: Sequence[float], size: int, most: int = 3
 ) -> list[Spec]:
-    """A search of the learning rate on validation pairs, with draws of its own."""
+    """A search of the learning rate on validation pairs, with at most so many draws of its own."""
+    base = spec(study, method, shots=size, split="validation")
     return product(
         base,
-        split=["validation"],
-        shots=shots,
         learning_rate=[base.learning_rate * factor for factor in factors],
         data_seed=apart(study, most),
     )
 
 
+@chapter
 def lora(study: Study) -> Grid:
-    """LoRA beside full fine-tuning: search, curves, ranks, every layer, biases alone, no change."""
-    full, base = spec(study, "fine-tuning"), spec(study, "lora")
-    size, seeds = [upper(study.train_shots)], draws(study)
-    at = {"shots": size, "data_seed": few(study)}
+    """LoRA beside full fine-tuning: search, curves, ranks, other layers, biases alone, too slow."""
+    size, at = side(study), {"data_seed": few(study)}
+    full, base = (spec(study, method, shots=size) for method in ("fine-tuning", "lora"))
     scale = study.lora_alpha / study.lora_rank
     biases = replace(full, method="bitfit", learning_rate=study.lora_learning_rate)
     return {
-        "search": search(base, study, [0.1, 0.3, 1.0, 3.0], size),
+        "search": search(study, "lora", [0.1, 0.3, 1.0, 3.0], size),
         "zero-shot": [spec(study, "zero-shot")],
-        "full fine-tuning": product(full, shots=study.train_shots, data_seed=seeds),
-        "LoRA": product(base, shots=study.train_shots, data_seed=seeds),
+        "full fine-tuning": curve(study, "fine-tuning", study.train_shots),
+        "LoRA": curve(study, "lora", study.train_shots),
         "ranks": [
             one
             for rank in (1, 2, 4, 8)
             for one in product(replace(base, rank=rank, alpha=scale * rank), **at)
         ],
-        "all layers": product(base, **at, targets=[ALL_LAYERS]),
+        "other layers": product(base, **at, targets=[other_layers(study)]),
         "BitFit": product(biases, **at),
         "not learning": product(base, **at, rank=[4], learning_rate=[1e-5]),
     }
 
 
+def other_layers(study: Study) -> str:
+    """LoRA's other usual choice of layers: all, or the attention's queries and values."""
+    return QUERIES_VALUES if study.lora_targets == ALL_LAYERS else ALL_LAYERS
+
+
+@chapter
 def context_distillation(study: Study) -> Grid:
     """Distillation: search, teachers, rivals, students by queries and rounds, the text term."""
     plain, seeds = spec(study, "distillation"), draws(study)
@@ -193,7 +254,7 @@ def context_distillation(study: Study) -> Grid:
     objectives = [name for name in DISTILLED if name != study.distill_objective]
     rounds = range(2, study.rounds + 1)
     return {
-        "search": search(plain, study, [0.3, 1.0, 3.0], [plain.shots], most=2),
+        "search": search(study, "distillation", [0.3, 1.0, 3.0], plain.shots, most=2),
         "zero-shot": [spec(study, "zero-shot")],
         "ICL": product(spec(study, "icl", context=plain.context), data_seed=seeds),
         "full fine-tuning": product(rival, data_seed=seeds),
@@ -211,6 +272,7 @@ def context_distillation(study: Study) -> Grid:
     }
 
 
+@chapter
 def text_term(study: Study) -> Grid:
     """Each method that trains, without and with the loss on the pair's own words."""
     methods = {"full fine-tuning": "fine-tuning", "LoRA": "lora", "distillation": "distillation"}
@@ -223,36 +285,36 @@ def text_term(study: Study) -> Grid:
     }
 
 
+@chapter
 def comparison(study: Study) -> Grid:
     """The methods side by side, by runs that the other chapters made."""
     plain, seeds = spec(study, "distillation"), draws(study)
     return {
         "zero-shot": [spec(study, "zero-shot")],
-        "ICL": product(spec(study, "icl"), shots=study.shots, data_seed=seeds),
-        "full fine-tuning": product(
-            spec(study, "fine-tuning"), shots=study.train_shots, data_seed=seeds
-        ),
-        "LoRA": product(spec(study, "lora"), shots=study.train_shots, data_seed=seeds),
+        "ICL": curve(study, "icl", study.shots),
+        "full fine-tuning": curve(study, "fine-tuning", study.train_shots),
+        "LoRA": curve(study, "lora", study.train_shots),
         "distillation": product(plain, data_seed=seeds),
         "recursive distillation": product(plain, rounds=[study.rounds], data_seed=seeds),
     }
 
 
+@chapter
 def earlier_study(study: Study) -> Grid:
     """What the earlier study's faults are shown on."""
     seeds = few(study)
-    base, size = spec(study, "lora"), [upper(study.train_shots)]
+    base = spec(study, "lora", shots=side(study))
     return {
         "zero-shot": [spec(study, "zero-shot")],
         "ICL": product(spec(study, "icl"), shots=study.shots, data_seed=seeds),
-        "LoRA": product(base, shots=size, data_seed=seeds),
-        "not learning": product(base, shots=size, data_seed=seeds, rank=[4], learning_rate=[1e-5]),
+        "LoRA": product(base, data_seed=seeds),
+        "not learning": product(base, data_seed=seeds, rank=[4], learning_rate=[1e-5]),
         "distillation": product(spec(study, "distillation", objective="query"), data_seed=seeds),
         "fewest": product(spec(study, "fine-tuning", shots=study.train_shots[0]), data_seed=seeds),
     }
 
 
-CHAPTERS = {
+CHAPTERS: dict[str, Any] = {
     "icl": icl,
     "few-shot": few_shot,
     "lora": lora,

@@ -52,12 +52,14 @@ class Result:
 def task_of(name: str, limit: int, labels: str = "", rows: str = "") -> tasks.Task:
     """The task, read once a process, and again when a file of its folder has changed.
 
-    Which examples a limit keeps is the same for every run.
+    Which examples a limit keeps is the same for every run. A relative path of `rows` starts at the
+    book's folder.
     """
+    rows = str(ROOT / Path(rows).expanduser()) if rows else ""
     versions: list[tuple[Any, ...]] = []
     with suppress(OSError, ValueError, RuntimeError):  # `tasks.load` puts it into words
         folder = POCKET if name == "pocket" else Path(name).expanduser()
-        there = [Path(rows).expanduser()] if rows else sorted(folder.iterdir())
+        there = [Path(rows)] if rows else sorted(folder.iterdir())
         versions = [(path.name, *files.version(path)) for path in there if path.is_file()]
     return _task(name, limit, labels, rows, tuple(versions))
 

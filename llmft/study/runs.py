@@ -40,7 +40,7 @@ from llmft import ROOT, UserError, files, params, provenance
 from llmft.engine import models
 from llmft.engine.spec import TRAINED, Spec
 from llmft.params import Study
-from llmft.study import methods, results
+from llmft.study import grids, methods, results
 from llmft.study import store as records
 from llmft.study.grids import Grid
 from llmft.study.results import Results
@@ -115,6 +115,8 @@ def run(grid: Callable[[Study], Grid], studies: Sequence[Study], name: str = "")
     Raises:
         UserError: as `run_grid` does.
     """
+    for study in studies:
+        grids.check(study)
     parts = [run_grid(grid(study), **options(study)).of_study(study.study) for study in studies]
     found = results.joined(parts)
     if name:

@@ -59,7 +59,9 @@ def select(found: Results, studies: Sequence[Study]) -> Results:
 
 def side_by_side(chosen: Results, studies: Sequence[Study]) -> Results:
     """The runs of `METHODS`."""
-    return sections.by_method(chosen, studies, lambda _: {name: name for name in METHODS})
+    return sections.by_method(
+        chosen, studies, lambda study: {n: n for n in METHODS if n in grids.comparison(study)}
+    )
 
 
 def sizes(study: Study) -> list[int]:
@@ -342,12 +344,17 @@ def findings(
 
     `chosen`: the runs of `select`; `cost`: the costs of `costs`.
     """
-    rows, text = side_by_side(chosen, [study]).rows, sections.text_term(chosen, [study])
-    losses, changes = sections.term_effects(text, sections.scored(text), study)
+    rows = side_by_side(chosen, [study]).rows
+    forgets = []
+    if grids.text_term(study):
+        text = sections.text_term(chosen, [study])
+        losses, changes = sections.term_effects(text, sections.scored(text), study)
+        start = sections.start_nll(chosen, study)
+        forgets = [conclusions.forgetting(losses, start, changes)]
     return [
         *_of_accuracy(compared, ruled, study),
         *_of_methods(compared, rows, study),
-        conclusions.forgetting(losses, sections.start_nll(chosen, study), changes),
+        *forgets,
         conclusions.price(_prices(cost, study), "ICL", "full fine-tuning"),
         _of_luck(compared, rows, study),
     ]
@@ -393,7 +400,7 @@ def _of_methods(compared: pd.DataFrame, rows: pd.DataFrame, study: Study) -> lis
         sides = at["distillation"], at["ICL"], at["zero-shot"]
         queries = grids.middle(study.queries)
         found.append(conclusions.distillation(compared, *sides, queries))
-    if study.rounds > 1:
+    if {"recursive distillation", "distillation"} <= {*at} and study.rounds > 1:
         last = rows[rows["method"] == "recursive distillation"]
         change = sections.difference(compared, at["recursive distillation"], at["distillation"])
         rate = study.distill_learning_rate

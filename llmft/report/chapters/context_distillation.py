@@ -50,7 +50,7 @@ def student(study: Study, queries: int = 0, lora: bool = False) -> str:
 
 def names(study: Study) -> dict[str, str]:
     """The groups of runs that are set side by side, and what the chapter calls them."""
-    return {
+    found = {
         "zero-shot": START,
         "ICL": teacher(study),
         "full fine-tuning": rival(study),
@@ -58,6 +58,12 @@ def names(study: Study) -> dict[str, str]:
         "LoRA student": student(study, lora=True),
         **{f"round {n}": f"recursive, round {n}" for n in range(2, study.rounds + 1)},
     }
+    return {name: title for name, title in found.items() if name in of_study(study)}
+
+
+def of_study(study: Study) -> grids.Grid:
+    """The chapter's runs, without those that the study leaves out."""
+    return grids.context_distillation(study)
 
 
 def side_by_side(results: Results, studies: Sequence[Study]) -> Results:
@@ -295,7 +301,7 @@ def recursion(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -
     """Say what the rounds change, and where the chain leaves the first teacher."""
 
     def text(study: Study) -> str:
-        if study.rounds == 1:
+        if f"round {study.rounds}" not in of_study(study):
             return ""
         last, at = f"recursive, round {study.rounds}", {"study": study.study, "domain": "in-domain"}
         change = sections.difference(main, at | {"method": last}, at | {"method": student(study)})
@@ -327,7 +333,9 @@ def recursion(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -
 
 def objectives(results: Results, studies: Sequence[Study]) -> None:
     """Accuracy, fidelity and loss on text by what teacher and student are compared over."""
-    lines = []
+    studies, lines = sections.having(results, studies, "objectives", "temperature"), []
+    if not studies:
+        return
     for study in studies:
         plain = f"distillation, {grids.middle(study.queries):,} queries"
         part = results.part(plain, "objectives", "temperature")
@@ -355,11 +363,19 @@ def objectives(results: Results, studies: Sequence[Study]) -> None:
     sections.table(lines)
 
 
+def _with_term(text: Results, studies: Sequence[Study]) -> list[Study]:
+    """The studies that train without and with the text term."""
+    return sections.having(text, studies, *text.groups) if text.groups else []
+
+
 def forgetting_figure(text: Results, start: Results, studies: Sequence[Study]) -> Any:
     """Accuracy against the perplexity of plain sentences, each method without and with the term.
 
     `text`: `sections.text_term`; `start`: where the zero-shot runs are.
     """
+    studies = _with_term(text, studies)
+    if not studies:
+        return None
     by, answers = ["study", "method", "term"], sections.scored(text)
     right = sections.summary(answers[answers["domain"] == "in-domain"], by)
     both = right.merge(stats.over_draws(text.rows, by, "text_nll"), on=by, suffixes=("", "_nll"))
@@ -381,6 +397,9 @@ def forgetting_figure(text: Results, start: Results, studies: Sequence[Study]) -
 
 def forgetting_table(text: Results, start: Results, studies: Sequence[Study]) -> None:
     """Accuracy and perplexity of each method without and with the text term; what it does."""
+    studies = _with_term(text, studies)
+    if not studies:
+        return
     answers, lines = sections.scored(text), []
     effects = {study.study: sections.term_effects(text, answers, study) for study in studies}
     for study in studies:
@@ -492,6 +511,8 @@ def _summary(main: pd.DataFrame, study: Study) -> list[str]:
             main, out | {"method": student(study, most)}, out | {"method": teacher(study)}
         )
         lines.append(f"Out-of-domain the student's accuracy minus its teacher's is {gap}.")
+    if "LoRA student" not in of_study(study):
+        return lines
     gap = sections.difference(
         main, at | {"method": student(study, lora=True)}, at | {"method": student(study)}
     )

@@ -369,7 +369,7 @@ def _switch_on(results: Results, icl: pd.DataFrame, study: Study) -> Shortcuts:
             students,
         ),
         "rate": (
-            f"LoRA at 1e-5, {grids.upper(study.train_shots)} examples",
+            f"LoRA at 1e-5, {grids.side(study)} examples",
             usual("LoRA"),
             usual("not learning"),
         ),

@@ -95,7 +95,7 @@ def losses(results: Results, studies: Sequence[Study]) -> Any:
     course = sections.where(
         curves(results.part(NAME).rows, ["study", "shots"]),
         studies,
-        lambda study: {"shots": sections.three(study.train_shots, grids.middle)},
+        lambda study: {"shots": sections.three(study.train_shots, grids.middle(study.train_shots))},
     )
     sized = sections.losses(course).assign(size=lambda f: f["shots"].map("{} examples".format))
     return sections.loss_figure(sized, studies, "set", "size")
@@ -125,8 +125,13 @@ def ends(results: Results) -> None:
 
 def spread(results: Results, studies: Sequence[Study]) -> None:
     """Standard deviations of accuracy: over samples, and over orders and dropout of a sample."""
+    groups = ("middle", "training orders", "initialisations")
+    studies = sections.having(results, studies, *groups)
+    if not studies:
+        return
     sizes = {study.study: grids.middle(study.train_shots) for study in studies}
-    rows = by_domain(results.part("middle", "orders", "initialisations").rows)
+    rows = by_domain(results.part(*groups).rows)
+    rows = rows[rows["study"].isin(sizes)]
     lines = []
     for (study, domain), part in rows.groupby(["study", "domain"], sort=False):
         samples = part[part["group"] == "middle"]["accuracy"]
@@ -150,8 +155,11 @@ def _within(part: pd.DataFrame) -> float:
 
 def objectives(results: Results, studies: Sequence[Study]) -> None:
     """Accuracy by objective and by the weights kept, and the difference from the study's own."""
-    names = ["objective", "selection"]
-    found = results.part("middle", "objectives", "selections")
+    names, groups = ["objective", "selection"], ("middle", "objectives", "selections")
+    studies = sections.having(results, studies, *groups)
+    if not studies:
+        return
+    found = results.part(*groups)
     answers, lines = sections.scored(found), []
     for study in studies:
         own = answers[answers["study"] == study.study]

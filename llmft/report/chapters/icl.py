@@ -89,6 +89,9 @@ def learned(ruled: pd.DataFrame, studies: Sequence[Study]) -> None:
 
 def sensitivity(results: Results, studies: Sequence[Study]) -> Any:
     """A dot a run in-domain, with one number of demonstrations: draws by pattern, other orders."""
+    studies = sections.having(results, studies, "orders", "patterns")
+    if not studies:
+        return None
     rows = pd.concat(
         [
             at_middle(results, studies).assign(what=lambda f: "pattern " + f["pattern"]),
@@ -119,9 +122,12 @@ def _middles(studies: Sequence[Study]) -> str:
 
 
 def spread(results: Results, studies: Sequence[Study]) -> None:
-    """Standard deviations of accuracy: over draws, and over the orders of a draw."""
+    """Standard deviations of accuracy: over draws, and over the orders of some of them."""
+    studies = sections.having(results, studies, "orders")
+    if not studies:
+        return
     rows = by_domain(pd.concat([at_middle(results, studies), results.part("orders").rows]))
-    lines = []
+    of, lines = {study.study: study for study in studies}, []
     for (study, domain), part in rows.groupby(["study", "domain"], sort=False):
         drawn = part[part["order_seed"] == 0]["accuracy"]
         within = part.groupby("data_seed")["accuracy"].var().mean() ** 0.5
@@ -133,7 +139,7 @@ def spread(results: Results, studies: Sequence[Study]) -> None:
                 "sd over orders": within,
                 "lowest draw": drawn.min(),
                 "highest draw": drawn.max(),
-                "n": f"{len(drawn)} draws × 3 orders",
+                "n": f"{len(drawn)} draws, {len(grids.few(of[str(study)]))} of them × 3 orders",
             }
         )
     kinds = ["sd over draws", "sd over orders", "lowest draw", "highest draw"]
@@ -142,11 +148,15 @@ def spread(results: Results, studies: Sequence[Study]) -> None:
 
 def patterns(results: Results, studies: Sequence[Study]) -> None:
     """Accuracy by pattern on the same draws, and the paired difference from the study's own."""
+    studies = sections.having(results, studies, "patterns")
+    if not studies:
+        return
     answers = sections.scored(results.part("ICL", "patterns"))
     lines = []
     for study in studies:
         own = answers[answers["study"] == study.study]
         own = own[own["shots"] == grids.middle(study.shots)]
+        own = own[own["data_seed"].isin(grids.few(study))]
         names = [study.pattern, *(n for n in prompts.PATTERNS if n != study.pattern)]
         lines += [
             {"study": study.study, **line}

@@ -2,7 +2,7 @@
 
 `main` has the predictions of LoRA and of full fine-tuning with every number of examples, `compared`
 those of the cue classifier, too, and `ruled` is `main` with the columns of `sections.with_rule`.
-What is compared beside the main curves has one number of examples, `grids.upper`, and fewer draws.
+What is compared beside the main curves has one number of examples, `grids.side`, and fewer draws.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from peft.tuners.lora import LoraLayer
 
 from llmft import inert
 from llmft.engine import learner, models
+from llmft.engine.learner import ALL_LAYERS
 from llmft.nli import prompts
 from llmft.params import Study
 from llmft.report import costs, figures, sections, stats, tables
@@ -27,6 +28,9 @@ METHODS = {"fine-tuning": "full", "lora": "LoRA", "bitfit": "BitFit", "zero-shot
 
 BOTH = ("full fine-tuning", "LoRA")
 """The groups of runs of the main comparison."""
+
+BESIDE = ("ranks", "other layers", "BitFit")
+"""The groups of runs that change other weights; a study may leave some out."""
 
 SLOW = "LoRA at 1e-5"
 """LoRA at the earlier study's learning rate."""
@@ -41,7 +45,7 @@ def scored(results: Results, *groups: str) -> pd.DataFrame:
 def three(main: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     """The rows with the fewest, some, and the most examples."""
     return sections.where(
-        main, studies, lambda study: {"shots": sections.three(study.train_shots, grids.upper)}
+        main, studies, lambda study: {"shots": sections.three(study.train_shots, grids.side(study))}
     )
 
 
@@ -51,7 +55,7 @@ def beside(results: Results, studies: Sequence[Study], *groups: str) -> Results:
         results.part(*groups),
         studies,
         lambda study: {
-            "shots": [grids.upper(study.train_shots)],
+            "shots": [grids.side(study)],
             "data_seed": grids.few(study),
         },
     )
@@ -175,7 +179,8 @@ def calibration(results: Results, studies: Sequence[Study]) -> None:
 
 def ranks(results: Results, studies: Sequence[Study]) -> None:
     """Accuracy by what is changed, and the difference from LoRA as reported, paired."""
-    others = beside(results, studies, "ranks", "all layers", "BitFit", "full fine-tuning")
+    groups = [name for name in BESIDE if name in results.groups]
+    others = beside(results, studies, *groups, "full fine-tuning")
     rows, answers = (_changes(frame) for frame in (others.rows, sections.scored(others)))
     reported = sections.scored(beside(results, studies, "LoRA"))
     lines = []
@@ -205,8 +210,8 @@ def _changes(frame: pd.DataFrame) -> pd.DataFrame:
     rank = frame["rank"].map("LoRA, rank {}".format)
     words = {"BitFit": "BitFit", "full fine-tuning": "all weights"}
     change = frame["group"].map(words).fillna(rank)
-    every = frame["group"] == "all layers"
-    return frame.assign(change=change.where(~every, rank + ", every linear layer"))
+    other = rank + ", " + frame["targets"].replace({ALL_LAYERS: "every linear layer"})
+    return frame.assign(change=change.where(frame["group"] != "other layers", other))
 
 
 def weights(results: Results, studies: Sequence[Study]) -> None:
@@ -219,7 +224,7 @@ def weights(results: Results, studies: Sequence[Study]) -> None:
         return (
             f"The number of weights is as the formula has it: {expected:,} by "
             "$r (d_\\text{in} + d_\\text{out})$ summed over the target layers, "
-            f"{counted:,} counted. All with {grids.upper(study.train_shots)} training examples."
+            f"{counted:,} counted. All with {grids.side(study)} training examples."
         )
 
     sections.headed(studies, text)
@@ -240,9 +245,12 @@ def rates(results: Results, studies: Sequence[Study]) -> Results:
 
 def untrained(results: Results, studies: Sequence[Study]) -> Any:
     """Training loss by update at the learning rates of this chapter and of the earlier study."""
+    studies = sections.having(results, studies, "not learning")
+    if not studies:
+        return None
     course = curves(rates(results, studies).rows, ["study", "method"])
     means = stats.over_draws(course, ["study", "method", "update"], "train_loss")
-    sizes = dict.fromkeys(f"{grids.upper(study.train_shots)}" for study in studies)
+    sizes = dict.fromkeys(f"{grids.side(study)}" for study in studies)
     return figures.curve(
         means,
         "update",
@@ -259,6 +267,9 @@ def untrained(results: Results, studies: Sequence[Study]) -> Any:
 
 def changed_nothing(results: Results, studies: Sequence[Study]) -> None:
     """Training loss at both ends, and accuracy minus zero-shot, at those learning rates."""
+    studies = sections.having(results, studies, "not learning")
+    if not studies:
+        return
     found = rates(results, studies)
     course = curves(found.rows, ["study", "method"])
     answers = sections.scored(found)
@@ -288,7 +299,7 @@ def cost_table(results: Results) -> None:
 
 
 def _timed(results: Results) -> pd.DataFrame:
-    rows = results.part(*BOTH, "BitFit").rows
+    rows = results.part(*BOTH, *(["BitFit"] if "BitFit" in results.groups else [])).rows
     return rows.assign(method=rows["method"].map(METHODS))
 
 
@@ -320,16 +331,19 @@ def summary(
     results: Results, main: pd.DataFrame, ruled: pd.DataFrame, studies: Sequence[Study]
 ) -> None:
     """The chapter's findings in a few lines a study."""
-    found = rates(results, studies).rows
-    course = curves(found[found["method"] == SLOW], ["study"])
+    some = [study for study in studies if "not learning" in grids.lora(study)]
+    found = rates(results, some).rows if some else pd.DataFrame()
+    course = curves(found[found["method"] == SLOW], ["study"]) if some else found
     reported = beside(results, studies, "LoRA").rows
 
     def text(study: Study) -> str:
-        own, rule, slow, rows = (
-            frame[frame["study"] == study.study] for frame in (main, ruled, course, reported)
+        own, rule, rows = (
+            frame[frame["study"] == study.study] for frame in (main, ruled, reported)
         )
         share = rows["trainable_parameters"].iloc[0] / rows["parameters"].iloc[0]
-        lines = [*_findings(own, rule, study, share), _flat(slow)]
+        lines = _findings(own, rule, study, share)
+        if study in some:
+            lines.append(_flat(course[course["study"] == study.study]))
         return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
 
     sections.headed(studies, text)
