@@ -95,7 +95,10 @@ def run(
     callback=_path,
     help="Take the published rows of MNLI and HANS from DIR, not from the network.",
 )
-def fetch(study: tuple[str, ...], folder: str | None, data: str | None) -> None:
+@click.option("--accept-terms", is_flag=True, help="You accept a model's terms of use.")
+def fetch(
+    study: tuple[str, ...], folder: str | None, data: str | None, *, accept_terms: bool
+) -> None:
     """Download the models and data that each STUDY names, and check them.
 
     Afterwards no network is needed. What is complete is kept, so it can be interrupted and run
@@ -108,7 +111,7 @@ def fetch(study: tuple[str, ...], folder: str | None, data: str | None) -> None:
     from llmft.study import fetch as fetching  # which takes seconds
 
     home = Path(folder).resolve() if folder else None
-    for it in fetching.fetch(studies, home, data or ""):
+    for it in fetching.fetch(studies, home, data or "", accept_terms=accept_terms):
         size = f"{it.size / 1e6:,.1f} MB"
         click.echo(f"  {it.name} {it.revision[:16]}: {size}, licence {it.licence}", err=True)
         click.echo(f"  {it.about}", err=True)

