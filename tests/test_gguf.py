@@ -119,7 +119,7 @@ def test_terms_that_are_accepted_let_it_be_fetched_and_used(
 @pytest.mark.usefixtures("published")
 def test_offline_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "is_offline", lambda: True)
-    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set, .* run `llmft fetch`"):
+    with pytest.raises(UserError, match=r"HF_HUB_OFFLINE is set, .* run `llmft fetch`"):
         models.load("tiny", device="cpu")
 
 

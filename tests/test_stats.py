@@ -115,15 +115,43 @@ def frame_of(keys: list[str], n: int) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def test_calibrated_frame_has_no_content_free_rows_and_new_probabilities():
+def test_each_correction_of_label_bias_is_beside_the_raw_predictions() -> None:
     frame = frame_of(["k1", "k2"], 6)
     blank = frame.groupby("key").head(2).assign(domain="content-free", label=-1)
-    done = metrics.with_calibration(pd.concat([frame, blank], ignore_index=True))
+    validation = frame[frame["key"] == "k1"].assign(of="k1", key="v1")
+    whole = pd.concat([frame, blank], ignore_index=True)
+    done = metrics.with_corrections(whole, validation)
     assert set(done["domain"]) == {"in-domain"}
-    assert len(done) == len(frame)
+    assert done.groupby("key")["correction"].unique().map(list).to_dict() == {
+        "k1": [*metrics.CORRECTIONS],
+        "k2": [*metrics.CORRECTIONS[:3]],
+    }
     part = frame[frame["key"] == "k2"][metrics.LOGP].to_numpy()
-    expected = metrics.calibrate(part, part[:2])
-    assert np.allclose(done[done["key"] == "k2"][metrics.LOGP], expected, atol=1e-6)
+    own = done[done["key"] == "k2"].set_index("correction")[metrics.LOGP]
+    assert np.allclose(own.loc["none"], part, atol=1e-6)
+    assert np.allclose(own.loc["contextual"], metrics.calibrate(part, part[:2]), atol=1e-6)
+    batch = np.exp(own.loc["batch"].to_numpy())
+    assert np.allclose(batch.sum(1), 1, atol=1e-6)
+    assert np.allclose(own.loc["batch"], metrics.calibrate(part, part), atol=1e-6)
+    scored = metrics.with_scores(done.assign(key=done["key"] + done["correction"]))
+    means = scored.groupby("key")[["correct", "auc"]].mean()
+    assert means["auc"].groupby(means.index.str[:2]).nunique().eq(1).all()  # the ranking stays
+    assert means["correct"]["k1threshold"] == means["correct"].loc["k1none":"k1threshold"].max()
+
+
+@given(
+    st.lists(st.tuples(st.integers(-5, 5), st.integers(0, 1)), min_size=1, max_size=12),
+)
+def test_no_other_threshold_is_right_more_often(pairs: list[tuple[int, int]]) -> None:
+    odds, labels = np.array(pairs, dtype=float).T
+    logp = np.stack([odds, np.zeros(len(odds))], axis=1)
+
+    def right(at: float) -> float:
+        return float(((odds <= at) == (labels == 1)).mean())
+
+    found = metrics.threshold(logp, labels.astype(int))
+    assert right(found) == max(right(at) for at in np.arange(-6, 7) + 0.5)
+    assert found not in odds
 
 
 # --- one value by draw and example -------------------------------------------------------------

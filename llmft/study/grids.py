@@ -175,12 +175,19 @@ def check(study: Study) -> None:
 
 @chapter
 def icl(study: Study) -> Grid:
-    """In-context learning: the curve, the same demonstrations in other orders, other patterns."""
+    """In-context learning: the curve, the same on validation pairs, other orders, other patterns.
+
+    The validation pairs are for thresholds: what they are fitted on is not what is reported.
+    """
     base, size = spec(study, "icl"), [middle(study.shots)]
     others = [name for name in prompts.PATTERNS if name != study.pattern]
     return {
         "zero-shot": [spec(study, "zero-shot")],
         "ICL": curve(study, "icl", study.shots),
+        "validation": [
+            spec(study, "zero-shot", split="validation"),
+            *curve(study, "icl", study.shots, split="validation"),
+        ],
         "orders": product(base, shots=size, data_seed=few(study), order_seed=[1, 2]),
         "patterns": product(base, pattern=others, shots=size, data_seed=few(study)),
     }

@@ -152,16 +152,64 @@ def with_scores(predictions: pd.DataFrame) -> pd.DataFrame:
     return scored.assign(correct=correct(logp, labels), nll=losses(logp, labels), auc=parts)
 
 
-def with_calibration(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Every run's predictions calibrated by its own content-free queries, which are then left out.
+def batch_calibrate(logp: Any) -> Floats:
+    """Batch calibration (Zhou et al. 2023, arXiv:2309.17249): divide by the queries' own mean.
 
-    Expects the columns key, domain ("content-free" marks those queries) and the log-probs.
+    The mean probability of each label over all queries stands for the prompt's bias; no label is
+    needed, but the queries must be there together, and their labels about balanced. Takes and
+    returns (n, labels) log-probabilities.
     """
-    done = []
-    for _, run in predictions.groupby("key", sort=False):
+    return calibrate(logp, logp)
+
+
+def threshold(logp: Any, labels: Any) -> float:
+    """The log-odds of entailment above which calling entailed is right most often; (n, 2), (n,).
+
+    Of several that are equally good, the median. It lies half way between two examples' log-odds.
+    """
+    table, gold = _checked(logp, labels)
+    odds = table[:, 0] - table[:, 1]
+    order = np.argsort(odds, kind="stable")
+    # Calling the k lowest not entailed is right on those of them with label 1, and label 0 above.
+    right = np.concatenate([[0], np.cumsum(np.where(gold[order] == 1, 1, -1))])
+    ends = np.concatenate([[odds[order[0]] - 1], odds[order], [odds[order[-1]] + 1]])
+    right[1:-1][np.diff(odds[order]) == 0] = right.min() - 1  # between equal ones there is no place
+    best = np.flatnonzero(right == right.max())
+    at = best[len(best) // 2]
+    return float((ends[at] + ends[at + 1]) / 2)
+
+
+CORRECTIONS = ("none", "contextual", "batch", "threshold")
+"""What may be done about a lean to one label: nothing; dividing by the label probabilities of
+content-free queries, or by the mean of all queries; a threshold fitted on labelled pairs."""
+
+
+def with_corrections(predictions: pd.DataFrame, validation: pd.DataFrame) -> pd.DataFrame:
+    """The test predictions under each of `CORRECTIONS`, in the column `correction`.
+
+    Args:
+        predictions: with the columns key, domain ("content-free" marks queries without a label),
+            label, the log-probabilities, and those of `validation` but for `domain`.
+        validation: what the same runs predict for labelled validation pairs, one column of which,
+            `of`, is the key of the run in `predictions`. Runs without any have no threshold.
+    """
+    fitted = {
+        key: threshold(part[LOGP].to_numpy(), part["label"].to_numpy())
+        for key, part in validation.groupby("of", sort=False)
+    }
+    parts = []
+    for key, run in predictions.groupby("key", sort=False):
         blank = run["domain"] == "content-free"
-        asked = run[~blank].copy()
-        logp = calibrate(asked[LOGP].to_numpy(), run.loc[blank, LOGP].to_numpy())
-        asked[LOGP] = logp.astype(np.float32)
-        done.append(asked)
-    return pd.concat(done, ignore_index=True)
+        for _, part in run[~blank].groupby("domain", sort=False):
+            logp = part[LOGP].to_numpy(np.float64)
+            found = {
+                "none": logp,
+                "contextual": calibrate(logp, run.loc[blank, LOGP].to_numpy()),
+                "batch": batch_calibrate(logp),
+            }
+            if key in fitted:
+                found["threshold"] = calibrate(logp, [[fitted[key], 0.0]])
+            for name, values in found.items():
+                new = pd.DataFrame(values.astype(np.float32), part.index, LOGP)
+                parts.append(part.assign(correction=name, **new))
+    return pd.concat(parts, ignore_index=True)

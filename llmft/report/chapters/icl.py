@@ -168,40 +168,91 @@ def patterns(results: Results, studies: Sequence[Study]) -> None:
     sections.table(lines)
 
 
-def calibration(results: Results, curve: pd.DataFrame, studies: Sequence[Study]) -> None:
-    """Accuracy and NLL before and after contextual calibration, and what it changes."""
+def corrected(results: Results) -> pd.DataFrame:
+    """The answers zero-shot and of ICL with each correction of label bias, with scores.
+
+    `correction` names it (`metrics.CORRECTIONS`); a study without validation runs has no threshold.
+    """
     answers = results.part("zero-shot", "ICL").predictions.assign(method="ICL")
-    after = metrics.with_scores(metrics.with_calibration(answers))
-    lines, change = [], {}
-    for study in studies:
-        for domain in sections.task_of(study).domains:
-            for shots in (0, *study.shots):
-                at: dict[str, Any] = {"study": study.study, "domain": domain, "shots": shots}
-                new, old = sections.chosen(after, **at), sections.chosen(curve, **at)
-                gap = change[study.study, domain, shots] = stats.difference(new, old)
-                nll = [
-                    stats.interval(sections.chosen(frame, "nll", **at)) for frame in (curve, after)
-                ]
-                lines.append(
-                    at
-                    | {
-                        "accuracy": old.values.mean(),
-                        "calibrated": new.values.mean(),
-                        "difference": str(gap),
-                        "NLL": nll[0].mean,
-                        "NLL calibrated": nll[1].mean,
-                        "n": gap.n,
-                    }
-                )
-    sections.table(lines)
-    sections.headed(
-        studies,
-        lambda study: (
-            "In-domain, calibration changes zero-shot accuracy by "
-            f"{change[study.study, 'in-domain', 0]}, and accuracy with {study.shots[-1]} "
-            f"demonstrations by {change[study.study, 'in-domain', study.shots[-1]]}."
-        ),
+    own = ["study", "shots", "data_seed"]
+    validation = results.predictions[results.predictions["domain"] == "validation"]
+    keys = answers[[*own, "key"]].drop_duplicates().rename(columns={"key": "of"})
+    fitted_on = validation.merge(keys, on=own)
+    return metrics.with_scores(metrics.with_corrections(answers, fitted_on))
+
+
+def bias_figure(bias: pd.DataFrame, studies: Sequence[Study]) -> Any:
+    """Accuracy by number of demonstrations under each correction; `bias`: `corrected`."""
+    return sections.accuracy_figure(
+        bias, studies, "correction", x_title="demonstrations", draws=False
     )
+
+
+def bias_table(bias: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Each correction with no, some and the most demonstrations: what it changes, and the lean."""
+    lines = []
+    for study in studies:
+        own = bias[bias["study"] == study.study]
+        sizes = dict.fromkeys([0, grids.middle(study.shots), study.shots[-1]])
+        for domain in own["domain"].unique():
+            for shots in sizes:
+                for name in own["correction"].unique():
+                    at: dict[str, Any] = {"domain": domain, "shots": shots}
+                    here = at | {"correction": name}
+                    right = stats.interval(sections.chosen(own, **here))
+                    there = np.logical_and.reduce([own[k] == v for k, v in here.items()])
+                    drawn = sections.of_draws(own[there], ["domain"])
+                    gap = sections.difference(own, here, at | {"correction": "none"})
+                    ends = (drawn["called"].min(), drawn["called"].max())
+                    lines.append(
+                        {
+                            "study": study.study,
+                            **at,
+                            "correction": name,
+                            "accuracy": str(right),
+                            "minus none": "–" if name == "none" else str(gap),
+                            "NLL": stats.interval(sections.chosen(own, "nll", **here)).mean,
+                            "called entailed": " to ".join(stats.number(end) for end in ends),
+                            "n": right.n,
+                        }
+                    )
+    sections.table(lines)
+
+
+def bias_text(bias: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Say how much of what a label bias hides each correction brings out, in-domain."""
+
+    def text(study: Study) -> str:
+        own = bias[bias["study"] == study.study]
+        at: dict[str, Any] = {"domain": "in-domain", "shots": study.shots[-1]}
+        level = 1 - 0.05 / (own["correction"].nunique() - 1)
+        gaps = {
+            name: sections.difference(
+                own, at | {"correction": name}, at | {"correction": "none"}, level=level
+            )
+            for name in own["correction"].unique()
+            if name != "none"
+        }
+        better = [f"{name} by {gap}" for name, gap in gaps.items() if gap.lo > 0]
+        worse = [f"{name} by {gap}" for name, gap in gaps.items() if gap.hi < 0]
+        rest = [
+            f"{name} ({gap}{sections.unresolved(gap)})"
+            for name, gap in gaps.items()
+            if gap.lo <= 0 <= gap.hi or not np.isfinite(gap.lo)
+        ]
+        area = stats.interval(sections.chosen(own, "auc", correction="none", **at))
+        clauses = [f"accuracy is raised by the corrections {conclusions.joined(better)}"] * bool(
+            better
+        )
+        clauses += [f"it is lowered by {conclusions.joined(worse)}"] * bool(worse)
+        clauses += [f"no change is shown by {conclusions.joined(rest)}"] * bool(rest)
+        return (
+            f"In-domain with {study.shots[-1]} demonstrations, {'; '.join(clauses)} (together at "
+            f"95 %). No correction that moves a threshold changes how the pairs are ranked: the "
+            f"AUC is {area}."
+        )
+
+    sections.headed(studies, text)
 
 
 def tokens(results: Results, studies: Sequence[Study]) -> Any:
