@@ -120,6 +120,25 @@ def fetch(
 
 
 @cli.command()
+@click.argument("study", nargs=-1, required=True)
+@click.option("--store", metavar="DIR", callback=_path, help="Take them from this store.")
+def publish(study: tuple[str, ...], store: str | None) -> None:
+    """Keep the finished runs of each STUDY in the book, under data/runs, and no others there.
+
+    For studies whose runs take hours: a clone has them then, and does none of them again.
+    """
+    from llmft import params
+    from llmft.book import gate
+
+    gate.listed()  # in the book's folder, or not at all
+    studies = [params.study(name, {"store": store} if store else {}) for name in study]
+    from llmft.study import runs  # which takes seconds
+
+    number, finished, new = runs.publish(studies)
+    click.echo(f"{finished} of {number} runs are in data/runs, {new} of them new")
+
+
+@cli.command()
 def check() -> None:
     """Say what is wrong with the frozen book; nothing is executed."""
     from llmft.book import gate

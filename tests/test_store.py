@@ -185,3 +185,40 @@ def test_a_folder_that_was_removed_is_made_again(tmp_path: Path):
         assert mine
         store.keep(folder, "k", {"accuracy": 0.75}, FRAME)
     assert store.read(folder, "k") == {"accuracy": 0.75}
+
+
+def test_a_published_run_is_there_for_a_store_that_lacks_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "PUBLISHED", tmp_path / "book")
+    own, other = (store.opened(tmp_path / name) for name in ("own", "other"))
+    for key in ("a", "b"):
+        store.keep(own, key, {"key": key}, FRAME)
+    assert store.read(other, "a") is None
+    assert store.copy(own, ["a", "missing"]) == (1, 1)
+    row = store.read(other, "a")
+    assert row == {"key": "a"}
+    assert store.answers(other, ["a"])["id"].tolist() == FRAME["id"].tolist()
+    assert store.read(other, "b") is None
+    assert store.read(other, "a", since=time.time_ns()) is None  # measured again all the same
+    store.keep(other, "a", {"key": "a", "again": 1}, FRAME)
+    assert store.read(other, "a") == {"key": "a", "again": 1}  # one's own comes first
+
+    assert store.copy(own, ["a", "b"]) == (2, 1)
+    assert store.copy(other, ["b"]) == (1, 0)  # from the published ones themselves
+    assert {path.name for path in (tmp_path / "book" / "records").iterdir()} == {
+        "b.json", "b.parquet",
+    }  # fmt: skip
+
+
+def test_a_damaged_published_run_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(store, "PUBLISHED", tmp_path / "book")
+    own = store.opened(tmp_path / "own")
+    store.keep(own, "a", {"key": "a"}, FRAME)
+    store.copy(own, ["a"])
+    (tmp_path / "book" / "records" / "a.parquet").write_bytes(b"")
+    empty = store.opened(tmp_path / "empty")
+    assert store.read(empty, "a") is None
+    assert f"record a in {tmp_path / 'book'} is damaged" in capfd.readouterr().err

@@ -18,14 +18,12 @@ import torch
 import transformers
 
 from llmft import UserError
-from llmft.engine import learner, models
+from llmft.engine import gguf, learner, models
 from llmft.engine.models import Model
 from llmft.engine.spec import TRAINED, Spec
 from llmft.nli import tasks
 from llmft.nli.prompts import CONTENT_FREE
-from llmft.params import Study
 from llmft.report import sections
-from llmft.study import grids
 
 
 OPT: dict[str, dict[str, Any]] = {
@@ -63,25 +61,16 @@ class Texts:
 # --- which runs --------------------------------------------------------------------------------
 
 
-def every(study: Study) -> dict[str, list[Spec]]:
-    """Each chapter's runs by its name; a run that several do is the first one's."""
-    found: dict[str, list[Spec]] = {}
-    seen: set[Spec] = set()
-    for chapter, grid in grids.CHAPTERS.items():
-        specs = [spec for group in grid(study).values() for spec in group]
-        found[chapter] = [spec for spec in dict.fromkeys(specs) if spec not in seen]
-        seen.update(found[chapter])
-    return found
-
-
 @lru_cache(maxsize=8)
 def outline(name: str) -> Model:
-    """A model's shape without its weights: "pocket", a folder, or an OPT of the book.
+    """A model's shape without its weights: "pocket", a folder, a GGUF model, or an OPT of the book.
 
     Raises:
         UserError: another model.
     """
     folder = models.POCKET if name == "pocket" else Path(name)
+    if gguf.is_one(name):
+        folder = gguf.checkpoint(name)
     if name in OPT:
         config: Any = transformers.OPTConfig(**OPT[name])
     elif folder.is_dir():

@@ -329,3 +329,14 @@ CHAPTERS: dict[str, Any] = {
     "earlier-study": earlier_study,
 }
 """The chapters that make runs, by their names, in the book's order."""
+
+
+def every(study: Study) -> dict[str, list[Spec]]:
+    """Each chapter's runs by its name; a run that several do is the first one's."""
+    found: dict[str, list[Spec]] = {}
+    seen: set[Spec] = set()
+    for chapter, grid in CHAPTERS.items():
+        specs = [spec for group in grid(study).values() for spec in group]
+        found[chapter] = [spec for spec in dict.fromkeys(specs) if spec not in seen]
+        seen.update(found[chapter])
+    return found

@@ -126,6 +126,25 @@ def run(grid: Callable[[Study], Grid], studies: Sequence[Study], name: str = "")
     return found
 
 
+def publish(studies: Sequence[Study]) -> tuple[int, int, int]:
+    """Put the finished runs of all chapters of these studies, and no others, into the book.
+
+    A clone has them then, and measures none of them again (`store.PUBLISHED`).
+
+    Returns:
+        How many runs the studies have, how many of them are published now, and how many new.
+
+    Raises:
+        UserError: the studies have several stores; a file cannot be read or written.
+    """
+    if len({study.store for study in studies}) > 1:
+        raise UserError("the studies have several stores: publish from one")
+    specs = [s for study in studies for own in grids.every(study).values() for s in own]
+    keys = list(dict.fromkeys(_key(one) for one in _identities(specs).values()))
+    finished, new = records.copy(params.store_folder(studies[0].store), keys)
+    return len(keys), finished, new
+
+
 def options(study: Study) -> dict[str, Any]:
     """Where and how a study's runs are done: `run_grid`'s arguments."""
     names = ("store", "scheduler", "device", "token_budget", "workers", "save_models")

@@ -5,6 +5,9 @@ with a checksum of its key and of both): a run is there when its JSON is. Each f
 beside its place, forced to the disk and renamed, so a kill, a crash or a full disk leaves what was
 there before. A lock held by the operating system claims a run, and dies with the process that held
 it. (On a network file system that needs working `flock`, as NFS 4 and Lustre have.)
+
+What takes hours is in the book itself: a run that a store lacks is read from `PUBLISHED`, which
+`llmft publish` fills.
 """
 
 import hashlib
@@ -18,7 +21,11 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from llmft import UserError, files
+from llmft import ROOT, UserError, files
+
+
+PUBLISHED = ROOT / "data" / "runs"
+"""A store that is only read: the finished runs of studies that take hours."""
 
 
 def opened(folder: Path) -> Path:
@@ -60,7 +67,7 @@ def read(folder: Path, key: str, *, since: int = 0) -> dict[str, Any] | None:
     A damaged record counts as none, is said, and will be done again. One written before `since`
     (nanoseconds, of its file) counts as none, too.
     """
-    path = folder / "records" / f"{key}.json"
+    path = _place(folder, key)
     try:
         if since and path.stat().st_mtime_ns <= since:
             return None
@@ -75,8 +82,34 @@ def read(folder: Path, key: str, *, since: int = 0) -> dict[str, Any] | None:
         pass
     except OSError as error:
         raise UserError(f"store {folder} cannot be read: {error.strerror}") from error
-    files.say(f"record {key} in {folder} is damaged: doing this run again")
+    files.say(f"record {key} in {path.parents[1]} is damaged: doing this run again")
     return None
+
+
+def _place(folder: Path, key: str) -> Path:
+    """Where a run's row is, or would be: in the store, or, where it is only there, published."""
+    own, other = (place / "records" / f"{key}.json" for place in (folder, PUBLISHED))
+    return other if other.exists() and not own.exists() else own
+
+
+def copy(folder: Path, keys: Sequence[str]) -> tuple[int, int]:
+    """Publish the runs that the store has finished, and no others: how many are there, and new.
+
+    Raises:
+        UserError: one cannot be read or written.
+    """
+    there = PUBLISHED / "records"
+    before = {path.stem for path in there.glob("*.json")}
+    finished = [key for key in keys if read(folder, key)]
+    for key in finished:
+        for suffix in (".parquet", ".json"):  # the row last: then it is a run
+            path = _place(folder, key).with_suffix(suffix)
+            if path.parent != there:
+                files.write(there / path.name, path.read_bytes())
+    for path in there.glob("*"):
+        if path.stem not in finished:
+            path.unlink()
+    return len(finished), len({*finished} - before)
 
 
 def keep(folder: Path, key: str, row: Mapping[str, Any], predictions: pd.DataFrame) -> None:
@@ -105,7 +138,7 @@ def answers(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
     parts = []
     for key in keys:
         try:
-            part = pd.read_parquet(folder / "records" / f"{key}.parquet")
+            part = pd.read_parquet(_place(folder, key).with_suffix(".parquet"))
         except (OSError, ValueError) as error:
             raise UserError(
                 f"store {folder}: the answers of run {key} cannot be read: run its grid again"
