@@ -17,6 +17,9 @@ from llmft.book import gate, stamp
 COPIED = ("_quarto.yml", "*.qmd", "*.bib", "*.scss", "*.svg")
 """The files at the top of the book that its pages are rendered with."""
 
+PLACES = ("results", "store")
+"""The parameters that say where something is, not what was measured."""
+
 FIGURE = (
     "![Accuracy against the number of labelled examples, by method, in-domain and out-of-domain."
     "](data/results/comparison.svg)"
@@ -75,15 +78,14 @@ def assemble(root: Path, folder: Path, book: Path) -> dict[str, str]:
 def _index(made: dict[str, stamp.Notebook], results: Path) -> Iterator[str]:
     """The lines of the first page: which chapters were run, with what, and what they found."""
     yield "# Run on this machine {#sec-preface .unnumbered}\n"
-    yield "These chapters were run here; the others are as published.\n"
+    yield "The chapters of this list were run here; others, if any, are as published.\n"
     yield "| chapter | parameters | run at | seconds |\n| :--- | :--- | :--- | ---: |"
-    for name, notebook in made.items():
+    for chapter, notebook in made.items():
         about = notebook["metadata"]["llmft"]
-        given = stamp.parameters(notebook)
-        words = inert.escape("; ".join(f"{n}: {_listed(v)}" for n, v in given.items() if v))
+        words = inert.escape("; ".join(_given(notebook)))
         title = stamp.text(notebook["cells"][0]["source"]).splitlines()[0]
         title = title.removeprefix("# ").partition(" {#")[0]
-        link = f"[{title}](chapters/{name}.ipynb)"
+        link = f"[{title}](chapters/{chapter}.ipynb)"
         yield f"| {link} | {words} | {inert.escape(about['date'])} | {about['seconds']:.0f} |"
     if "comparison" in made and (results / "comparison.md").is_file():
         yield "\n## What it found {.unnumbered}\n\n{{< include data/results/comparison.md >}}\n"
@@ -91,8 +93,12 @@ def _index(made: dict[str, stamp.Notebook], results: Path) -> Iterator[str]:
             yield f"@fig-abstract shows most of it in one picture.\n\n{FIGURE}\n"
 
 
-def _listed(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _given(notebook: stamp.Notebook) -> Iterator[str]:
+    """What the run was given, "repeats: 3" and others."""
+    for name, value in stamp.parameters(notebook).items():
+        if value is not None and name not in PLACES:
+            words = ", ".join(map(str, value)) if isinstance(value, list) else value
+            yield f"{name}: {words}"
 
 
 def _line(source: str, made: dict[str, stamp.Notebook]) -> str:
