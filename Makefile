@@ -1,6 +1,8 @@
-# make book          run the chapters that are not current, check, render into _book/
-# make book FORCE=1  run every chapter from nothing
-# make book STUDIES="opt-125m"   fetch these studies, run every chapter on them into build/opt-125m
+# make book          measure the pocket world on this machine, in minutes (params/here.yaml, into
+#                    build/here); render the published book into _book/ and this one into _book/here/.
+#                    Published chapters that are not current are run and checked before.
+# make book STUDIES="opt-125m"   the same with these studies, fetched first, in place of `here`
+# make book FORCE=1  measure again what was measured before, the published chapters as well
 # make test          lint, types, tests (with every chapter on params/smoke.yaml), and the gate
 # make quick         lint, types, and the tests of seconds: under a minute
 # make stress N=10   the tests that many times, while something else keeps every core busy
@@ -15,16 +17,18 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 .PHONY: book lint test quick stress clean
 .DELETE_ON_ERROR:
 
+OWN = $(or $(strip $(STUDIES)),here)
+RUN = $(BIN)/llmft run $(if $(FORCE),--force)
+
 book: $(VENV)/.book
 ifdef STUDIES
-	$(BIN)/llmft fetch $(STUDIES)
-	$(BIN)/llmft run $(if $(FORCE),--force) --out build/$(subst $(space),+,$(STUDIES)) \
-		-p "studies=[$(subst $(space),$(comma) ,$(STUDIES))]"
+	$(BIN)/llmft fetch $(OWN)
 else
-	$(BIN)/llmft run $(if $(FORCE),--force)
+	$(RUN)
 	$(BIN)/llmft check
-	$(BIN)/llmft render
 endif
+	$(RUN) --out build/$(subst $(space),+,$(OWN)) -p "studies=[$(subst $(space),$(comma) ,$(OWN))]"
+	$(BIN)/llmft render build/$(subst $(space),+,$(OWN))
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check

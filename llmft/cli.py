@@ -52,8 +52,8 @@ def run(
     """Run chapters and freeze what they show.
 
     Without a CHAPTER, those are run that are not current: whose code, data or parameters have
-    changed since they were frozen, or that never ran. A chapter that is named is run in any case.
-    Other parameters than the book's go with --out: -p studies=smoke, -p repeats=3.
+    changed since they were frozen (or put into --out), or that never ran. A chapter that is named
+    is run in any case. Other parameters than the book's go with --out: -p studies=smoke.
 
     Every path, in options and parameters, starts at the current folder; `~` is the home folder.
     """
@@ -63,18 +63,18 @@ def run(
     named = [freeze.chapter_path(name) for name in chapter]
     paths = named or gate.chapters()
     since = time.time_ns() if force else 0  # one time for all: what two chapters share is done once
-    always = bool(named or every or force or values or out)
+    always = bool(named or every or force or (values and not out))
     freeze.known_by_some(values, paths)
     for path in paths:
-        if not always and freeze.is_current(path):
-            click.echo(f"{path.stem}: current", err=True)
-            continue
-        click.echo(f"{path.stem}: running ...", err=True)
-        started = time.perf_counter()
         known = freeze.declared(path)
         mine = {n: v for n, v in values.items() if n in known}
         if out and len(paths) > 1 and "results" in known:
             mine = {"results": out, **mine}  # those that the chapters before it leave there
+        if not always and freeze.is_current(path, values=mine, out=out):
+            click.echo(f"{path.stem}: current", err=True)
+            continue
+        click.echo(f"{path.stem}: running ...", err=True)
+        started = time.perf_counter()
         notebook = freeze.run(path.stem, values=mine, out=out, since=since)
         seconds = time.perf_counter() - started
         click.echo(f"{path.stem}: done in {seconds:.0f} s, {notebook}", err=True)
@@ -183,14 +183,22 @@ def verify(sample: int, seed: int | None) -> None:
 
 
 @cli.command()
+@click.argument("folder", nargs=-1)
 @click.option("--plain", is_flag=True, help="Plain HTML pages, without Quarto.")
-def render(plain: bool) -> None:
-    """Render the frozen book into _book/; nothing is executed."""
+def render(folder: tuple[str, ...], plain: bool) -> None:
+    """Render the frozen book into _book/; nothing is executed.
+
+    And the book of each FOLDER that `llmft run --out FOLDER` filled, into _book/ by the folder's
+    name: build/here into _book/here/.
+    """
+    from llmft import params
     from llmft.book import render as renderer
 
-    page, how = renderer.render(plain=plain)
+    folders = [params.located(name) for name in folder]
+    pages, how = renderer.render(plain=plain, folders=folders)
     click.echo(f"rendered {how}", err=True)
-    click.echo(page)
+    for page in pages:
+        click.echo(page)
 
 
 @cli.command()

@@ -92,6 +92,25 @@ def test_a_whole_book_of_another_study_passes_its_own_check(made: Path) -> None:
     assert (code, (made.parent / "out/toy.csv").read_text()) == (0, "repeats\n2\n"), err
 
 
+def test_a_book_of_one_s_own_goes_on_where_it_was_and_is_rendered(made: Path) -> None:
+    """What `make book` does: the second time, nothing is run."""
+    words = ("run", "--out", "../own", "-p", "studies=[mine]")
+    code, _, err = said(made, *words)
+    assert (code, err.count("done in")) == (0, 2), err
+    (made.parent / "own/other.ipynb").unlink()  # as if it had been stopped there
+    code, _, err = said(made, *words)
+    assert (code, err.count("done in")) == (0, 1), err
+    assert err.startswith("toy: current\nother: running ...\n")
+    assert said(made, *words) == (0, "", "toy: current\nother: current\n")
+    code, _, err = said(made, *words, "--all")
+    assert (code, err.count("done in")) == (0, 2), err
+    code, out, err = said(made, "render", "--plain", "../own")
+    pages = [made / "_book/index.html", made / "_book/own/index.html"]
+    assert (code, out.splitlines(), err) == (0, list(map(str, pages)), "rendered plain pages\n")
+    assert "repeats: 3" not in pages[1].read_text()
+    assert "studies: mine" in pages[1].read_text()
+
+
 def alive(process: int) -> bool:
     try:
         os.kill(process, 0)
@@ -166,6 +185,8 @@ def test_papermill_refuses_what_the_command_refuses(made: Path, tmp_path: Path) 
         (["run", "--out", "out", "-p", "repeats=" + "9" * 5000], "parameter repeats"),
         (["run", "other", "-p", "repeats=3"], "unknown parameter 'repeats'"),
         (["run", "--out", "out", "-p", "studies=mine", "-p", "repeats=0"], "parameter repeats"),
+        (["render", "--plain", "out"], "out has no chapter: `llmft run --out"),
+        (["render", "--plain", ""], "the path is empty"),
     ],
 )
 def test_nothing_is_done_after_a_wrong_word(made: Path, words: list[str], line: str) -> None:

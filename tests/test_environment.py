@@ -1,7 +1,9 @@
 """What is installed, said three times (pip, conda, exact pins), must agree; so must the names."""
 
 import ast
+import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -12,7 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from llmft import ROOT, __version__
+from llmft import ROOT, __version__, cli, params
 from llmft.book import render, stamp
 from tests import stress
 
@@ -137,6 +139,52 @@ def test_shell_entry_points() -> None:
     for name in targets.split():
         assert re.search(rf"(?m)^{name}:", makefile), name
     assert {"book", "test", "quick", "stress"} <= set(targets.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "commands"),
+    [
+        (
+            [],
+            [
+                "run",
+                "check",
+                "run --out build/here -p studies=[here]",
+                "render build/here",
+            ],
+        ),
+        (
+            ["FORCE=1"],
+            [
+                "run --force",
+                "check",
+                "run --force --out build/here -p studies=[here]",
+                "render build/here",
+            ],
+        ),
+        (
+            ["STUDIES=opt-125m  opt-350m"],
+            [
+                "fetch opt-125m opt-350m",
+                "run --out build/opt-125m+opt-350m -p studies=[opt-125m, opt-350m]",
+                "render build/opt-125m+opt-350m",
+            ],
+        ),
+    ],
+)
+def test_what_make_book_runs(words: list[str], commands: list[str]) -> None:
+    """Every command is one that the program has, and the study of this machine is there."""
+    outer = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "FORCE", "STUDIES")
+    env = {name: value for name, value in os.environ.items() if name not in outer}
+    done = subprocess.run(
+        ["make", "-n", "book", *words], cwd=ROOT, capture_output=True, text=True, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [shlex.split(line) for line in done.stdout.splitlines() if "/llmft " in line]
+    assert [" ".join(line[1:]) for line in lines] == commands
+    for _, name, *rest in lines:
+        cli.cli.commands[name].make_context(name, rest)
+    assert params.study("here").repeats == 5
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from llmft import UserError, params
+from llmft import ROOT, UserError, params
 from llmft.book import freeze, gate, stamp
 from tests import toy_book
 from tests.toy_book import cell, read, write
@@ -167,6 +167,39 @@ def test_another_folder_leaves_the_frozen_book(root: Path, tmp_path: Path) -> No
     # Nor may it be moved into the book by hand.
     shutil.copyfile(made, root / "chapters" / "toy.ipynb")
     assert "was run with studies = ['smoke']" in problems(root)
+
+
+def test_a_run_elsewhere_is_current_until_something_changes(root: Path, tmp_path: Path) -> None:
+    path, out, own = root / "chapters" / "toy.ipynb", tmp_path / "out", tmp_path / "own.yaml"
+    data = tmp_path / "data" / "train.csv"
+    data.parent.mkdir()
+    data.write_text("premise\n")
+    own.write_text(f"repeats: 3\ntask: {data.parent}\n")
+    values = {"studies": str(own)}
+
+    def current(**more: object) -> bool:
+        return freeze.is_current(path, root, values={**values, **more}, out=out)
+
+    assert not current()
+    freeze.run("toy", values=values, out=out, root=root)
+    assert current()
+    assert current(repeats="3") is False
+    changes = {
+        own: "repeats: 4\n",
+        data: "premise\nmore\n",
+        out / "toy.csv": "repeats\n99\n",
+        out / "toy.ipynb": "{",
+        path: path.read_text().replace("Mail me", "Write to me"),
+        root / "llmft" / "params.py": (root / "llmft/params.py").read_text() + "x = 1\n",
+    }
+    for file, text in changes.items():
+        before = file.read_text()
+        file.write_text(text)
+        assert not current(), file
+        file.write_text(before)
+    assert current()
+    with pytest.raises(UserError, match="the book's own: choose another"):
+        freeze.is_current(path, root, values=values, out=root / "chapters")
 
 
 # Failing: one line, and everything as it was
@@ -442,6 +475,20 @@ def test_data_named_in_the_code(tmp_path: Path) -> None:
     code = 'a = ROOT / "data/prior"\nb = "data/results/"\nc = "params/opt.yaml"'
     found = stamp.data_digests({"cells": [cell("code", code)]}, "toy", tmp_path)
     assert set(found) == {"data/prior/runs.csv", "data/results/icl.csv", "params/opt.yaml"}
+    (tmp_path / "params/pocket.yaml").write_text((ROOT / "params/pocket.yaml").read_text())
+    for folder in (tmp_path / "out", tmp_path.parent / f"{tmp_path.name} elsewhere"):
+        folder.mkdir()
+        for name in ("icl.csv", "toy.csv", "icl.ipynb"):
+            (folder / name).write_text("")
+        given = f'studies: list[str] = ["pocket"]\nresults: str = {str(folder)!r}'
+        other = cell("code", given, tags=["parameters"])
+        read = cell("code", "b = ['data/results/icl.csv', 'data/results/toy.csv']")
+        found = stamp.data_digests({"cells": [other, read]}, "toy", tmp_path, outside=True)
+        inside = folder.is_relative_to(tmp_path)
+        assert set(found) == {
+            "params/pocket.yaml",
+            "out/icl.csv" if inside else f"{folder}/icl.csv",
+        }
     (tmp_path / "data/rte").mkdir()
     (tmp_path / "data/rte/train.csv").write_text("")
     task = cell("code", "task: str = 'data/rte'", tags=["parameters"])

@@ -65,7 +65,11 @@ def test_a_page_may_include_results_and_show_a_stored_figure(root: Path) -> None
 
 def test_plain_links_lead_somewhere(root: Path) -> None:
     plain.write(root, root / "_book")
-    for path in (root / "_book").rglob("*.html"):
+    links_lead_somewhere(root / "_book")
+
+
+def links_lead_somewhere(book: Path) -> None:
+    for path in book.rglob("*.html"):
         page = path.read_text()
         for target in re.findall(r"(?:href|src)=\"(?!data:|http)([^\"]+)\"", page):
             file, _, anchor = target.partition("#")
@@ -128,7 +132,7 @@ def test_references_of_every_form(root: Path) -> None:
 
 def test_a_chapter_offers_its_files(root: Path) -> None:
     (root / "data/results/toy.csv").write_text("a\n1\n")
-    first, _ = render.render(root, plain=True)
+    [first], _ = render.render(root, plain=True)
     page = (root / "_book/chapters/toy.html").read_text()
     for file in ("chapters/toy.ipynb", "data/results/toy.csv"):
         assert f'<a href="../{file}" download>' in page
@@ -136,6 +140,73 @@ def test_a_chapter_offers_its_files(root: Path) -> None:
     assert "toy.parquet" not in page
     assert "downloads" not in first.read_text().partition("<body>")[2]
     assert not (root / "_book/vega.js").exists()  # no figure asks for it
+
+
+@pytest.fixture
+def here(root: Path, tmp_path: Path) -> Path:
+    """What a run of one of the book's two chapters on this machine left."""
+    toy_book.add_other(root)
+    (root / "data/results/toy.csv").write_text("published\n")
+    (root / "data/results/toy.parquet").write_text("published\n")
+    folder = tmp_path / "build" / "here"
+    folder.mkdir(parents=True)
+    notebook = read(root / "chapters/toy.ipynb")
+    table = notebook["cells"][4]["outputs"][0]["data"]
+    table["text/markdown"] = table["text/markdown"].replace("| 2 |", "| 77 |")
+    given = cell("code", 'studies = ["<b>mine"]', tags=["injected-parameters", "remove-cell"])
+    notebook["cells"].insert(2, given)
+    about = {"device": "<A> processor", "date": "2026-11-28T23:20:00+00:00", "seconds": 61.4}
+    notebook["metadata"]["llmft"] = about
+    write(folder / "toy.ipynb", notebook)
+    (folder / "toy.csv").write_text("here\n")
+    return folder
+
+
+def test_the_book_of_this_machine_stands_beside_the_published_one(root: Path, here: Path) -> None:
+    render.render(root, plain=True)
+    published = {p.relative_to(root): p.read_bytes() for p in (root / "_book").rglob("*.*")}
+    pages, _ = render.render(root, plain=True, folders=[here])
+    assert pages == [root / "_book/index.html", root / "_book/here/index.html"]
+    assert published == {
+        p.relative_to(root): p.read_bytes()
+        for p in (root / "_book").rglob("*.*")
+        if not p.is_relative_to(root / "_book/here")
+    }
+    links_lead_somewhere(root / "_book")
+    index, toy, other = (
+        (root / f"_book/here/{page}.html").read_text()
+        for page in ("index", "chapters/toy", "chapters/other")
+    )
+    assert "<td>77</td>" in toy
+    assert "numbers (&lt;A&gt; processor, 2026-11-28)." in toy.partition("<h1")[0]
+    assert '<a href="../../chapters/toy.html">The published page</a>' in toy.partition("<h1")[0]
+    assert '<a href="../index.html">The published page</a>' in index.partition("<h1")[0]
+    assert "As published: this chapter was not run" in other.partition("<h1")[0]
+    assert "studies: &lt;b&gt;mine" in index
+    assert (root / "_book/here/chapters/toy.ipynb").read_bytes() == (
+        here / "toy.ipynb"
+    ).read_bytes()
+    assert (root / "_book/here/data/results/toy.csv").read_text() == "here\n"
+    assert "toy.parquet" not in toy
+    assert not [p for p in root.iterdir() if p.name.startswith("_book.")]
+
+
+def test_its_first_page_says_what_the_comparison_found(root: Path, here: Path) -> None:
+    (root / "chapters/other.ipynb").rename(root / "chapters/comparison.ipynb")
+    listing = (root / "_quarto.yml").read_text().replace("other", "comparison")
+    (root / "_quarto.yml").write_text(listing)
+    (root / "data/results/comparison.md").write_text("- **As published.**\n")
+    notebook = read(root / "chapters/comparison.ipynb")
+    notebook["metadata"]["llmft"] = read(here / "toy.ipynb")["metadata"]["llmft"]
+    write(here / "comparison.ipynb", notebook)
+    (here / "comparison.md").write_text("- **As found here.** See @sec-toy.\n")
+    (here / "comparison.svg").write_text("<svg></svg>")
+    render.render(root, plain=True, folders=[here])
+    page = (root / "_book/here/index.html").read_text()
+    assert "<strong>As found here.</strong> See <a" in page
+    assert "As published." not in page
+    assert '<img src="data/results/comparison.svg"' in page
+    links_lead_somewhere(root / "_book/here")
 
 
 def fake_quarto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -168,12 +239,68 @@ def test_quarto_renders_without_executing(
 ) -> None:
     script = f'echo "$@" > {tmp_path}/said; cd "$2"; mkdir -p "$7"; echo new > "$7/index.html"'
     fake_quarto(tmp_path, monkeypatch, script)
-    page, how = render.render(root)
+    [page], how = render.render(root)
     assert page == root / "_book" / "index.html"
     assert page.read_text() == "new\n"
     assert not list(root.glob("_book.*"))
     assert "quarto" in how
     assert "--no-execute" in (tmp_path / "said").read_text()
+
+
+ALL_PAGES = """cd "$2"; mkdir -p "$7/chapters"; for page in index.qmd chapters/*.ipynb; do
+(echo '<html><main class="content" id="main">'; cat "$page"; echo '</main></html>') \
+    > "$7/${page%.*}.html"; done"""
+
+
+def test_quarto_renders_the_book_of_this_machine_by_itself(
+    root: Path, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_quarto(tmp_path, monkeypatch, f'pwd >> {tmp_path}/at; echo "$@" >&2; {ALL_PAGES}')
+    render.render(root, folders=[here])
+    assert (
+        '<main class="content" id="main">\n---\ntitle: Preface'
+        in (root / "_book/index.html").read_text()
+    )
+    index = (root / "_book/here/index.html").read_text()
+    assert re.search(r"<main [^>]*><p style[^\n]*</p>\n# Run on this machine", index)
+    assert "| 77 |" in (root / "_book/here/chapters/toy.html").read_text()
+    assert "| 77 |" not in (root / "_book/chapters/toy.html").read_text()
+    published, own = (tmp_path / "at").read_text().splitlines()
+    assert published == str(root)
+    assert not Path(own).is_relative_to(root)
+    assert not Path(own).exists()
+
+
+def test_what_is_wrong_with_the_book_of_this_machine_is_said_of_it(
+    root: Path, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    render.render(root, plain=True)
+    before = {file: file.read_bytes() for file in (root / "_book").rglob("*.html")}
+
+    def wrong(words: str, *folders: Path) -> None:
+        with pytest.raises(UserError, match=words) as caught:
+            render.render(root, plain=True, folders=folders)
+        assert "\n" not in str(caught.value)
+        assert before == {file: file.read_bytes() for file in (root / "_book").rglob("*.html")}
+
+    wrong("nowhere has no chapter: `llmft run --out .*nowhere` runs them", tmp_path / "nowhere")
+    wrong("_book/ has another here: rename the folder", here, here)
+    wrong("_book/ has another chapters", here.rename(here.parent / "chapters"))
+    here = (here.parent / "chapters").rename(here)
+    (here / "toy.ipynb").write_bytes((root / "chapters/toy.ipynb").read_bytes())
+    wrong("toy.ipynb has no stamp: `llmft run toy --out", here)
+    (here / "toy.ipynb").write_text("{")
+    wrong("toy.ipynb is not a notebook", here)
+
+
+def test_a_warning_about_the_book_of_this_machine_names_its_folder(
+    root: Path, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warns = f'if [ "$2" != "{root}" ]; then echo "WARN: unable to resolve @fig-x"; fi; {ALL_PAGES}'
+    fake_quarto(tmp_path, monkeypatch, warns)
+    with pytest.raises(UserError, match=rf"{here}: quarto render warns: .*@fig-x"):
+        render.render(root, folders=[here])
+    assert not list(root.glob("_book*"))
 
 
 @pytest.mark.parametrize("script", ["exit 1", "echo 'WARN: unable to resolve @fig-x' >&2", "true"])
@@ -221,7 +348,7 @@ def test_without_quarto_there_are_pages_and_one_line(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(render, "find", lambda: None)
-    page, how = render.render(root)
+    [page], how = render.render(root)
     assert page.is_file()
     assert f"install it (version {render.QUARTO}: https://quarto.org" in how
     assert "\n" not in how

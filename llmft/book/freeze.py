@@ -46,9 +46,33 @@ def chapter_path(name: str, root: Path = ROOT) -> Path:
     return known[stem]
 
 
-def is_current(path: Path, root: Path = ROOT) -> bool:
-    """Whether a frozen chapter is true of the code, the data and the parameters as they are."""
-    return not any(problem.stale for problem in gate.check_chapter(path, root))
+def is_current(
+    path: Path,
+    root: Path = ROOT,
+    *,
+    values: Mapping[str, object] | None = None,
+    out: str | Path | None = None,
+) -> bool:
+    """Whether what a chapter shows is true of the code, the data and the parameters as they are.
+
+    That is the frozen chapter, or its run in the folder `out` with these `values`: see `run`. Such
+    a run also has today's text.
+
+    Raises:
+        UserError: as `run`, of the values and the folder.
+    """
+    if out is None:
+        return not any(problem.stale for problem in gate.check_chapter(path, root))
+    folder = params.not_own(params.located(out), root)
+    notebook = _bare(stamp.read(path))
+    right, _ = _given(notebook, values or {}, path.stem, root)
+    right = stamp.declared(notebook) | right
+    try:
+        ran = stamp.read(folder / path.name)
+        same = _sources(ran) == _sources(notebook)
+        return same and not gate.stale_by(ran, path.stem, right, folder, root)
+    except UserError:  # no such run, or none that can be read
+        return False
 
 
 def declared(path: Path) -> dict[str, object]:
@@ -169,6 +193,12 @@ def _bare(notebook: stamp.Notebook) -> stamp.Notebook:
         if key not in ("papermill", "llmft", "widgets")
     }
     return {**notebook, "cells": cells, "metadata": about}
+
+
+def _sources(notebook: stamp.Notebook) -> list[tuple[str, str]]:
+    """What the author wrote: the kind and the text of each cell."""
+    cells = _bare(notebook)["cells"]
+    return [(cell["cell_type"], stamp.text(cell["source"])) for cell in cells]
 
 
 @contextlib.contextmanager
@@ -306,7 +336,7 @@ def _finish(
         notebook["metadata"]["llmft"] = {
             "code": stamp.code_digest(notebook),
             "modules": stamp.module_digests(notebook, root),
-            "data": stamp.data_digests(notebook, path.stem, root),
+            "data": stamp.data_digests(notebook, path.stem, root, outside=target != path),
             "results": {
                 f"data/results/{final.name}": stamp.file_digests(new.parent, [new])[new.name]
                 for new, final in moves

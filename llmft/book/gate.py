@@ -8,7 +8,7 @@ stale ones, which running the chapter again puts right, and the author's, which 
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,10 +193,8 @@ def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
     """Every problem of one chapter by itself."""
     notebook = stamp.read(path)
     try:
-        if "llmft" in notebook.get("metadata", {}):
-            stale = [*_stamp(notebook, path.stem, root), *_execution(notebook)]
-        else:
-            stale = ["was never run: it has no stamp"]
+        right = {"studies": params.published(root, path.stem)}
+        stale = stale_by(notebook, path.stem, right, root / "data" / "results", root)
         edits = [*_outputs(notebook, root), *_author(notebook)]
     except UserError as error:  # code or parameters that cannot be read
         return [Problem(path.stem, str(error), stale=True)]
@@ -209,15 +207,38 @@ def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
     ]
 
 
-def _stamp(notebook: stamp.Notebook, chapter: str, root: Path) -> Iterator[str]:
+def stale_by(
+    notebook: stamp.Notebook, chapter: str, right: Mapping[str, object], results: Path, root: Path
+) -> list[str]:
+    """Why a run of a chapter is not, or no longer, true; nothing where it is.
+
+    Args:
+        notebook: what the run left.
+        chapter: its name.
+        right: the parameters that it should have run with; the others should be None.
+        results: the folder of what it measured.
+        root: the book's folder.
+
+    Raises:
+        UserError: its code or its parameters cannot be read.
+    """
+    if "llmft" not in notebook.get("metadata", {}):
+        return ["was never run: it has no stamp"]
+    return [*_stamp(notebook, chapter, right, results, root), *_execution(notebook)]
+
+
+def _stamp(
+    notebook: stamp.Notebook, chapter: str, right: Mapping[str, object], results: Path, root: Path
+) -> Iterator[str]:
     """Where the stamp and what it was made from disagree."""
     stamped = notebook["metadata"]["llmft"]
+    outside = results != root / "data" / "results"
     if stamped.get("code") != stamp.code_digest(notebook):
         yield "stale: a code cell was changed after the run"
     for kind, now in (
         ("modules", stamp.module_digests(notebook, root)),
-        ("data", stamp.data_digests(notebook, chapter, root)),
-        ("results", stamp.result_digests(chapter, root)),
+        ("data", stamp.data_digests(notebook, chapter, root, outside=outside)),
+        ("results", stamp.result_digests(chapter, results)),
     ):
         then = stamped.get(kind, {})
         changed = sorted(f for f in {*then, *now} if then.get(f) != now.get(f))
@@ -233,9 +254,8 @@ def _stamp(notebook: stamp.Notebook, chapter: str, root: Path) -> Iterator[str]:
     if stamped.get("parameters") != ran:
         yield "its injected parameters are not those of its stamp"
     for name, value in ran.items():
-        right = params.published(root, chapter) if name == "studies" else None
-        if value != right:
-            yield f"was run with {name} = {value!r}; the published book has {right!r}"
+        if value != right.get(name):
+            yield f"was run with {name} = {value!r}; the published book has {right.get(name)!r}"
 
 
 def _execution(notebook: stamp.Notebook) -> Iterator[str]:

@@ -4,7 +4,9 @@ Both are added to the written HTML, so that Quarto's pages and the plain ones ha
 """
 
 import html
+import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -73,6 +75,16 @@ def finish(root: Path, folder: Path) -> None:
             text = text.replace("</head>", f"<style>{STYLE}</style>\n</head>", 1)
             text = text.replace("</body>", f"{script}</body>", 1)
         page.write_text(text, encoding="utf-8")
+
+
+def head(folder: Path, lines: Mapping[str, str]) -> None:
+    """Begin each page with a line of HTML, by the page's source ("chapters/icl.ipynb")."""
+    for source, line in lines.items():
+        page = (folder / source).with_suffix(".html")
+        if page.is_file():
+            text = page.read_text(encoding="utf-8")
+            before, main, after = re.split(r"(<main\b[^>]*>)", text, maxsplit=1)
+            page.write_text(f"{before}{main}{line}{after}", encoding="utf-8")
 
 
 def _downloads(chapter: str, root: Path, folder: Path) -> str:

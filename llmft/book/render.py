@@ -12,10 +12,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from llmft import ROOT, UserError
-from llmft.book import gate, pages
+from llmft.book import gate, local, pages
 from llmft.book import plain as plain_pages
 
 
@@ -33,31 +34,36 @@ UNRESOLVED = re.compile(
 )
 
 
-def render(root: Path = ROOT, *, plain: bool = False) -> tuple[Path, str]:
+def render(
+    root: Path = ROOT, *, plain: bool = False, folders: Sequence[Path] = ()
+) -> tuple[list[Path], str]:
     """Write the book into `_book/`.
 
     Args:
         root: the book's folder.
         plain: make the plain pages, without looking for Quarto.
+        folders: what `llmft run --out` filled; the book of each goes into `_book/`, too, into a
+            folder of the same name, and changes nothing in the published pages.
 
     Returns:
-        The first page, and a line about how the book was rendered.
+        The first page of each, the published one first, and a line about how they were rendered.
 
     Raises:
         UserError: Quarto fails, or warns of something that does not resolve; the pages cannot be
-            written. `_book/` is then as it was.
+            written; a folder holds no run, or has the name of another or of a part of the book.
+            `_book/` is then as it was.
     """
     gate.listed(root)  # in the book's folder, or not at all
+    for folder in folders:
+        local.runs(root, folder)
     quarto = None if plain else find()
     book = root / "_book"
     try:
         with tempfile.TemporaryDirectory(prefix="_book.", dir=root) as beside:
             new = Path(beside) / "new"
-            if quarto:
-                _quarto(quarto, root, new)
-            else:
-                plain_pages.write(root, new)
-            pages.finish(root, new)
+            _write(quarto, root, new)
+            for folder in folders:
+                _beside(quarto, root, folder, new)
             if book.exists():
                 book.replace(Path(beside) / "old")
             new.replace(book)
@@ -67,7 +73,31 @@ def render(root: Path = ROOT, *, plain: bool = False) -> tuple[Path, str]:
             "_book/ is as it was: make room, or render a copy of the book elsewhere"
         ) from None
     how = f"by {quarto}" if quarto else "plain pages" + ("" if plain else HELP)
-    return book / "index.html", how
+    return [book / "index.html", *(book / folder.name / "index.html" for folder in folders)], how
+
+
+def _beside(quarto: str | None, root: Path, folder: Path, new: Path) -> None:
+    """Render a folder's book into a folder of the new pages."""
+    if (new / folder.name).exists():
+        raise UserError(f"_book/ has another {folder.name}: rename the folder {folder}")
+    with tempfile.TemporaryDirectory(prefix="llmft.") as place:
+        book = Path(place).resolve()  # outside of the book, which is a project of Quarto's
+        lines = local.assemble(root, folder, book)
+        try:
+            _write(quarto, book, book / "_book")
+        except UserError as error:
+            raise UserError(f"{folder}: {error}") from None
+        pages.head(book / "_book", lines)
+        shutil.move(book / "_book", new / folder.name)
+
+
+def _write(quarto: str | None, root: Path, folder: Path) -> None:
+    """Render a book into a folder of its own folder."""
+    if quarto:
+        _quarto(quarto, root, folder)
+    else:
+        plain_pages.write(root, folder)
+    pages.finish(root, folder)
 
 
 def _quarto(quarto: str, root: Path, folder: Path) -> None:

@@ -167,48 +167,62 @@ def module_digests(notebook: Notebook, root: Path) -> dict[str, str]:
     return file_digests(root, (root / file for file in found))
 
 
-def data_digests(notebook: Notebook, chapter: str, root: Path) -> dict[str, str]:
+def data_digests(
+    notebook: Notebook, chapter: str, root: Path, *, outside: bool = False
+) -> dict[str, str]:
     """The hash of every data file that the chapter depends on.
 
     These are the parameter files of its studies; the pocket world's data where a study's task or
-    model is "pocket", and a study's own folders in the book; and every path under `data/` or
-    `params/` that stands in a code cell as one string (`ROOT / "data/prior/runs.csv"`), files of a
-    folder included; the chapter's own results are not its input.
+    model is "pocket", and a study's own folders; and every path under `data/` or `params/` that
+    stands in a code cell as one string (`ROOT / "data/prior/runs.csv"`), files of a folder
+    included. Results come from where the studies have them (`results`); the chapter's own are not
+    its input. Files that are not in the book count only if `outside`: another clone has them not.
     """
-    paths = {
-        root / node.value.rstrip("/")
+    named = {
+        node.value.rstrip("/")
         for cell in code_cells(notebook)
         for node in ast.walk(tree(code(cell)))
         if isinstance(node, ast.Constant)
         and isinstance(node.value, str)
         and re.fullmatch(r"(data|params)/[\w./-]+", node.value)
     }
+    others = {name for name in named if f"{name}/".startswith("data/results/")}
+    paths, places = {root / name for name in named - others}, {root / "data" / "results"}
     values = {name: value for name, value in parameters(notebook).items() if value is not None}
     if "studies" in values:
         paths.add(root / "params" / "pocket.yaml")
+        places.clear()
         for name in params.studies_named(values.pop("studies")):
             study = params.study(name, values, root)
             folders = {study.task, study.model} - {"pocket"}
             paths |= {params.study_file(name, root), *map(Path, folders)}
             paths |= {root / "data" / "pocket"} if "pocket" in (study.task, study.model) else set()
-    found = {file for path in paths for file in (path, *path.rglob("*"))}
+            places.add(Path(study.results) if study.results else root / "data" / "results")
+    paths |= {place / Path(name).relative_to("data/results") for place in places for name in others}
+    found = {(file, path) for path in paths for file in (path, *path.rglob("*"))}
     return file_digests(
         root,
-        (
+        {
             file
-            for file in found
-            if file.is_relative_to(root)
+            for file, path in found
+            if (outside or file.is_relative_to(root))
             and file.is_file()
-            and not any(part.startswith(".") for part in file.relative_to(root).parts)
-            and not (file.parent == root / "data" / "results" and file.stem == chapter)
-        ),
+            and not any(part.startswith(".") for part in _below(file, root, path))
+            and not (file.parent in places and file.stem == chapter)
+        },
     )
 
 
-def result_digests(chapter: str, root: Path) -> dict[str, str]:
-    """The hash of the results that are committed beside the chapter."""
-    found = (root / "data" / "results" / f"{chapter}{suffix}" for suffix in RESULT_SUFFIXES)
-    return file_digests(root, (file for file in found if file.is_file()))
+def _below(file: Path, root: Path, folder: Path) -> tuple[str, ...]:
+    """The parts of the file's path in the book, or, outside of it, in the folder that was named."""
+    return file.relative_to(root if file.is_relative_to(root) else folder).parts
+
+
+def result_digests(chapter: str, folder: Path) -> dict[str, str]:
+    """The hash of a chapter's results in a folder, by the names that they have in the book."""
+    found = (folder / f"{chapter}{suffix}" for suffix in RESULT_SUFFIXES)
+    digests = file_digests(folder, (file for file in found if file.is_file()))
+    return {f"data/results/{name}": value for name, value in digests.items()}
 
 
 def parameters(notebook: Notebook) -> dict[str, object]:
@@ -219,10 +233,14 @@ def parameters(notebook: Notebook) -> dict[str, object]:
 def file_digests(root: Path, paths: Iterable[Path]) -> dict[str, str]:
     """The hash of each file by its path in the book: its bytes, of a module its code alone.
 
-    A comment or a docstring changes nothing that a chapter shows.
+    A comment or a docstring changes nothing that a chapter shows. A file that is not in the book
+    has its whole path.
     """
     return {
-        f.relative_to(root).as_posix(): _file_digest(f, files.version(f)) for f in sorted(paths)
+        (f.relative_to(root) if f.is_relative_to(root) else f).as_posix(): _file_digest(
+            f, files.version(f)
+        )
+        for f in sorted(paths)
     }
 
 
