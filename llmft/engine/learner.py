@@ -65,6 +65,7 @@ class Reader(torch.nn.Module):
         super().__init__()
         self.body = causal_lm.base_model
         self.output = causal_lm.get_output_embeddings()
+        self.longest = scoring.packable(self.body)
         self.classes = None if classes is None else torch.tensor(classes, device=causal_lm.device)
         self.head = None
         if head:
@@ -75,11 +76,10 @@ class Reader(torch.nn.Module):
         """Float32 logits (reads, classes) at `places` (prompts, most places; -1: none) of prompts.
 
         Prompt after prompt, place after place. Nothing is padded, but for models whose attention
-        is not ours to do and for prompts longer than a layer's window (`attention.packs`).
+        is not ours to do (`attention.packs`), and prompts too long for it (`scoring.packable`).
         """
         lengths = torch.tensor([len(prompt) for prompt in prompts])
-        longest, window = int(lengths.max()), scoring.window(self.body.config)
-        packed = attention.packs(self.body) and (window is None or longest <= window)
+        packed = attention.packs(self.body) and int(lengths.max()) <= self.longest
         hidden = (attention.run_packed if packed else attention.run_padded)(self.body, prompts)
         begins = (lengths.cumsum(0) - lengths).unsqueeze(1).to(places.device)
         at = (begins + places)[places >= 0].to(hidden.device)

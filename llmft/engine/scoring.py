@@ -9,9 +9,10 @@ label's token at that place, normalised over the labels. In-context prompts shar
   queries share a row, and a mask lets each see the prefix and itself only;
 - only the label rows of the output embedding are applied, and only at the last position.
 
-Some models have layers that see only so many tokens (local, sliding or chunked attention), and some
-of those count them by their place in the row. So no packed row, prefix and all, is longer than such
-a window, and prompts longer than it are run whole, padded on the right, under the model's own mask.
+Some models have layers that see only so many tokens (local, sliding or chunked attention). Most
+name their window to the attention that they call, and there it is kept. Others leave it to a mask,
+or count by the place in the row: of these no packed row, prefix and all, is longer than the window,
+and prompts longer than it are run whole, padded on the right, under the model's own mask.
 
 `score_plainly` runs every prompt whole and alone: the definition, which the tests hold `score` to,
 and which every model is held to (`probe`) before its answers at a length are believed.
@@ -28,6 +29,7 @@ import numpy as np
 import torch
 
 from llmft import UserError
+from llmft.engine import attention
 from llmft.engine.attention import Prefix, run_behind, run_prefix
 
 
@@ -395,11 +397,22 @@ def window(config: Any) -> int | None:
     return min((n for n in sizes if isinstance(n, int) and n > 0), default=None)
 
 
+def packable(body: Any) -> int:
+    """Tokens of the longest prompt that a causal LM without its head may be given in a packed row.
+
+    A window that its layers do not name to attention ends it: only the model's own mask has that.
+    """
+    size = window(body.config)
+    if size is None or (attention.packs(body) and size in attention.windows(body)):
+        return sys.maxsize
+    return size
+
+
 def _room(model: Any) -> int:
     """Tokens that a packed row, its prefix included, may have."""
-    config = model.config
-    sizes = (getattr(config, "max_position_embeddings", None), window(config))
-    return min((n for n in sizes if n), default=sys.maxsize)
+    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    positions = getattr(model.config, "max_position_embeddings", None) or sys.maxsize
+    return min(positions, packable(causal_lm.base_model))
 
 
 def _row(model: Any) -> int:
