@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft.report import compare, figures, theme
+from llmft.report import compare, figures, tables, theme
 
 
 def points(shots: tuple[int, ...] = (0, 2, 4, 8)) -> pd.DataFrame:
@@ -195,11 +195,11 @@ def test_an_axis_holds_its_values_and_shares_stay_shares(values: list[float]):
 
 def test_with_interval_is_what_the_caption_counts():
     frame = points((8,)).query("pattern == 'minimal'")
-    folded = figures.with_interval(frame)
+    folded = tables.with_interval(frame)
     assert folded["accuracy"].tolist() == ["0.66 [0.61, 0.71]", "0.50 [0.45, 0.55]"]
     assert folded["n"].tolist() == ["10 × 1,200"] * 2
     assert list(folded) == ["shots", "domain", "pattern", "accuracy", "n"]
-    lonely = figures.with_interval(frame.assign(lo=np.nan, hi=np.nan))
+    lonely = tables.with_interval(frame.assign(lo=np.nan, hi=np.nan))
     assert lonely["accuracy"].tolist() == [
         "0.66 (10 draws: 0.56 to 0.76)",
         "0.50 (10 draws: 0.40 to 0.60)",
@@ -210,7 +210,7 @@ def test_markdown_is_a_pipe_table():
     frame = pd.DataFrame(
         {"name": ["a|b", "two\nlines"], "n": [1200, 7], "share": [0.123, np.nan], "p": [0.0004, 1]}
     )
-    assert figures.markdown(frame, {"p": ".3f"}).splitlines() == [
+    assert tables.markdown(frame, {"p": ".3f"}).splitlines() == [
         "| name | n | share | p |",
         "| :--- | ---: | ---: | ---: |",
         "| a&#124;b | 1,200 | 0.12 | 0.000 |",
@@ -228,8 +228,8 @@ def test_tables_and_text_are_markdown_only(capsys: pytest.CaptureFixture[str]):
         lambda data, *_, **__: shown.append(data),
     )
     try:
-        figures.table(pd.DataFrame({"a": [1]}))
-        figures.say("so")
+        tables.table(pd.DataFrame({"a": [1]}))
+        tables.say("so")
     finally:
         shell.display_pub.publish = publish
         InteractiveShell.clear_instance()

@@ -123,7 +123,7 @@ def frontier(
         filled=True, size=90, opacity=0.95, stroke="white", strokeWidth=0.8
     )
     chart = alt.layer(
-        *theme.ruled(rules, y, None, 14 / height * (domain[1] - domain[0])),
+        *theme.rule_lines(rules, y, None, 14 / height * (domain[1] - domain[0])),
         line.encode(**at),
         bars.encode(x=at["x"], y=f"{lo}:Q", y2=f"{hi}:Q", color=colour),
         points.encode(

@@ -155,7 +155,7 @@ def shares(methods: Results, studies: Sequence[Study]) -> Any:
         for study in studies
         for domain in sections.task_of(study).domains
     ]
-    return figures.stacked(drawn, note=_same_size(studies))
+    return figures.stack(drawn, note=_same_size(studies))
 
 
 def _same_size(studies: Sequence[Study]) -> str:

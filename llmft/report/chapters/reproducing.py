@@ -144,7 +144,7 @@ def time_figure(rows: pd.DataFrame) -> Any:
     ]
     devices = ", ".join(single["device_name"].unique())
     names = ", ".join(single["study"].unique())
-    return figures.stacked(charts, note=f"{names}; {len(single):,} runs; {devices}")
+    return figures.stack(charts, note=f"{names}; {len(single):,} runs; {devices}")
 
 
 # --- the count, put to the test ----------------------------------------------------------------
