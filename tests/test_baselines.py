@@ -44,7 +44,7 @@ def test_the_negation_rule() -> None:
         ("The cat never ran.", "The cat never ran.", 0),
         ("The cat ran.", "The cat ran.", 0),
     )
-    assert baselines.negated(frame).tolist() == [1, 1, 2, 0]
+    assert baselines.negations(frame).tolist() == [1, 1, 2, 0]
     assert baselines.negation_rule(frame).tolist() == [1, 1, 1, 0]
 
 
@@ -55,7 +55,7 @@ def test_the_pocket_worlds_floors(pocket: tasks.Task) -> None:
     assert floors["in-domain", "best cue: overlap"] == pytest.approx(0.8858, abs=1e-4)
     assert floors["out-of-domain", "best cue: overlap"] == 0.5
     assert floors["in-domain", "constant"] == floors["out-of-domain", "constant"] == 0.5
-    label, count = pocket.in_domain["label"], baselines.negated(pocket.in_domain)
+    label, count = pocket.in_domain["label"], baselines.negations(pocket.in_domain)
     assert ((count == 1) == label).mean() == pytest.approx(0.8692, abs=1e-4)
     either = baselines.negation_rule(pocket.in_domain)
     assert (either == label).mean() == pytest.approx(0.855, abs=1e-4)

@@ -51,7 +51,7 @@ def test_each_quantity_has_a_panel_with_equal_axes_and_the_diagonal() -> None:
             "y_hi": [0.6, 0.7, None],
         }
     )
-    spec = compare.against(frame, "method", ["accuracy", "seconds"], marked="none").to_dict()
+    spec = compare.against(frame, "method", ["accuracy", "seconds"], highlight="none").to_dict()
     accuracy, seconds = spec["vconcat"][0]["hconcat"]
     for panel in (accuracy, seconds):
         axes = panel["layer"][0]["encoding"]

@@ -25,7 +25,7 @@ TUNED = grids.spec(params.study("pocket"), "fine-tuning", model=SMALL)
 
 def test_a_run_of_two_chapters_is_the_first_ones() -> None:
     smoke = params.study("smoke")
-    every = costs.every(smoke)
+    every = costs.runs_of(smoke)
     assert [*every] == [*grids.CHAPTERS]
     specs = [spec for own in every.values() for spec in own]
     assert len(specs) == len(set(specs))
@@ -40,7 +40,7 @@ def test_a_run_of_two_chapters_is_the_first_ones() -> None:
 @pytest.mark.parametrize("name", ["opt-125m", "opt-350m"])
 def test_a_large_study_can_be_counted_without_its_model(name: str) -> None:
     study = params.study(name)
-    specs = [spec for own in costs.every(study).values() for spec in own]
+    specs = [spec for own in costs.runs_of(study).values() for spec in own]
     assert {spec.model for spec in specs} == {study.model}
     found = costs.count(costs.predict(specs, costs.Texts(44, 23, *costs.MNLI_HANS)))
     assert (found["flops"] > 0).all()

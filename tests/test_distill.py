@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from llmft import UserError
 from llmft.engine import distill, models, training
-from llmft.engine.distill import aligned, divergence, queries, taught
+from llmft.engine.distill import divergence, queries, shared_tokens, taught
 from llmft.engine.learner import holding, learner, start
 from llmft.engine.models import Model
 from llmft.engine.spec import DISTILLED, Spec
@@ -236,7 +236,7 @@ def test_a_query_is_aligned_with_itself_behind_the_context(
         encode(tokenizer, pattern, PAIRS, shown, 9999, explained=explained)
         for shown in (SHOWN, None)
     )
-    for ids, own, n in zip(behind, alone, aligned(behind, alone), strict=True):
+    for ids, own, n in zip(behind, alone, shared_tokens(behind, alone), strict=True):
         assert ids[-n:] == own[-n:]
         assert own[-n - 1] == tokenizer.bos_token_id  # all but the beginning of the text
         assert len(ids) > len(own)
@@ -244,8 +244,13 @@ def test_a_query_is_aligned_with_itself_behind_the_context(
 
 def test_alignment_ends_where_the_tokens_differ() -> None:
     behind = [[2, 9, 5, 6, 7], [2, 9, 8, 6, 7], [5, 6, 7], [2, 9, 5, 6, 1]]
-    assert aligned(behind, [[2, 5, 6, 7], [2, 5, 6, 7], [2, 5, 6, 7], [2, 5, 6, 7]]) == [3, 2, 3, 0]
-    assert aligned([[2, 5], [2]], [[2, 5], [3, 2]]) == [2, 1]
+    assert shared_tokens(behind, [[2, 5, 6, 7], [2, 5, 6, 7], [2, 5, 6, 7], [2, 5, 6, 7]]) == [
+        3,
+        2,
+        3,
+        0,
+    ]
+    assert shared_tokens([[2, 5], [2]], [[2, 5], [3, 2]]) == [2, 1]
 
 
 # --- places and padding ------------------------------------------------------------------------

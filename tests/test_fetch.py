@@ -142,7 +142,7 @@ def running(tmp_path_factory: Any, tiny_tokenizer: Any) -> Iterator[Hub]:
     }
     repositories = {
         f"models/{PRE_NORM}": Repository(
-            models.PINNED[PRE_NORM],
+            models.REVISIONS[PRE_NORM],
             files
             | {
                 "config.json": json.dumps(config).encode(),
@@ -153,7 +153,7 @@ def running(tmp_path_factory: Any, tiny_tokenizer: Any) -> Iterator[Hub]:
             card=CARD,
         ),
         f"models/{POST_NORM}": Repository(
-            models.PINNED[POST_NORM],
+            models.REVISIONS[POST_NORM],
             files
             | {
                 name: (folder / "post" / name).read_bytes()
@@ -271,7 +271,7 @@ def test_fetched_through_the_hub_and_used_without_it(running: Hub, tmp_path: Pat
         f"HF_HOME={tmp_path / 'to go'}",
     ]
     for said in (
-        f"{PRE_NORM} {models.PINNED[PRE_NORM][:16]}: 0.1 MB, licence opt-175b-license",
+        f"{PRE_NORM} {models.REVISIONS[PRE_NORM][:16]}: 0.1 MB, licence opt-175b-license",
         "30 training and 30 matched pairs",
         "licence MIT",
         f"licence see {running.url}/datasets/nyu-mll/glue",
@@ -310,7 +310,7 @@ def test_fetched_through_the_hub_and_used_without_it(running: Hub, tmp_path: Pat
         weight = model.model.decoder.layers[0].fc1.weight
         assert found[name]["sum"] == pytest.approx(weight.double().sum().item(), abs=1e-9)
         assert found[name]["dtype"] == "torch.float32"
-        assert found[name]["digest"] == models.PINNED[name]
+        assert found[name]["digest"] == models.REVISIONS[name]
         assert found[name]["gap"] < 1e-4
         assert found[name]["first"] == 2
 
@@ -384,7 +384,7 @@ def test_an_interrupted_fetch_goes_on_with_what_is_missing(server: Hub) -> None:
     server.faults.clear()
     server.log.clear()
     [model] = fetched(PRE_NORM)
-    assert model.revision == models.PINNED[PRE_NORM]
+    assert model.revision == models.REVISIONS[PRE_NORM]
     assert len(server.transfers("pytorch_model.bin")) == 1
     assert not server.transfers("vocab.json")  # which was there
     server.log.clear()

@@ -325,7 +325,7 @@ def test_a_model_of_the_hub_is_its_commit(copy: Path, monkeypatch: Any) -> None:
     try:
         commit = "2" * 40
         assert identity("someone/model", commit) == (commit, commit)
-        pinned = models.PINNED["facebook/opt-125m"]
+        pinned = models.REVISIONS["facebook/opt-125m"]
         assert identity("facebook/opt-125m") == (pinned, pinned)
         assert asked == []
         for _ in range(2):

@@ -233,7 +233,7 @@ def test_below_five_draws_there_is_a_range_and_no_interval(draws: int) -> None:
         else f"{number[0]} (1 draw)"
     )
     assert str(found) == str(alone) == expected
-    assert stats.how(found) == (
+    assert stats.caption(found) == (
         f"no interval below 5 draws, but their range: {draws} draw{'s' * (draws > 1)} × 40 examples"
     )
 
@@ -248,15 +248,15 @@ def test_a_frame_with_few_and_many_draws_says_both_in_its_caption() -> None:
     assert table.columns.tolist() == ["shots", *stats.FIELDS]
     assert table["draws"].tolist() == [6, 3, 0]
     assert table["lo"].isna().tolist() == [False, True, False]
-    assert stats.how(table) == (
+    assert stats.caption(table) == (
         "95 % intervals, two-way t and t over examples: 6 draws × 40 examples; no interval below 5 "
         "draws, but their range: 3 draws × 40 examples"
     )
-    assert [stats.shown(row, 1) for _, row in table.iterrows()] == [
-        stats.shown(vars(stats.interval(stats.sample(part))), 1) for part in (many, few, none)
+    assert [stats.as_text(row, 1) for _, row in table.iterrows()] == [
+        stats.as_text(vars(stats.interval(stats.sample(part))), 1) for part in (many, few, none)
     ]
     five = stats.interval(sample_of(right_or_wrong(0, 5)), level=0.995)
-    assert stats.how(five) == "99.5 % intervals, two-way t: 5 draws × 40 examples"
+    assert stats.caption(five) == "99.5 % intervals, two-way t: 5 draws × 40 examples"
 
 
 # --- bounds ------------------------------------------------------------------------------------
@@ -720,14 +720,16 @@ def test_t_interval_is_scipys() -> None:
 def test_texts():
     interval = stats.Interval(0.8123, 0.78, 0.84, "two-way t", 10, 1200)
     assert interval.text == "0.81 [0.78, 0.84], n = 10 × 1,200"
-    assert stats.shown(vars(interval), 3) == "0.812 [0.780, 0.840]"
+    assert stats.as_text(vars(interval), 3) == "0.812 [0.780, 0.840]"
     assert str(stats.Interval(0.5, np.nan, np.nan, "t over examples", 0, 1)) == "0.50"
     few = stats.Interval(0.81, np.nan, np.nan, "t", 3, 9, lowest=0.74, highest=0.86)
     assert few.text == "0.81 (3 draws: 0.74 to 0.86), n = 3 × 9"
     assert stats.number(float("nan")) == "–"
-    assert stats.how(stats.wilson(5, 10)) == "95 % intervals, Wilson: 10 examples"
-    assert stats.how(stats.t_interval([1, 2, 3, 4, 5])) == "95 % intervals, t over draws: 5 draws"
-    assert stats.how(pd.DataFrame(columns=stats.FIELDS)) == "no intervals"
+    assert stats.caption(stats.wilson(5, 10)) == "95 % intervals, Wilson: 10 examples"
+    assert (
+        stats.caption(stats.t_interval([1, 2, 3, 4, 5])) == "95 % intervals, t over draws: 5 draws"
+    )
+    assert stats.caption(pd.DataFrame(columns=stats.FIELDS)) == "no intervals"
 
 
 def test_a_number_that_rounds_to_zero_has_no_sign() -> None:

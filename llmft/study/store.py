@@ -1,10 +1,10 @@
 """Finished runs on disk: each one whole or not there, whatever happens while it is written.
 
 A record is two files, `records/KEY.parquet` (predictions) and then `records/KEY.json` (the row,
-with a checksum of its key and of both): a run is there when its JSON is. Each file is written
-beside its place, forced to the disk and renamed, so a kill, a crash or a full disk leaves what was
-there before. A lock held by the operating system claims a run, and dies with the process that held
-it. (On a network file system that needs working `flock`, as NFS 4 and Lustre have.)
+with a checksum of key, row and predictions): a run is there when its JSON is. Each file is written
+under another name, forced to the disk and renamed, so a kill, a crash or a full disk leaves what
+was there before. A lock of the operating system claims a run, and ends with its process. (On a
+network file system that needs working `flock`, as NFS 4 and Lustre have.)
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from llmft import UserError, files
 
 
 def opened(folder: Path) -> Path:
-    """The folder, made ready to hold records.
+    """The folder, prepared to hold records.
 
     Raises:
         UserError: it cannot be written.
@@ -35,7 +35,7 @@ def opened(folder: Path) -> Path:
 
 @contextmanager
 def claimed(folder: Path, key: str, *, wait: bool) -> Iterator[bool]:
-    """True inside when the run is this process's to do; False when another has it (not `wait`)."""
+    """True in the block if this process may do the run; False if another has it (no `wait`)."""
     lock = FileLock(folder / "locks" / f"{key}.lock")
     try:
         with files.writing(folder):
@@ -45,20 +45,19 @@ def claimed(folder: Path, key: str, *, wait: bool) -> Iterator[bool]:
         return
     try:
         with files.writing(folder):
-            for left in (folder / "records").glob(f".{key}.*"):
-                left.unlink(
-                    missing_ok=True
-                )  # by a process that was killed: the lock says that none is at it now
+            # Files of a process that was killed: no other writes this run while we have the lock.
+            for leftover in (folder / "records").glob(f".{key}.*"):
+                leftover.unlink(missing_ok=True)
         yield True
     finally:
         lock.release()
 
 
 def read(folder: Path, key: str, *, since: int = 0) -> dict[str, Any] | None:
-    """The row of a finished run, its record checked; None where there is none.
+    """The row of a finished run whose record is whole, or None.
 
-    A damaged record counts as none, is said, and will be done again. One written before `since`
-    (nanoseconds, of its file) counts as none, too.
+    A damaged record counts as none, with a message: its run will be done again. One written before
+    `since` (nanoseconds, of its file) counts as none, too.
     """
     path = folder / "records" / f"{key}.json"
     try:
@@ -92,7 +91,7 @@ def keep(folder: Path, key: str, row: Mapping[str, Any], predictions: pd.DataFra
 
 
 def _seal(key: str, row: Mapping[str, Any], content: bytes) -> str:
-    """The checksum of a whole record: a row or answers under another run's key do not fit it."""
+    """The checksum of a whole record: a row or predictions of another run's key do not fit it."""
     return digest({"key": key, "row": row, "predictions": _sha(content)})
 
 
@@ -116,7 +115,7 @@ def answers(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def parquet(frame: pd.DataFrame) -> bytes:
-    """The frame as a Parquet file's bytes: made in memory, so that one `write` can fail or not."""
+    """The bytes of a Parquet file of the frame, to be written whole or not at all."""
     buffer = BytesIO()
     frame.to_parquet(buffer, index=False, compression="zstd")
     return buffer.getvalue()

@@ -162,7 +162,7 @@ def _check(rows: pd.DataFrame, study: Study, lines: list[dict[str, Any]]) -> str
     """The sentence on one study; its lines are added to those of the table."""
     own = rows[rows["study"] == study.study]
     there = set(own["chapter"])
-    specs = [s for name, some in costs.every(study).items() if name in there for s in some]
+    specs = [s for name, some in costs.runs_of(study).items() if name in there for s in some]
     foreseen = costs.count(costs.predict(specs, costs.texts_of(own)))
     foreseen = foreseen.assign(method=foreseen["method"].map(METHODS))
     for name in METHODS.values():
@@ -212,7 +212,7 @@ def foresee(study: Study, changes: dict[str, Any] | None = None) -> pd.DataFrame
     )
     frames = [
         costs.predict(specs, texts).assign(chapter=name)
-        for name, specs in costs.every(changed).items()
+        for name, specs in costs.runs_of(changed).items()
         if specs
     ]
     return costs.count(pd.concat(frames, ignore_index=True))
@@ -355,7 +355,7 @@ def versions(rows: pd.DataFrame) -> None:
 def pinned() -> None:
     """What a study on OPT downloads, and which version of it."""
     revisions = {
-        **models.PINNED,
+        **models.REVISIONS,
         sources.GLUE[0]: sources.GLUE[1],
         "HANS, commit": sources.HANS_URL.split("/")[-2],
         "HANS, SHA-256 of the file": sources.HANS_SHA256,
