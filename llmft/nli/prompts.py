@@ -148,14 +148,14 @@ def label_tokens(tokenizer: Any, pattern: Pattern | str) -> tuple[int, ...]:
         UserError: a word that is no single known token there, or the same token as another's.
     """
     pattern = _pattern(pattern)
-    before = _ids(tokenizer, [stem := pattern.fill("a", "b")])[0]
-    if not before:
+    prefix = _ids(tokenizer, [stem := pattern.fill("a", "b")])[0]
+    if not prefix:
         raise UserError("this model's tokenizer has no tokens for a text: its files are missing")
     tokens = []
     for word in pattern.verbalizer:
-        after = _ids(tokenizer, [f"{stem} {word}"])[0]
-        own = after[len(before) :]
-        if after[: len(before)] != before:
+        ids = _ids(tokenizer, [f"{stem} {word}"])[0]
+        own = ids[len(prefix) :]
+        if ids[: len(prefix)] != prefix:
             raise UserError(
                 f"pattern {pattern.name}: for this model its end and the label word {word!r} "
                 "become one token: end the pattern with another character, such as ':' or '?'"
@@ -163,24 +163,24 @@ def label_tokens(tokenizer: Any, pattern: Pattern | str) -> tuple[int, ...]:
         if tokenizer.unk_token_id in own:
             raise UserError(
                 f"pattern {pattern.name}: this model's vocabulary lacks the label word {word!r}: "
-                f"{_proposal(tokenizer, stem, before)}"
+                f"{_proposal(tokenizer, stem, prefix)}"
             )
         if len(own) != 1:
             pieces = ", ".join(repr(tokenizer.decode([token])) for token in own)
             raise UserError(
                 f"pattern {pattern.name}: the label word {word!r} is {len(own)} tokens for this "
-                f"model ({pieces}), and must be one: {_proposal(tokenizer, stem, before)}"
+                f"model ({pieces}), and must be one: {_proposal(tokenizer, stem, prefix)}"
             )
         tokens.append(int(own[0]))
     if len(set(tokens)) < len(tokens):
         raise UserError(
             f"pattern {pattern.name}: its label words are one and the same token: "
-            f"{_proposal(tokenizer, stem, before)}"
+            f"{_proposal(tokenizer, stem, prefix)}"
         )
     return tuple(tokens)
 
 
-def _proposal(tokenizer: Any, stem: str, before: Sequence[int]) -> str:
+def _proposal(tokenizer: Any, stem: str, prefix: Sequence[int]) -> str:
     """Label words that are single tokens for this model after this template."""
 
     def single() -> Iterator[str]:
@@ -188,7 +188,7 @@ def _proposal(tokenizer: Any, stem: str, before: Sequence[int]) -> str:
         words = (tokenizer.decode([token]).strip() for _, token in vocabulary)
         tokens: set[int] = set()
         for word in (*ANSWERS, *(word for word in words if len(word) > 1 and word.isalpha())):
-            own = _ids(tokenizer, [f"{stem} {word}"])[0][len(before) :]
+            own = _ids(tokenizer, [f"{stem} {word}"])[0][len(prefix) :]
             if len(own) == 1 and own[0] not in {*tokens, tokenizer.unk_token_id}:
                 tokens.add(own[0])
                 yield word
@@ -340,15 +340,15 @@ def _ids(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[
                 f"a text holds {mark!r}, which this model's tokenizer takes for its special token: "
                 "write it otherwise, such as with spaces"
             )
-    before = _before(tokenizer) if special else []
-    return [before + ids for ids in sequences]
+    prefix = _prefix(tokenizer) if special else []
+    return [prefix + ids for ids in sequences]
 
 
-def _before(tokenizer: Any) -> list[int]:
+def _prefix(tokenizer: Any) -> list[int]:
     """The special tokens that a tokenizer puts before a text, not those it puts after."""
     example = tokenizer("a", return_special_tokens_mask=True)
     special = zip(example["input_ids"], example["special_tokens_mask"], strict=True)
-    return [token for token, _ in takewhile(lambda one: one[1], special)]
+    return [token for token, _ in takewhile(lambda item: item[1], special)]
 
 
 def _pattern(pattern: Pattern | str) -> Pattern:

@@ -382,13 +382,13 @@ def _columns(names: Collection[object], source: str) -> dict[str, int]:
     Raises:
         UserError: a required one is missing, or one occurs twice; with the names that are there.
     """
-    there = [_fold(name) for name in names]
-    twice = next((name for i, name in enumerate(there) if name and name in there[:i]), None)
+    keys = [_fold(name) for name in names]
+    twice = next((name for i, name in enumerate(keys) if name and name in keys[:i]), None)
     if twice is not None:
         raise UserError(f"{source}: the column {_quote(twice)} occurs twice: keep one of them")
     places = {}
     for column, aliases in _NAMES.items():
-        if at := [there.index(name) for name in aliases if name in there]:
+        if at := [keys.index(name) for name in aliases if name in keys]:
             places[column] = at[0]
     if missing := [column for column in _REQUIRED if column not in places]:
         what = f"{source}: no column {', '.join(missing)} (needed: {', '.join(_REQUIRED)}"

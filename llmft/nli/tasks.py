@@ -211,9 +211,11 @@ def _from_folder(name: str, labels: str) -> Task:
     unread = _unread(folder, {path.name for path in paths.values()})
     for part in ("train", "in-domain"):
         if part not in paths:
-            there = f"; there: {', '.join(unread)}" if unread else ""
+            listing = f"; there: {', '.join(unread)}" if unread else ""
             kinds = ", ".join(sources.SUFFIXES)
-            raise UserError(f"task {name}: {folder} has no {FILES[part][0]} file ({kinds}){there}")
+            raise UserError(
+                f"task {name}: {folder} has no {FILES[part][0]} file ({kinds}){listing}"
+            )
     digest = hashlib.sha256(labels.encode())  # the usual meanings are not in it
     tables = {}
     for part, path in paths.items():

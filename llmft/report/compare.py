@@ -154,8 +154,8 @@ def forgetting(
     names = theme.order(frame[series])
     frame = frame.reset_index(drop=True)
     domain = theme.span(frame, ["mean", "lo", "hi"], [])
-    far = [*frame["mean_text"], *frame["lo_text"].dropna(), *frame["hi_text"].dropna(), start]
-    scale = alt.Scale(type="log", domain=[min(far) / 1.3, max(far) * 1.3], nice=False)
+    extent = [*frame["mean_text"], *frame["lo_text"].dropna(), *frame["hi_text"].dropna(), start]
+    scale = alt.Scale(type="log", domain=[min(extent) / 1.3, max(extent) * 1.3], nice=False)
     x = alt.X(
         "mean_text:Q",
         title="perplexity of plain sentences",
@@ -192,5 +192,5 @@ def forgetting(
 def pareto(frame: pd.DataFrame, cost: str, gain: str) -> pd.DataFrame:
     """The rows that have more gain than every row of the same or a lower cost, cheapest first."""
     rows = frame.sort_values([cost, gain], ascending=[True, False], kind="stable")
-    before = rows[gain].cummax().shift(fill_value=-np.inf)
-    return rows[rows[gain] > before].reset_index(drop=True)
+    best_cheaper = rows[gain].cummax().shift(fill_value=-np.inf)
+    return rows[rows[gain] > best_cheaper].reset_index(drop=True)

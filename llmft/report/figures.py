@@ -52,8 +52,8 @@ def curve(
     columns = _columns(values)
     width = width or (WIDTH if not facet else (600 - room) // columns)
     levels = [] if chance is None else [chance]
-    behind = [*levels, *_numbers(draws, draws_y), *_numbers(rules, "accuracy")]
-    domain = list(y_domain) if y_domain else theme.span(frame, [y, lo, hi], behind)
+    extra = [*levels, *_numbers(draws, draws_y), *_numbers(rules, "accuracy")]
+    domain = list(y_domain) if y_domain else theme.span(frame, [y, lo, hi], extra)
     step = theme.steps(frame[x], doublings)
     layout = _Layout(x, series, y, names, step, _shift(names, step, width), domain, height)
     zero = (frame[x] == 0) & doublings
@@ -71,7 +71,7 @@ def curve(
         # Only a row's last panel names the series: the order and the colours are the same in all.
         if number % columns == columns - 1 or number == len(values) - 1:
             layers += _end_names(rows, chance_name, levels, layout)
-        return _titled(alt.layer(*layers).properties(width=width, height=height), value)
+        return _with_title(alt.layer(*layers).properties(width=width, height=height), value)
 
     if not facet:
         return theme.finish(panel(0, None), note, width + room)
@@ -203,7 +203,7 @@ def _part(frame: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
     return frame if value is None else frame[frame[column] == value]
 
 
-def _titled(chart: Any, value: Any) -> Any:
+def _with_title(chart: Any, value: Any) -> Any:
     """The chart with its panel's heading, if it has one."""
     return chart if value is None else chart.properties(title=theme.panel_title(value))
 
@@ -222,7 +222,9 @@ def panels(
     """
     if not by:
         return draw(frame, note)
-    charts = [_titled(draw(_part(frame, by, value), ""), value) for value in theme.order(frame[by])]
+    charts = [
+        _with_title(draw(_part(frame, by, value), ""), value) for value in theme.order(frame[by])
+    ]
     return theme.finish(alt.concat(*charts, columns=columns, spacing=26), note, 640)
 
 
@@ -268,7 +270,7 @@ def scatter(
             )
         points = base.mark_point(filled=True, size=60, opacity=0.75, color=theme.COLOURS[0])
         layers.append(points.encode(**at))
-        charts.append(_titled(alt.layer(*layers).properties(width=width, height=height), value))
+        charts.append(_with_title(alt.layer(*layers).properties(width=width, height=height), value))
     return theme.finish(alt.concat(*charts, columns=columns, spacing=26), note, 640)
 
 
@@ -379,7 +381,7 @@ def forest(
             points = alt.Chart(part[[y, x, *([series] if series else [])]])
             layers.append(points.mark_point(filled=True, size=80, opacity=1, **mark).encode(**at))
         height = max(26, 9 * len(names) + 14) * len(theme.order(rows[y]))
-        charts.append(_titled(alt.layer(*layers).properties(width=width, height=height), value))
+        charts.append(_with_title(alt.layer(*layers).properties(width=width, height=height), value))
     stack = charts[0] if len(charts) == 1 else alt.vconcat(*charts, spacing=12)
     return theme.finish(stack, note, width + 180)
 

@@ -33,7 +33,7 @@ METHODS = {
 }
 """The published names of the methods, and ours."""
 
-GENERATED = ("zero-shot", "ICL", "distilled", "recursive")
+FROM_TEXT = ("zero-shot", "ICL", "distilled", "recursive")
 """Methods whose prediction was read from generated text: 0 for "Yes" (entailment), 1 for "No", and
 for any other text the wrong label. The others have a classifier's head and a true loss."""
 
@@ -46,7 +46,7 @@ def read(folder: str | Path = "data/prior") -> pd.DataFrame:
 
     Columns: method, model, shots (0 for zero-shot; for distillation the number of queries), repeat
     (from 0), domain, accuracy, loss, train_loss (mean over the epochs, nats), batch, updates; and
-    for `GENERATED` methods what `predictions` finds (else missing).
+    for `FROM_TEXT` methods what `predictions` finds (else missing).
 
     Raises:
         UserError: no such file, or rows that are not of 50 pairs.
@@ -70,7 +70,7 @@ def read(folder: str | Path = "data/prior") -> pd.DataFrame:
             raise UserError(
                 f"{folder}: not every run was scored on {EXAMPLES} pairs of each domain"
             )
-        texts = own[own["method"].isin(GENERATED)]
+        texts = own[own["method"].isin(FROM_TEXT)]
         shares = predictions(texts["loss"], texts["accuracy"])
         parts.append(own.join(shares.set_index(texts.index)))
     columns = [*by, "repeat", "domain", "accuracy", "loss", "train_loss", "batch", "updates"]

@@ -157,14 +157,14 @@ def caption(intervals: pd.DataFrame | Interval) -> str:
         return " × ".join(parts)
 
     few = frame[(frame["draws"] > 0) & frame["lo"].isna()]
-    rest = frame.drop(index=few.index)
+    others = frame.drop(index=few.index)
     parts = []
-    if len(rest):
-        level = f"{100 * float(rest['level'].iloc[0]):.3g} %"
+    if len(others):
+        level = f"{100 * float(others['level'].iloc[0]):.3g} %"
         # How examples vary (within label, within subcase) differs by domain: the text says it.
-        kinds = rest["recipe"].astype(str).str.replace(r" \([^)]*\)$", "", regex=True)
+        kinds = others["recipe"].astype(str).str.replace(r" \([^)]*\)$", "", regex=True)
         recipes = " and ".join(dict.fromkeys(kinds))
-        parts.append(f"{level} intervals, {recipes}: {size(rest)}")
+        parts.append(f"{level} intervals, {recipes}: {size(others)}")
     if len(few):
         parts.append(f"no interval below {FEWEST} draws, but their range: {size(few)}")
     return "; ".join(parts)
@@ -276,8 +276,8 @@ def _check_complete(
     keys: pd.DataFrame, draws: Sequence[str], examples: Sequence[str], value: str
 ) -> None:
     """Refuse keys that are not every draw with every example, once each."""
-    if (again := keys.duplicated()).any():
-        first = keys[again].iloc[0]
+    if (repeats := keys.duplicated()).any():
+        first = keys[repeats].iloc[0]
         where = f"draw {first['draw']!r}" if first["draw"] else "what was not drawn"
         raise UserError(f"example {first['example']!r} is there twice in {where}")
     if "" in draws and len(draws) > 1:
@@ -460,13 +460,13 @@ def _recipe(data: Sample, paired: bool = False) -> str:
 # --- intervals ---------------------------------------------------------------------------------
 
 
-def interval(of: Sample, *, level: float = 0.95) -> Interval:
+def interval(data: Sample, *, level: float = 0.95) -> Interval:
     """The mean over draws and examples, with its interval (Owen 2007, Miller 2024).
 
     Between one and `FEWEST` draws there is no interval; without draws, examples alone vary. Where
     nothing varies, as with a constant predictor on as many of each label, its width is zero.
     """
-    return _estimate(of, _recipe(of), level, ends)
+    return _estimate(data, _recipe(data), level, ends)
 
 
 def difference(
@@ -497,13 +497,13 @@ def share(a: Sample, b: Sample, base: Sample, *, level: float = 0.95) -> Interva
     Raises:
         UserError: as `difference`.
     """
-    own, whole = _minus(a, base), _minus(b, base)
-    both = _minus(own, whole)
+    gain_a, gain_b = _minus(a, base), _minus(b, base)
+    both = _minus(gain_a, gain_b)
     draws, size = len(both.draws), len(both.examples)
     layout = units(both.strata, both.clusters, size)
     df = min(draws - 1, layout.df) if draws else layout.df
     t = quantile(level, df) if not draws or draws >= FEWEST else np.nan
-    values = np.stack([*_broadcast(own.values, _align(own, whole)), both.values])
+    values = np.stack([*_broadcast(gain_a.values, _align(gain_a, gain_b)), both.values])
     means = values.mean(-1)
     parts = components(means, influence(values, layout))
     # The variance is the largest of four quadratic forms in r, so each has an interval of its own,

@@ -167,14 +167,14 @@ def rule_lines(rules: pd.DataFrame, field: str, edge: float | None, gap: float) 
     `edge`: the left edge on the axis `_x`; None for a chart with another axis. Lines nearer to each
     other than `gap` are drawn as one, with all their names.
     """
-    near: list[pd.DataFrame] = []
+    groups: list[pd.DataFrame] = []
     for _, rule in rules.sort_values("accuracy", ascending=False, kind="stable").iterrows():
-        if near and near[-1]["accuracy"].iloc[-1] - rule["accuracy"] < gap:
-            near[-1].loc[len(near[-1])] = rule
+        if groups and groups[-1]["accuracy"].iloc[-1] - rule["accuracy"] < gap:
+            groups[-1].loc[len(groups[-1])] = rule
         else:
-            near.append(rule.to_frame().T.reset_index(drop=True))
+            groups.append(rule.to_frame().T.reset_index(drop=True))
     layers: list[Any] = []
-    for group in near:
+    for group in groups:
         at = group["accuracy"].astype(float).tolist()
         base = alt.Chart(pd.DataFrame({field: at}))
         layers.append(
