@@ -7,7 +7,7 @@ belong together are clusters, and methods are compared example by example (Mille
 arXiv:2411.00640). Where few vary, such an interval cannot be trusted (Bowyer et al. 2025,
 arXiv:2503.01747). `tests/benchmarks/intervals.py` simulates how often the truth is inside at .95:
 .93 to .99 where draws spread smoothly, from 5 draws on; .86 to .95 where a third of them fail, and
-.71 to .93 where an eighth does. Where draws fail, report `failure_rate` and `median`.
+.71 to .93 where an eighth does. So where draws fail, tables have the median draw and the failures.
 
 Values are carried with the ids of their draws and examples (`Sample`): nothing is paired by its
 position.
@@ -627,27 +627,6 @@ def t_interval(values: Any, level: float = 0.95, bounds: Bounds = UNBOUNDED) -> 
     return Interval(mean, lo, hi, "t over draws", n, 0, level, se, n - 1, x.min(), x.max())
 
 
-def median(values: Any, level: float = 0.95) -> Interval:
-    """The median over draws, with the sign test's interval, whose ends are draws.
-
-    It holds its level however the draws are spread, and needs 6 of them at .95. With
-    `failure_rate`, it is what to report where a few draws fail: at 10 draws no interval of the mean
-    can know of a failure that happened in none of them.
-
-    Raises:
-        UserError: no values, or one that is no number.
-    """
-    x = np.sort(_draws(values))
-    n = len(x)
-    # Fewer than k draws are on one side of the median at most (1 - level) / 2 of the time.
-    k = int(scipy_stats.binom.ppf((1 - level) / 2, n, 0.5))
-    lo, hi = (float(x[k - 1]), float(x[n - k])) if k else (np.nan, np.nan)
-    recipe = "sign test of the median over draws"
-    return Interval(
-        float(np.median(x)), lo, hi, recipe, n, 0, level, np.nan, np.nan, x.min(), x.max()
-    )
-
-
 def correlation(x: Any, y: Any, level: float = 0.95) -> Interval:
     """Pearson's correlation over draws with Fisher's interval (1915); none below `FEWEST` draws.
 
@@ -667,17 +646,6 @@ def correlation(x: Any, y: Any, level: float = 0.95) -> Interval:
     with np.errstate(divide="ignore"):  # |r| = 1: the ends are r
         lo, hi = np.tanh(np.arctanh(r) + np.array([-1, 1]) * half)
     return Interval(r, float(lo), float(hi), recipe, n, 0, level)
-
-
-def failure_rate(accuracies: Any, threshold: float, level: float = 0.95) -> Interval:
-    """The share of draws below `threshold`, with Wilson's interval, which few draws make wide.
-
-    Raises:
-        UserError: no accuracies, or one that is no number.
-    """
-    x = _draws(accuracies)
-    result = wilson(int((x < threshold).sum()), len(x), level)
-    return replace(result, recipe="Wilson over draws", draws=len(x), examples=0)
 
 
 def _draws(values: Any) -> Floats:

@@ -86,18 +86,12 @@ def ece(logp: Any, labels: Any, bins: int = 10) -> float:
     return float((gap * table["n"]).sum() / table["n"].sum())
 
 
-def auc(logp: Any, labels: Any) -> float:
-    """Area under the ROC curve: how often an entailed pair is ranked above one that is not.
-
-    The label's threshold is of no account, so a method that leans to one answer but ranks the
-    pairs well has an AUC well above one half, which is a constant's. Ties count one half. NaN where
-    the examples have one label only.
-    """
-    return float(auc_parts(logp, labels).mean())
-
-
 def auc_parts(logp: Any, labels: Any) -> Floats:
     """One value an example whose mean is the AUC; (n, 2), (n,) -> (n,).
+
+    The AUC (area under the ROC curve) is how often an entailed pair is ranked above one that is
+    not. It needs no threshold: a method that leans to one label but ranks the pairs well is far
+    above one half, which is a constant's. Ties count one half. NaN if all labels are the same.
 
     In DeLong et al. (1988) an example's part is V, the share of the other label's examples that it
     is ranked rightly against. Here it is AUC + n / n_label (V - AUC), so that the mean over all
