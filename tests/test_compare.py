@@ -33,9 +33,9 @@ def test_what_is_dearer_and_no_better_is_not_on_the_frontier() -> None:
 def test_the_steps_of_the_figure_go_on_to_its_end() -> None:
     spec = compare.frontier(FRAME, "cost", "method", rules=RULES).to_dict()
     steps = next(part for part in spec["layer"] if part["mark"].get("interpolate"))
-    drawn = spec["datasets"][steps["data"]["name"]]
-    assert [row["mean"] for row in drawn] == [0.5, 0.7, 0.9, 0.9]
-    assert drawn[-1]["cost"] > 4
+    rows = spec["datasets"][steps["data"]["name"]]
+    assert [row["mean"] for row in rows] == [0.5, 0.7, 0.9, 0.9]
+    assert rows[-1]["cost"] > 4
 
 
 def test_each_quantity_has_a_panel_with_equal_axes_and_the_diagonal() -> None:
@@ -51,13 +51,13 @@ def test_each_quantity_has_a_panel_with_equal_axes_and_the_diagonal() -> None:
             "y_hi": [0.6, 0.7, None],
         }
     )
-    spec = compare.against(frame, "method", ["accuracy", "seconds"], marked="none").to_dict()
+    spec = compare.against(frame, "method", ["accuracy", "seconds"], highlight="none").to_dict()
     accuracy, seconds = spec["vconcat"][0]["hconcat"]
     for panel in (accuracy, seconds):
         axes = panel["layer"][0]["encoding"]
         assert axes["x"]["scale"]["domain"] == axes["y"]["scale"]["domain"]
-    dashed = [p for p in accuracy["layer"] if p["mark"].get("strokeDash")]
-    assert len(dashed) == 2  # from both axes to the marked one, which the other panel lacks
+    guides = [p for p in accuracy["layer"] if p["mark"].get("strokeDash")]
+    assert len(guides) == 2  # from both axes to the marked one, which the other panel lacks
     assert not [p for p in seconds["layer"] if p["mark"].get("strokeDash")]
     bars = [p for p in seconds["layer"] if p["mark"]["type"] == "rule"]
     assert all(not spec["datasets"][bar["data"]["name"]] for bar in bars)  # no interval, no bar

@@ -42,10 +42,10 @@ def test_a_large_study_can_be_counted_without_its_model(name: str) -> None:
     study = params.study(name)
     specs = [spec for own in grids.every(study).values() for spec in own]
     assert {spec.model for spec in specs} == {study.model}
-    found = costs.count(costs.predict(specs, costs.Texts(44, 23, *costs.MNLI_HANS)))
-    assert (found["flops"] > 0).all()
-    wide = found[found["targets"] == learner.ALL_LAYERS]  # LoRA on every layer: OPT's own
-    narrow = found[(found["method"] == "lora") & (found["targets"] == study.lora_targets)]
+    result = costs.count(costs.predict(specs, costs.Texts(44, 23, *costs.MNLI_HANS)))
+    assert (result["flops"] > 0).all()
+    wide = result[result["targets"] == learner.ALL_LAYERS]  # LoRA on every layer: OPT's own
+    narrow = result[(result["method"] == "lora") & (result["targets"] == study.lora_targets)]
     assert wide["trainable_parameters"].min() > narrow["trainable_parameters"].max()
 
 
@@ -89,15 +89,15 @@ def test_a_count_made_by_hand() -> None:
         replace(TUNED, shots=4, updates=3, batch_size=8),
         replace(TUNED, shots=4, updates=3, batch_size=2, split="validation"),
     ]
-    shown, tuned, searched = costs.count(costs.predict(specs, texts)).to_dict("records")
+    icl, tuning, search = costs.count(costs.predict(specs, texts)).to_dict("records")
     # Each of two domains and the content-free set reads the demonstrations once.
     mean = (4 * 10 + 8 * 6) / 12
-    assert shown["score"] == pytest.approx(2 * n * (3 * (1 + 2 * 12) + 15 * mean))
-    assert shown["flops"] == shown["score"]
-    assert tuned["adapt"] == pytest.approx(6 * n * 3 * 4 * 11)
-    assert tuned["flops"] == pytest.approx(tuned["adapt"] + 2 * n * (3 * 1 + 15 * mean))
-    assert searched["adapt"] == pytest.approx(tuned["adapt"] / 2)
-    assert searched["score"] == pytest.approx(2 * n * (2 * 1 + (texts.validation + 3) * 10))
+    assert icl["score"] == pytest.approx(2 * n * (3 * (1 + 2 * 12) + 15 * mean))
+    assert icl["flops"] == icl["score"]
+    assert tuning["adapt"] == pytest.approx(6 * n * 3 * 4 * 11)
+    assert tuning["flops"] == pytest.approx(tuning["adapt"] + 2 * n * (3 * 1 + 15 * mean))
+    assert search["adapt"] == pytest.approx(tuning["adapt"] / 2)
+    assert search["score"] == pytest.approx(2 * n * (2 * 1 + (texts.validation + 3) * 10))
 
 
 def test_a_teacher_reads_its_context_once_and_every_query() -> None:
@@ -121,11 +121,11 @@ def test_a_round_is_counted_once() -> None:
             for rounds, seed, seconds in ((3, 0, 9.0), (1, 0, 2.0), (2, 0, 5.0), (1, 1, 4.0))
         ]
     )
-    found = sections.made(rows)
-    assert found["train_seconds"].tolist() == [4.0, 2.0, 3.0, 4.0]
-    assert found["train_tokens"].tolist() == [10] * 4
-    assert found["teacher_tokens"].tolist() == [3] * 4
-    assert found["answers"].tolist() == [5] * 4
+    result = sections.made(rows)
+    assert result["train_seconds"].tolist() == [4.0, 2.0, 3.0, 4.0]
+    assert result["train_tokens"].tolist() == [10] * 4
+    assert result["teacher_tokens"].tolist() == [3] * 4
+    assert result["answers"].tolist() == [5] * 4
 
 
 def test_hours_and_memory() -> None:

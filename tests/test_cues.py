@@ -16,12 +16,12 @@ def test_words_split_contractions_and_drop_punctuation() -> None:
 
 
 def test_cues_of_a_pair_by_hand() -> None:
-    found = cues.pair_cues(
+    result = cues.pair_cues(
         "The old doctor was paid by the lawyer.",
         "The lawyer never paid the doctor.",
         {"doctor", "lawyer"},
     )
-    assert found == {
+    assert result == {
         "negation": 1,
         "overlap": 0,
         "share of words": 5 / 6,
@@ -65,7 +65,7 @@ def test_accuracies_name_every_cue() -> None:
             "label": [0, 1, 0, 1],
         }
     )
-    found = cues.accuracies(pairs)
-    assert found["overlap"] == 1
-    assert found["negation"] == 0.75
-    assert "same first noun" not in found
+    result = cues.accuracies(pairs)
+    assert result["overlap"] == 1
+    assert result["negation"] == 0.75
+    assert "same first noun" not in result

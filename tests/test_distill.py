@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from llmft import UserError
 from llmft.engine import distill, models, training
-from llmft.engine.distill import aligned, divergence, queries, taught
+from llmft.engine.distill import divergence, queries, shared_tokens, taught
 from llmft.engine.learner import holding, learner, start
 from llmft.engine.models import Model
 from llmft.engine.spec import DISTILLED, Spec
@@ -45,7 +45,7 @@ def pairs(n: int, seed: int) -> pd.DataFrame:
 
 
 PAIRS = pairs(9, 0).assign(label=[0, 1] * 4 + [0], id=[f"pair-{i}" for i in range(9)])
-SHOWN, ASKED = PAIRS[:3], PAIRS[3:]
+CONTEXT, QUERIES = PAIRS[:3], PAIRS[3:]
 
 
 LOW_RANK = {"rank": 2, "alpha": 4.0, "targets": "q_proj,v_proj", "learning_rate": 0.03}
@@ -63,18 +63,18 @@ def model(request: pytest.FixtureRequest, tiny_tokenizer: Any) -> Model:
 
 
 def update(
-    model: Model, said: Spec, examples: Examples, temperature: float = 1.0
+    model: Model, spec: Spec, examples: Examples, temperature: float = 1.0
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """The loss of the untrained student, and its gradient."""
-    labels = prompts.label_tokens(model.tokenizer, said.pattern)
-    with learner(model, said, labels) as learning:
+    labels = prompts.label_tokens(model.tokenizer, spec.pattern)
+    with learner(model, spec, labels) as learning:
         weights = start(learning, 0)
         with holding(learning, weights) as parameters:
             loss = divergence(temperature)
             value, _ = training._backward(learning, examples, loss, [0], len(examples))
             gradients = [parameter.grad for parameter in parameters]
-    named = zip(weights, gradients, strict=True)
-    return value, {name: gradient for name, gradient in named if gradient is not None}
+    pairs = zip(weights, gradients, strict=True)
+    return value, {name: gradient for name, gradient in pairs if gradient is not None}
 
 
 def largest(gradient: dict[str, torch.Tensor]) -> float:
@@ -100,9 +100,9 @@ NINE = torch.tensor([[0.9, 0.1]]).log()
 def test_the_divergence_is_kl_of_the_teacher_from_the_student(
     student: torch.Tensor, teacher: torch.Tensor, temperature: float, expected: float
 ) -> None:
-    found = divergence(temperature)(student + 3, teacher)  # logits: a constant says nothing
-    assert found.shape == (1,)
-    assert found.item() == pytest.approx(expected, abs=1e-6)
+    result = divergence(temperature)(student + 3, teacher)  # logits: a constant says nothing
+    assert result.shape == (1,)
+    assert result.item() == pytest.approx(expected, abs=1e-6)
 
 
 logits = st.lists(st.floats(-20, 20, width=32), min_size=5, max_size=5).map(torch.tensor)
@@ -125,8 +125,8 @@ def test_the_divergence_of_label_words_is_that_of_the_renormalised() -> None:
     words = [7, 42]
     p, q = (x.softmax(-1)[:, words] for x in (teacher, student))
     p, q = p / p.sum(-1, keepdim=True), q / q.sum(-1, keepdim=True)
-    found = divergence(1.0)(student[:, words], teacher.log_softmax(-1)[:, words])
-    torch.testing.assert_close(found, (p * (p / q).log()).sum(-1), atol=1e-5, rtol=0)
+    result = divergence(1.0)(student[:, words], teacher.log_softmax(-1)[:, words])
+    torch.testing.assert_close(result, (p * (p / q).log()).sum(-1), atol=1e-5, rtol=0)
 
 
 # --- what the teacher says ---------------------------------------------------------------------
@@ -137,11 +137,11 @@ def test_the_divergence_of_label_words_is_that_of_the_renormalised() -> None:
 def test_without_a_context_there_is_nothing_to_learn(
     model: Model, objective: str, student: dict[str, Any]
 ) -> None:
-    said = distilling(objective=objective, **student)
+    spec = distilling(objective=objective, **student)
     for temperature in (1.0, 2.0):
         with_context, without = (
-            update(model, said, taught(model, said, ASKED, shown), temperature)
-            for shown in (SHOWN, SHOWN[:0])
+            update(model, spec, taught(model, spec, QUERIES, context), temperature)
+            for context in (CONTEXT, CONTEXT[:0])
         )
         assert abs(without[0]) < 1e-6 * temperature**2
         assert with_context[0] > 1e-3
@@ -152,28 +152,28 @@ def test_without_a_context_there_is_nothing_to_learn(
 @pytest.mark.parametrize("objective", DISTILLED)
 def test_the_teachers_words_are_plain_numbers(model: Model, objective: str) -> None:
     model.model.requires_grad_()
-    found = taught(model, distilling(objective=objective), ASKED, SHOWN)
-    for tensor in (found.targets, found.places):
+    result = taught(model, distilling(objective=objective), QUERIES, CONTEXT)
+    for tensor in (result.targets, result.places):
         assert not tensor.requires_grad
         assert not tensor.is_inference()  # such a one would stop autograd
 
 
-def by_hand(model: Model, said: Spec) -> Iterator[tuple[Examples, int, torch.Tensor, int]]:
+def by_hand(model: Model, spec: Spec) -> Iterator[tuple[Examples, int, torch.Tensor, int]]:
     """Each example, and what the model says by plain passes of the whole prompt of the teacher.
 
     That is a row a token, and how many tokens it has more than the student's prompt.
     """
-    explained = said.context == "explained"
+    explained = spec.context == "explained"
     behind, alone = (
-        encode(model.tokenizer, said.pattern, ASKED, shown, 9999, explained=explained)
-        for shown in (SHOWN, None)
+        encode(model.tokenizer, spec.pattern, QUERIES, demonstrations, 9999, explained=explained)
+        for demonstrations in (CONTEXT, None)
     )
-    found = taught(model, said, ASKED, SHOWN)
-    assert found.prompts == alone
+    result = taught(model, spec, QUERIES, CONTEXT)
+    assert result.prompts == alone
     for i, (ids, own) in enumerate(zip(behind, alone, strict=True)):
         with torch.no_grad():
             said_plainly = model.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(-1)
-        yield found, i, said_plainly, len(ids) - len(own)
+        yield result, i, said_plainly, len(ids) - len(own)
 
 
 @pytest.mark.parametrize("explained", ["", "explained"])
@@ -183,16 +183,16 @@ def test_the_teacher_says_what_plain_passes_of_the_whole_prompt_say(
 ) -> None:
     """At the answer position; for the query at each of its tokens, too, and nowhere else."""
     labels = list(prompts.label_tokens(model.tokenizer, "minimal"))
-    said = distilling(objective=objective, context=explained)
-    for found, i, plainly, more in by_hand(model, said):
-        places = [int(place) for place in found.places[i] if place >= 0]
-        last = len(found.prompts[i]) - 1
+    spec = distilling(objective=objective, context=explained)
+    for result, i, plainly, more in by_hand(model, spec):
+        places = [int(place) for place in result.places[i] if place >= 0]
+        last = len(result.prompts[i]) - 1
         first = 1 if objective == "query" else last  # token 0 begins the text
         assert places == list(range(first, last + 1))
         expected = plainly[[place + more for place in places]]
         if objective == "label words":
             expected = expected[:, labels].log_softmax(-1)
-        torch.testing.assert_close(found.targets[i, : len(places)], expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(result.targets[i, : len(places)], expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("objective", DISTILLED)
@@ -203,23 +203,23 @@ def test_a_teacher_with_local_attention_says_it_too(
     model = Model(
         WINDOWED[shape](), tiny_tokenizer, shape, "", "", torch.device("cpu"), POSITIONS, 0
     )
-    said = distilling(objective=objective)
+    spec = distilling(objective=objective)
     labels = list(prompts.label_tokens(tiny_tokenizer, "minimal"))
-    for found, i, plainly, more in by_hand(model, said):
-        expected = plainly[found.places[i][found.places[i] >= 0] + more]
+    for result, i, plainly, more in by_hand(model, spec):
+        expected = plainly[result.places[i][result.places[i] >= 0] + more]
         if objective == "label words":
             expected = expected[:, labels].log_softmax(-1)
-        own = found.targets[i, : len(expected)]
+        own = result.targets[i, : len(expected)]
         torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_pocket_model_says_it_too() -> None:
     model = models.load("pocket", device="cpu")
-    for found, i, plainly, more in by_hand(model, distilling(objective="query", pattern="gpt-3")):
-        places = found.places[i][found.places[i] >= 0]
-        assert places.tolist() == list(range(1, len(found.prompts[i])))
-        said = found.targets[i, : len(places)]
-        torch.testing.assert_close(said, plainly[places + more], atol=1e-4, rtol=0)
+    for result, i, plainly, more in by_hand(model, distilling(objective="query", pattern="gpt-3")):
+        places = result.places[i][result.places[i] >= 0]
+        assert places.tolist() == list(range(1, len(result.prompts[i])))
+        targets = result.targets[i, : len(places)]
+        torch.testing.assert_close(targets, plainly[places + more], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("source", ["pocket", "opt"])
@@ -233,10 +233,10 @@ def test_a_query_is_aligned_with_itself_behind_the_context(
         pytest.skip(f"no {folder}")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     behind, alone = (
-        encode(tokenizer, pattern, PAIRS, shown, 9999, explained=explained)
-        for shown in (SHOWN, None)
+        encode(tokenizer, pattern, PAIRS, demonstrations, 9999, explained=explained)
+        for demonstrations in (CONTEXT, None)
     )
-    for ids, own, n in zip(behind, alone, aligned(behind, alone), strict=True):
+    for ids, own, n in zip(behind, alone, shared_tokens(behind, alone), strict=True):
         assert ids[-n:] == own[-n:]
         assert own[-n - 1] == tokenizer.bos_token_id  # all but the beginning of the text
         assert len(ids) > len(own)
@@ -244,43 +244,48 @@ def test_a_query_is_aligned_with_itself_behind_the_context(
 
 def test_alignment_ends_where_the_tokens_differ() -> None:
     behind = [[2, 9, 5, 6, 7], [2, 9, 8, 6, 7], [5, 6, 7], [2, 9, 5, 6, 1]]
-    assert aligned(behind, [[2, 5, 6, 7], [2, 5, 6, 7], [2, 5, 6, 7], [2, 5, 6, 7]]) == [3, 2, 3, 0]
-    assert aligned([[2, 5], [2]], [[2, 5], [3, 2]]) == [2, 1]
+    assert shared_tokens(behind, [[2, 5, 6, 7], [2, 5, 6, 7], [2, 5, 6, 7], [2, 5, 6, 7]]) == [
+        3,
+        2,
+        3,
+        0,
+    ]
+    assert shared_tokens([[2, 5], [2]], [[2, 5], [3, 2]]) == [2, 1]
 
 
 # --- places and padding ------------------------------------------------------------------------
 
 
 def test_what_is_said_at_no_place_counts_for_nothing(model: Model) -> None:
-    said = distilling(objective="query")
-    found = taught(model, said, ASKED, SHOWN)
-    none = found.places < 0
+    spec = distilling(objective="query")
+    result = taught(model, spec, QUERIES, CONTEXT)
+    none = result.places < 0
     assert 0 < none.sum() < none.numel()
-    noise = 3 * torch.randn(found.targets.shape, generator=torch.Generator().manual_seed(0))
+    noise = 3 * torch.randn(result.targets.shape, generator=torch.Generator().manual_seed(0))
     noisy = Examples(
-        found.prompts, torch.where(none.unsqueeze(-1), noise, found.targets), found.places
+        result.prompts, torch.where(none.unsqueeze(-1), noise, result.targets), result.places
     )
-    loss, gradient = update(model, said, found)
-    other, others = update(model, said, noisy)
+    loss, gradient = update(model, spec, result)
+    other, others = update(model, spec, noisy)
     assert other == loss
     torch.testing.assert_close(others, gradient, atol=0, rtol=0)
-    somewhere = Examples(found.prompts, torch.where(none.unsqueeze(-1), found.targets, noise))
-    assert update(model, said, replace(somewhere, places=found.places))[0] != loss
+    somewhere = Examples(result.prompts, torch.where(none.unsqueeze(-1), result.targets, noise))
+    assert update(model, spec, replace(somewhere, places=result.places))[0] != loss
 
 
 @pytest.mark.parametrize("objective", DISTILLED)
 def test_padding_and_company_count_for_nothing(model: Model, objective: str) -> None:
     """A batch's loss and gradient are the means of each prompt's alone."""
-    said = distilling(objective=objective)
-    found = taught(model, said, ASKED, SHOWN)
-    assert len(set(map(len, found.prompts))) > 1
-    loss, gradient = update(model, said, found)
+    spec = distilling(objective=objective)
+    result = taught(model, spec, QUERIES, CONTEXT)
+    assert len(set(map(len, result.prompts))) > 1
+    loss, gradient = update(model, spec, result)
     alone = []
-    for i in range(len(found)):
-        one = found.part([i])
+    for i in range(len(result)):
+        one = result.part([i])
         there = one.places[0] >= 0
         one = Examples(one.prompts, one.targets[:, there], one.places[:, there])
-        alone.append(update(model, said, one))
+        alone.append(update(model, spec, one))
     assert loss == pytest.approx(np.mean([value for value, _ in alone]), rel=1e-5)
     for name, value in gradient.items():
         mean = torch.stack([one[name] for _, one in alone]).mean(0)
@@ -304,24 +309,24 @@ def test_teachers_agree_where_their_answers_do() -> None:
 
 def test_queries_are_unlabelled_distinct_and_none_of_the_context() -> None:
     pool = pd.concat([PAIRS.assign(id=[f"{k}-{i}" for i in range(9)]) for k in range(4)])
-    shown = pool[3:13]
-    found = queries(pool, 26, 0, shown)
-    assert set(found["id"]) == set(pool["id"]) - set(shown["id"])
-    assert "label" not in found
-    assert found["id"].is_unique
-    few = queries(pool, 5, 3, shown)
-    assert few.equals(queries(pool, 5, 3, shown))
-    assert list(few["id"]) != list(queries(pool, 5, 4, shown)["id"])
+    demonstrations = pool[3:13]
+    result = queries(pool, 26, 0, demonstrations)
+    assert set(result["id"]) == set(pool["id"]) - set(demonstrations["id"])
+    assert "label" not in result
+    assert result["id"].is_unique
+    few = queries(pool, 5, 3, demonstrations)
+    assert few.equals(queries(pool, 5, 3, demonstrations))
+    assert list(few["id"]) != list(queries(pool, 5, 4, demonstrations)["id"])
     text = pool.set_index("id").loc[few["id"], "premise"]
     assert list(text) == list(few["premise"])
-    with pytest.raises(UserError, match=r"cannot draw 27 queries: .* 26 besides") as caught:
-        queries(pool, 27, 0, shown)
-    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match=r"cannot draw 27 queries: .* 26 besides") as error:
+        queries(pool, 27, 0, demonstrations)
+    assert "\n" not in str(error.value)
 
 
 def test_queries_are_chosen_without_their_labels() -> None:
     shuffled = PAIRS.assign(label=list(PAIRS["label"])[::-1])
-    assert queries(PAIRS, 5, 1, SHOWN).equals(queries(shuffled, 5, 1, SHOWN))
+    assert queries(PAIRS, 5, 1, CONTEXT).equals(queries(shuffled, 5, 1, CONTEXT))
 
 
 # --- runs --------------------------------------------------------------------------------------
@@ -366,8 +371,8 @@ def done(specs: list[Spec]) -> list[methods.Result]:
 def apart(one: methods.Result, other: methods.Result) -> float:
     """The largest difference of what two runs said."""
     assert list(one.predictions["id"]) == list(other.predictions["id"])
-    found = one.predictions[metrics.LOGP] - other.predictions[metrics.LOGP]
-    return float(found.abs().to_numpy().max())
+    result = one.predictions[metrics.LOGP] - other.predictions[metrics.LOGP]
+    return float(result.abs().to_numpy().max())
 
 
 def rounds_of(base: Spec, *rounds: int) -> list[Spec]:
@@ -389,20 +394,20 @@ def test_training_moves_the_student_towards_its_teacher(
     base: Spec, change: dict[str, Any], least: float
 ) -> None:
     """On queries that it was not trained on."""
-    said = replace(base, **{"updates": 24, "batch_size": 8, "queries": 16} | change)
-    row = methods.execute(said, device="cpu").row
+    spec = replace(base, **{"updates": 24, "batch_size": 8, "queries": 16} | change)
+    row = methods.execute(spec, device="cpu").row
     first, last = row["curve"][0]["validation_loss"], row["curve"][-1]["validation_loss"]
     assert last < least * first
     assert row["train_kl"] < least * row["curve"][0]["train_loss"]
-    if said.temperature == 1:
+    if spec.temperature == 1:
         assert row["held_out_kl"] == row["first_kl"] == pytest.approx(last, rel=1e-4)
         assert row["held_out_agreement"] == pytest.approx(row["curve"][-1]["validation_accuracy"])
 
 
 def test_labels_are_not_used_but_the_contexts(base: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     task = methods.task_of(base.task, 0)
-    shown = methods.examples(task, base)
-    monkeypatch.setattr(methods, "examples", lambda *_: shown)
+    demonstrations = methods.examples(task, base)
+    monkeypatch.setattr(methods, "examples", lambda *_: demonstrations)
     [right] = done([base])
     train, validation = (
         part.assign(label=1 - part["label"]) for part in (task.train, task.validation)
@@ -412,7 +417,7 @@ def test_labels_are_not_used_but_the_contexts(base: Spec, monkeypatch: pytest.Mo
     [wrong] = done([base])
     assert right.predictions.equals(wrong.predictions)
     assert right.row["curve"] == wrong.row["curve"]
-    shown = shown.assign(label=1 - shown["label"])
+    demonstrations = demonstrations.assign(label=1 - demonstrations["label"])
     assert apart(right, done([base])[0]) > 1e-3  # the context's are
 
 
@@ -451,37 +456,39 @@ def test_the_teacher_of_a_round_is_the_student_of_the_round_before(
 ) -> None:
     """And it is asked once a set and round, however many epochs there are."""
     base = replace(base, **student)
-    asked: list[tuple[str, dict[str, torch.Tensor]]] = []
+    calls: list[tuple[str, dict[str, torch.Tensor]]] = []
     students: list[training.Trained] = []
 
-    def taught_and_noted(teacher: Model, spec: Spec, frame: pd.DataFrame, *rest: Any) -> Examples:
+    def record_teacher(teacher: Model, spec: Spec, frame: pd.DataFrame, *rest: Any) -> Examples:
         weights = {n: p.detach().clone() for n, p in teacher.model.named_parameters()}
-        asked.append((" ".join(frame["id"]), tail(weights)))
+        calls.append((" ".join(frame["id"]), tail(weights)))
         return taught(teacher, spec, frame, *rest)
 
-    def trained_and_noted(
+    def record_student(
         learning: Any, job: training.Job, loss: Any, **options: Any
     ) -> training.Trained:
-        found = train(learning, job, loss, **options)
+        result = train(learning, job, loss, **options)
         if job.round:  # it goes on
             begin = training.measure(learning, students[-1].weights, job.train, loss)
-            assert found.curve[0]["train_loss"] == pytest.approx(begin["loss"], rel=1e-3)
-        students.append(found)
-        return found
+            assert result.curve[0]["train_loss"] == pytest.approx(begin["loss"], rel=1e-3)
+        students.append(result)
+        return result
 
     train = training.train
-    monkeypatch.setattr(distill, "taught", taught_and_noted)
-    monkeypatch.setattr(training, "train", trained_and_noted)
+    monkeypatch.setattr(distill, "taught", record_teacher)
+    monkeypatch.setattr(training, "train", record_student)
     specs = grids.product(base, data_seed=[0, 1], rounds=[3], batch_size=[8], updates=[5])
     done(specs)
     assert len(students) == 2 * 3  # runs, rounds
-    assert len(asked) == 2 * 3 * 2  # and training and held-out queries
-    queried, teachers = zip(*asked, strict=True)
+    assert len(calls) == 2 * 3 * 2  # and training and held-out queries
+    query_ids, teachers = zip(*calls, strict=True)
     pool = methods.task_of(base.task, 0).train
-    for first, said in zip((0, 6), specs, strict=True):
-        shown = methods.examples(methods.task_of(base.task, 0), said)
-        assert queried[first] == " ".join(queries(pool, 8, said.data_seed, shown)["id"])
-        own = queried[first : first + 6]
+    for first, run_spec in zip((0, 6), specs, strict=True):
+        demonstrations = methods.examples(methods.task_of(base.task, 0), run_spec)
+        assert query_ids[first] == " ".join(
+            queries(pool, 8, run_spec.data_seed, demonstrations)["id"]
+        )
+        own = query_ids[first : first + 6]
         assert own[:2] == own[2:4] == own[4:]  # the same queries every round
     untrained = tail(dict(models.load(base.model, device="cpu").model.named_parameters()))
     for i, teacher in enumerate(teachers):
@@ -525,12 +532,12 @@ def test_best_stops_at_the_round_after_which_the_first_teacher_is_farther(
     base = replace(base, selection="best")
     jobs = nearer(monkeypatch, {0: [3.0, 2.0, 2.5, 0.1], 1: [3.0, 2.0, 1.0, 0.5]})
     specs = grids.product(base, init_seed=[0, 1], rounds=[1, 2, 3, 4])
-    found = done(specs)
+    result = done(specs)
     assert [(job.init_seed, job.round) for job in jobs] == [
         *((0, number) for number in range(3)),
         *((1, number) for number in range(4)),
     ]
-    stopped, going = found[:4], found[4:]
+    stopped, going = result[:4], result[4:]
     assert [r.row["first_kl"] for r in stopped] == [3.0, 2.0, 2.0, 2.0]
     assert [r.row["first_kl"] for r in going] == [3.0, 2.0, 1.0, 0.5]
     assert apart(stopped[0], stopped[1]) > 1e-3
@@ -557,10 +564,10 @@ def test_best_ends_when_no_run_goes_on(base: Spec, monkeypatch: pytest.MonkeyPat
 
 def test_last_goes_on_whatever_the_distance(base: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = nearer(monkeypatch, {0: [1.0, 2.0, 3.0]})
-    found = done(rounds_of(base, 2, 3))
+    result = done(rounds_of(base, 2, 3))
     assert len(jobs) == 3
-    assert apart(*found) > 1e-3
-    assert [r.row["first_kl"] for r in found] == [2.0, 3.0]
+    assert apart(*result) > 1e-3
+    assert [r.row["first_kl"] for r in result] == [2.0, 3.0]
 
 
 @STUDENTS
@@ -569,12 +576,12 @@ def test_a_saved_student_says_what_the_run_said(
 ) -> None:
     specs = rounds_of(replace(base, **student), 1, 2)
     results = runs.run_grid(specs, store=tmp_path, device="cpu", save_models=True)
-    rows, said = results.rows, results.predictions
+    rows, predictions = results.rows, results.predictions
     task = methods.task_of(base.task, 0)
     for key, rounds in zip(rows["key"], rows["rounds"], strict=True):
-        saved = models.load(str(tmp_path / "models" / key), device="cpu")
-        _, again = methods.evaluate(saved, task, base, task.train.iloc[:0])
-        expected = said[said["rounds"] == rounds]
+        folder = models.load(str(tmp_path / "models" / key), device="cpu")
+        _, again = methods.evaluate(folder, task, base, task.train.iloc[:0])
+        expected = predictions[predictions["rounds"] == rounds]
         assert list(again["id"]) == list(expected["id"])
         torch.testing.assert_close(
             *(torch.tensor(frame[metrics.LOGP].to_numpy()) for frame in (again, expected)),
@@ -591,22 +598,24 @@ def test_an_explained_context_has_an_instruction_and_reasons(
     name: str, tiny_tokenizer: Any
 ) -> None:
     pattern = PATTERNS[name]
-    shown = PAIRS.iloc[[1, 4, 3]]
-    text = context(name, shown, explained=True)
+    demonstrations = PAIRS.iloc[[1, 4, 3]]
+    text = context(name, demonstrations, explained=True)
     begin, *blocks = text.split(pattern.separator)
     assert begin == INSTRUCTION
-    plain = context(name, shown).split(pattern.separator)
+    plain = context(name, demonstrations).split(pattern.separator)
     assert [pattern.verbalizer.index(block.split()[-1]) for block in plain] == [1, 0, 1]
-    for block, bare, label in zip(blocks, plain, shown["label"], strict=True):
+    for block, bare, label in zip(blocks, plain, demonstrations["label"], strict=True):
         assert block == f"{bare}, {EXPLANATIONS[label]}."
-    assert context(name, shown[:0], explained=True) == ""
-    found = encode(tiny_tokenizer, name, ASKED, shown, 9999, explained=True)
-    for ids, query in zip(found, ASKED.itertuples(), strict=True):
+    assert context(name, demonstrations[:0], explained=True) == ""
+    result = encode(tiny_tokenizer, name, QUERIES, demonstrations, 9999, explained=True)
+    for ids, query in zip(result, QUERIES.itertuples(), strict=True):
         whole = text + pattern.separator + pattern.fill(str(query.premise), str(query.hypothesis))
         assert ids == tiny_tokenizer(whole)["input_ids"]
     # A demonstration's label word is the token that is scored, also where a reason follows.
     words = prompts.label_tokens(tiny_tokenizer, name)
-    assert [i for i in found[0] if i in words][-3:] == [words[label] for label in shown["label"]]
+    assert [i for i in result[0] if i in words][-3:] == [
+        words[label] for label in demonstrations["label"]
+    ]
 
 
 def test_an_explained_context_is_shown_and_taught_but_not_asked(
@@ -616,9 +625,9 @@ def test_an_explained_context_is_shown_and_taught_but_not_asked(
     icl = Spec(task=base.task, model=base.model, shots=2)
     plain, explained = done([icl, replace(icl, context="explained")])
     tokenizer = methods.model_of(base.model, "", "cpu", "float32").tokenizer
-    shown = methods.examples(methods.task_of(base.task, 0), icl)
+    demonstrations = methods.examples(methods.task_of(base.task, 0), icl)
     more, fewer = (
-        len(tokenizer(context("minimal", shown, explained=how))["input_ids"])
+        len(tokenizer(context("minimal", demonstrations, explained=how))["input_ids"])
         for how in (True, False)
     )
     assert explained.row["prefix_tokens"] - plain.row["prefix_tokens"] == more - fewer
@@ -655,9 +664,9 @@ def test_an_explained_context_is_shown_and_taught_but_not_asked(
     ],
 )
 def test_a_wrong_distillation_is_one_line(change: dict[str, Any], words: str) -> None:
-    with pytest.raises(UserError, match=words) as caught:
+    with pytest.raises(UserError, match=words) as error:
         replace(distilling(), **change)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -670,17 +679,15 @@ def test_a_wrong_distillation_is_one_line(change: dict[str, Any], words: str) ->
     ],
 )
 def test_methods_without_a_context_have_none_to_explain(make: Callable[[], Spec]) -> None:
-    with pytest.raises(UserError, match="has no context to be explained") as caught:
+    with pytest.raises(UserError, match="has no context to be explained") as error:
         make()
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_an_impossible_distillation_is_one_line_that_names_the_run(base: Spec) -> None:
-    with pytest.raises(
-        UserError, match=r"run distillation .* 23 queries.*cannot draw 23"
-    ) as caught:
+    with pytest.raises(UserError, match=r"run distillation .* 23 queries.*cannot draw 23") as error:
         done([replace(base, queries=23)])
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def running(tmp_path_factory: Any, tiny_tokenizer: Any) -> Iterator[Hub]:
     }
     repositories = {
         f"models/{PRE_NORM}": Repository(
-            models.PINNED[PRE_NORM],
+            models.REVISIONS[PRE_NORM],
             files
             | {
                 "config.json": json.dumps(config).encode(),
@@ -153,7 +153,7 @@ def running(tmp_path_factory: Any, tiny_tokenizer: Any) -> Iterator[Hub]:
             card=CARD,
         ),
         f"models/{POST_NORM}": Repository(
-            models.PINNED[POST_NORM],
+            models.REVISIONS[POST_NORM],
             files
             | {
                 name: (folder / "post" / name).read_bytes()
@@ -166,8 +166,8 @@ def running(tmp_path_factory: Any, tiny_tokenizer: Any) -> Iterator[Hub]:
         "models/facebook/empty": Repository("2" * 40, {"config.json": b"{}", "tf_model.h5": b"x"}),
         GLUE: Repository(sources.GLUE[1], glue | {"README.md": GLUE_CARD.encode()}),
     }
-    with serve(repositories, {HANS_PATH: HANS_FILE}) as found:
-        yield found
+    with serve(repositories, {HANS_PATH: HANS_FILE}) as result:
+        yield result
 
 
 @pytest.fixture
@@ -239,14 +239,14 @@ print(json.dumps(found))
 
 def python(code: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """A process of its own: the clients read their variables once, when they are imported."""
-    kept = {
+    environment = {
         n: v
         for n, v in os.environ.items()
         if not n.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_"))
     }
     return subprocess.run(
         [sys.executable, "-c", code, *words],
-        env=kept | {"NO_PROXY": "127.0.0.1,localhost"} | variables,
+        env=environment | {"NO_PROXY": "127.0.0.1,localhost"} | variables,
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -263,22 +263,22 @@ def test_fetched_through_the_hub_and_used_without_it(running: Hub, tmp_path: Pat
     names = ("opt-125m", "opt-350m", str(own))
     words = ("fetch", *names, "--to", str(tmp_path / "to go"))
     online = {"HF_ENDPOINT": running.url, "HF_HOME": str(tmp_path / "home")}
-    done = python(COMMAND, f"{running.url}/{HANS_PATH}", HANS_SHA256, *words, **online)
-    assert done.returncode == 0, done.stderr
-    assert shlex.split(done.stdout) == [
+    process = python(COMMAND, f"{running.url}/{HANS_PATH}", HANS_SHA256, *words, **online)
+    assert process.returncode == 0, process.stderr
+    assert shlex.split(process.stdout) == [
         "export",
         "HF_HUB_OFFLINE=1",
         f"HF_HOME={tmp_path / 'to go'}",
     ]
-    for said in (
-        f"{PRE_NORM} {models.PINNED[PRE_NORM][:16]}: 0.1 MB, licence opt-175b-license",
+    for message in (
+        f"{PRE_NORM} {models.REVISIONS[PRE_NORM][:16]}: 0.1 MB, licence opt-175b-license",
         "30 training and 30 matched pairs",
         "licence MIT",
         f"licence see {running.url}/datasets/nyu-mll/glue",
         "24 pairs",
         "model pocket: on this machine already",
     ):
-        assert said in done.stderr
+        assert message in process.stderr
     # Half of it came, and the other half, from where it broke; nothing that is not needed came.
     whole, rest = running.transfers("pytorch_model.bin")
     assert whole == (200, "")
@@ -294,25 +294,25 @@ def test_fetched_through_the_hub_and_used_without_it(running: Hub, tmp_path: Pat
     assert len(running.transfers("model.safetensors")) == 1
     assert not list((tmp_path / "home").rglob("*.safetensors"))
 
-    variables = dict(pair.split("=", 1) for pair in shlex.split(done.stdout)[1:])
-    asked = len(running.log)
+    variables = dict(pair.split("=", 1) for pair in shlex.split(process.stdout)[1:])
+    requests = len(running.log)
     dead = {"HF_ENDPOINT": running.url} | variables
-    used = python(OFFLINE, HANS_SHA256, PRE_NORM, POST_NORM, **dead)
-    assert used.returncode == 0, used.stderr
-    assert len(running.log) == asked
-    found = json.loads(used.stdout)
-    assert found["sizes"] == [18, 2, 20]
-    assert found["hans"]["id"] == [f"hans-ex{i}" for i in range(24)]
+    offline_process = python(OFFLINE, HANS_SHA256, PRE_NORM, POST_NORM, **dead)
+    assert offline_process.returncode == 0, offline_process.stderr
+    assert len(running.log) == requests
+    result = json.loads(offline_process.stdout)
+    assert result["sizes"] == [18, 2, 20]
+    assert result["hans"]["id"] == [f"hans-ex{i}" for i in range(24)]
     for name, model in (
         (PRE_NORM, small_opt().half()),
         (POST_NORM, small_opt(do_layer_norm_before=False, word_embed_proj_dim=16)),
     ):
         weight = model.model.decoder.layers[0].fc1.weight
-        assert found[name]["sum"] == pytest.approx(weight.double().sum().item(), abs=1e-9)
-        assert found[name]["dtype"] == "torch.float32"
-        assert found[name]["digest"] == models.PINNED[name]
-        assert found[name]["gap"] < 1e-4
-        assert found[name]["first"] == 2
+        assert result[name]["sum"] == pytest.approx(weight.double().sum().item(), abs=1e-9)
+        assert result[name]["dtype"] == "torch.float32"
+        assert result[name]["digest"] == models.REVISIONS[name]
+        assert result[name]["gap"] < 1e-4
+        assert result[name]["first"] == 2
 
 
 def test_the_data_sets_library_reads_the_same_rows(server: Hub, tmp_path: Path) -> None:
@@ -322,8 +322,8 @@ def test_the_data_sets_library_reads_the_same_rows(server: Hub, tmp_path: Path) 
         f"glue = datasets.load_dataset({sources.GLUE[0]!r}, 'mnli', revision={sources.GLUE[1]!r});"
         "[glue[part].to_parquet(f'{sys.argv[1]}/{part}.parquet') for part in glue]"
     )
-    done = python(code, str(tmp_path), HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / "other"))
-    assert done.returncode == 0, done.stderr
+    process = python(code, str(tmp_path), HF_ENDPOINT=server.url, HF_HOME=str(tmp_path / "other"))
+    assert process.returncode == 0, process.stderr
     for part, ours in sources.glue().items():
         theirs = pd.read_parquet(tmp_path / f"{GLUE_PARTS[part]}.parquet")
         pd.testing.assert_frame_equal(ours.infer_objects(), theirs[[*ours]], check_dtype=False)
@@ -343,8 +343,8 @@ def test_rows_are_the_same_from_the_hub_and_from_a_folder(
         (tmp_path / "mnli").mkdir(exist_ok=True)
         table.to_csv(tmp_path / "mnli" / f"{name}.csv", index=False)
     (tmp_path / "hans").mkdir()
-    packed = tmp_path / "hans" / "heuristics_evaluation_set.txt.gz"
-    packed.write_bytes(gzip.compress(HANS_FILE))
+    archive = tmp_path / "hans" / "heuristics_evaluation_set.txt.gz"
+    archive.write_bytes(gzip.compress(HANS_FILE))
     rows = tmp_path / "rows.csv"
     selection.choose(selection.pools_of(str(tmp_path)), seed=0).to_csv(rows, index=False)
     monkeypatch.setattr(selection, "PUBLISHED", rows)
@@ -368,11 +368,11 @@ def test_a_download_is_drawn_on_a_terminal_and_nowhere_else(
     server: Hub, tmp_path: Path, monkeypatch: Any
 ) -> None:
     enable_progress_bars()
-    for stream, drawn in ((Terminal(), True), (io.StringIO(), False)):
+    for stream, has_bar in ((Terminal(), True), (io.StringIO(), False)):
         monkeypatch.setattr(sys, "stderr", stream)
-        fetched(POST_NORM, home=tmp_path / str(drawn))
-        assert ("Downloading bytes" in stream.getvalue()) is drawn
-        assert ("\r" in stream.getvalue()) is drawn
+        fetched(POST_NORM, home=tmp_path / str(has_bar))
+        assert ("Downloading bytes" in stream.getvalue()) is has_bar
+        assert ("\r" in stream.getvalue()) is has_bar
 
 
 def test_an_interrupted_fetch_goes_on_with_what_is_missing(server: Hub) -> None:
@@ -384,7 +384,7 @@ def test_an_interrupted_fetch_goes_on_with_what_is_missing(server: Hub) -> None:
     server.faults.clear()
     server.log.clear()
     [model] = fetched(PRE_NORM)
-    assert model.revision == models.PINNED[PRE_NORM]
+    assert model.revision == models.REVISIONS[PRE_NORM]
     assert len(server.transfers("pytorch_model.bin")) == 1
     assert not server.transfers("vocab.json")  # which was there
     server.log.clear()
@@ -436,25 +436,25 @@ def test_a_model_that_cannot_be_had_is_one_line(server: Hub, name: str, line: st
 
 
 def test_other_failures_are_one_line(server: Hub, monkeypatch: Any, capfd: Any) -> None:
-    def refused(line: str, revision: str = "") -> None:
+    def check(line: str, revision: str = "") -> None:
         with pytest.raises(UserError, match=line) as error:
             models.load(PRE_NORM, revision=revision)
         assert "\n" not in str(error.value)
 
-    refused("the Hub has no revision 'v2' of it", "v2")
+    check("the Hub has no revision 'v2' of it", "v2")
     server.faults["config.json"] = ["429"] * 20
-    refused(r"the Hub takes no more requests for now \(429\): run it again in some minutes")
+    check(r"the Hub takes no more requests for now \(429\): run it again in some minutes")
     server.faults["config.json"] = ["503"] * 20
-    refused(r"the Hub answers with an error \(503\): run it again later")
+    check(r"the Hub answers with an error \(503\): run it again later")
     server.faults["config.json"] = ["401"]
-    refused(r"the Hub refuses it \(401\): log in with")
+    check(r"the Hub refuses it \(401\): log in with")
     server.faults.clear()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-    refused(r"http://127.0.0.1:9 cannot be reached: run `llmft fetch` where there is a network")
+    check(r"http://127.0.0.1:9 cannot be reached: run `llmft fetch` where there is a network")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    refused("HF_HUB_OFFLINE is set: run `llmft fetch` where there is a network")
+    check("HF_HUB_OFFLINE is set: run `llmft fetch` where there is a network")
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         sources.hans_file()
     with pytest.raises(UserError, match="HF_HUB_OFFLINE is set, which forbids the network"):

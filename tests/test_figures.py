@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft.report import compare, figures, theme
+from llmft.report import compare, figures, tables, theme
 
 
 def points(shots: tuple[int, ...] = (0, 2, 4, 8)) -> pd.DataFrame:
@@ -47,9 +47,9 @@ def svg(chart: alt.Chart) -> str:
 
 
 def size(text: str) -> tuple[float, float]:
-    found = re.search(r'<svg[^>]*? width="([\d.]+)" height="([\d.]+)"', text)
-    assert found
-    return float(found[1]), float(found[2])
+    result = re.search(r'<svg[^>]*? width="([\d.]+)" height="([\d.]+)"', text)
+    assert result
+    return float(result[1]), float(result[2])
 
 
 MINIMAL = points().query("pattern == 'minimal'")
@@ -175,14 +175,14 @@ def test_one_series_one_point():
     st.lists(st.floats(0, 1), min_size=1, max_size=6),
     st.floats(0.01, 0.3),
 )
-def test_labels_are_set_apart_in_order_and_no_further_than_needed(wished: list[float], gap: float):
-    placed = theme.spread(wished, gap)
-    order = sorted(range(len(wished)), key=lambda i: wished[i])
+def test_labels_are_set_apart_in_order_and_no_further_than_needed(targets: list[float], gap: float):
+    heights = theme.spread(targets, gap)
+    order = sorted(range(len(targets)), key=lambda i: targets[i])
     for a, b in pairwise(order):
-        assert placed[b] - placed[a] >= gap - 1e-9
-    assert np.mean(placed) == pytest.approx(np.mean(wished))
-    if len(wished) == 1:
-        assert placed == wished
+        assert heights[b] - heights[a] >= gap - 1e-9
+    assert np.mean(heights) == pytest.approx(np.mean(targets))
+    if len(targets) == 1:
+        assert heights == targets
 
 
 @settings(deadline=None)
@@ -195,11 +195,11 @@ def test_an_axis_holds_its_values_and_shares_stay_shares(values: list[float]):
 
 def test_with_interval_is_what_the_caption_counts():
     frame = points((8,)).query("pattern == 'minimal'")
-    folded = figures.with_interval(frame)
-    assert folded["accuracy"].tolist() == ["0.66 [0.61, 0.71]", "0.50 [0.45, 0.55]"]
-    assert folded["n"].tolist() == ["10 × 1,200"] * 2
-    assert list(folded) == ["shots", "domain", "pattern", "accuracy", "n"]
-    lonely = figures.with_interval(frame.assign(lo=np.nan, hi=np.nan))
+    table = tables.with_interval(frame)
+    assert table["accuracy"].tolist() == ["0.66 [0.61, 0.71]", "0.50 [0.45, 0.55]"]
+    assert table["n"].tolist() == ["10 × 1,200"] * 2
+    assert list(table) == ["shots", "domain", "pattern", "accuracy", "n"]
+    lonely = tables.with_interval(frame.assign(lo=np.nan, hi=np.nan))
     assert lonely["accuracy"].tolist() == [
         "0.66 (10 draws: 0.56 to 0.76)",
         "0.50 (10 draws: 0.40 to 0.60)",
@@ -210,7 +210,7 @@ def test_markdown_is_a_pipe_table():
     frame = pd.DataFrame(
         {"name": ["a|b", "two\nlines"], "n": [1200, 7], "share": [0.123, np.nan], "p": [0.0004, 1]}
     )
-    assert figures.markdown(frame, {"p": ".3f"}).splitlines() == [
+    assert tables.markdown(frame, {"p": ".3f"}).splitlines() == [
         "| name | n | share | p |",
         "| :--- | ---: | ---: | ---: |",
         "| a&#124;b | 1,200 | 0.12 | 0.000 |",
@@ -221,19 +221,19 @@ def test_markdown_is_a_pipe_table():
 def test_tables_and_text_are_markdown_only(capsys: pytest.CaptureFixture[str]):
     from IPython.core.interactiveshell import InteractiveShell
 
-    shown = []
+    outputs = []
     shell = InteractiveShell.instance()
     publish, shell.display_pub.publish = (
         shell.display_pub.publish,
-        lambda data, *_, **__: shown.append(data),
+        lambda data, *_, **__: outputs.append(data),
     )
     try:
-        figures.table(pd.DataFrame({"a": [1]}))
-        figures.say("so")
+        tables.table(pd.DataFrame({"a": [1]}))
+        tables.say("so")
     finally:
         shell.display_pub.publish = publish
         InteractiveShell.clear_instance()
-    assert [set(data) for data in shown] == [{"text/plain", "text/markdown"}] * 2
+    assert [set(data) for data in outputs] == [{"text/plain", "text/markdown"}] * 2
 
 
 def test_what_needs_no_model_is_a_named_line_in_its_panel():
@@ -245,10 +245,10 @@ def test_what_needs_no_model_is_a_named_line_in_its_panel():
         }
     )
     frame = points().query("pattern == 'minimal'")
-    drawn = svg(figures.curve(frame, "shots", "pattern", facet="domain", chance=None, rules=rules))
-    assert "best cue, constant" in drawn  # too near each other for a line of text each
-    assert drawn.count(">constant<") == 1
-    assert "chance" not in drawn
+    text = svg(figures.curve(frame, "shots", "pattern", facet="domain", chance=None, rules=rules))
+    assert "best cue, constant" in text  # too near each other for a line of text each
+    assert text.count(">constant<") == 1
+    assert "chance" not in text
 
 
 def test_a_scatter_has_a_dot_a_row_and_its_line_of_least_squares():
@@ -268,6 +268,6 @@ def test_forgetting_joins_a_method_without_and_with_the_text_term():
         for m, x0, x1 in (("full", 70.0, 5.6), ("LoRA", 1e5, 6.0))
         for t, x in (("without", x0), ("with", x1))
     ]
-    drawn = svg(compare.forgetting(pd.DataFrame(rows), "method", "term", start=5.3, note="note"))
+    text = svg(compare.forgetting(pd.DataFrame(rows), "method", "term", start=5.3, note="note"))
     for word in ("full", "LoRA", "perplexity of plain sentences", "note"):
-        assert word in drawn
+        assert word in text

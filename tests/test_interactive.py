@@ -23,9 +23,9 @@ CHART = figures.curve(FRAME, "shots", "method")
 
 
 def carried(figure: interactive.Figure) -> dict[str, Any]:
-    found = re.search(r'<metadata id="vega-lite">(.*?)</metadata>', figure.svg, re.DOTALL)
-    assert found
-    spec: dict[str, Any] = json.loads(unescape(found[1]))
+    result = re.search(r'<metadata id="vega-lite">(.*?)</metadata>', figure.svg, re.DOTALL)
+    assert result
+    spec: dict[str, Any] = json.loads(unescape(result[1]))
     return spec
 
 
@@ -49,8 +49,10 @@ def test_every_layer_with_the_column_follows_the_boxes_and_no_other_does() -> No
     assert {layer["mark"]["type"] for layer in layers if "tooltip" in layer["encoding"]} == {
         "point"
     }
-    [said] = [layer["encoding"]["tooltip"] for layer in layers if "tooltip" in layer["encoding"]]
-    assert [line["field"] for line in said] == ["method", "mean"]
+    [tooltips] = [
+        layer["encoding"]["tooltip"] for layer in layers if "tooltip" in layer["encoding"]
+    ]
+    assert [line["field"] for line in tooltips] == ["method", "mean"]
 
 
 def test_what_was_faint_stays_so() -> None:

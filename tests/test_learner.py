@@ -48,19 +48,19 @@ def base(tiny_checkpoint: Path) -> Model:
 @pytest.mark.parametrize("shape", MODELS)
 def test_the_loss_is_minus_log_softmax_at_the_answer_position(shape: str, objective: str) -> None:
     """In one batch, and by hand for each prompt alone."""
-    model, said = tiny(shape), spec(objective=objective)
+    model, run_spec = tiny(shape), spec(objective=objective)
     model.model.lm_head.bias = torch.nn.Parameter(torch.linspace(-1, 1, VOCABULARY))
     targets = [0, 1, 1]
     classes = [LABELS[i] for i in targets] if objective == "vocabulary" else targets
     batch = Examples(PROMPTS, torch.tensor(classes).unsqueeze(1))
-    with learner(model, said, LABELS) as learning, torch.no_grad():
+    with learner(model, run_spec, LABELS) as learning, torch.no_grad():
         weights = start(learning, 3)
         with holding(learning, weights):
             found_logits = logits(learning, batch)
     losses = [
         total_loss(found_logits[[i]], batch.part([i]), cross_entropy).item() for i in range(3)
     ]
-    for prompt, target, found in zip(PROMPTS, targets, losses, strict=True):
+    for prompt, target, result in zip(PROMPTS, targets, losses, strict=True):
         ids = torch.tensor([prompt])
         with torch.no_grad():
             at = model.model(input_ids=ids).logits[0, -1]
@@ -71,7 +71,7 @@ def test_the_loss_is_minus_log_softmax_at_the_answer_position(shape: str, object
             "vocabulary": at.log_softmax(0)[LABELS[target]],
             "head": (head @ hidden).log_softmax(0)[target],
         }[objective]
-        assert found == pytest.approx(-by_hand.item(), abs=1e-5)
+        assert result == pytest.approx(-by_hand.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -79,16 +79,16 @@ def test_an_example_is_the_zero_shot_prompt_and_its_label(base: Model, objective
     frame = pd.DataFrame(
         {"premise": ["The judge ran ."], "hypothesis": ["The judge ."], "label": 1}
     )
-    found = labelled(frame, spec(objective=objective), base)
-    assert found.prompts == [base.tokenizer("The judge ran . The judge . ?")["input_ids"]]
+    result = labelled(frame, spec(objective=objective), base)
+    assert result.prompts == [base.tokenizer("The judge ran . The judge . ?")["input_ids"]]
     [no] = base.tokenizer(" No", add_special_tokens=False)["input_ids"]
-    [ids] = found.prompts
+    [ids] = result.prompts
     if objective == "query":
-        assert found.targets.tolist() == [[*ids[1:], no]]
-        assert found.places.tolist() == [list(range(len(ids)))]
+        assert result.targets.tolist() == [[*ids[1:], no]]
+        assert result.places.tolist() == [list(range(len(ids)))]
     else:
-        assert found.targets.tolist() == [[no if objective == "vocabulary" else 1]]
-        assert found.places.tolist() == [[len(ids) - 1]]
+        assert result.targets.tolist() == [[no if objective == "vocabulary" else 1]]
+        assert result.places.tolist() == [[len(ids) - 1]]
 
 
 @pytest.mark.parametrize("method", ["fine-tuning", "lora"])
@@ -101,17 +101,17 @@ def test_objective_query_is_the_answers_loss_and_that_of_the_text(base: Model, m
             "label": [1, 0],
         }
     )
-    said = spec(method, "query")
-    words = prompts.label_tokens(base.tokenizer, said.pattern)
-    batch = labelled(frame, said, base)
+    run_spec = spec(method, "query")
+    words = prompts.label_tokens(base.tokenizer, run_spec.pattern)
+    batch = labelled(frame, run_spec, base)
     assert len({len(prompt) for prompt in batch.prompts}) == 2
-    with learner(base, said, words) as learning:
+    with learner(base, run_spec, words) as learning:
         for name, parameter in learning.reader.named_parameters():
             if "lora_A" in name:  # else B = 0, and A has no gradient
                 torch.nn.init.normal_(parameter)
         loss = total_loss(logits(learning, batch), batch, cross_entropy)
         weight = dict(learning.reader.named_parameters())[max(learning.names)]
-        [found] = torch.autograd.grad(loss, weight)
+        [result] = torch.autograd.grad(loss, weight)
         plain = learning.model.model
         by_hand = torch.zeros(())
         for prompt, label in zip(batch.prompts, frame["label"], strict=True):
@@ -122,36 +122,38 @@ def test_objective_query_is_the_answers_loss_and_that_of_the_text(base: Model, m
         [expected] = torch.autograd.grad(by_hand, weight)
     assert loss.item() == pytest.approx(by_hand.item(), abs=1e-4)
     assert expected.abs().max() > 0
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_the_answer_counts_as_much_as_the_other_places_together() -> None:
-    model, said = tiny(), spec()
+    model, run_spec = tiny(), spec()
     batch = Examples(
         PROMPTS[:2],
         torch.tensor([[0, 1, 1], [1, 0, 0]]),
         places=torch.tensor([[0, 2, 4], [1, -1, -1]]),
     )
-    with learner(model, said, LABELS) as learning, torch.no_grad():
-        found = total_loss(logits(learning, batch), batch, cross_entropy).item()
+    with learner(model, run_spec, LABELS) as learning, torch.no_grad():
+        result = total_loss(logits(learning, batch), batch, cross_entropy).item()
         logp = [
             model.model(input_ids=torch.tensor([p])).logits[0][:, list(LABELS)].log_softmax(-1)
             for p in PROMPTS
         ]
     by_hand = -(logp[0][0, 0] + logp[0][2, 1]) / 2 - logp[0][4, 1] - logp[1][1, 1]
-    assert found == pytest.approx(by_hand.item(), abs=1e-5)
+    assert result == pytest.approx(by_hand.item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", sorted(WINDOWED))
 def test_local_attention_learns_from_what_it_sees(name: str) -> None:
     """Prompts longer than the window have the logits of each alone."""
     model = Model(WINDOWED[name](), None, name, "", "", torch.device("cpu"), POSITIONS, 0)
-    given = Examples([[2, *range(5, 70)], [2, *range(9, 40)], PROMPTS[0]], torch.zeros(3, 1).long())
+    examples = Examples(
+        [[2, *range(5, 70)], [2, *range(9, 40)], PROMPTS[0]], torch.zeros(3, 1).long()
+    )
     with learner(model, spec(), LABELS) as learning, torch.no_grad():
-        found = logits(learning, given)
-        alone = [model.model(input_ids=torch.tensor([p])).logits[0, -1] for p in given.prompts]
+        result = logits(learning, examples)
+        alone = [model.model(input_ids=torch.tensor([p])).logits[0, -1] for p in examples.prompts]
     expected = torch.stack(alone)[:, list(LABELS)]
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
 
 
 # --- weights -----------------------------------------------------------------------------------
@@ -180,19 +182,19 @@ def test_a_head_starts_as_its_seed_draws_it() -> None:
 
 @pytest.mark.parametrize("shape", MODELS)
 def test_lora_adds_alpha_over_rank_b_a(shape: str) -> None:
-    model, said = tiny(shape), spec("lora", rank=3, alpha=7.0, targets="v_proj, q_proj")
-    with learner(model, said, LABELS) as learning:
+    model, run_spec = tiny(shape), spec("lora", rank=3, alpha=7.0, targets="v_proj, q_proj")
+    with learner(model, run_spec, LABELS) as learning:
         weights = train(learning, job(), cross_entropy).weights
         with applied(learning, weights) as changed:
-            found = score(changed.model, PROMPTS, LABELS)
-    assert (score(model.model, PROMPTS, LABELS) - found).abs().max() > 1e-2
+            result = score(changed.model, PROMPTS, LABELS)
+    assert (score(model.model, PROMPTS, LABELS) - result).abs().max() > 1e-2
     by_hand = tiny(shape).model
     with torch.no_grad():
         for name, layer in by_hand.base_model.named_modules():
             if name.endswith(("q_proj", "v_proj")):
                 a, b = (weights[f"body.{name}.lora_{x}.default.weight"] for x in "AB")
                 layer.weight += 7 / 3 * b @ a
-    torch.testing.assert_close(score_plainly(by_hand, PROMPTS, LABELS), found, atol=1e-4, rtol=0)
+    torch.testing.assert_close(score_plainly(by_hand, PROMPTS, LABELS), result, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("method", "objective"), LEARNERS)
@@ -251,11 +253,11 @@ def test_the_model_is_afterwards_as_it_was(shape: str, method: str, objective: s
         with applied(learning, trained.weights) as changed:
             score(changed.model, PROMPTS, LABELS)
     assert as_it_was()
-    said = spec(method, objective)
-    with pytest.raises(UserError, match="nats"), learner(model, said, LABELS) as learning:
+    run_spec = spec(method, objective)
+    with pytest.raises(UserError, match="nats"), learner(model, run_spec, LABELS) as learning:
         train(learning, job(), lambda logits, _: logits[:, 0] * float("nan"))
     assert as_it_was()
-    with suppress(KeyboardInterrupt), learner(model, said, LABELS) as learning:
+    with suppress(KeyboardInterrupt), learner(model, run_spec, LABELS) as learning:
         begin = start(learning, 7)
         with applied(learning, {name: value + 1 for name, value in begin.items()}):
             raise KeyboardInterrupt
@@ -283,10 +285,10 @@ def test_what_a_model_lacks_is_one_line(
 ) -> None:
     model = tiny(shape)
     before = snapshot(model.model)
-    said = spec(method, **changes)
-    with pytest.raises(UserError, match=line) as caught, learner(model, said, LABELS):
+    run_spec = spec(method, **changes)
+    with pytest.raises(UserError, match=line) as error, learner(model, run_spec, LABELS):
         pass
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
     assert snapshot(model.model) == before
 
 
@@ -308,15 +310,15 @@ def test_what_is_saved_loads_and_scores_the_same(
     base: Model, method: str, objective: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "models" / "key"
-    said = spec(method, objective)
+    run_spec = spec(method, objective)
     before, config = score(base.model, PROMPTS, LABELS), base.model.config.to_dict()
-    with learner(base, said, LABELS) as learning:
-        found = trained(learning, folder)
-        assert (found - before).abs().max() > 1e-2
+    with learner(base, run_spec, LABELS) as learning:
+        result = trained(learning, folder)
+        assert (result - before).abs().max() > 1e-2
     assert base.model.config.to_dict() == config
     again = models.load(str(folder), device="cpu")
-    torch.testing.assert_close(score(again.model, PROMPTS, LABELS), found, atol=1e-5, rtol=0)
-    assert json.loads((folder / "run.json").read_text()) == asdict(said)
+    torch.testing.assert_close(score(again.model, PROMPTS, LABELS), result, atol=1e-5, rtol=0)
+    assert json.loads((folder / "run.json").read_text()) == asdict(run_spec)
     assert again.name == str(folder)
     assert again.digest != base.digest
     assert again.tokenizer("The doctor")["input_ids"] == base.tokenizer("The doctor")["input_ids"]
@@ -357,8 +359,8 @@ def test_what_cannot_be_saved_is_one_line_and_leaves_nothing(
 
 
 def test_saving_again_takes_the_place_of_what_was_there(base: Model, tmp_path: Path) -> None:
-    folder, left = tmp_path / "key", tmp_path / ".key.123"
-    for path in (folder, left):  # an older model, and what a killed process left half-written
+    folder, leftover = tmp_path / "key", tmp_path / ".key.123"
+    for path in (folder, leftover):  # an older model, and what a killed process left half-written
         path.mkdir()
         (path / "old").touch()
     with learner(base, spec("lora"), LABELS) as learning:
@@ -407,9 +409,9 @@ def test_a_damaged_adapter_is_one_line(
     folder = Path(shutil.copytree(adapter, tmp_path / "copy"))
     assert models.load(str(folder), device="cpu").model
     damage(folder)
-    with pytest.raises(UserError, match=line) as caught:
+    with pytest.raises(UserError, match=line) as error:
         models.load(str(folder), device="cpu")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_the_digest_of_an_adapter_follows_its_weights_and_its_model(

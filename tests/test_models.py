@@ -50,25 +50,25 @@ def change_config(folder: Path, **changes: Any) -> None:
 
 
 def test_a_folder_loads_as_it_was_saved(tiny_checkpoint: Path) -> None:
-    found, original = load(str(tiny_checkpoint), device="cpu"), small_opt()
+    result, original = load(str(tiny_checkpoint), device="cpu"), small_opt()
     prompts = [[2, 5, 9, 30], [2, 5, 8]]
     torch.testing.assert_close(
-        score(found.model, prompts, (7, 42)), score(original, prompts, (7, 42))
+        score(result.model, prompts, (7, 42)), score(original, prompts, (7, 42))
     )
-    assert not found.model.training
-    assert found.device == torch.device("cpu")
-    assert found.max_positions == POSITIONS
-    assert found.revision == ""
-    assert found.parameters == sum(p.numel() for p in original.parameters())
-    assert found.tokenizer("The doctor")["input_ids"][0] == 2
+    assert not result.model.training
+    assert result.device == torch.device("cpu")
+    assert result.max_positions == POSITIONS
+    assert result.revision == ""
+    assert result.parameters == sum(p.numel() for p in original.parameters())
+    assert result.tokenizer("The doctor")["input_ids"][0] == 2
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_the_dtype_is_the_one_asked_for(tmp_path: Path, tiny_tokenizer: Any, dtype: str) -> None:
     small_opt().to(torch.float16).save_pretrained(tmp_path)  # as the Hub's OPT checkpoints are
     tiny_tokenizer.save_pretrained(tmp_path)
-    found = load(str(tmp_path), device="cpu", dtype=dtype)
-    assert {p.dtype for p in found.model.parameters()} == {getattr(torch, dtype)}
+    result = load(str(tmp_path), device="cpu", dtype=dtype)
+    assert {p.dtype for p in result.model.parameters()} == {getattr(torch, dtype)}
 
 
 def test_tied_embeddings_stay_one(tiny_checkpoint: Path) -> None:
@@ -79,9 +79,9 @@ def test_tied_embeddings_stay_one(tiny_checkpoint: Path) -> None:
 def test_untied_embeddings_stay_two(tmp_path: Path, tiny_tokenizer: Any) -> None:
     small_llama().save_pretrained(tmp_path)
     tiny_tokenizer.save_pretrained(tmp_path)
-    found = load(str(tmp_path))
-    assert isinstance(found.model, LlamaForCausalLM)
-    assert not torch.equal(found.model.lm_head.weight, found.model.get_input_embeddings().weight)
+    result = load(str(tmp_path))
+    assert isinstance(result.model, LlamaForCausalLM)
+    assert not torch.equal(result.model.lm_head.weight, result.model.get_input_embeddings().weight)
 
 
 EMBEDDING, HEAD = "model.decoder.embed_tokens.weight", "lm_head.weight"
@@ -121,10 +121,10 @@ def test_a_pickle_is_whole_however_its_tied_weight_is_stored(
         with pytest.raises(UserError, match=line):
             load(str(tmp_path), device="cpu")
         return
-    found = load(str(tmp_path), device="cpu").model
-    assert found.lm_head.weight.data_ptr() == found.get_input_embeddings().weight.data_ptr()
-    assert torch.equal(found.lm_head.weight, half[HEAD].float())
-    assert found.dtype == torch.float32
+    result = load(str(tmp_path), device="cpu").model
+    assert result.lm_head.weight.data_ptr() == result.get_input_embeddings().weight.data_ptr()
+    assert torch.equal(result.lm_head.weight, half[HEAD].float())
+    assert result.dtype == torch.float32
 
 
 class Executed:
@@ -179,20 +179,20 @@ def test_any_causal_model_is_loaded_and_scored(
         backend.post_processor = processors.ByteLevel(trim_offsets=False)
     ends = {"eos_token": "</s>", "unk_token": "</s>"} | ({"bos_token": "</s>"} if bos else {})
     PreTrainedTokenizerFast(tokenizer_object=backend, **ends).save_pretrained(tmp_path)
-    found = load(str(tmp_path), device="cpu")
-    assert found.tokenizer.pad_token is None
-    assert found.max_positions == (64 if shape in ("gpt2", "gpt-neox") else POSITIONS)
+    result = load(str(tmp_path), device="cpu")
+    assert result.tokenizer.pad_token is None
+    assert result.max_positions == (64 if shape in ("gpt2", "gpt-neox") else POSITIONS)
     queries = pd.DataFrame(
         {
             "premise": ["The doctor ran .", "The judge saw the actor ."],
             "hypothesis": "The judge ran .",
         }
     )
-    texts = prompts.encode(found.tokenizer, "minimal", queries, None, found.max_positions)
+    texts = prompts.encode(result.tokenizer, "minimal", queries, None, result.max_positions)
     assert (texts[0][0] == 2) == bos
-    labels = prompts.label_tokens(found.tokenizer, "minimal")
+    labels = prompts.label_tokens(result.tokenizer, "minimal")
     plainly = score_plainly(original, texts, labels)
-    torch.testing.assert_close(score(found.model, texts, labels), plainly, atol=1e-4, rtol=0)
+    torch.testing.assert_close(score(result.model, texts, labels), plainly, atol=1e-4, rtol=0)
 
 
 def test_the_digest_follows_weights_configuration_and_tokenizer(copy: Path) -> None:
@@ -262,12 +262,12 @@ def test_a_token_that_the_embedding_lacks_is_refused_when_it_occurs(copy: Path) 
     names = [f"<image{i}>" for i in range(VOCABULARY)]
     tokenizer.add_tokens(names)
     tokenizer.save_pretrained(copy)
-    found = load(str(copy), device="cpu")
-    assert len(found.tokenizer) > VOCABULARY
-    texts = prompts.token_ids(found.tokenizer, ["The doctor ran ."])
-    assert score(found.model, texts, (7, 42)).isfinite().all()
+    result = load(str(copy), device="cpu")
+    assert len(result.tokenizer) > VOCABULARY
+    texts = prompts.token_ids(result.tokenizer, ["The doctor ran ."])
+    assert score(result.model, texts, (7, 42)).isfinite().all()
     with pytest.raises(UserError, match="its tokenizer is another model's, or tokens were added"):
-        score(found.model, prompts.token_ids(found.tokenizer, [f"The {names[-1]} ran"]), (7, 42))
+        score(result.model, prompts.token_ids(result.tokenizer, [f"The {names[-1]} ran"]), (7, 42))
 
 
 @pytest.mark.parametrize("keep", [[], ["tokenizer_config.json"]])
@@ -314,28 +314,28 @@ def test_a_commit_is_forty_hexadecimal_digits(copy: Path, monkeypatch: Any) -> N
 
 def test_a_model_of_the_hub_is_its_commit(copy: Path, monkeypatch: Any) -> None:
     """A branch is asked for once; a commit not at all, and its files need not be here."""
-    asked, folder = [], copy.rename(copy.with_name("1" * 40))
+    requests, folder = [], copy.rename(copy.with_name("1" * 40))
 
-    def fetched(name: str, revision: str) -> Path:
-        asked.append(revision)
+    def model(name: str, revision: str) -> Path:
+        requests.append(revision)
         return folder
 
-    monkeypatch.setattr("llmft.nli.hub.model", fetched)
-    models._fetched.cache_clear()
+    monkeypatch.setattr("llmft.nli.hub.model", model)
+    models._download.cache_clear()
     try:
         commit = "2" * 40
         assert identity("someone/model", commit) == (commit, commit)
-        pinned = models.PINNED["facebook/opt-125m"]
-        assert identity("facebook/opt-125m") == (pinned, pinned)
-        assert asked == []
+        revision_of_book = models.REVISIONS["facebook/opt-125m"]
+        assert identity("facebook/opt-125m") == (revision_of_book, revision_of_book)
+        assert requests == []
         for _ in range(2):
             assert identity("someone/model") == ("main", "1" * 40)
-        found = load("someone/model", device="cpu")
-        assert (found.revision, found.digest) == ("main", "1" * 40)
+        result = load("someone/model", device="cpu")
+        assert (result.revision, result.digest) == ("main", "1" * 40)
         assert weight("someone/model") == (folder / "model.safetensors").stat().st_size
-        assert asked == ["main"]
+        assert requests == ["main"]
     finally:
-        models._fetched.cache_clear()
+        models._download.cache_clear()
 
 
 def test_a_model_weighs_what_its_files_do(copy: Path, adapter: Path) -> None:
@@ -355,9 +355,9 @@ def adapter(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     )
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = peft.get_peft_model(small_opt(), config)
-        made.peft_config["default"].base_model_name_or_path = str(tiny_checkpoint)
-        made.save_pretrained(tmp_path / "adapter")
+        model = peft.get_peft_model(small_opt(), config)
+        model.peft_config["default"].base_model_name_or_path = str(tiny_checkpoint)
+        model.save_pretrained(tmp_path / "adapter")
     return tmp_path / "adapter"
 
 
@@ -367,14 +367,14 @@ def change_adapter(folder: Path, **changes: Any) -> None:
 
 
 def test_an_adapter_is_loaded_whole(adapter: Path, tiny_checkpoint: Path) -> None:
-    plain, found = load(str(tiny_checkpoint), device="cpu"), load(str(adapter), device="cpu")
+    plain, result = load(str(tiny_checkpoint), device="cpu"), load(str(adapter), device="cpu")
     texts = [[2, 5, 9, 30], [2, 5, 8]]
-    said = score(found.model, texts, (7, 42))
-    assert (said - score(plain.model, texts, (7, 42))).abs().max() > 1e-3
-    torch.testing.assert_close(said, score_plainly(found.model, texts, (7, 42)))
-    assert identity(str(adapter)) == (found.revision, found.digest)
+    message = score(result.model, texts, (7, 42))
+    assert (message - score(plain.model, texts, (7, 42))).abs().max() > 1e-3
+    torch.testing.assert_close(message, score_plainly(result.model, texts, (7, 42)))
+    assert identity(str(adapter)) == (result.revision, result.digest)
     assert identity(str(tiny_checkpoint)) == (plain.revision, plain.digest)
-    assert found.digest not in (plain.digest, folder_digest(adapter))
+    assert result.digest not in (plain.digest, folder_digest(adapter))
 
 
 @pytest.mark.parametrize(
@@ -477,8 +477,8 @@ def test_auto_is_the_best_device_there(monkeypatch: Any) -> None:
 
 
 def test_the_pocket_checkpoint() -> None:
-    found = load("pocket", device="cpu")
-    assert 1e6 <= found.parameters <= 5e6
-    assert found.max_positions >= 512
-    assert found.name == "pocket"
-    assert len(found.digest) == 16
+    result = load("pocket", device="cpu")
+    assert 1e6 <= result.parameters <= 5e6
+    assert result.max_positions >= 512
+    assert result.name == "pocket"
+    assert len(result.digest) == 16

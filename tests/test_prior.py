@@ -18,15 +18,15 @@ FOLDER = ROOT / "data" / "prior"
 
 
 def test_the_files_are_those_that_the_readme_names() -> None:
-    named = dict(
+    sums = dict(
         re.findall(r"(?m)^\| `(\S+\.csv)` .*`([0-9a-f]{16})`", (FOLDER / "README.md").read_text())
     )
-    found = {
+    actual = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16]
         for path in FOLDER.glob("*.csv")
     }
-    assert named == found
-    assert len(found) == 3
+    assert sums == actual
+    assert len(actual) == 3
 
 
 def test_every_published_run_is_read() -> None:
@@ -66,9 +66,9 @@ def test_the_longest_contexts_are_constant_or_always_wrong() -> None:
 
 def test_histories_hold_forty_epochs_of_every_trained_run() -> None:
     table = prior.histories()
-    counted = table.groupby(["method", "model", "shots", "repeat"]).size()
-    assert len(counted) == 2 * 2 * 4 * 10
-    assert (counted == 40).all()
+    epochs = table.groupby(["method", "model", "shots", "repeat"]).size()
+    assert len(epochs) == 2 * 2 * 4 * 10
+    assert (epochs == 40).all()
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: object) -> None:
@@ -88,9 +88,9 @@ def test_runs_of_other_sizes_are_refused(tmp_path: object) -> None:
 
 
 def test_the_loss_of_a_hard_prediction_in_closed_form() -> None:
-    found = prior.hard_losses([0, 0, 1, 1], [0, 1, 1, 0])
+    result = prior.hard_losses([0, 0, 1, 1], [0, 1, 1, 0])
     right_one, wrong_one = math.log1p(math.exp(-1)), math.log(1 + math.e)
-    assert found == pytest.approx([math.log(2), math.log(2), right_one, wrong_one])
+    assert result == pytest.approx([math.log(2), math.log(2), right_one, wrong_one])
 
 
 @given(
@@ -108,15 +108,15 @@ def test_predictions_are_found_from_loss_and_accuracy(counts: tuple[int, int, in
     predictions[entailed : entailed + others_called_so] = 0
     accuracy = float((predictions == labels).mean())
     loss = float(np.float32(prior.hard_losses(predictions, labels).mean()))  # as it was published
-    found = prior.predictions([loss], [accuracy]).iloc[0]
-    assert found["share_entailment"] == pytest.approx(
+    result = prior.predictions([loss], [accuracy]).iloc[0]
+    assert result["share_entailment"] == pytest.approx(
         (entailed_called_so + others_called_so) / prior.EXAMPLES
     )
-    assert found["entailed"] == pytest.approx(entailed / prior.EXAMPLES)
+    assert result["entailed"] == pytest.approx(entailed / prior.EXAMPLES)
     if len(set(predictions)) == 1:
-        assert found["kind"] == "constant"
+        assert result["kind"] == "constant"
     else:
-        assert found["kind"] == ("" if accuracy else "always wrong")
+        assert result["kind"] == ("" if accuracy else "always wrong")
 
 
 def test_a_loss_that_no_predictions_have_is_refused() -> None:
@@ -152,12 +152,12 @@ def test_repeats_that_agree_are_worth_one() -> None:
 
 def test_repeats_that_differ_add_their_variance() -> None:
     """Half at .4 and half at .6: the effective number of pairs in closed form."""
-    found = prior.interval([0.4] * 5 + [0.6] * 5)
+    result = prior.interval([0.4] * 5 + [0.6] * 5)
     of_pairs, of_draws = 0.25 / 50, (0.1**2 * 10 / 9) / 10
     effective = 0.25 / (of_pairs + of_draws)
     wilson = stats.wilson(0.5 * effective, effective)
-    assert (found.lo, found.hi) == pytest.approx((wilson.lo, wilson.hi))
-    assert found.hi - found.lo > 2 * (stats.wilson(25, 50).hi - 0.5)
+    assert (result.lo, result.hi) == pytest.approx((wilson.lo, wilson.hi))
+    assert result.hi - result.lo > 2 * (stats.wilson(25, 50).hi - 0.5)
 
 
 def test_extremes_stay_within_shares() -> None:

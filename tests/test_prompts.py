@@ -107,12 +107,12 @@ def test_a_pattern_and_label_words_of_ones_own(tiny_tokenizer: Any) -> None:
     assert pattern.fill("A {b}.", "C.") == "C. {?}\nfollows from: A {b}.:"
     assert "\n" not in pattern.name
     assert context(pattern, PAIRS[:1]).endswith((": True", ": False"))
-    found = encode(tiny_tokenizer, pattern, PAIRS, PAIRS[:2], 512)
+    result = encode(tiny_tokenizer, pattern, PAIRS, PAIRS[:2], 512)
     head = context(pattern, PAIRS[:2]) + "\n\n"
     texts = [
         head + pattern.fill(p, h) for p, h in zip(PAIRS.premise, PAIRS.hypothesis, strict=True)
     ]
-    assert found == tiny_tokenizer(texts)["input_ids"]
+    assert result == tiny_tokenizer(texts)["input_ids"]
     assert [tiny_tokenizer.decode([i]) for i in label_tokens(tiny_tokenizer, pattern)] == [
         " True",
         " False",
@@ -188,9 +188,9 @@ def test_a_closing_token_is_dropped(tiny_tokenizer: Any) -> None:
     assert closing("The doctor")["input_ids"][-1] == 2
     assert label_tokens(closing, "minimal") == label_tokens(tiny_tokenizer, "minimal")
     for shots in (0, 2):
-        found = encode(closing, "minimal", PAIRS, PAIRS[:shots], 512)
+        result = encode(closing, "minimal", PAIRS, PAIRS[:shots], 512)
         usual = encode(tiny_tokenizer, "minimal", PAIRS, PAIRS[:shots], 512)
-        assert found == [[0, *ids[1:]] for ids in usual]
+        assert result == [[0, *ids[1:]] for ids in usual]
 
 
 def test_a_tokenizer_without_tokens_is_its_own_line() -> None:
@@ -249,8 +249,8 @@ def test_a_prompt_is_its_text_tokenised_whole(
     tiny_tokenizer: Any, word_tokenizer: Any, name: str, shots: int
 ) -> None:
     for tokenizer in (tiny_tokenizer, word_tokenizer, merging_tokenizer()):
-        found = encode(tokenizer, name, PAIRS, PAIRS[:shots], 512)
-        assert found == whole(tokenizer, name, PAIRS, PAIRS[:shots])
+        result = encode(tokenizer, name, PAIRS, PAIRS[:shots], 512)
+        assert result == whole(tokenizer, name, PAIRS, PAIRS[:shots])
 
 
 def test_the_merging_tokenizer_does_merge_over_the_boundary() -> None:
@@ -265,8 +265,8 @@ def test_the_merging_tokenizer_does_merge_over_the_boundary() -> None:
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=6))
 def test_any_text_is_tokenised_whole(tiny_tokenizer: Any, pairs: list[tuple[str, str]]) -> None:
     queries = pd.DataFrame(pairs, columns=["premise", "hypothesis"])
-    found = encode(tiny_tokenizer, "minimal", queries, PAIRS, 10_000)
-    assert found == whole(tiny_tokenizer, "minimal", queries, PAIRS)
+    result = encode(tiny_tokenizer, "minimal", queries, PAIRS, 10_000)
+    assert result == whole(tiny_tokenizer, "minimal", queries, PAIRS)
 
 
 def test_a_prompt_begins_with_bos_and_ends_before_the_answer(tiny_tokenizer: Any) -> None:
@@ -329,9 +329,9 @@ def test_content_free_queries(tiny_tokenizer: Any) -> None:
 def test_opts_own_tokenizer(shared: Any) -> None:
     tokenizer = AutoTokenizer.from_pretrained(shared / "opt" / "tokenizer")
     for name in PATTERNS:
-        found = encode(tokenizer, name, PAIRS, PAIRS, 2048)
-        assert found == whole(tokenizer, name, PAIRS, PAIRS)
-        assert all(ids[0] == 2 and ids.count(2) == 1 for ids in found)
+        result = encode(tokenizer, name, PAIRS, PAIRS, 2048)
+        assert result == whole(tokenizer, name, PAIRS, PAIRS)
+        assert all(ids[0] == 2 and ids.count(2) == 1 for ids in result)
     assert tokenizer.convert_ids_to_tokens(label_tokens(tokenizer, "gpt-3")) == ["ĠYes", "ĠNo"]
 
 
@@ -341,5 +341,5 @@ def test_the_pocket_tokenizer_reads_every_pattern() -> None:
     tokenizer = AutoTokenizer.from_pretrained(POCKET)
     for name in PATTERNS:
         label_tokens(tokenizer, name)
-        found = encode(tokenizer, name, PAIRS, PAIRS, 512)
-        assert found == whole(tokenizer, name, PAIRS, PAIRS)
+        result = encode(tokenizer, name, PAIRS, PAIRS, 512)
+        assert result == whole(tokenizer, name, PAIRS, PAIRS)

@@ -346,7 +346,7 @@ def test_the_same_task_and_model_elsewhere_are_the_same_runs(
 
 
 def test_a_revision_is_in_the_key_and_the_pinned_one_is_the_usual() -> None:
-    pinned = models.PINNED["facebook/opt-125m"]
+    pinned = models.REVISIONS["facebook/opt-125m"]
     usual = Spec(model="facebook/opt-125m")
     assert runs.key_of(usual) == runs.key_of(replace(usual, revision=pinned))
     assert runs.key_of(usual) != runs.key_of(replace(usual, revision="0" * 40))

@@ -21,14 +21,14 @@ def pocket() -> models.Model:
 def test_the_pocket_checkpoint_knows_its_language_and_random_weights_do_not(pocket: Any) -> None:
     torch.manual_seed(0)
     random = dataclasses.replace(pocket, model=OPTForCausalLM(pocket.model.config).eval())
-    found = sanity.table([pocket, random], tasks.load("pocket"))
-    assert list(found.model) == ["pocket", "pocket"]
-    trained, untrained = found.to_dict("records")
+    result = sanity.table([pocket, random], tasks.load("pocket"))
+    assert list(result.model) == ["pocket", "pocket"]
+    trained, untrained = result.to_dict("records")
     assert trained["difference"] > 3
     assert trained["likelier"] == 1
     assert abs(untrained["difference"]) < 0.2
     assert 0 < untrained["likelier"] < 1
-    assert sanity.table([pocket], tasks.load("pocket")).equals(found.iloc[:1])  # repeatable
+    assert sanity.table([pocket], tasks.load("pocket")).equals(result.iloc[:1])  # repeatable
 
 
 def test_it_is_the_mean_log_probability_of_a_token(pocket: Any) -> None:
@@ -40,25 +40,25 @@ def test_it_is_the_mean_log_probability_of_a_token(pocket: Any) -> None:
             for i in range(1, len(ids))
         ]
     )
-    found = sanity.word_order(pocket, [text])
-    assert found["as written"] == pytest.approx(float(expected), abs=1e-4)
-    assert found["difference"] == pytest.approx(found["as written"] - found["shuffled"])
+    result = sanity.word_order(pocket, [text])
+    assert result["as written"] == pytest.approx(float(expected), abs=1e-4)
+    assert result["difference"] == pytest.approx(result["as written"] - result["shuffled"])
 
 
 def test_the_mark_stays_and_the_words_are_the_same(
     pocket: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
+    sentences = []
 
     def token_ids(tokenizer: Any, texts: list[str]) -> Any:
-        seen.extend(texts)
+        sentences.extend(texts)
         return prompts.token_ids(tokenizer, texts)
 
     monkeypatch.setattr(sanity, "token_ids", token_ids)
     sanity.word_order(pocket, ["Who saw the old cat ?"])
-    first, *others = seen
+    first, *others = sentences
     assert first == "Who saw the old cat ?"
     assert len(others) == sanity.SHUFFLES
     assert all(text.endswith(" ?") for text in others)
     assert {tuple(sorted(text.split())) for text in others} == {tuple(sorted(first.split()))}
-    assert len(set(seen)) > 2
+    assert len(set(sentences)) > 2

@@ -155,7 +155,7 @@ def test_accuracy_with_the_median_draw_and_the_draws_that_failed(messages: list[
         table.itertuples(index=False), [(INSIDE, 0), (INSIDE, 8), (OUTSIDE, 8)], strict=True
     ):
         interval = stats.interval(sections.chosen(ANSWERS, domain=domain, shots=shots))
-        assert row[2] == stats.shown(vars(interval), 3)
+        assert row[2] == stats.as_text(vars(interval), 3)
         assert row[6] == interval.n
     assert table["median draw"].tolist() == ["–", "0.750", "0.500"]
     assert table["lowest to highest"].tolist() == ["–", "0.500 to 1.000", "0.000 to 1.000"]
@@ -463,7 +463,7 @@ def test_the_rule_and_where_it_is_silent(
     ruled = sections.with_rule(answers, studies)
     assert ruled["follows"].eq(1).all()
     assert ruled["silent"].tolist() == (rule == 0).tolist()
-    both = pd.concat([baselines.negated(f) for f in pocket.domains.values()]) == 2
+    both = pd.concat([baselines.negations(f) for f in pocket.domains.values()]) == 2
     assert ruled["follows_one"].tolist() == (~both).astype(float).tolist()
     assert not ruled[ruled["domain"] == INSIDE]["silent"].all()
     flipped = answers.assign(

@@ -33,8 +33,10 @@ def rows(*changes: dict[str, Any], n: int = 6) -> list[dict[str, Any]]:
         {"premise": f"p{i}", "hypothesis": f"h{i}", "label": words[i % 3], "id": str(i)}
         for i in range(n)
     ]
-    kept = n - len(changes)
-    return plain[:kept] + [row | change for row, change in zip(plain[kept:], changes, strict=True)]
+    unchanged = n - len(changes)
+    return plain[:unchanged] + [
+        row | change for row, change in zip(plain[unchanged:], changes, strict=True)
+    ]
 
 
 def pairs_in(path: Path, labels: str = "") -> pd.DataFrame:
@@ -63,9 +65,9 @@ def test_every_format_reads_alike(tmp_path: Path, suffix: str) -> None:
         "null",
         "é 你 \u2028",
     ]
-    written = rows(*({"premise": text} for text in texts), n=9)
-    FORMATS[suffix](written, tmp_path / f"train{suffix}")
-    expected = pairs_of(pd.DataFrame(written), "train")
+    records = rows(*({"premise": text} for text in texts), n=9)
+    FORMATS[suffix](records, tmp_path / f"train{suffix}")
+    expected = pairs_of(pd.DataFrame(records), "train")
     pd.testing.assert_frame_equal(pairs_in(tmp_path / f"train{suffix}"), expected)
     assert '"Quoted," he said.' in set(expected.premise)
 
@@ -80,8 +82,8 @@ def test_a_missing_text_is_refused_by_its_row_and_can_be_dropped(
     FORMATS[suffix](rows({name: empty}, {}), path)
     assert f"train: the {name} is missing in row 5" in refusal(path)
     assert refusal(path).endswith('"missing: drop"')
-    found = pairs_in(path, "missing: drop")  # row 5 would be neutral
-    assert list(found.id) == ["train-0", "train-2", "train-3", "train-5"]
+    result = pairs_in(path, "missing: drop")  # row 5 would be neutral
+    assert list(result.id) == ["train-0", "train-2", "train-3", "train-5"]
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -126,8 +128,8 @@ def test_numbers_with_holes_are_still_numbers(tmp_path: Path, suffix: str) -> No
 )
 def test_what_is_no_text_is_refused(tmp_path: Path, suffix: str, value: Any, kind: str) -> None:
     path = tmp_path / f"train{suffix}"
-    written = rows(*[{"hypothesis": value}] * 5, n=5)
-    FORMATS[suffix](written, path)
+    records = rows(*[{"hypothesis": value}] * 5, n=5)
+    FORMATS[suffix](records, path)
     assert refusal(path) == (
         f"train: the hypothesis in row 1 is {kind}, not text: correct or remove the row"
     )
@@ -234,8 +236,8 @@ def test_a_column_that_occurs_twice_in_parquet(tmp_path: Path) -> None:
 def test_ids_are_normalised_whatever_type_a_format_gives_them() -> None:
     frame = pd.DataFrame(rows(n=3))
     for ids in ([7, 8, 9], [7.0, 8.0, 9.0], ["7", " 8", "9.0"], ["7", 8, 9.0]):
-        found = pairs_of(frame.assign(id=pd.Series(ids, dtype=object)), "train")
-        assert list(found.id) == ["train-7", "train-9"]
+        result = pairs_of(frame.assign(id=pd.Series(ids, dtype=object)), "train")
+        assert list(result.id) == ["train-7", "train-9"]
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -270,9 +272,9 @@ def test_zero_and_one_are_ambiguous_once_others_are_dropped() -> None:
     frame = mnli(6).assign(label=[0, 1, 0, 1, 0, -1])
     line = frame_refusal(frame, "-1: drop")
     assert "labels 0 and 1 can mean neutral or not" in line
-    said = line.rpartition(", such as ")[2].strip('"')
-    assert said == "-1: drop, 0: entailment, 1: not entailment"
-    assert list(pairs_of(frame, labels=said).label) == [0, 1, 0, 1, 0]
+    message = line.rpartition(", such as ")[2].strip('"')
+    assert message == "-1: drop, 0: entailment, 1: not entailment"
+    assert list(pairs_of(frame, labels=message).label) == [0, 1, 0, 1, 0]
 
 
 @pytest.mark.parametrize("values", [[1, 2], [0], [1], [2], [0, 1, 2, 3], [1, 2, 3]])
@@ -280,8 +282,8 @@ def test_numbers_are_mnlis_only_if_they_can_be_nothing_else(values: list[int]) -
     line = frame_refusal(mnli(6).assign(label=(values * 6)[:6]))
     advice = line.rpartition("parameter labels: ")[2].strip('"')
     assert advice == ", ".join(f"{value}: ?" for value in values)
-    said = advice.replace("?", "entailment")
-    assert len(pairs_of(mnli(6).assign(label=(values * 6)[:6]), labels=said)) == 6
+    message = advice.replace("?", "entailment")
+    assert len(pairs_of(mnli(6).assign(label=(values * 6)[:6]), labels=message)) == 6
 
 
 def test_all_unknown_labels_are_named_at_once(tmp_path: Path) -> None:
@@ -291,12 +293,12 @@ def test_all_unknown_labels_are_named_at_once(tmp_path: Path) -> None:
         "unknown labels 'e' (row 1), 'n' (row 2), 'both, or: none' (row 3), 'missing' (row 4)"
         in line
     )
-    said = line.rpartition("parameter labels: ")[2].strip('"')
-    assert said == "neutral: drop, e: ?, n: ?, both, or: none: ?, missing: drop"
+    message = line.rpartition("parameter labels: ")[2].strip('"')
+    assert message == "neutral: drop, e: ?, n: ?, both, or: none: ?, missing: drop"
     # what it says works, once the question marks are answered
     frame = frame.assign(label=["e", "n", "both, or none", None])
-    said = "e: entailment, n: not entailment, both, or none: drop, missing: drop"
-    assert list(pairs_of(frame, labels=said).label) == [0, 1]
+    message = "e: entailment, n: not entailment, both, or none: drop, missing: drop"
+    assert list(pairs_of(frame, labels=message).label) == [0, 1]
 
 
 def test_many_or_long_unknown_labels_stay_one_line() -> None:
@@ -307,10 +309,10 @@ def test_many_or_long_unknown_labels_stay_one_line() -> None:
 
 def test_booleans_are_labels_that_are_asked_for(tmp_path: Path) -> None:
     labels = "true: entailment, False: not entailment"
-    written = [row | {"label": i % 2 == 0} for i, row in enumerate(rows())]
+    records = [row | {"label": i % 2 == 0} for i, row in enumerate(rows())]
     for suffix, write in FORMATS.items():
         path = tmp_path / f"train{suffix}"
-        write(written, path)
+        write(records, path)
         assert "unknown labels 'true' (row 1), 'false' (row 2)" in refusal(path)
         assert list(pairs_in(path, labels).label) == [0, 1] * 3
 
@@ -336,8 +338,8 @@ def test_a_mapping_comes_through_every_kind_of_parameter(tmp_path: Path, spelled
     for line in (f"labels: {json.dumps(spelled)}", f"labels: >-\n  {spelled}"):
         path.write_text(line + "\n")
         assert params.load(path)["labels"] == spelled
-    given = [freeze.assignments((f"labels={spelled}",))["labels"], papermill_value(spelled)]
-    assert given == [spelled] * 2
+    values = [freeze.assignments((f"labels={spelled}",))["labels"], papermill_value(spelled)]
+    assert values == [spelled] * 2
     frame = mnli(6).assign(label=[0, 0, 0, -1, None, "contradiction"])
     if spelled.startswith("-1"):
         assert list(pairs_of(frame, labels=spelled).label) == [0, 0, 0, 1]
@@ -346,8 +348,8 @@ def test_a_mapping_comes_through_every_kind_of_parameter(tmp_path: Path, spelled
 
 
 def test_labels_say_what_they_were_taken_to_mean() -> None:
-    _, found = parse(mnli(7).assign(label=[2, 0, 1, 2, 0, 1, 2]), "train")
-    assert found.to_dict("records") == [
+    _, result = parse(mnli(7).assign(label=[2, 0, 1, 2, 0, 1, 2]), "train")
+    assert result.to_dict("records") == [
         {"label": "2", "meaning": "not entailment", "rows": 3, "premise": "p0", "hypothesis": "h0"},
         {"label": "0", "meaning": "entailment", "rows": 2, "premise": "p1", "hypothesis": "h1"},
         {"label": "1", "meaning": "drop", "rows": 2, "premise": "p2", "hypothesis": "h2"},
@@ -356,8 +358,8 @@ def test_labels_say_what_they_were_taken_to_mean() -> None:
 
 def test_a_row_without_text_counts_as_missing() -> None:
     frame = pd.DataFrame(rows({"premise": ""}, {"label": None}))
-    _, found = parse(frame, "train", "missing: drop")
-    assert found.set_index("label").rows.to_dict() == {
+    _, result = parse(frame, "train", "missing: drop")
+    assert result.set_index("label").rows.to_dict() == {
         "entailment": 2,
         "neutral": 1,
         "contradiction": 1,
@@ -439,9 +441,9 @@ def test_a_file_cut_off_anywhere_is_one_line_or_lacks_whole_rows_only(
         path.write_bytes(content[:end])
         with suppress(UserError):
             # a text file may end between two rows, or in the last one's id
-            found = pairs_in(path)
+            result = pairs_in(path)
             assert suffix in (".csv", ".tsv", ".jsonl")
-            assert list(found.premise) == list(whole.premise[: len(found)])
+            assert list(result.premise) == list(whole.premise[: len(result)])
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252"])
@@ -542,11 +544,11 @@ def test_what_is_no_file_is_refused_and_does_not_block(tmp_path: Path, kind: str
 
 
 def test_mnlis_numbers_become_binary_and_neutral_goes() -> None:
-    found = pairs_of(mnli(6), "train")
-    assert list(found.columns) == ["id", "premise", "hypothesis", "label"]
-    assert list(found.id) == ["train-0", "train-2", "train-3", "train-5"]
-    assert list(found.label) == [0, 1, 0, 1]
-    assert list(found.premise) == ["p0", "p2", "p3", "p5"]
+    result = pairs_of(mnli(6), "train")
+    assert list(result.columns) == ["id", "premise", "hypothesis", "label"]
+    assert list(result.id) == ["train-0", "train-2", "train-3", "train-5"]
+    assert list(result.label) == [0, 1, 0, 1]
+    assert list(result.premise) == ["p0", "p2", "p3", "p5"]
 
 
 def test_words_mean_what_the_numbers_mean() -> None:
@@ -564,11 +566,11 @@ def test_two_numbers_alone_are_ambiguous() -> None:
 
 def test_labels_can_be_said_to_mean_something_else() -> None:
     frame = mnli(6)
-    kept = pairs_of(frame, labels="neutral: not entailment")
-    assert list(kept.label) == [0, 1, 1] * 2
+    neutral_kept = pairs_of(frame, labels="neutral: not entailment")
+    assert list(neutral_kept.label) == [0, 1, 1] * 2
     letters = frame.assign(label=frame.label.map(list("ENC").__getitem__))
-    said = pairs_of(letters, labels="e: entailment, n: drop, c: not entailment")
-    pd.testing.assert_frame_equal(said, pairs_of(frame))
+    message = pairs_of(letters, labels="e: entailment, n: drop, c: not entailment")
+    pd.testing.assert_frame_equal(message, pairs_of(frame))
     two = frame.assign(label=[1, 0, 1, 0, 1, 0])
     assert list(pairs_of(two, labels="1: entailment, 0: not entailment").label) == [0, 1] * 3
     as_float = two.assign(label=two.label.astype(float))
@@ -594,16 +596,16 @@ def test_the_columns_of_rte_and_of_mnlis_own_files() -> None:
     pd.testing.assert_frame_equal(pairs_of(frame), pairs_of(mnli(6)))
     own = frame.rename(columns={"label": "gold_label", "idx": "pairID"})
     pd.testing.assert_frame_equal(pairs_of(own), pairs_of(mnli(6)))
-    grouped = pairs_of(mnli(6).assign(subcase="genre"))
-    assert set(grouped.subcase) == {"genre"}
+    pairs = pairs_of(mnli(6).assign(subcase="genre"))
+    assert set(pairs.subcase) == {"genre"}
 
 
 def test_hans_keeps_heuristic_and_subcase() -> None:
-    found = pairs_of(hans(4), "hans")
-    assert list(found.columns) == ["id", "premise", "hypothesis", "label", "heuristic", "subcase"]
-    assert list(found.label) == [0, 1, 0, 1]
-    assert list(found.id) == ["hans-ex0", "hans-ex1", "hans-ex2", "hans-ex3"]
-    assert list(found.subcase) == ["a", "b", "b", "c"]
+    result = pairs_of(hans(4), "hans")
+    assert list(result.columns) == ["id", "premise", "hypothesis", "label", "heuristic", "subcase"]
+    assert list(result.label) == [0, 1, 0, 1]
+    assert list(result.id) == ["hans-ex0", "hans-ex1", "hans-ex2", "hans-ex3"]
+    assert list(result.subcase) == ["a", "b", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -625,19 +627,19 @@ def test_hans_is_checked_and_cached(shared: Path, tmp_path: Path, monkeypatch: A
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     source = shared / "data" / "hans" / "heuristics_evaluation_set.txt.gz"
     (tmp_path / "llmft").mkdir()
-    cached = tmp_path / "llmft" / "heuristics_evaluation_set.txt"
-    with gzip.open(source) as packed, cached.open("wb") as plain:
-        shutil.copyfileobj(packed, plain)
+    cache = tmp_path / "llmft" / "heuristics_evaluation_set.txt"
+    with gzip.open(source) as archive, cache.open("wb") as plain:
+        shutil.copyfileobj(archive, plain)
     path = hans_file()
     assert hashlib.sha256(path.read_bytes()).hexdigest() == HANS_SHA256
-    found = pairs_of(read(path), "hans")
-    assert len(found) == 30_000
-    assert found.groupby(["heuristic", "label"]).size().tolist() == [5000] * 6
-    assert found.heuristic.value_counts().tolist() == [10_000] * 3
-    assert found.label.value_counts().tolist() == [15_000] * 2
-    assert found.subcase.value_counts().tolist() == [1000] * 30
-    assert found.id.is_unique
-    for subcase, part in found.groupby("subcase"):
+    result = pairs_of(read(path), "hans")
+    assert len(result) == 30_000
+    assert result.groupby(["heuristic", "label"]).size().tolist() == [5000] * 6
+    assert result.heuristic.value_counts().tolist() == [10_000] * 3
+    assert result.label.value_counts().tolist() == [15_000] * 2
+    assert result.subcase.value_counts().tolist() == [1000] * 30
+    assert result.id.is_unique
+    for subcase, part in result.groupby("subcase"):
         assert set(part.label) == {int(str(subcase)[1] == "n")}
 
 
@@ -674,6 +676,6 @@ def test_another_file_than_the_pinned_one_is_refused(home: Path, monkeypatch: An
 
 def test_real_mnli_goes_through_the_same_parser(shared: Path) -> None:
     frame = pd.read_json(shared / "data" / "mnli" / "validation.jsonl.gz", lines=True, dtype=False)
-    found = pairs_of(frame, "validation")
-    assert len(found) == (frame.label != "neutral").sum()
-    assert 0.4 < found.label.mean() < 0.6
+    result = pairs_of(frame, "validation")
+    assert len(result) == (frame.label != "neutral").sum()
+    assert 0.4 < result.label.mean() < 0.6

@@ -57,9 +57,9 @@ def test_every_training_has_a_specification(method: str, objective: str, selecti
 )
 def test_a_wrong_specification_is_one_line(base: str, change: dict[str, Any], words: str) -> None:
     right = Spec() if base == "icl" else spec(base)
-    with pytest.raises(UserError, match=words) as caught:
+    with pytest.raises(UserError, match=words) as error:
         replace(right, **change)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_run_is_told_from_its_neighbours() -> None:
@@ -86,6 +86,6 @@ def test_one_run_has_one_spelling_of_its_label_words() -> None:
     "change", [{"pattern": "{premise}"}, {"pattern": OWN + " "}, {"verbalizer": "Yes"}]
 )
 def test_a_wrong_wording_is_refused_before_anything_is_done(change: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=r"pattern|verbalizer") as caught:
+    with pytest.raises(UserError, match=r"pattern|verbalizer") as error:
         Spec(**change)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)

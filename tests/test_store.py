@@ -60,7 +60,7 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path):
 def test_killed_at_any_moment_every_record_is_whole(tmp_path: Path):
     """Kills of a process that does nothing but write records, over one another."""
     random.seed(0)
-    seen = 0
+    whole = 0
     for _ in range(4):
         process = writer(tmp_path)
         time.sleep(random.uniform(0.01, 0.25))
@@ -69,10 +69,10 @@ def test_killed_at_any_moment_every_record_is_whole(tmp_path: Path):
             row = store.read(tmp_path, path.stem)
             # A kill between the two files leaves new predictions beside an old row: that is
             # found out, and the run is done again. It is never taken for a finished run.
-            seen += row is not None
+            whole += row is not None
             if row is not None:
                 assert len(store.answers(tmp_path, [path.stem])) == 2000
-    assert seen > 4
+    assert whole > 4
     with store.claimed(tmp_path, "k0", wait=True):  # the dead process holds nothing
         pass
     for i in range(7):
@@ -142,13 +142,13 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path):
     before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(UserError, match=r"cannot write .*icl\.csv.*make room") as caught:
+        with pytest.raises(UserError, match=r"cannot write .*icl\.csv.*make room") as error:
             files.write(path, b"x" * 5000)
         with pytest.raises(UserError):
             store.keep(folder, "k", {"accuracy": 1.0}, FRAME)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(error.value)
     assert path.read_bytes() == before
     assert store.read(folder, "k") is None
     assert [p.name for p in folder.rglob("*") if p.is_file()] == ["icl.csv"]
@@ -172,9 +172,9 @@ def test_answers_that_cannot_be_read_are_one_line(tmp_path: Path):
 def test_records_of_before_count_as_none(tmp_path: Path):
     folder = store.opened(tmp_path)
     store.keep(folder, "k", {"accuracy": 0.75}, FRAME)
-    written = (folder / "records/k.json").stat().st_mtime_ns
-    assert store.read(folder, "k", since=written - 1) == {"accuracy": 0.75}
-    assert store.read(folder, "k", since=written) is None
+    time = (folder / "records/k.json").stat().st_mtime_ns
+    assert store.read(folder, "k", since=time - 1) == {"accuracy": 0.75}
+    assert store.read(folder, "k", since=time) is None
     assert store.read(folder, "k") == {"accuracy": 0.75}
 
 

@@ -52,9 +52,9 @@ def test_the_digest_follows_the_content(folder: Path) -> None:
 def test_every_format_is_a_task(folder: Path, suffix: str) -> None:
     expected = load(str(folder))
     for path in [*folder.iterdir()]:
-        written = pd.read_csv(path, sep=None, engine="python").to_dict("records")
+        records = pd.read_csv(path, sep=None, engine="python").to_dict("records")
         path.unlink()
-        FORMATS[suffix](written, folder / f"{path.stem}{suffix}")
+        FORMATS[suffix](records, folder / f"{path.stem}{suffix}")
     task = load(str(folder))
     for name, frame in expected.sets.items():
         pd.testing.assert_frame_equal(task.sets[name], frame)
@@ -92,10 +92,10 @@ def test_a_task_without_an_out_of_domain_set(folder: Path) -> None:
 
 def test_the_mapping_is_part_of_the_task(folder: Path) -> None:
     usual = load(str(folder))
-    said = load(str(folder), labels="neutral: not entailment")
-    assert said.digest != usual.digest
-    assert len(said.in_domain) == 120 > len(usual.in_domain)
-    pd.testing.assert_frame_equal(said.out_of_domain, usual.out_of_domain)  # HANS is binary
+    message = load(str(folder), labels="neutral: not entailment")
+    assert message.digest != usual.digest
+    assert len(message.in_domain) == 120 > len(usual.in_domain)
+    pd.testing.assert_frame_equal(message.out_of_domain, usual.out_of_domain)  # HANS is binary
     with pytest.raises(UserError, match=f"task {folder} has no label 'netural'"):
         load(str(folder), labels="netural: not entailment")
 
@@ -120,20 +120,20 @@ def test_without_a_validation_file_it_comes_from_train(folder: Path) -> None:
 @pytest.mark.parametrize("limit", [2, 7, 40, 79])
 def test_limit_keeps_each_stratums_share(folder: Path, limit: int) -> None:
     whole, task = load(str(folder)), load(str(folder), limit=limit, seed=1)
-    for kept, full in (
+    for part, full in (
         (task.in_domain, whole.in_domain),
         (task.out_of_domain, whole.out_of_domain),
     ):
-        assert len(kept) == limit
-        assert kept.id.is_unique
-        assert list(kept.id) == [i for i in full.id if i in set(kept.id)]  # file order
+        assert len(part) == limit
+        assert part.id.is_unique
+        assert list(part.id) == [i for i in full.id if i in set(part.id)]  # file order
         share = full.groupby("label").size() * limit / len(full)
-        assert (kept.groupby("label").size() - share).abs().max() < 1
+        assert (part.groupby("label").size() - share).abs().max() < 1
         if "subcase" in full:
-            of = kept.groupby("label").size() / full.groupby("label").size()
+            of = part.groupby("label").size() / full.groupby("label").size()
             share = full.groupby(["label", "subcase"]).size() * of
-            counted = kept.groupby(["label", "subcase"]).size()
-            assert (counted.reindex(share.index, fill_value=0) - share).abs().max() < 1
+            counts = part.groupby(["label", "subcase"]).size()
+            assert (counts.reindex(share.index, fill_value=0) - share).abs().max() < 1
     pd.testing.assert_frame_equal(task.train, whole.train)
 
 
@@ -143,8 +143,8 @@ def test_a_limit_keeps_the_labels_balance_however_many_subcases(folder: Path, li
     names = [f"l{'en'[i % 2]}_{i // 2:02}" for i in range(30)] * 10
     frame = hans(300).assign(subcase=names)
     frame.to_csv(folder / "hans.tsv", sep="\t", index=False)
-    kept = load(str(folder), limit=limit).out_of_domain
-    assert kept.label.value_counts().to_dict() == {0: limit // 2, 1: limit // 2}
+    part = load(str(folder), limit=limit).out_of_domain
+    assert part.label.value_counts().to_dict() == {0: limit // 2, 1: limit // 2}
 
 
 def test_a_limit_keeps_groups_without_a_name(folder: Path) -> None:
@@ -155,9 +155,9 @@ def test_a_limit_keeps_groups_without_a_name(folder: Path) -> None:
     ]
     for suffix, write in FORMATS.items():
         write(nameless, folder / f"hans{suffix}")
-        kept = load(str(folder), limit=60).out_of_domain
-        assert len(kept) == 60
-        assert (kept.subcase == "no subcase").sum() == 30
+        part = load(str(folder), limit=60).out_of_domain
+        assert len(part) == 60
+        assert (part.subcase == "no subcase").sum() == 30
         (folder / f"hans{suffix}").unlink()
 
 
@@ -280,10 +280,10 @@ def test_a_set_with_one_label_is_refused(folder: Path, part: str, word: str, lab
         load(str(folder))
     assert f"({part}.csv)" in str(error.value)
     if label == 0:  # what it advises works
-        said = str(error.value).split('"')[1]
-        assert said == "neutral: not entailment"
+        message = str(error.value).split('"')[1]
+        assert message == "neutral: not entailment"
         assert str(error.value).endswith("it has 30 not entailment")
-        assert (load(str(folder), labels=said).labels.meaning != "drop").all()
+        assert (load(str(folder), labels=message).labels.meaning != "drop").all()
 
 
 def test_a_set_of_which_all_is_dropped_is_refused(folder: Path) -> None:
@@ -296,23 +296,23 @@ def test_a_set_of_which_all_is_dropped_is_refused(folder: Path) -> None:
 
 def test_an_id_is_the_same_whatever_its_type(folder: Path) -> None:
     (folder / "test.csv").unlink()
-    written = mnli(30).to_dict("records")
+    rows_of_file = mnli(30).to_dict("records")
     for ids in (["3", 3], [3, 3.0], ["3.0", 3]):
-        twice = [row | {"idx": idx} for row, idx in zip(written[::29], ids, strict=True)]
-        FORMATS[".jsonl"]([twice[0], *written[4:29], twice[1]], folder / "test.jsonl")
+        twice = [row | {"idx": idx} for row, idx in zip(rows_of_file[::29], ids, strict=True)]
+        FORMATS[".jsonl"]([twice[0], *rows_of_file[4:29], twice[1]], folder / "test.jsonl")
         with pytest.raises(UserError, match="the id 'test-3' appears twice: make ids unique, or"):
             load(str(folder))
 
 
 def test_what_each_label_meant_is_told_with_an_example(folder: Path) -> None:
-    found = load(str(folder)).labels
-    assert list(found.columns) == ["file", "label", "meaning", "rows", "premise", "hypothesis"]
-    assert found[found.file == "test.csv"].to_numpy().tolist() == [
+    result = load(str(folder)).labels
+    assert list(result.columns) == ["file", "label", "meaning", "rows", "premise", "hypothesis"]
+    assert result[result.file == "test.csv"].to_numpy().tolist() == [
         ["test.csv", "0", "entailment", 40, "test0", "h0"],
         ["test.csv", "1", "drop", 40, "test1", "h1"],
         ["test.csv", "2", "not entailment", 40, "test2", "h2"],
     ]
-    assert list(found[found.file == "hans.tsv"].label) == ["entailment", "non-entailment"]
+    assert list(result[result.file == "hans.tsv"].label) == ["entailment", "non-entailment"]
 
 
 def test_pairs_that_are_learnt_are_not_tested_on(folder: Path) -> None:
@@ -331,8 +331,8 @@ def test_few_shared_pairs_are_counted(folder: Path) -> None:
     assert shared_pairs(task).empty
     large = pd.concat([task.in_domain] * 2, ignore_index=True)  # each pair twice
     large.loc[3, ["premise", "hypothesis"]] = task.train.loc[7, ["premise", "hypothesis"]]
-    found = shared_pairs(replace(task, in_domain=large))
-    assert found.to_numpy().tolist() == [
+    result = shared_pairs(replace(task, in_domain=large))
+    assert result.to_numpy().tolist() == [
         ["in-domain", "train", 1, 160, large.id[3]],
         ["in-domain", "in-domain", 79, 160, large.id[80]],
     ]
@@ -343,12 +343,12 @@ POOL = pairs_of(mnli(600))
 
 @given(half=st.integers(0, 200), seed=st.integers(0, 2**31))
 def test_samples_are_balanced_distinct_and_repeatable(half: int, seed: int) -> None:
-    found = sample(POOL, 2 * half, seed)
-    assert found.label.value_counts().to_dict() == ({0: half, 1: half} if half else {})
-    assert found.id.is_unique
-    assert set(found.id) <= set(POOL.id)
-    assert list(found.columns) == list(POOL.columns)
-    pd.testing.assert_frame_equal(sample(POOL, 2 * half, seed), found)
+    result = sample(POOL, 2 * half, seed)
+    assert result.label.value_counts().to_dict() == ({0: half, 1: half} if half else {})
+    assert result.id.is_unique
+    assert set(result.id) <= set(POOL.id)
+    assert list(result.columns) == list(POOL.columns)
+    pd.testing.assert_frame_equal(sample(POOL, 2 * half, seed), result)
 
 
 @given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 99))
@@ -388,9 +388,9 @@ def test_the_pocket_task(pocket: Task) -> None:
     assert {"heuristic", "subcase"} <= set(pocket.out_of_domain)
     for frame in (pocket.train, pocket.validation, pocket.in_domain, pocket.out_of_domain):
         assert set(frame.label) == {0, 1}
-    seen = set(zip(pocket.train.premise, pocket.train.hypothesis, strict=True))
+    training = set(zip(pocket.train.premise, pocket.train.hypothesis, strict=True))
     for frame in (pocket.validation, pocket.in_domain, pocket.out_of_domain):
-        assert not seen & set(zip(frame.premise, frame.hypothesis, strict=True))
+        assert not training & set(zip(frame.premise, frame.hypothesis, strict=True))
     assert shared_pairs(pocket).empty
 
 

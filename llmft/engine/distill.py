@@ -1,14 +1,13 @@
 """Context distillation: what a context does for a model, moved into its weights.
 
 The teacher is the model with the context before the query, the student the same model with the
-query alone. The student is trained to say what the teacher says: the loss is KL(teacher ‖ student),
-at the answer position, on queries whose labels nobody needs (Askell et al. 2021, arXiv:2112.00861;
-Snell et al. 2022, arXiv:2209.15189). *Plain* distillation has a frozen teacher. *Recursive*
-distillation goes on from there: the student of a round, with the context, is the next one's
-teacher.
+query alone. The student is trained on the teacher's predictions: the loss is KL(teacher ‖ student),
+at the answer position, on queries without labels (Askell et al. 2021, arXiv:2112.00861; Snell et
+al. 2022, arXiv:2209.15189). *Plain* distillation has a frozen teacher. In *recursive* distillation
+the student of a round, with the context, is the next round's teacher.
 
-A teacher's targets are numbers computed before the round, with the context read once
-(`scoring.distributions`): no gradient can reach it, and no epoch asks it again.
+The teacher's targets are computed before the round, with the context read once
+(`scoring.distributions`): no gradient reaches the teacher, and no epoch runs it again.
 """
 
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from llmft.nli import prompts
 
 
 HELD_OUT = 128
-"""Most validation queries on which a student's fidelity to its teacher is measured."""
+"""The most validation queries on which a student's fidelity to its teacher is measured."""
 
 
 def queries(pool: pd.DataFrame, n: int, seed: int, context: pd.DataFrame) -> pd.DataFrame:
@@ -35,53 +34,54 @@ def queries(pool: pd.DataFrame, n: int, seed: int, context: pd.DataFrame) -> pd.
     Raises:
         UserError: the pool has fewer.
     """
-    there = pool[~pool["id"].isin(context["id"])].drop(columns="label")
-    if len(there) < n:
-        raise UserError(f"cannot draw {n} queries: the pool has {len(there)} besides the context")
-    order = np.random.default_rng([seed, 2]).permutation(len(there))[:n]
-    return there.iloc[order].reset_index(drop=True)
+    rest = pool[~pool["id"].isin(context["id"])].drop(columns="label")
+    if len(rest) < n:
+        raise UserError(f"cannot draw {n} queries: the pool has {len(rest)} besides the context")
+    order = np.random.default_rng([seed, 2]).permutation(len(rest))[:n]
+    return rest.iloc[order].reset_index(drop=True)
 
 
 def taught(
-    teacher: Model, spec: Spec, asked: pd.DataFrame, context: pd.DataFrame, token_budget: int = 0
+    teacher: Model, spec: Spec, queries: pd.DataFrame, context: pd.DataFrame, token_budget: int = 0
 ) -> Examples:
-    """The student's prompts, and what `teacher` says behind the context, as log-probabilities.
+    """The student's prompts, and as targets the log-probabilities of `teacher` behind the context.
 
-    Over the vocabulary at the answer position; with objective "label words" over these alone; with
-    "query" also at the query's own tokens, each with itself: both have read the same last tokens.
+    They are over the vocabulary at the answer position; with objective "label words", over these
+    alone. With "query", each of the query's own tokens has a target, too: student and teacher have
+    read the same tokens of the query up to there.
     """
-    encoded = [
+    with_context, alone = (
         prompts.encode(
             teacher.tokenizer,
             spec.wording,
-            asked,
-            shown,
+            queries,
+            demonstrations,
             teacher.max_positions,
             explained=spec.context == "explained",
         )
-        for shown in (context, context.iloc[:0])
-    ]
-    with_context, alone = encoded
+        for demonstrations in (context, context.iloc[:0])
+    )
     prefix = scoring.common_prefix(with_context)  # read once
     read = prefix + sum(len(prompt) - prefix for prompt in with_context)
     if spec.objective == "label words":
         labels = prompts.label_tokens(teacher.tokenizer, spec.wording)
         logp = scoring.score(teacher.model, with_context, labels, token_budget=token_budget)
         return Examples(alone, logp.clone().unsqueeze(1), read=read)
-    counts = aligned(with_context, alone) if spec.objective == "query" else [1] * len(alone)
+    counts = shared_tokens(with_context, alone) if spec.objective == "query" else [1] * len(alone)
     logp = scoring.distributions(teacher.model, with_context, counts, token_budget=token_budget)
     targets = torch.zeros(len(alone), max(counts), logp.shape[1])
     places = torch.full((len(alone), max(counts)), -1)
-    for i, (own, n, prompt) in enumerate(
-        zip(torch.split(logp, counts), counts, alone, strict=True)
-    ):
-        targets[i, :n] = own
+    parts = torch.split(logp, counts)
+    for i, (part, n, prompt) in enumerate(zip(parts, counts, alone, strict=True)):
+        targets[i, :n] = part
         places[i, :n] = torch.arange(len(prompt) - n, len(prompt))
     return Examples(alone, targets, places, read)
 
 
-def aligned(with_context: Sequence[Sequence[int]], alone: Sequence[Sequence[int]]) -> list[int]:
-    """How many last tokens each prompt has in common with itself behind the context."""
+def shared_tokens(
+    with_context: Sequence[Sequence[int]], alone: Sequence[Sequence[int]]
+) -> list[int]:
+    """How many last tokens each prompt shares with itself behind the context."""
 
     def common(a: Sequence[int], b: Sequence[int]) -> int:
         pairs = zip(reversed(a), reversed(b), strict=False)
@@ -92,7 +92,7 @@ def aligned(with_context: Sequence[Sequence[int]], alone: Sequence[Sequence[int]
 
 
 def agreement(a: Examples, b: Examples) -> float:
-    """The share of prompts whose answers' likeliest tokens are the same in two sets of targets."""
+    """The share of prompts whose likeliest answer token is the same in two sets of targets."""
     answers = [
         part.targets[torch.arange(len(part)), (part.places >= 0).sum(1) - 1].argmax(-1)
         for part in (a, b)

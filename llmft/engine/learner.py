@@ -1,4 +1,4 @@
-"""A model made ready to learn: which of its weights change, and how its logits are read.
+"""A model in training: which of its weights change, and how its logits are read.
 
 All of them (fine-tuning), low-rank corrections of a few (LoRA), or the biases (BitFit). The loop
 that changes them (`training.py`) knows only names of weights, so it is one for all three.
@@ -41,11 +41,11 @@ CHANGES: dict[str, Callable[[str], bool]] = {
 
 @dataclass(frozen=True)
 class Learner:
-    """A model made ready to be trained: which of its weights change, and how its logits are read.
+    """A model in training: which of its weights change, and how its logits are read.
 
     `model` is what is scored afterwards (around the same weights), `reader` gives logits at places,
     `names` are the reader's parameters that change: the only ones with a gradient. `dtype` is the
-    model's own; what is trained is float32 meanwhile.
+    model's own number type; weights that change are float32 during training.
     """
 
     model: Model
@@ -56,9 +56,9 @@ class Learner:
 
 
 class Reader(torch.nn.Module):
-    """Logits at given places: of some classes (rows of the output embedding), or of all.
+    """Logits at some places: of some classes (rows of the output embedding), or of all.
 
-    A new classification `head` has rows of its own in place of those.
+    A new classification `head` has rows of its own instead.
     """
 
     def __init__(self, causal_lm: Any, classes: Sequence[int] | None, *, head: bool) -> None:
@@ -93,7 +93,7 @@ class Reader(torch.nn.Module):
 
 @contextmanager
 def learner(model: Model, spec: Spec, label_ids: Sequence[int]) -> Iterator[Learner]:
-    """`model` made ready for a method that trains, and put back as it was afterwards.
+    """`model` prepared for a method that trains, and restored afterwards.
 
     Raises:
         UserError: LoRA targets that the model lacks, a model without biases for BitFit, or an
@@ -108,8 +108,8 @@ def learner(model: Model, spec: Spec, label_ids: Sequence[int]) -> Iterator[Lear
     requires = [parameter.requires_grad for parameter in base.parameters()]
     weights = list(base.parameters())
     try:
-        if head:  # an output embedding of its own, whose label rows are what is learnt
-            inner.set_output_embeddings(_untied(output))
+        if head:  # an output embedding of its own, to hold the rows that are learnt
+            inner.set_output_embeddings(_untie(output))
         if spec.changes == "lora":
             inner = _with_lora(model, spec)
         reader = Reader(base, classes, head=head).eval()
@@ -130,7 +130,7 @@ def learner(model: Model, spec: Spec, label_ids: Sequence[int]) -> Iterator[Lear
             parameter.requires_grad_(value)
 
 
-def _untied(output: torch.nn.Linear) -> torch.nn.Linear:
+def _untie(output: torch.nn.Linear) -> torch.nn.Linear:
     """The output embedding with weights of its own."""
     rows, columns = output.weight.shape
     own = torch.nn.Linear(columns, rows, bias=False, device="meta")
@@ -143,12 +143,12 @@ def _with_lora(model: Model, spec: Spec) -> Any:
 
     Hu et al. 2022, arXiv:2106.09685, by PEFT.
     """
-    there = linear_layers(model)
-    names = targets(spec.targets, there)
-    if lacking := [name for name in names if name not in there]:
+    layers = linear_layers(model)
+    names = targets(spec.targets, layers)
+    if missing := [name for name in names if name not in layers]:
         raise UserError(
-            f"model {model.name} has no linear layer {lacking[0]!r} for LoRA: its layers are "
-            f"{', '.join(there)}"
+            f"model {model.name} has no linear layer {missing[0]!r} for LoRA: its layers are "
+            f"{', '.join(layers)}"
         )
     config = peft.LoraConfig(
         task_type=peft.TaskType.CAUSAL_LM,
@@ -170,26 +170,26 @@ def targets(text: str, layers: Iterable[str]) -> list[str]:
 
 
 def linear_layers(model: Model) -> dict[str, tuple[tuple[int, int], int]]:
-    """The linear layers of the model's body by the last part of their name: shape, how many.
+    """The linear layers of the model's body, by the last part of their name: (shape, number).
 
     The shape is that of the first such layer's weight.
     """
-    found: dict[str, tuple[tuple[int, int], int]] = {}
+    layers: dict[str, tuple[tuple[int, int], int]] = {}
     for name, module in model.model.base_model.named_modules():
         weight = getattr(module, "weight", None)
         if weight is None or weight.dim() != 2 or isinstance(module, torch.nn.Embedding):
             continue
         last = name.rsplit(".", 1)[-1]
-        shape, n = found.get(last, (tuple(weight.shape), 0))
-        found[last] = shape, n + 1
-    return found
+        shape, n = layers.get(last, (tuple(weight.shape), 0))
+        layers[last] = shape, n + 1
+    return layers
 
 
 def start(learner: Learner, seed: int) -> dict[str, torch.Tensor]:
     """A copy of the weights that change, as they are before training.
 
-    New ones are drawn by the run's seed, as PEFT draws them (Kaiming-uniform A, B = 0). They are
-    float32 whatever the model's type: an update is smaller than bfloat16 can add.
+    `seed` draws new weights, as PEFT does (Kaiming-uniform A, B = 0). All are float32, whatever the
+    model's type: an update is smaller than bfloat16 can add.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -206,12 +206,12 @@ def start(learner: Learner, seed: int) -> dict[str, torch.Tensor]:
 def holding(
     learner: Learner, weights: Mapping[str, torch.Tensor]
 ) -> Iterator[list[torch.nn.Parameter]]:
-    """The reader's parameters hold these very tensors while the block runs: no copy is made.
+    """The reader's parameters that hold these very tensors, not copies, while the block runs.
 
-    What trains the parameters, which are returned, trains the tensors.
+    What trains the parameters trains the tensors.
     """
-    named = dict(learner.reader.named_parameters())
-    parameters = [named[name] for name in weights]
+    by_name = dict(learner.reader.named_parameters())
+    parameters = [by_name[name] for name in weights]
     before = [parameter.data for parameter in parameters]
     try:
         for parameter, value in zip(parameters, weights.values(), strict=True):
@@ -225,7 +225,7 @@ def holding(
 
 @contextmanager
 def applied(learner: Learner, weights: Mapping[str, torch.Tensor]) -> Iterator[Model]:
-    """The model with these weights, in its own number type, in place of its own for a while."""
+    """The model with these weights, in its own number type, while the block runs."""
     reader = learner.reader
     types = {name: parameter.dtype for name, parameter in reader.named_parameters()}
     rows = reader.output.weight.data
@@ -239,7 +239,7 @@ def applied(learner: Learner, weights: Mapping[str, torch.Tensor]) -> Iterator[M
 
 
 def save(learner: Learner, folder: Path, record: Mapping[str, Any]) -> None:
-    """Write the model as it is now, whole or its adapter alone, with the `record` of its run.
+    """Write the model as it is now, or its adapter alone, with the `record` of its run.
 
     `models.load` reads it back. The folder is there whole or not at all.
 
@@ -252,15 +252,15 @@ def save(learner: Learner, folder: Path, record: Mapping[str, Any]) -> None:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     tied = config.tie_word_embeddings
     with files.writing(folder):
-        for left in folder.parent.glob(f".{folder.name}.*"):
-            shutil.rmtree(left)  # by a process that was killed
+        for leftover in folder.parent.glob(f".{folder.name}.*"):
+            shutil.rmtree(leftover)  # of a process that was killed
         partial.mkdir(parents=True)
         try:
             config.tie_word_embeddings = tied and learner.reader.head is None
             if learner.spec.changes == "lora":
-                about = model.peft_config["default"]
-                about.base_model_name_or_path = learner.model.name
-                about.revision = learner.model.revision or None
+                adapter = model.peft_config["default"]
+                adapter.base_model_name_or_path = learner.model.name
+                adapter.revision = learner.model.revision or None
             with models.quiet():
                 if learner.spec.changes == "lora":
                     model.save_pretrained(partial, save_embedding_layers=False)

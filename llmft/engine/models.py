@@ -1,9 +1,9 @@
 """Causal language models and their tokenizers: loaded whole, checked, never running remote code.
 
-Checkpoints have traps that load without an error: another number type than expected (OPT's are
-float16), weights that are missing and therefore random, an output embedding that is no longer tied
-to the input embedding (huggingface/transformers#43159), an adapter's weights that find no place, no
-tokenizer. Each is refused here, in one line.
+Checkpoints have faults that load without an error: another number type than expected (OPT's are
+float16), missing weights that stay random, an output embedding that is no longer tied to the input
+embedding (huggingface/transformers#43159), an adapter's weights that have no place, no tokenizer.
+Each is refused here, in one line.
 """
 
 import hashlib
@@ -30,19 +30,19 @@ from llmft.nli import hub
 POCKET = ROOT / "data" / "pocket" / "model"
 """The pocket world's checkpoint."""
 
-PINNED = {
+REVISIONS = {
     "facebook/opt-125m": "27dcfa74d334bc871f3234de431e71c6eeba5dd6",
     "facebook/opt-350m": "08ab08cc4b72ff5593870b5d527cf4230323703c",
 }
-"""Revisions used where a run names none."""
+"""The pinned revisions, for runs that name none."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 LAYERS = 1_000
-"""The most layers a model may have: a configuration that says more would take minutes to build."""
+"""The most layers a model may have; more would take minutes to build."""
 
 COMMIT = re.compile("[0-9a-f]{40}")
-"""A revision that stays what it is."""
+"""A revision that never moves."""
 
 _CONTENT = ("*.safetensors", "*.bin", "*.json", "*.model", "*.txt")
 
@@ -83,15 +83,16 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     target = choose_device(device)
     if dtype not in DTYPES:
         raise UserError(f"unknown dtype {dtype!r}: use one of {', '.join(DTYPES)}")
-    folder, revision = _found(name, revision)
+    folder, revision = _files(name, revision)
     if (folder / "adapter_config.json").is_file():
-        return _adapted(name, folder, device, dtype)
+        return _load_adapter(name, folder, device, dtype)
     config = _configuration(name, folder)
     with one_line(name, folder):
-        # A folder in any case, so that no other revision's weights can come in (transformers
-        # looks for converted ones); pickles are read without executing anything.
+        # From a folder, never an id: transformers would look for converted weights of another
+        # revision. Pickles are read without executing anything.
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+        auto: Any = transformers.AutoModelForCausalLM
+        model, info = auto.from_pretrained(
             folder,
             config=config,
             dtype=DTYPES[dtype],
@@ -100,7 +101,6 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
             weights_only=True,
             output_loading_info=True,
         )
-        model, info = loaded
     _check_whole(name, model, info)
     max_positions = getattr(model.config, "max_position_embeddings", None)
     if not max_positions:
@@ -125,7 +125,7 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
 
 
 def _configuration(name: str, folder: Path) -> Any:
-    """The configuration of the model in `folder`, if a model can be made from it."""
+    """The configuration of the model in `folder`; refused if no model can be built from it."""
     for path in folder.iterdir():
         if not (path.is_file() or path.is_dir()):
             raise UserError(f"model {name}: {path.name} in its folder is no file: take it out")
@@ -136,21 +136,21 @@ def _configuration(name: str, folder: Path) -> Any:
             f"model {name}: its configuration has {config.num_hidden_layers} layers, and a model "
             f"may have 1 to {LAYERS}"
         )
-    # Transformers chooses again: what a file names might be code from the Hub.
+    # Transformers chooses anew: what the file names might be code from the Hub.
     config._attn_implementation = None
     return config
 
 
-def _found(name: str, revision: str) -> tuple[Path, str]:
+def _files(name: str, revision: str) -> tuple[Path, str]:
     """The folder of a model's files, fetched if need be, and its revision ("" for a folder)."""
-    folder, revision = _named(name, revision)
+    folder, revision = _locate(name, revision)
     if gguf.is_one(name):
         return gguf.checkpoint(name), ""
-    return folder or _fetched(name, revision), revision
+    return folder or _download(name, revision), revision
 
 
-def _named(name: str, revision: str) -> tuple[Path | None, str]:
-    """The folder that a model's name means, or None and its revision on the Hub."""
+def _locate(name: str, revision: str) -> tuple[Path | None, str]:
+    """The folder of that name, or None and the revision on the Hub."""
     if gguf.is_one(name):
         return gguf.folder(name), ""
     folder = POCKET if name == "pocket" else Path(name).expanduser()
@@ -163,12 +163,12 @@ def _named(name: str, revision: str) -> tuple[Path | None, str]:
             f"unknown model {name!r}: use pocket, {', '.join(gguf.PUBLISHED)}, "
             "a folder, a GGUF file, or a Hugging Face Hub id"
         )
-    return None, revision or PINNED.get(name, "main")
+    return None, revision or REVISIONS.get(name, "main")
 
 
 @lru_cache(maxsize=16)
-def _fetched(name: str, revision: str) -> Path:
-    """The folder of a Hub model's files, asked for once a process: a branch may move."""
+def _download(name: str, revision: str) -> Path:
+    """The folder of a Hub model's files, looked up once a process: a branch may move."""
     folder = hub.model(name, revision)
     if not COMMIT.fullmatch(folder.name):
         raise UserError(f"model {name}: the Hub gave {folder.name!r} in place of a commit")
@@ -176,23 +176,23 @@ def _fetched(name: str, revision: str) -> Path:
 
 
 def identity(name: str, revision: str = "") -> tuple[str, str]:
-    """The revision ("" for a folder) and the digest of a model as `load` says them; none is loaded.
+    """The revision ("" for a folder) and the digest of a model, as of `load`, without loading it.
 
     A commit on the Hub is its own digest: its files need not be on this machine.
 
     Raises:
         UserError: there is no such model.
     """
-    folder, revision = _named(name, revision)
+    folder, revision = _locate(name, revision)
     if folder is None:
         commit = COMMIT.fullmatch(revision)
-        return revision, revision if commit else _fetched(name, revision).name
+        return revision, revision if commit else _download(name, revision).name
     if gguf.is_one(name):
         return "", gguf.digest(name)
     if not (folder / "adapter_config.json").is_file():
         return "", folder_digest(folder)
-    base = adapted(name, folder)
-    with _standing(name):
+    base = adapter_base(name, folder)
+    with _naming_adapter(name):
         _, begin = identity(*base)
     return "", folder_digest(folder, begin)
 
@@ -203,16 +203,16 @@ def weight(name: str, revision: str = "") -> int:
     Raises:
         UserError: there is no such model.
     """
-    folder, _ = _found(name, revision)
+    folder, _ = _files(name, revision)
     base = 0
     if (folder / "adapter_config.json").is_file():
-        base = weight(*adapted(name, folder))
-    stored = {path for kind in hub.WEIGHTS for path in folder.glob(kind)}
-    return base + sum(path.stat().st_size for path in stored)
+        base = weight(*adapter_base(name, folder))
+    paths = {path for kind in hub.WEIGHTS for path in folder.glob(kind)}
+    return base + sum(path.stat().st_size for path in paths)
 
 
 @contextmanager
-def _standing(name: str) -> Iterator[None]:
+def _naming_adapter(name: str) -> Iterator[None]:
     """An error of the model that an adapter stands on names the adapter."""
     try:
         yield
@@ -220,23 +220,23 @@ def _standing(name: str) -> Iterator[None]:
         raise UserError(f"model {name} stands on another: {error}") from error
 
 
-def _adapted(name: str, folder: Path, device: str, dtype: str) -> Model:
-    """The adapter in `folder` on the model that it was trained on, which is loaded, too."""
-    base_name, revision = adapted(name, folder)
-    with _standing(name):
+def _load_adapter(name: str, folder: Path, device: str, dtype: str) -> Model:
+    """The adapter in `folder`, on the model that it was trained on."""
+    base_name, revision = adapter_base(name, folder)
+    with _naming_adapter(name):
         base = load(base_name, revision=revision, device=device, dtype=dtype)
     with one_line(name, folder), warnings.catch_warnings():
         # PEFT 0.21 asks transformers 5.23 by a name that is about to change.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         warnings.filterwarnings("error", "Found missing adapter keys")  # would stay random
         model = peft.PeftModel.from_pretrained(base.model, str(folder))
-        # Once more, for what PEFT keeps to itself: the weights that found no place.
+        # Once more, for what PEFT does not report: the weights that have no place.
         weights = peft.load_peft_weights(str(folder), device="cpu")
-        left = peft.set_peft_model_state_dict(model, weights).unexpected_keys  # type: ignore[attr-defined]
-    if left:
+        homeless = peft.set_peft_model_state_dict(model, weights).unexpected_keys  # type: ignore[attr-defined]
+    if homeless:
         raise UserError(
-            f"model {name}: {len(left)} of the adapter's weights have no place in {base_name} "
-            f"({left[0]}, ...): it is another model's, or no causal language model's"
+            f"model {name}: {len(homeless)} of the adapter's weights have no place in {base_name} "
+            f"({homeless[0]}, ...): it is another model's, or no causal language model's"
         )
     model.eval()
     return replace(
@@ -244,7 +244,7 @@ def _adapted(name: str, folder: Path, device: str, dtype: str) -> Model:
     )
 
 
-def adapted(name: str, folder: Path) -> tuple[str, str]:
+def adapter_base(name: str, folder: Path) -> tuple[str, str]:
     """Name and revision (or "") of the model that the adapter in `folder` stands on.
 
     Raises:
@@ -279,18 +279,18 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: no such device, or not on this machine.
     """
-    there = {
+    available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
     if name == "auto":
-        return torch.device(next(kind for kind, available in there.items() if available))
+        return torch.device(next(kind for kind, is_here in available.items() if is_here))
     try:
         device = torch.device(name)
     except RuntimeError:
         raise UserError(f"unknown device {name!r}: use auto, cpu, cuda or mps") from None
-    if not there.get(device.type) or (
+    if not available.get(device.type) or (
         device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     ):
         raise UserError(f"this machine has no device {name!r}: use auto or cpu")
@@ -300,7 +300,7 @@ def choose_device(name: str) -> torch.device:
 def folder_digest(folder: Path, begin: str = "") -> str:
     """SHA-256 (16 hex digits) of a checkpoint's weights, configuration and tokenizer files.
 
-    Of `begin` and them, where they stand on something else: an adapter on its model.
+    `begin` is hashed before them: the digest of the model that an adapter stands on.
     """
     digest = hashlib.sha256(begin.encode())
     for path in sorted({path for kind in _CONTENT for path in folder.glob(kind)}):

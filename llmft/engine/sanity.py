@@ -1,9 +1,9 @@
-"""Does a model know its language? Sentences as they are written, against their words shuffled.
+"""Does a model know its language? Sentences against the same words in random order.
 
-A checkpoint can load without an error and still be wrong: weights that stayed random, an output
-embedding that lost its tie. Such a model finds no order of words likelier than another, and every
-method would be measured at chance. A model that was trained gives plain English a far higher
-probability than the same words in a random order, whatever its size.
+A checkpoint can load without an error and still be wrong: random weights, an output embedding that
+lost its tie. To such a model no order of words is likelier than another, and every method would be
+at chance. A trained model of any size gives plain English a far higher probability than the same
+words in random order.
 """
 
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ def word_order(model: Model, texts: Sequence[str], *, seed: int = 0) -> dict[str
     not predicted (it is the beginning-of-text token, where the tokenizer has one).
 
     Returns:
-        `as written` and `shuffled` (means over all tokens), `difference`, and `likelier`, the share
-        of texts that are likelier a token than the mean of their shuffles; one half is chance.
+        `as written` and `shuffled` (means over all tokens), `difference`, and `likelier`: the share
+        of texts whose mean log-probability is above that of their shuffles; one half is chance.
     """
     rng = np.random.default_rng(seed)
 
@@ -52,15 +52,15 @@ def word_order(model: Model, texts: Sequence[str], *, seed: int = 0) -> dict[str
         [ids] = token_ids(model.tokenizer, [sentence])
         return -text_nll(model.model, [ids]), len(ids) - 1
 
-    written, shuffled = [], []
+    texts_logp, shuffles_logp = [], []
     for text in texts:
         words = text.rstrip(" .!?")
         mark = text[len(words) :]
-        mixed = [" ".join(rng.permutation(words.split())) + mark for _ in range(SHUFFLES)]
-        written.append(logp(text))
-        shuffled.append([logp(sentence) for sentence in mixed])
-    own = np.array(written)  # (texts, 2): mean log-probability, tokens
-    other = np.array(shuffled)  # (texts, shuffles, 2)
+        shuffles = [" ".join(rng.permutation(words.split())) + mark for _ in range(SHUFFLES)]
+        texts_logp.append(logp(text))
+        shuffles_logp.append([logp(sentence) for sentence in shuffles])
+    own = np.array(texts_logp)  # (texts, 2): mean log-probability, tokens
+    other = np.array(shuffles_logp)  # (texts, shuffles, 2)
     plain = float(np.average(own[:, 0], weights=own[:, 1]))
     random = float(np.average(other[..., 0], weights=other[..., 1]))
     return {
@@ -72,7 +72,7 @@ def word_order(model: Model, texts: Sequence[str], *, seed: int = 0) -> dict[str
 
 
 def table(models: Sequence[Model], task: Task) -> pd.DataFrame:
-    """A row a model: `model`, `texts` (how many), and what `word_order` says of them.
+    """A row a model: `model`, `texts` (how many), and the columns of `word_order`.
 
     In the pocket world these are sentences of its validation premises, else plain English.
     """

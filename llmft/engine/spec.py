@@ -1,4 +1,4 @@
-"""A run's specification: everything that decides its numbers, checked before anything is done."""
+"""A run's specification: everything that decides its numbers, checked before the run begins."""
 
 from dataclasses import dataclass, fields
 
@@ -14,16 +14,16 @@ with a `rank` a low-rank correction."""
 METHODS = ("zero-shot", "icl", *TRAINED)
 
 OBJECTIVES = ("label words", "vocabulary", "query", "head")
-"""What the cross-entropy at the answer position runs over: the label words' logits (as predictions
-are read), the whole vocabulary's, the same together with the mean cross-entropy of the query's own
-next tokens (language modelling of its text), or a new classification head's."""
+"""What the cross-entropy at the answer position runs over: the label words (as predictions do), the
+whole vocabulary, the vocabulary with the mean cross-entropy of the query's own tokens added
+(language modelling of its text), or the classes of a new head."""
 
 DISTILLED = ("query", "vocabulary", "label words")
 """What a teacher and its student are compared over: the vocabulary at the answer position and the
 query's own tokens, the vocabulary at the answer alone, or the label words there."""
 
 SELECTIONS = ("last", "best")
-"""Which weights are kept: the last, or those of the lowest validation loss."""
+"""Which weights a run ends with: the last, or those of the lowest validation loss."""
 
 _OF_DISTILLATION = "queries rounds temperature".split()
 _OF_TRAINING = "learning_rate updates batch_size objective selection init_seed".split()
@@ -45,11 +45,11 @@ class Spec:
     revision: str = ""  # of a model on the Hub; "" is the pinned one
     method: str = "icl"
     pattern: str = "minimal"  # a name, or a template of one's own (`prompts.pattern_named`)
-    verbalizer: str = ""  # label words, "Yes, No", where they are not the pattern's
-    shots: int = 8  # labelled examples: shown by ICL, trained on by the others
+    verbalizer: str = ""  # label words, "Yes, No", if not the pattern's
+    shots: int = 8  # labelled examples: ICL's demonstrations, training examples of the others
     data_seed: int = 0  # draws the examples
-    # ICL: 0 = in the order drawn, others shuffle the same demonstrations again.
-    # Training: the order in which the examples come up.
+    # ICL: 0 = demonstrations in the order of the draw; others shuffle them.
+    # Training: the order of the examples.
     order_seed: int = 0
     limit: int = 0  # evaluation examples a domain, 0 = all
     dtype: str = "float32"
@@ -79,15 +79,15 @@ class Spec:
                 raise UserError(f"run: {field.name} = {value!r} must be of type {kind.__name__}")
             if isinstance(value, int | float) and not 0 <= value < float("inf"):
                 raise UserError(f"run: {field.name} = {value} is not a number from 0 up")
-        for name, known in (
+        for name, allowed in (
             ("method", METHODS),
             ("split", ("test", "validation")),
             ("objective", ("", *(DISTILLED if self.method == "distillation" else OBJECTIVES))),
             ("context", ("", "explained")),
             ("selection", ("", *SELECTIONS)),
         ):
-            if getattr(self, name) not in known:
-                names = ", ".join(filter(None, known))
+            if getattr(self, name) not in allowed:
+                names = ", ".join(filter(None, allowed))
                 raise UserError(f"unknown {name} {getattr(self, name)!r}: use one of {names}")
         if (self.method == "zero-shot") != (self.shots == 0):
             raise UserError(f"run: method {self.method} does not go with shots = {self.shots}")
@@ -98,17 +98,17 @@ class Spec:
         self._check("has a teacher", _OF_DISTILLATION, needed=distils)
         if self.context and not (distils or self.method == "icl"):
             raise UserError(f"run: method {self.method} has no context to be {self.context}")
-        # One spelling of one run: the pattern's own label words are "".
+        # One spelling of one run: "" for the pattern's own label words.
         words = self.wording.verbalizer
         usual = prompts.pattern_named(self.pattern).verbalizer
         object.__setattr__(self, "verbalizer", "" if words == usual else ", ".join(words))
 
     def _check(self, what: str, names: list[str], *, needed: bool) -> None:
-        """The fields `names` are given where the method `needed` them, and only there."""
-        given = [name for name in names if getattr(self, name)]
-        missing = [name for name in names if name not in (*given, "init_seed")]
-        if given and not needed:
-            raise UserError(f"run: method {self.method} has no {given[0]}: nothing of it {what}")
+        """Refuse fields that are missing where they are `needed`, or there where they are not."""
+        present = [name for name in names if getattr(self, name)]
+        missing = [name for name in names if name not in (*present, "init_seed")]
+        if present and not needed:
+            raise UserError(f"run: method {self.method} has no {present[0]}: nothing of it {what}")
         if missing and needed:
             raise UserError(f"run: method {self.method} {what} and needs {missing[0]}")
 

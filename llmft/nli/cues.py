@@ -1,8 +1,8 @@
 """Surface cues: what can be read off a pair of sentences without understanding either.
 
-A model that answers by a cue is right wherever the cue goes with the label and at chance where it
-does not: that is what separates MultiNLI from HANS (McCoy et al. 2019) and the pocket world's two
-test sets from each other. Word overlap is HANS's lexical-overlap heuristic; negation in the
+A model that predicts by a cue is right where the cue goes with the label, and at chance where it
+does not: so MultiNLI differs from HANS (McCoy et al. 2019), and the pocket world's two test sets
+from each other. Word overlap is HANS's lexical-overlap heuristic; negation in the
 hypothesis is the best known annotation artefact of MultiNLI (Gururangan et al. 2018).
 """
 
@@ -31,11 +31,11 @@ def pair_cues(premise: str, hypothesis: str, nouns: Collection[str] = ()) -> dic
     because telling nouns from other words would take a parser.
     """
     p, h = words(premise), words(hypothesis)
-    known = set(p)
-    found = {
+    present = set(p)
+    cues = {
         "negation": any(w in NEGATIONS for w in h),
-        "overlap": all(w in known for w in h),
-        "share of words": sum(w in known for w in h) / max(1, len(h)),
+        "overlap": all(w in present for w in h),
+        "share of words": sum(w in present for w in h) / max(1, len(h)),
         "premise length": len(p),
         "hypothesis length": len(h),
         "length difference": len(p) - len(h),
@@ -46,8 +46,8 @@ def pair_cues(premise: str, hypothesis: str, nouns: Collection[str] = ()) -> dic
     }
     if nouns:
         pn, hn = [w for w in p if w in nouns], [w for w in h if w in nouns]
-        found |= {"same first noun": pn[:1] == hn[:1], "same last noun": pn[-1:] == hn[-1:]}
-    return {name: float(value) for name, value in found.items()}
+        cues |= {"same first noun": pn[:1] == hn[:1], "same last noun": pn[-1:] == hn[-1:]}
+    return {name: float(value) for name, value in cues.items()}
 
 
 def passive(sentence_words: list[str]) -> bool:
@@ -69,16 +69,15 @@ def table(pairs: pd.DataFrame, nouns: Collection[str] = ()) -> pd.DataFrame:
 def best_accuracy(cue: np.ndarray, label: np.ndarray) -> float:
     """The accuracy of the best rule "cue above t", or its opposite, over all t; in [0.5, 1].
 
-    cue: (n,) numbers; label: (n,) zeros and ones. The threshold is fitted on the pairs it is judged
-    on, so this is an upper bound on what the cue alone can give. Zero or more pairs with equal cue
-    stay together.
+    cue: (n,) numbers; label: (n,) zeros and ones. The threshold is fitted on these very pairs, so
+    this is an upper bound on what the cue alone can give. Pairs with an equal cue stay together.
     """
     order = np.argsort(cue, kind="stable")
-    ordered, positive = cue[order], label[order].astype(float)
+    values, positive = cue[order], label[order].astype(float)
     below = np.concatenate([[0.0], np.cumsum(positive)])  # positives among the first i
     i = np.arange(len(cue) + 1)
     right = (i - below) + (positive.sum() - below)  # "above t is positive" with i pairs below t
-    cut = np.concatenate([[True], ordered[1:] != ordered[:-1], [True]])  # ties are never split
+    cut = np.concatenate([[True], values[1:] != values[:-1], [True]])  # ties are never split
     accuracy = right[cut] / max(1, len(cue))
     return float(max(accuracy.max(), 1 - accuracy.min()))
 

@@ -1,9 +1,9 @@
 """Repositories of the Hugging Face Hub: downloaded once by its own client, then found offline.
 
-`huggingface_hub` downloads, resumes, caches, and draws its progress where there is a terminal. Ours
-is which files are needed (of a model its configuration, tokenizer and weights in one format, never
-its code; of a data set its tables), and one line in place of whatever its client raises. All lie in
-the Hub's own cache, so one variable, HF_HOME, says where everything is.
+`huggingface_hub` downloads, resumes, caches, and shows its progress in a terminal. Ours is the
+choice of files (of a model its configuration, tokenizer and weights in one format, never its code;
+of a data set its tables), and one line in place of whatever its client raises. All files are in the
+Hub's own cache, so one variable, HF_HOME, says where everything is.
 """
 
 import errno
@@ -22,7 +22,7 @@ from llmft import UserError
 
 
 CONFIGURATION = ("*.json", "*.txt", "*.model")
-"""A model's configuration and tokenizer; an index of its weights, too, where these are in parts."""
+"""A model's configuration and tokenizer, and the index of weights that are in parts."""
 
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 """Formats of weights: the first that a repository has is taken, and no other."""
@@ -59,7 +59,7 @@ def snapshot(
         UserError: no network, no such repository or revision, no access, a broken transfer, a full
             disk.
     """
-    if not sys.stderr.isatty():  # one of the client's bars is drawn in a log or a chapter, too
+    if not sys.stderr.isatty():  # the client would draw a bar in a log or a chapter, too
         disable_progress_bars()
     with one_line(kind, name, revision):
         folder = huggingface_hub.snapshot_download(
@@ -80,19 +80,19 @@ def verify(kind: str, name: str, folder: Path) -> None:
         UserError: there are such files; the Hub cannot be asked.
     """
     with one_line(kind, name, folder.name):
-        found = huggingface_hub.HfApi().verify_repo_checksums(
+        result = huggingface_hub.HfApi().verify_repo_checksums(
             name,
             repo_type=kind,
             revision=folder.name,
             cache_dir=folder.parents[2],  # over models--NAME/snapshots/COMMIT
         )
-    for wrong in found.mismatches:
+    for wrong in result.mismatches:
         path = folder / wrong["path"]
         path.resolve().unlink()
         path.unlink(missing_ok=True)
-    if found.mismatches:
+    if result.mismatches:
         raise UserError(
-            f"{name}: {found.mismatches[0]['path']} is damaged (wrong checksum) and was removed: "
+            f"{name}: {result.mismatches[0]['path']} is damaged (wrong checksum) and was removed: "
             "run it again"
         )
 
@@ -106,8 +106,8 @@ def licence(kind: str, name: str, revision: str) -> str:
     with one_line(kind, name, revision):
         info: Any = huggingface_hub.HfApi().repo_info(name, repo_type=kind, revision=revision)
     card = info.card_data.to_dict() if info.card_data else {}
-    found = card.get("license_name") or card.get("license")
-    words = ", ".join(map(str, found)) if isinstance(found, list) else str(found or "")
+    terms = card.get("license_name") or card.get("license")
+    words = ", ".join(map(str, terms)) if isinstance(terms, list) else str(terms or "")
     return words if words not in ("", "other", "unknown") else f"see {_page(kind, name)}"
 
 
@@ -148,8 +148,8 @@ def _why(error: BaseException, kind: str, name: str, revision: str) -> str:
         f"name, or {login}",
         "OfflineModeIsEnabled": f"{absent} HF_HUB_OFFLINE is set: {fetch}",
     }
-    if known := [line for cause, line in causes.items() if cause in names]:
-        return known[0]
+    if lines := [line for cause, line in causes.items() if cause in names]:
+        return lines[0]
     if status == 429:
         return "the Hub takes no more requests for now (429): run it again in some minutes"
     if status in (401, 403):
@@ -174,7 +174,7 @@ def _page(kind: str, name: str) -> str:
 
 
 def cache(home: Path | None = None) -> Path:
-    """Where files from elsewhere are kept: beside the Hub's, below `home`, or HF_HOME."""
+    """The folder of files from elsewhere: beside the Hub's, in `home`, or HF_HOME."""
     return Path(home or constants.HF_HOME) / "llmft"
 
 
@@ -184,10 +184,10 @@ def is_offline() -> bool:
 
 
 def exports(home: Path | None) -> dict[str, str]:
-    """The variables with which a later command finds what `home` holds, and asks no network."""
-    found = {"HF_HUB_OFFLINE": "1"}
+    """The variables with which a later command finds what is in `home`, without the network."""
+    variables = {"HF_HUB_OFFLINE": "1"}
     if home:
-        found["HF_HOME"] = str(home)
+        variables["HF_HOME"] = str(home)
         stronger = [n for n in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") if n in os.environ]
-        found |= dict.fromkeys(stronger, str(home / "hub"))
-    return found
+        variables |= dict.fromkeys(stronger, str(home / "hub"))
+    return variables

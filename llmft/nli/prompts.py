@@ -1,14 +1,14 @@
 """Prompts: from sentence pairs to token ids that end where the label word comes next.
 
 The patterns and label words (verbalizers; Schick & Schütze 2021) are those of Mosbach et al. 2023,
-arXiv:2305.16938, with what was wrong in their code put right: no space after the last word of a
-prompt (a byte-level BPE would have to begin the answer with a second one), real line breaks, and
-demonstrations in exactly the query's pattern, with the label words that are scored. Patterns and
-label words of one's own are given as text (`pattern_named`).
+arXiv:2305.16938, without three faults of their code: a prompt ends without a space (a byte-level
+BPE would have to begin the answer with a second one), line breaks are real, and demonstrations are
+in exactly the query's pattern, with the label words that are scored. One's own patterns and label
+words are text (`pattern_named`).
 
-A text is only ever text: `</s>` or `<|endoftext|>` written in a premise is encoded as these
-characters, not as the special token, and of the special tokens that a tokenizer adds by itself only
-those before a text are kept, since a prompt ends where it is to be continued.
+Text is only ever text: `</s>` or `<|endoftext|>` in a premise is encoded as these characters, not
+as the special token. Of the special tokens that a tokenizer adds, those before a text are kept and
+those after it are not, since a prompt ends where the answer begins.
 """
 
 from collections.abc import Iterator, Sequence
@@ -58,17 +58,17 @@ EXPLANATIONS = (
     "because the first sentence says so",
     "because the first sentence does not say so",
 )
-"""What an explained context has besides demonstrations: a first line, and a reason after each label
-(as Askell et al. 2021 and Snell et al. 2022 distil instructions and reasons)."""
+"""What an explained context adds to demonstrations: a first line, and a reason after each label (as
+Askell et al. 2021 and Snell et al. 2022 distil instructions and reasons)."""
 
 ANSWERS = "Yes No True False yes no true false Right Wrong right wrong Good Bad".split()
-"""Label words to propose where one's own are no single tokens."""
+"""Label words to propose in place of words that are no single tokens."""
 
 UNKNOWN = 0.1
 """The largest share of a task's tokens that a model may not know (`unknown_share`)."""
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
-"""Inputs that say nothing: what the label words get then is bias (Zhao et al. 2021)."""
+"""Inputs that say nothing: the label words' probabilities are then bias (Zhao et al. 2021)."""
 
 
 def content_free_queries() -> pd.DataFrame:
@@ -84,7 +84,7 @@ def content_free_queries() -> pd.DataFrame:
 
 
 def pattern_named(name: str, verbalizer: str = "") -> Pattern:
-    """The pattern of that name, or the template of one's own that `name` is.
+    """The pattern of that name, or `name` itself as a template of one's own.
 
     Args:
         name: one of `PATTERNS`, or a text with `{premise}` and `{hypothesis}`, each once, that ends
@@ -107,7 +107,7 @@ def pattern_named(name: str, verbalizer: str = "") -> Pattern:
 
 
 def _template(text: str) -> str:
-    """What a pattern of one's own is called: its text, in quotes and on one line.
+    """The name of a pattern of one's own: its text, in quotes and on one line.
 
     Raises:
         UserError: the text is no template.
@@ -122,13 +122,13 @@ def _template(text: str) -> str:
             f"unknown pattern {text!r}: use one of {', '.join(PATTERNS)}, or a text of your own "
             "with {premise} and {hypothesis}"
         )
-    known = [("premise", "", None), ("hypothesis", "", None)]
-    if other := [name for name, *rest in fields if (name, *rest) not in known]:
+    allowed = [("premise", "", None), ("hypothesis", "", None)]
+    if other := [name for name, *rest in fields if (name, *rest) not in allowed]:
         raise UserError(
             f"pattern {text!r} has a field {other[0]!r} or asks for its formatting: it may have "
             "{premise} and {hypothesis}, just so"
         )
-    if sorted(fields) != sorted(known):
+    if sorted(fields) != sorted(allowed):
         raise UserError(f"pattern {text!r}: it must have {{premise}} and {{hypothesis}}, each once")
     if text[-1].isspace():
         raise UserError(
@@ -148,14 +148,14 @@ def label_tokens(tokenizer: Any, pattern: Pattern | str) -> tuple[int, ...]:
         UserError: a word that is no single known token there, or the same token as another's.
     """
     pattern = _pattern(pattern)
-    before = _ids(tokenizer, [stem := pattern.fill("a", "b")])[0]
-    if not before:
+    prefix = _ids(tokenizer, [stem := pattern.fill("a", "b")])[0]
+    if not prefix:
         raise UserError("this model's tokenizer has no tokens for a text: its files are missing")
-    found = []
+    tokens = []
     for word in pattern.verbalizer:
-        after = _ids(tokenizer, [f"{stem} {word}"])[0]
-        own = after[len(before) :]
-        if after[: len(before)] != before:
+        ids = _ids(tokenizer, [f"{stem} {word}"])[0]
+        own = ids[len(prefix) :]
+        if ids[: len(prefix)] != prefix:
             raise UserError(
                 f"pattern {pattern.name}: for this model its end and the label word {word!r} "
                 "become one token: end the pattern with another character, such as ':' or '?'"
@@ -163,34 +163,34 @@ def label_tokens(tokenizer: Any, pattern: Pattern | str) -> tuple[int, ...]:
         if tokenizer.unk_token_id in own:
             raise UserError(
                 f"pattern {pattern.name}: this model's vocabulary lacks the label word {word!r}: "
-                f"{_proposal(tokenizer, stem, before)}"
+                f"{_proposal(tokenizer, stem, prefix)}"
             )
         if len(own) != 1:
             pieces = ", ".join(repr(tokenizer.decode([token])) for token in own)
             raise UserError(
                 f"pattern {pattern.name}: the label word {word!r} is {len(own)} tokens for this "
-                f"model ({pieces}), and must be one: {_proposal(tokenizer, stem, before)}"
+                f"model ({pieces}), and must be one: {_proposal(tokenizer, stem, prefix)}"
             )
-        found.append(int(own[0]))
-    if len(set(found)) < len(found):
+        tokens.append(int(own[0]))
+    if len(set(tokens)) < len(tokens):
         raise UserError(
             f"pattern {pattern.name}: its label words are one and the same token: "
-            f"{_proposal(tokenizer, stem, before)}"
+            f"{_proposal(tokenizer, stem, prefix)}"
         )
-    return tuple(found)
+    return tuple(tokens)
 
 
-def _proposal(tokenizer: Any, stem: str, before: Sequence[int]) -> str:
-    """Which label words would do for this model after this template."""
+def _proposal(tokenizer: Any, stem: str, prefix: Sequence[int]) -> str:
+    """Label words that are single tokens for this model after this template."""
 
     def single() -> Iterator[str]:
-        known = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-        words = (tokenizer.decode([token]).strip() for _, token in known)
-        seen: set[int] = set()
+        vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        words = (tokenizer.decode([token]).strip() for _, token in vocabulary)
+        tokens: set[int] = set()
         for word in (*ANSWERS, *(word for word in words if len(word) > 1 and word.isalpha())):
-            own = _ids(tokenizer, [f"{stem} {word}"])[0][len(before) :]
-            if len(own) == 1 and own[0] not in {*seen, tokenizer.unk_token_id}:
-                seen.add(own[0])
+            own = _ids(tokenizer, [f"{stem} {word}"])[0][len(prefix) :]
+            if len(own) == 1 and own[0] not in {*tokens, tokenizer.unk_token_id}:
+                tokens.add(own[0])
                 yield word
 
     words = [word for word, _ in zip(single(), range(6), strict=False)]
@@ -200,7 +200,7 @@ def _proposal(tokenizer: Any, stem: str, before: Sequence[int]) -> str:
 
 
 def unknown_share(tokenizer: Any, texts: Sequence[str]) -> float:
-    """The share of the tokens of `texts` that stand for a word the tokenizer does not know."""
+    """The share of tokens of `texts` that are the tokenizer's unknown word."""
     tokens = [token for ids in _ids(tokenizer, texts, special=False) for token in ids]
     return tokens.count(tokenizer.unk_token_id) / max(1, len(tokens))
 
@@ -251,8 +251,8 @@ def _too_long(
     max_positions: int,
 ) -> UserError:
     """What to do about the longest prompt: a pair that is too long by itself, or fewer shots."""
-    shown = queries.iloc[:0] if demonstrations is None else demonstrations
-    for part, row in [(queries, longest), *((shown, i) for i in range(len(shown)))]:
+    examples = queries.iloc[:0] if demonstrations is None else demonstrations
+    for part, row in [(queries, longest), *((examples, i) for i in range(len(examples)))]:
         pair = part.iloc[row]
         alone = len(_ids(tokenizer, [pattern.fill(pair["premise"], pair["hypothesis"])])[0])
         if alone > max_positions:
@@ -262,7 +262,7 @@ def _too_long(
                 "the pair, or take a model with more positions"
             )
     return UserError(
-        f"{_pair(queries, longest)} with {len(shown)} demonstrations has {len(ids[longest])} "
+        f"{_pair(queries, longest)} with {len(examples)} demonstrations has {len(ids[longest])} "
         f"tokens in pattern {pattern.name}, and the model takes {max_positions} (nothing is ever "
         "truncated): use fewer shots, or a model with more positions"
     )
@@ -301,9 +301,9 @@ def context(
 def _after_head(tokenizer: Any, head: str, tails: Sequence[str]) -> list[list[int]]:
     """Ids of `head + tail` for each tail, with the long head tokenised once where that is exact.
 
-    A token boundary falls between the two in every tokenizer that splits words before it merges
-    (byte-level BPE, whole words). Three prompts are tokenised whole to see it; where a tokenizer
-    merges across (some SentencePiece models), all of them are.
+    It is exact for every tokenizer that splits words before it merges (byte-level BPE, whole
+    words). Three prompts are tokenised whole to check; if the tokenizer merges across the border
+    (some SentencePiece models), all are.
     """
     if not tails:
         return []
@@ -331,25 +331,24 @@ def _ids(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[
         return []
     # verbose=False: the limit is `encode`'s to check, not the tokenizer's to warn about.
     options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-    encoded = [list(ids) for ids in tokenizer(list(texts), **options)["input_ids"]]
+    sequences = [list(ids) for ids in tokenizer(list(texts), **options)["input_ids"]]
     marks = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
     marks.pop(tokenizer.unk_token_id, None)
-    written = [mark for mark in marks.items() if any(mark[1] in text for text in texts)]
-    for token, mark in written:
-        if any(token in ids for ids in encoded):
+    for token, mark in marks.items():
+        if any(mark in text for text in texts) and any(token in ids for ids in sequences):
             raise UserError(
                 f"a text holds {mark!r}, which this model's tokenizer takes for its special token: "
                 "write it otherwise, such as with spaces"
             )
-    before = _before(tokenizer) if special else []
-    return [before + ids for ids in encoded]
+    prefix = _prefix(tokenizer) if special else []
+    return [prefix + ids for ids in sequences]
 
 
-def _before(tokenizer: Any) -> list[int]:
-    """The special tokens that a tokenizer puts before a text; it may put others behind it."""
+def _prefix(tokenizer: Any) -> list[int]:
+    """The special tokens that a tokenizer puts before a text, not those it puts after."""
     example = tokenizer("a", return_special_tokens_mask=True)
     special = zip(example["input_ids"], example["special_tokens_mask"], strict=True)
-    return [token for token, _ in takewhile(lambda one: one[1], special)]
+    return [token for token, _ in takewhile(lambda item: item[1], special)]
 
 
 def _pattern(pattern: Pattern | str) -> Pattern:

@@ -2,14 +2,14 @@
 
 The table has the columns `id`, `premise`, `hypothesis` and `label` (0 entailment, 1 not
 entailment; MultiNLI's neutral is dropped unless a mapping of labels says otherwise), and where the
-source has them, as HANS, `heuristic` and `subcase`. `read` turns a file into a table as it is
-written; `parse` makes pairs of any table, so what one source refuses, every source refuses. What
-is downloaded is pinned: GLUE by its revision on the Hub, HANS by commit and SHA-256.
+source has them, as HANS, `heuristic` and `subcase`. `read` returns a file's table as it is written;
+`parse` turns any table into pairs, so every source is checked alike. Downloads are pinned: GLUE by
+its revision on the Hub, HANS by commit and SHA-256.
 
-Parquet is read by `datasets`. Its readers of CSV and JSON guess types (007 becomes 7, a premise
-2024-01-01 a date), lose the first value of rows that are longer than the header, fill shorter ones,
-take quotes out of a TSV's sentences, and keep a copy that is not renewed when a changed file has
-its old time: for these the standard library's are used here, which do nothing of the kind.
+Parquet is read by `datasets`, CSV and JSON by the standard library: the readers of `datasets` guess
+types (007 becomes 7, a premise 2024-01-01 a date), lose the first value of rows that are longer
+than the header, fill shorter ones, take quotes out of a TSV's sentences, and reuse their copy of a
+changed file that has its old time.
 """
 
 import csv
@@ -40,7 +40,7 @@ from llmft.nli import hub
 
 GLUE = ("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c")
 MNLI = {"train": "mnli/train-*.parquet", "matched": "mnli/validation_matched-*.parquet"}
-"""What is needed of GLUE, and how ids begin."""
+"""The files of GLUE that are needed, by the beginning of their pairs' ids."""
 
 HANS_URL = (
     "https://raw.githubusercontent.com/tommccoy1/hans/7299f6f657089ce06a0f98e7e81f8d0f5b7741ce/"
@@ -58,14 +58,14 @@ LONGEST_LINE, LONGEST_TEXT = 1_000_000, 100_000
 """Characters of a line and of one value, at most."""
 
 MISSING, DROP_MISSING = "missing", "missing: drop"
-"""What a mapping calls a label that is not there, and the mapping that drops rows without a label,
-premise or hypothesis."""
+"""A mapping's name for no label, and the mapping that drops rows without a label, premise or
+hypothesis."""
 
 _COMPLETE = "complete or remove such rows, or drop them with the parameter labels:"
 
 _NOT = {f"{no}{mark}entailment": 1 for no in ("not", "non") for mark in " _-"}
 _MEANINGS = {"entailment": 0, "contradiction": 1, "neutral": -1} | _NOT
-"""What the usual words mean; HANS's are among them."""
+"""What the usual words mean, HANS's among them."""
 
 _TARGETS = {"entailment": 0, "not entailment": 1, "drop": -1}
 """What a mapping may map a label to; pairs of -1 are dropped."""
@@ -83,10 +83,10 @@ _NAMES = {
 """A column's names: MNLI's on the Hub first, then those of HANS, RTE and MNLI's own files."""
 
 _TEXTS = ("premise", "hypothesis")
-_NEEDED = (*_TEXTS, "label")
+_REQUIRED = (*_TEXTS, "label")
 
 _BLANK = " \t\r\n\xa0\u200b\u200c\u200d\u2060\ufeff"
-"""What a text of nothing else is empty by: white space, also of no width."""
+"""White space, also of no width: a text of nothing else is empty."""
 
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _KINDS = {list: "a list", dict: "a mapping", bool: "true or false", numbers.Number: "a number"}
@@ -109,26 +109,26 @@ def meanings(labels: str = "") -> dict[str, int]:
             parts.append("")
         else:  # the comma is the label's own
             parts[-1] += ","
-    given: dict[str, int] = {}
+    meaning: dict[str, int] = {}
     for part in filter(None, (part.strip(", \t\r\n") for part in parts)):
-        name, _, target = (_folded(text) for text in part.rpartition(":"))
-        known = target in _TARGETS and (name != MISSING or target == "drop")
-        if not name or not known or name in given:
+        name, _, target = (_fold(text) for text in part.rpartition(":"))
+        is_target = target in _TARGETS and (name != MISSING or target == "drop")
+        if not name or not is_target or name in meaning:
             raise UserError(
-                f"labels = {_quoted(labels)}: {_quoted(part)} is not one of LABEL: entailment, "
+                f"labels = {_quote(labels)}: {_quote(part)} is not one of LABEL: entailment, "
                 "LABEL: not entailment, LABEL: drop, missing: drop, each label once"
             )
-        given[name] = _TARGETS[target]
-    return _MEANINGS | given
+        meaning[name] = _TARGETS[target]
+    return _MEANINGS | meaning
 
 
-def added(labels: str, *more: str) -> str:
+def with_more(labels: str, *more: str) -> str:
     """A mapping of labels with more at its end."""
     return ", ".join(filter(None, (labels.strip(", \t\r\n"), *more)))
 
 
 def parse(frame: pd.DataFrame, source: str, labels: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Binary pairs from a table, and what its labels were taken to mean.
+    """Binary pairs from a table, and what its labels mean.
 
     Args:
         frame: the columns `premise`, `hypothesis` and `label`, or as HANS and MNLI's own files call
@@ -149,15 +149,15 @@ def parse(frame: pd.DataFrame, source: str, labels: str = "") -> tuple[pd.DataFr
             cannot be written as UTF-8; unknown labels; numbers without both 0 and 2, which MNLI
             and two-way data read differently, where `labels` says nothing about them.
     """
-    found = _columns(frame.columns, source)
-    values = {name: _strings(frame.iloc[:, at], name, source) for name, at in found.items()}
-    label = pd.Series([_folded(word) or MISSING for word in values["label"]], dtype=object)
+    places = _columns(frame.columns, source)
+    values = {name: _strings(frame.iloc[:, at], name, source) for name, at in places.items()}
+    label = pd.Series([_fold(word) or MISSING for word in values["label"]], dtype=object)
     meaning = _meaning(label, source, labels)
     for name in _TEXTS:
         empty = [row for row, text in enumerate(values[name]) if not text.strip(_BLANK)]
         if empty and MISSING not in meaning:
             what = f"{source}: the {name} is missing in row {empty[0] + 1}"
-            raise UserError(f'{what}; {_COMPLETE} "{added(labels, DROP_MISSING)}"')
+            raise UserError(f'{what}; {_COMPLETE} "{with_more(labels, DROP_MISSING)}"')
         label[empty] = MISSING
     own = values.get("id", [str(row) for row in range(len(frame))])
     if "" in own:
@@ -173,9 +173,9 @@ def parse(frame: pd.DataFrame, source: str, labels: str = "") -> tuple[pd.DataFr
     ids = [f"{source}-{number}" for number in own]
     pairs = pd.DataFrame({"id": ids} | texts | groups, dtype="str")
     pairs.insert(3, "label", value)
-    meant = {number: word for word, number in _TARGETS.items()}
+    words = {number: word for word, number in _TARGETS.items()}
     rows = label.map(label.value_counts())
-    first = pairs[[*_TEXTS]].assign(label=label, meaning=value.map(meant), rows=rows)
+    first = pairs[[*_TEXTS]].assign(label=label, meaning=value.map(words), rows=rows)
     first = first.loc[~label.duplicated(), ["label", "meaning", "rows", *_TEXTS]]
     return pairs[value >= 0].reset_index(drop=True), first.reset_index(drop=True)
 
@@ -183,11 +183,11 @@ def parse(frame: pd.DataFrame, source: str, labels: str = "") -> tuple[pd.DataFr
 def hans_file(home: Path | None = None) -> Path:
     """The official HANS file at its pinned commit: from the cache, else downloaded and checked.
 
-    The cache is `$HF_HOME/llmft` (`~/.cache/huggingface/llmft`), or `home`'s; a copy put there by
-    hand does as well.
+    The cache is `$HF_HOME/llmft` (`~/.cache/huggingface/llmft`), or `home`'s; one may put a copy
+    there by hand.
 
     Raises:
-        UserError: it cannot be had, or what comes is not the pinned file.
+        UserError: it cannot be downloaded, or is not the pinned file.
     """
     path = hub.cache(home) / HANS_URL.rpartition("/")[2]
     if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == HANS_SHA256:
@@ -226,19 +226,19 @@ def find(folder: Path, names: tuple[str, ...]) -> Path | None:
         UserError: there are several, or it is no file (a folder, a pipe, a device).
     """
     candidates = (folder / f"{name}{suffix}" for name in names for suffix in SUFFIXES)
-    found = [path for path in candidates if path.exists()]
-    if len(found) > 1:
-        raise UserError(f"{folder} has both {found[0].name} and {found[1].name}: keep one of them")
-    if found and not found[0].is_file():
-        raise UserError(f"{found[0]} is not a file: put the data there as one")
-    return found[0] if found else None
+    paths = [path for path in candidates if path.exists()]
+    if len(paths) > 1:
+        raise UserError(f"{folder} has both {paths[0].name} and {paths[1].name}: keep one of them")
+    if paths and not paths[0].is_file():
+        raise UserError(f"{paths[0]} is not a file: put the data there as one")
+    return paths[0] if paths else None
 
 
 def read(path: Path, *more: Path) -> pd.DataFrame:
     """The table at `path`, as it is written: a column is text, or what JSON and Parquet hold.
 
-    Nothing is taken for a missing value: "n/a" is a hypothesis in MNLI. Of JSON and Parquet only
-    the columns that `parse` reads are there. `more` are further parts of a Parquet table.
+    No text counts as a missing value: "n/a" is a hypothesis in MNLI. JSON and Parquet give only the
+    columns that `parse` reads. `more` are further parts of a Parquet table.
 
     Raises:
         UserError: a damaged, cut off or too large file; a row of another length than the header;
@@ -249,7 +249,7 @@ def read(path: Path, *more: Path) -> pd.DataFrame:
             raise _too_large(path)
         if path.suffix == ".parquet":
             return _parquet(path, *more)
-        return _json_lines(path) if ".jsonl" in path.suffixes else _delimited(path)
+        return _json_lines(path) if ".jsonl" in path.suffixes else _csv(path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
     except (
@@ -268,9 +268,9 @@ def _too_large(path: Path) -> UserError:
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a text file, with or without gzip, with their ends; sizes are checked first."""
     characters = rows = 0
-    opened: Any = gzip.open if path.suffix == ".gz" else open
+    opener: Any = gzip.open if path.suffix == ".gz" else open
     # Spreadsheets begin a file with a byte order mark: utf-8-sig.
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as stream:
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
         while line := stream.readline(LONGEST_LINE + 1):
             characters, rows = characters + len(line), rows + 1
             if len(line) > LONGEST_LINE:
@@ -283,8 +283,8 @@ def _lines(path: Path) -> Iterator[str]:
             yield line
 
 
-def _delimited(path: Path) -> pd.DataFrame:
-    """CSV, or TSV: as MNLI's own, without quotes, or as pandas and spreadsheets write it."""
+def _csv(path: Path) -> pd.DataFrame:
+    """CSV, or TSV: without quotes as MNLI's own, or with, as pandas and spreadsheets write it."""
     comma, lines = path.suffix == ".csv", _lines(path)
     first = next(lines, "")
     quotes = comma or first.startswith('"')
@@ -304,16 +304,16 @@ def _delimited(path: Path) -> pd.DataFrame:
             if len(row) != len(header):
                 what = f"row {len(rows) + 1} has {len(row)} values and the header {len(header)}"
                 raise UserError(f"{path}: {what}: complete the row, or write the file as .jsonl")
-            rows.append(row if quotes else [_unquoted(value) for value in row])
+            rows.append(row if quotes else [_unquote(value) for value in row])
     except csv.Error as error:
         raise ValueError(f"line {reader.line_num}: {error}") from error
     return pd.DataFrame(rows, columns=header, dtype=object)
 
 
-def _unquoted(value: str) -> str:
+def _unquote(value: str) -> str:
     """A value of a TSV file without the quotes that a writer put around it.
 
-    A writer that quotes doubles the quotes inside; all others, also a lone one, are the text's own.
+    Such a writer doubles the quotes inside; all other quotes, also a lone one, are the text's own.
     """
     inner = value[1:-1]
     if '""' in inner and value[0] == value[-1] == '"' and '"' not in inner.replace('""', ""):
@@ -338,17 +338,17 @@ def _json_lines(path: Path) -> pd.DataFrame:
     if not rows:
         raise ValueError("no examples")
     _columns(names, path.name)
-    known = filter(_is_known, names)
+    columns = filter(_is_known, names)
     return pd.DataFrame(
-        {name: pd.Series([r.get(name) for r in rows], dtype=object) for name in known}
+        {name: pd.Series([r.get(name) for r in rows], dtype=object) for name in columns}
     )
 
 
 def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(items)) < len(items):
+    if len(row := dict(items)) < len(items):
         names = [name for name, _ in items]
-        raise ValueError(f"the column {_quoted(max(names, key=names.count))} occurs twice")
-    return found
+        raise ValueError(f"the column {_quote(max(names, key=names.count))} occurs twice")
+    return row
 
 
 def _parquet(*paths: Path) -> pd.DataFrame:
@@ -356,50 +356,50 @@ def _parquet(*paths: Path) -> pd.DataFrame:
 
     names = parquet.read_schema(paths[0]).names
     _columns(names, paths[0].name)
-    known = [name for name in names if _is_known(name)]
+    columns = [name for name in names if _is_known(name)]
     rows: list[tuple[Any, ...]] = []
     size = 0
     with tempfile.TemporaryDirectory() as cache:  # streaming copies nothing, but leaves locks
         stream = datasets.IterableDataset.from_parquet(
             [glob.escape(str(path)) for path in paths],  # it takes them for patterns
             split="train",
-            columns=known,
+            columns=columns,
             batch_size=1_000,
             cache_dir=cache,
         )
         for table in stream.with_format("arrow").iter(1_000):
-            columns = [column.to_pylist() for column in table.select(known).columns]
-            size += sum(len(v) for column in columns for v in column if isinstance(v, str))
-            rows += zip(*columns, strict=True)
+            values = [column.to_pylist() for column in table.select(columns).columns]
+            size += sum(len(v) for column in values for v in column if isinstance(v, str))
+            rows += zip(*values, strict=True)
             if size > LARGEST_FILE or len(rows) > MOST_ROWS:
                 raise _too_large(paths[0])
-    return pd.DataFrame(rows, columns=known, dtype=object)
+    return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def _columns(names: Collection[object], source: str) -> dict[str, int]:
-    """Where the columns that are known are, by their names of `_NAMES`.
+    """The places of the columns of `_NAMES`.
 
     Raises:
-        UserError: a needed one is missing, or one occurs twice; all names are shown.
+        UserError: a required one is missing, or one occurs twice; with the names that are there.
     """
-    shown = [" ".join(str(name).split())[:40] for name in names]
-    there = [_folded(name) for name in names]
-    twice = next((name for i, name in enumerate(there) if name and name in there[:i]), None)
+    keys = [_fold(name) for name in names]
+    twice = next((name for i, name in enumerate(keys) if name and name in keys[:i]), None)
     if twice is not None:
-        raise UserError(f"{source}: the column {_quoted(twice)} occurs twice: keep one of them")
-    found = {}
+        raise UserError(f"{source}: the column {_quote(twice)} occurs twice: keep one of them")
+    places = {}
     for column, aliases in _NAMES.items():
-        if at := [there.index(name) for name in aliases if name in there]:
-            found[column] = at[0]
-    if missing := [column for column in _NEEDED if column not in found]:
-        what = f"{source}: no column {', '.join(missing)} (needed: {', '.join(_NEEDED)}"
-        more = ", ..." if len(shown) > 20 else ""
-        raise UserError(f"{what}; there: {', '.join(shown[:20])}{more})")
-    return found
+        if at := [keys.index(name) for name in aliases if name in keys]:
+            places[column] = at[0]
+    if missing := [column for column in _REQUIRED if column not in places]:
+        what = f"{source}: no column {', '.join(missing)} (needed: {', '.join(_REQUIRED)}"
+        originals = [" ".join(str(name).split())[:40] for name in names]
+        more = ", ..." if len(originals) > 20 else ""
+        raise UserError(f"{what}; there: {', '.join(originals[:20])}{more})")
+    return places
 
 
 def _meaning(label: pd.Series, source: str, labels: str) -> dict[str, int]:
-    """What the labels of a table mean; numbers are MNLI's where they can be nothing else.
+    """What the labels of a table mean; numbers are MNLI's if they can be nothing else.
 
     Raises:
         UserError: labels without a meaning, all of them at once, with a mapping to complete.
@@ -409,34 +409,34 @@ def _meaning(label: pd.Series, source: str, labels: str) -> dict[str, int]:
         first.setdefault(name, row)
     figures = {name for name in first if name.isdecimal()}
     meaning = meanings(labels)
-    said = any(name.isdecimal() for name in meaning)
-    if not said and {"0", "2"} <= figures <= _MNLI_NUMBERS.keys():
+    has_numbers = any(name.isdecimal() for name in meaning)
+    if not has_numbers and {"0", "2"} <= figures <= _MNLI_NUMBERS.keys():
         meaning |= {number: meaning[word] for number, word in _MNLI_NUMBERS.items()}
     unknown = [name for name in first if name not in meaning]
     if not unknown:
         return meaning
     advice = [DROP_MISSING if name == MISSING else f"{name[:40]}: ?" for name in unknown[:10]]
-    how = "say what each means, entailment, not entailment or drop, with the parameter labels:"
+    remedy = "say what each means, entailment, not entailment or drop, with the parameter labels:"
     if unknown == [MISSING]:
         what = f"label missing in row {first[MISSING]}"
-        how = _COMPLETE
+        remedy = _COMPLETE
     elif set(unknown) == {"0", "1"}:
         what = "labels 0 and 1 can mean neutral or not"
-        how = "write words, or say it with the parameter labels, such as"
+        remedy = "write words, or say it with the parameter labels, such as"
         advice = ["0: entailment, 1: not entailment"]
     else:
         what = "unknown label" + "s" * (len(unknown) > 1) + " "
-        what += ", ".join(f"{_quoted(name)} (row {first[name]})" for name in unknown[:10])
+        what += ", ".join(f"{_quote(name)} (row {first[name]})" for name in unknown[:10])
         what += f" and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-    raise UserError(f'{source}: {what}; {how} "{added(labels, *advice)}"')
+    raise UserError(f'{source}: {what}; {remedy} "{with_more(labels, *advice)}"')
 
 
 def _strings(column: pd.Series, name: str, source: str) -> list[str]:
-    """A column's values as text, whichever type a format gave them: 1.0 as 1, none as ''.
+    """A column's values as text, whatever their type in the file: 1.0 as 1, none as ''.
 
     Raises:
-        UserError: a value that is no text (of other columns: nor a number), too long, or holds what
-            no tokenizer and no file takes, NUL or half a surrogate pair.
+        UserError: a value that is no text (of other columns: nor a number), is too long, or holds
+            NUL or half a surrogate pair, which no tokenizer and no file takes.
     """
     is_text = name in _TEXTS
     kinds = (str,) if is_text else (str, numbers.Number, np.bool_)
@@ -458,19 +458,19 @@ def _strings(column: pd.Series, name: str, source: str) -> list[str]:
 
 
 @lru_cache(maxsize=10_000)
-def _folded(name: object) -> str:
+def _fold(name: object) -> str:
     """A label or a column's name as it is compared: lower case, single spaces, 1.0 as 1."""
     return _whole(" ".join(str(name).split()).lower())
 
 
 def _is_known(name: str) -> bool:
-    return any(_folded(name) in aliases for aliases in _NAMES.values())
+    return any(_fold(name) in aliases for aliases in _NAMES.values())
 
 
 def _whole(word: str) -> str:
     return re.sub(r"^(-?[0-9]+)\.0+$", r"\1", word) if ".0" in word else word
 
 
-def _quoted(text: str) -> str:
-    """A word from data in a message: one line, and no longer than one."""
+def _quote(text: str) -> str:
+    """A word from data for a message, in one short line."""
     return repr(text if len(text) <= 60 else text[:60] + "...")

@@ -1,10 +1,10 @@
-"""NLI tasks: what is learnt from, what is reported on, and how few-shot samples are drawn.
+"""NLI tasks: training, validation and test sets, and how few-shot samples are drawn.
 
-A task has a training pool (demonstrations, few-shot samples), a validation set that comes from the
-training data and never from what is reported, and two test domains: in-domain (as MultiNLI's
-matched set, Williams et al. 2018) and out-of-domain (as HANS, McCoy et al. 2019, where word overlap
-says nothing), which a user's own task may lack. The pocket world, the real data and a user's folder
-come through the same parsers (`sources.py`).
+A task has a training pool (demonstrations, few-shot samples), a validation set from the training
+data, and two test domains: in-domain (as MultiNLI's matched set, Williams et al. 2018) and
+out-of-domain (as HANS, McCoy et al. 2019, where word overlap says nothing), which a user's own task
+may lack. The pocket world, the real data and a user's folder go through the same parsers
+(`sources.py`).
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from llmft.nli import selection, sources
 
 
 DOMAINS = ("in-domain", "out-of-domain")
-"""The names of the two reported domains, in the order of every table."""
+"""The names of the two test domains, in the order of every table."""
 
 LABELS = ("entailment", "not entailment")
 """The names of labels 0 and 1."""
@@ -30,9 +30,9 @@ LABELS = ("entailment", "not entailment")
 VALIDATION = 2_000
 """Training pairs set aside for validation where a task brings no validation file of its own."""
 
-SHARED = 0.01
-"""The share of a validation or test set that may also stand in a set before it. Large real sets
-have a few such pairs; more, and what is reported is memory."""
+MOST_SHARED = 0.01
+"""The largest share of a validation or test set that may be in a set before it, too. Large real
+sets have a few such pairs; with more, memory would be measured."""
 
 FILES = {
     "train": ("train",),
@@ -42,11 +42,11 @@ FILES = {
 }
 """The sets of a task in order, and what a folder calls their files."""
 
-_MEANT = frozenset(
+_SIMILAR = frozenset(
     "train dev devel development valid validation val eval evaluation test "
     "indomain ood outofdomain hans".split()
 )
-"""What files that are not read are probably meant as, without marks and capitals."""
+"""Names of files that were probably meant to be read, without marks and capitals."""
 
 _DATA = frozenset(
     ".csv .tsv .txt .json .jsonl .ndjson .parquet .arrow .feather .xlsx .xls .gz .bz2 .xz .zst "
@@ -60,10 +60,10 @@ class Task:
 
     They have `heuristic` and `subcase`, too, where their source has them. `out_of_domain` has no
     rows where the task has no such set. Ids are unique in a task. `digest` is a SHA-256 (16 hex
-    digits) of the source files or pinned revisions, and of what the labels were said to mean.
-    `labels` says what each label in each file was taken to mean: `file`, `label`, `meaning`,
-    `rows`, and an example's `premise` and `hypothesis` (`sources.parse`). `unread` has the names of
-    the data files in the folder that the task does not read.
+    digits) of the source files or pinned revisions, and of the mapping of labels. `labels` has what
+    each label in each file means: `file`, `label`, `meaning`, `rows`, and an example's `premise`
+    and `hypothesis` (`sources.parse`). `unread` has the names of data files in the folder that the
+    task does not read.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Task:
 
     @property
     def domains(self) -> dict[str, pd.DataFrame]:
-        """The reported test sets by name, in the order of `DOMAINS`, without one that is empty."""
+        """The test sets by name, in the order of `DOMAINS`, without one that is empty."""
         sets = dict(zip(DOMAINS, (self.in_domain, self.out_of_domain), strict=True))
         return {name: frame for name, frame in sets.items() if len(frame)}
 
@@ -128,7 +128,7 @@ def load(
     if not limit:
         return task
     in_domain, out_of_domain = (
-        _stratified(frame, limit, seed) for frame in (task.in_domain, task.out_of_domain)
+        _stratify(frame, limit, seed) for frame in (task.in_domain, task.out_of_domain)
     )
     task = replace(task, in_domain=in_domain, out_of_domain=out_of_domain)
     for domain, frame in task.domains.items():
@@ -162,8 +162,8 @@ def sample(pool: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
     """`n` examples of `pool`, half of each label, in random order, without replacement.
 
     Samples of one seed are nested as sets: the 8 of seed 3 contain the 4 of seed 3. So along a
-    curve over shots each draw only gains examples, and neighbouring points are paired; the order
-    is shuffled anew for each `n`. The same numbers come out on every platform (PCG64).
+    curve over shots a draw only gains examples, and neighbouring points are paired. The order is
+    shuffled anew for each `n`. Samples are the same on every platform (PCG64).
 
     Raises:
         UserError: `n` is negative, odd, or more than the pool can balance.
@@ -172,23 +172,23 @@ def sample(pool: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
         raise UserError(f"cannot draw {n} examples: give an even number, half for each label")
     rng = np.random.default_rng([seed, 0])
     label = pool["label"].to_numpy()
-    chosen = []
+    halves = []
     for value in range(len(LABELS)):
-        having = np.flatnonzero(label == value)
-        if len(having) < n // 2:
-            what = f"the pool has {len(having)} of label {LABELS[value]!r}"
+        rows = np.flatnonzero(label == value)
+        if len(rows) < n // 2:
+            what = f"the pool has {len(rows)} of label {LABELS[value]!r}"
             raise UserError(f"cannot draw {n} examples: {what}")
-        chosen.append(rng.permutation(having)[: n // 2])
+        halves.append(rng.permutation(rows)[: n // 2])
     order = np.random.default_rng([seed, 1, n]).permutation(n)
-    return pool.iloc[np.concatenate(chosen)[order]].reset_index(drop=True)
+    return pool.iloc[np.concatenate(halves)[order]].reset_index(drop=True)
 
 
 def _mnli_hans(labels: str) -> Task:
     hans, mnli = sources.read(sources.hans_file()), sources.glue()
     tables = {"train": mnli["train"], "in-domain": mnli["matched"], "out-of-domain": hans}
     files = {"train": "train", "in-domain": "matched", "out-of-domain": "hans"}
-    pinned = f"{sources.GLUE} {sources.HANS_SHA256} {VALIDATION} {labels}"
-    return _task("mnli-hans", files, tables, labels, hashlib.sha256(pinned.encode()))
+    source = f"{sources.GLUE} {sources.HANS_SHA256} {VALIDATION} {labels}"
+    return _task("mnli-hans", files, tables, labels, hashlib.sha256(source.encode()))
 
 
 def _from_rows(table: pd.DataFrame, larger: bool) -> Task:
@@ -206,15 +206,17 @@ def _from_rows(table: pd.DataFrame, larger: bool) -> Task:
 
 def _from_folder(name: str, labels: str) -> Task:
     folder = ROOT / "data" / "pocket" if name == "pocket" else _folder(name)
-    found = {part: sources.find(folder, names) for part, names in FILES.items()}
-    paths = {part: path for part, path in found.items() if path}
+    candidates = {part: sources.find(folder, names) for part, names in FILES.items()}
+    paths = {part: path for part, path in candidates.items() if path}
     unread = _unread(folder, {path.name for path in paths.values()})
     for part in ("train", "in-domain"):
         if part not in paths:
-            there = f"; there: {', '.join(unread)}" if unread else ""
+            listing = f"; there: {', '.join(unread)}" if unread else ""
             kinds = ", ".join(sources.SUFFIXES)
-            raise UserError(f"task {name}: {folder} has no {FILES[part][0]} file ({kinds}){there}")
-    digest = hashlib.sha256(labels.encode())  # only a mapping that was given is in it
+            raise UserError(
+                f"task {name}: {folder} has no {FILES[part][0]} file ({kinds}){listing}"
+            )
+    digest = hashlib.sha256(labels.encode())  # the usual meanings are not in it
     tables = {}
     for part, path in paths.items():
         tables[part] = sources.read(path)
@@ -226,7 +228,7 @@ def _from_folder(name: str, labels: str) -> Task:
 
 
 def _folder(name: str) -> Path:
-    """The folder of a user's task: a relative one is looked up where the program was started."""
+    """The folder of a user's task; a relative one starts where the program was started."""
     try:
         path = Path(name).expanduser().absolute()
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -246,22 +248,22 @@ def _unread(folder: Path, read_names: set[str]) -> tuple[str, ...]:
     """The data files of a folder that are not read.
 
     Raises:
-        UserError: one whose name says that it was meant to be.
+        UserError: one that was probably meant to be, by its name.
     """
     names = sorted(path.name for path in folder.iterdir())
     unread = [n for n in names if Path(n).suffix.lower() in _DATA and n not in read_names]
-    meant = [n for n in unread if re.sub("[^a-z]", "", n.split(".")[0].lower()) in _MEANT]
-    if meant:
+    similar = [n for n in unread if re.sub("[^a-z]", "", n.split(".")[0].lower()) in _SIMILAR]
+    if similar:
         names = [" or ".join(kind) for kind in FILES.values()]
         right = f"the names are {', '.join(names)}, with {', '.join(sources.SUFFIXES)}"
-        raise UserError(f"{folder}: not read: {', '.join(meant)}; {right}: rename or move it")
+        raise UserError(f"{folder}: not read: {', '.join(similar)}; {right}: rename or move it")
     return tuple(unread)
 
 
 def _task(
     name: str, files: dict[str, str], tables: dict[str, pd.DataFrame], labels: str, digest: Any
 ) -> Task:
-    """A task from the tables of its sets: what any source must pass.
+    """A task from the tables of its sets, with the checks that every source must pass.
 
     Args:
         name: as in `load`.
@@ -270,18 +272,18 @@ def _task(
         labels: as in `load`.
         digest: the hash of the sources.
     """
-    sets, meant = {}, {}
+    sets, meanings = {}, {}
     for part, table in tables.items():
-        sets[part], meant[part] = sources.parse(table, files[part].split(".")[0], labels)
-        meant[part].insert(0, "file", files[part])
-    found = pd.concat(meant.values(), ignore_index=True)
-    # What a misspelt label was meant to map would keep its usual meaning without a word.
+        sets[part], meanings[part] = sources.parse(table, files[part].split(".")[0], labels)
+        meanings[part].insert(0, "file", files[part])
+    all_labels = pd.concat(meanings.values(), ignore_index=True)
+    # A misspelt label in the mapping would silently leave the real one its usual meaning.
     usual = {*sources.meanings(), sources.MISSING}
-    if unused := sources.meanings(labels).keys() - usual - {*found["label"]}:
+    if unused := sources.meanings(labels).keys() - usual - {*all_labels["label"]}:
         what = f"labels = {labels!r}: task {name} has no label {sorted(unused)[0]!r}"
-        raise UserError(f"{what}; there are {', '.join(sorted({*found['label']}))}")
+        raise UserError(f"{what}; there are {', '.join(sorted({*all_labels['label']}))}")
     for part, frame in sets.items():
-        _both_labels(f"task {name}: {part} ({files[part]})", frame, meant[part], labels)
+        _check_labels(f"task {name}: {part} ({files[part]})", frame, meanings[part], labels)
     if "validation" not in sets:
         sets["train"], sets["validation"] = _split(sets["train"])
         if sets["validation"]["label"].nunique() < len(LABELS):
@@ -290,33 +292,34 @@ def _task(
     train, validation, in_domain = sets["train"], sets["validation"], sets["in-domain"]
     out_of_domain = sets.get("out-of-domain", in_domain.iloc[:0])
     code = digest.hexdigest()[:16]
-    task = Task(name, train, validation, in_domain, out_of_domain, code, found)
+    task = Task(name, train, validation, in_domain, out_of_domain, code, all_labels)
     ids = pd.concat([frame["id"] for frame in task.sets.values()])
     if not ids.is_unique:
         what = f"task {name}: the id {ids[ids.duplicated()].iloc[0]!r} appears twice"
         raise UserError(f"{what}: make ids unique, or remove the column")
     for row in shared_pairs(task).to_dict("records"):
-        learnt = row["set"] != row["also_in"] and row["also_in"] in ("train", "validation")
-        if learnt and row["pairs"] > SHARED * row["of"]:
+        leaks = row["set"] != row["also_in"] and row["also_in"] in ("train", "validation")
+        if leaks and row["pairs"] > MOST_SHARED * row["of"]:
             what = f"{row['pairs']} of the {row['of']} pairs of {row['set']} stand in"
             also = f"{row['also_in']}, too, such as {row['example']!r}"
             raise UserError(f"task {name}: {what} {also}: remove them from one of the two")
     return task
 
 
-def _both_labels(where: str, frame: pd.DataFrame, meant: pd.DataFrame, labels: str) -> None:
-    """Refuse a set with one label: every answer to it could be the same."""
+def _check_labels(where: str, frame: pd.DataFrame, meanings: pd.DataFrame, labels: str) -> None:
+    """Refuse a set with one label: a constant would be right."""
     if frame["label"].nunique() == len(LABELS):
         return
-    kept = ", ".join(meant["label"][meant["meaning"] != "drop"])
-    dropped = meant[meant["meaning"] == "drop"].set_index("label")["rows"]
-    line = f"only {LABELS[frame['label'].iloc[0]]} pairs ({kept})" if len(frame) else "no pairs"
+    is_dropped = meanings["meaning"] == "drop"
+    names = ", ".join(meanings["label"][~is_dropped])
+    dropped = meanings[is_dropped].set_index("label")["rows"]
+    line = f"only {LABELS[frame['label'].iloc[0]]} pairs ({names})" if len(frame) else "no pairs"
     if len(dropped):
         line += ", without " + ", ".join(f"{label} ({rows})" for label, rows in dropped.items())
     line += ": both labels are needed"
     # Neutral pairs would be the missing label, unless a mapping has already said what they are.
     if "neutral" in dropped and "neutral" not in labels.lower() and set(frame["label"]) <= {0}:
-        mapping = sources.added(labels, "neutral: not entailment")
+        mapping = sources.with_more(labels, "neutral: not entailment")
         line += f'; with the parameter labels, "{mapping}", it has {dropped["neutral"]}'
         line += " not entailment"
     raise UserError(f"{where} has {line}")
@@ -330,21 +333,21 @@ def _split(train: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return train[~held_out].reset_index(drop=True), train[held_out].reset_index(drop=True)
 
 
-def _stratified(frame: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
+def _stratify(frame: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     """`limit` rows in file order: each label keeps its share, and in it each subcase."""
     if limit >= len(frame):
         return frame
     label = frame["label"].to_numpy()
     group = frame["subcase"].to_numpy(dtype=str) if "subcase" in frame else label
     rng = np.random.default_rng(seed)
-    kept = []
+    parts = []
     values, sizes = np.unique(label, return_counts=True)
     for value, quota in zip(values, _shares(sizes, limit), strict=True):
         rows = np.flatnonzero(label == value)
         names, sizes = np.unique(group[rows], return_counts=True)
         for name, count in zip(names, _shares(sizes, quota), strict=True):
-            kept.append(rng.permutation(rows[group[rows] == name])[:count])
-    return frame.iloc[np.sort(np.concatenate(kept))].reset_index(drop=True)
+            parts.append(rng.permutation(rows[group[rows] == name])[:count])
+    return frame.iloc[np.sort(np.concatenate(parts))].reset_index(drop=True)
 
 
 def _shares(sizes: np.ndarray, total: int) -> np.ndarray:

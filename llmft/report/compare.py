@@ -19,16 +19,16 @@ def against(
     quantities: Sequence[str],
     *,
     size: str = "",
-    marked: str = "",
+    highlight: str = "",
     note: str = "",
     side: int = 235,
 ) -> Any:
-    """A panel a quantity: out-of-domain (upwards) against in-domain (to the right), intervals both.
+    """A panel a quantity: out-of-domain (upwards) against in-domain (to the right), with intervals.
 
     `frame`: a row a method, number of examples and quantity, with the columns `quantity`, `series`
     and for both domains x, x_lo, x_hi (in-domain) and y, y_lo, y_hi; NaN intervals are left out.
-    `size`: a column of numbers that a larger mark stands for. The series named `marked` is drawn as
-    dashed lines from both axes to its point. The grey diagonal is where both domains are equal.
+    `size`: a column of numbers, larger marks for larger ones. Dashed lines lead from both axes to
+    the point of the series `highlight`. The grey diagonal is where both domains are equal.
     """
     names = theme.order(frame[series])
     legend = theme.legend()
@@ -36,39 +36,39 @@ def against(
     panels = []
     for number, quantity in enumerate(quantities):
         part = frame[frame["quantity"] == quantity].reset_index(drop=True)
-        shown = legend if number == 0 else None
+        own_legend = legend if number == 0 else None
         encoding: dict[str, Any] = {
-            "color": theme.colour(series, names, shown),
-            "shape": theme.shape(series, names, shown),
+            "color": theme.colour(series, names, own_legend),
+            "shape": theme.shape(series, names, own_legend),
         }
         if size:
             scale = alt.Scale(type="sqrt", domain=[0, float(frame[size].max())], range=[30, 190])
             encoding["size"] = alt.Size(f"{size}:Q", scale=scale, legend=None)
         marks = alt.Chart(part[["x", "y", series, *([size] if size else [])]])
-        chart = _facing(part, marks, encoding, series, marked)
+        chart = _panel(part, marks, encoding, series, highlight)
         title = theme.panel_title(quantity)
         panels.append(chart.properties(width=side, height=side, title=title))
     rows = [alt.hconcat(*panels[i : i + 2], spacing=30) for i in range(0, len(panels), 2)]
     return theme.finish(alt.vconcat(*rows, spacing=22), note, 600)
 
 
-def _facing(
-    part: pd.DataFrame, marks: Any, encoding: dict[str, Any], series: str, marked: str
+def _panel(
+    part: pd.DataFrame, marks: Any, encoding: dict[str, Any], series: str, highlight: str
 ) -> Any:
-    """One quantity's panel: equal axes, the diagonal, intervals, marks, lines to the marked one."""
+    """One quantity's panel: equal axes, the diagonal, intervals, marks, lines to the highlight."""
     domain = theme.span(part, ["x", "x_lo", "x_hi", "y", "y_lo", "y_hi"], [])
     scale = alt.Scale(domain=domain, nice=False, zero=False)
     x = alt.X("x:Q", title="in-domain", scale=scale, axis=alt.Axis(tickCount=5))
     y = alt.Y("y:Q", title="out-of-domain", scale=scale, axis=alt.Axis(tickCount=5))
     same = alt.Chart(pd.DataFrame({"x": domain, "y": domain}))
     layers: list[Any] = [same.mark_line(color="#8c959f", strokeWidth=1).encode(x=x, y=y)]
-    point = part[part[series] == marked]
+    point = part[part[series] == highlight]
     if len(point):
-        dashed: Any = {"color": theme.QUIET, "strokeDash": [3, 3]}
+        style: Any = {"color": theme.QUIET, "strokeDash": [3, 3]}
         at = pd.DataFrame({"x": point["x"], "y": point["y"], "x0": domain[0], "y0": domain[0]})
         lines = alt.Chart(at)
-        layers.append(lines.mark_rule(**dashed).encode(x="x:Q", y="y0:Q", y2="y:Q"))
-        layers.append(lines.mark_rule(**dashed).encode(x="x0:Q", x2="x:Q", y="y:Q"))
+        layers.append(lines.mark_rule(**style).encode(x="x:Q", y="y0:Q", y2="y:Q"))
+        layers.append(lines.mark_rule(**style).encode(x="x0:Q", x2="x:Q", y="y:Q"))
     colour = encoding["color"]
     bars = alt.Chart(part[["x", "y", "x_lo", "x_hi", "y_lo", "y_hi", series]].dropna())
     thin: Any = {"strokeWidth": 1, "opacity": 0.55}
@@ -96,9 +96,9 @@ def frontier(
 ) -> Any:
     """Accuracy against a cost on a logarithmic axis, and the steps of what is best for its cost.
 
-    `frame`: a row a method and number of examples; `columns`: what the marks carry along, for
+    `frame`: a row a method and number of examples; `columns`: further ones in the marks' data, for
     `interactive.figure` to show; `rules`: what needs no model, as in `figures.curve`. The grey
-    steps join the points that no cheaper one reaches.
+    steps join the points that are above every cheaper one (`pareto`).
     """
     names = theme.order(frame[series])
     domain = theme.span(frame, [y, lo, hi], rules["accuracy"])
@@ -123,7 +123,7 @@ def frontier(
         filled=True, size=90, opacity=0.95, stroke="white", strokeWidth=0.8
     )
     chart = alt.layer(
-        *theme.ruled(rules, y, None, 14 / height * (domain[1] - domain[0])),
+        *theme.rule_lines(rules, y, None, 14 / height * (domain[1] - domain[0])),
         line.encode(**at),
         bars.encode(x=at["x"], y=f"{lo}:Q", y2=f"{hi}:Q", color=colour),
         points.encode(
@@ -154,8 +154,8 @@ def forgetting(
     names = theme.order(frame[series])
     frame = frame.reset_index(drop=True)
     domain = theme.span(frame, ["mean", "lo", "hi"], [])
-    far = [*frame["mean_text"], *frame["lo_text"].dropna(), *frame["hi_text"].dropna(), start]
-    scale = alt.Scale(type="log", domain=[min(far) / 1.3, max(far) * 1.3], nice=False)
+    extent = [*frame["mean_text"], *frame["lo_text"].dropna(), *frame["hi_text"].dropna(), start]
+    scale = alt.Scale(type="log", domain=[min(extent) / 1.3, max(extent) * 1.3], nice=False)
     x = alt.X(
         "mean_text:Q",
         title="perplexity of plain sentences",
@@ -190,7 +190,7 @@ def forgetting(
 
 
 def pareto(frame: pd.DataFrame, cost: str, gain: str) -> pd.DataFrame:
-    """The rows that no row of the same or a lower cost has the same gain as, cheapest first."""
-    ordered = frame.sort_values([cost, gain], ascending=[True, False], kind="stable")
-    before = ordered[gain].cummax().shift(fill_value=-np.inf)
-    return ordered[ordered[gain] > before].reset_index(drop=True)
+    """The rows that have more gain than every row of the same or a lower cost, cheapest first."""
+    rows = frame.sort_values([cost, gain], ascending=[True, False], kind="stable")
+    best_cheaper = rows[gain].cummax().shift(fill_value=-np.inf)
+    return rows[rows[gain] > best_cheaper].reset_index(drop=True)

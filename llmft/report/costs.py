@@ -1,9 +1,9 @@
-"""What the book takes: counted from the runs that were made, predicted for those that were not.
+"""What the book costs: counted for runs that are done, predicted for others.
 
-Both are one count. A run's row says how many tokens it read and was trained on; for a run that was
-never made, its specification and the mean length of the task's texts say it. Operations follow from
-tokens and weights (`sections.operations`), hours from operations and an assumed speed. Which runs a
-chapter would make `grids` says, as it does to the chapter.
+Both are one count. The row of a run says how many tokens it read and was trained on; where there is
+no row, its specification and the mean length of the task's texts say it. Operations follow from
+tokens and weights (`sections.operations`), hours from operations and an assumed speed. `grids` says
+which runs a chapter has.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,8 +47,8 @@ MNLI_HANS = (6_692, 30_000)
 class Texts:
     """What a count needs of a task: tokens of a filled template, and pairs, in each domain.
 
-    Pairs to train on, to show and to validate on are as long as in-domain ones. A demonstration
-    has two tokens more, its label word and the separator; a prompt has one to begin with.
+    Training pairs, demonstrations and validation pairs are as long as in-domain ones. A
+    demonstration has two tokens more (its label word, the separator), a prompt one at its start.
     """
 
     tokens: float
@@ -93,8 +93,8 @@ def trainable(spec: Spec, model: Model) -> int:
     if spec.method not in TRAINED:
         return 0
     if spec.changes == "bitfit":
-        named = model.model.base_model.named_parameters()
-        return sum(weight.numel() for name, weight in named if learner.CHANGES["bitfit"](name))
+        weights = model.model.base_model.named_parameters()
+        return sum(weight.numel() for name, weight in weights if learner.CHANGES["bitfit"](name))
     if spec.changes == "lora":
         layers = learner.linear_layers(model)
         return sum(
@@ -109,23 +109,23 @@ def predict(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:
     lines = []
     for spec in specs:
         model, pair = outline(spec.model), texts.tokens
-        some = [min(n, spec.limit or n) for n in (texts.pairs, texts.pairs_out)]
+        pairs = [min(n, spec.limit or n) for n in (texts.pairs, texts.pairs_out)]
         if spec.split == "validation":
-            some = [texts.validation, 0]
-        mean = (some[0] * pair + some[1] * texts.tokens_out) / sum(some)
+            pairs = [texts.validation, 0]
+        mean = (pairs[0] * pair + pairs[1] * texts.tokens_out) / sum(pairs)
         context = spec.shots * (pair + 2)  # each with its label word and a separator
-        behind = context if spec.method == "icl" else 0
-        seen = min(spec.batch_size, spec.queries or spec.shots)
+        prefix = context if spec.method == "icl" else 0
+        batch = min(spec.batch_size, spec.queries or spec.shots)
         lines.append(
             asdict(spec)
             | {
                 "parameters": model.parameters,
                 "trainable_parameters": trainable(spec, model),
-                "prefix_tokens": 1 + behind,
+                "prefix_tokens": 1 + prefix,
                 "query_tokens": mean,
-                "answers": sum(some) + len(CONTENT_FREE),
-                "out_of_domain_n": some[1],
-                "train_tokens": spec.updates * seen * (1 + pair),
+                "answers": sum(pairs) + len(CONTENT_FREE),
+                "out_of_domain_n": pairs[1],
+                "train_tokens": spec.updates * batch * (1 + pair),
                 "teacher_tokens": (1 + context + spec.queries * pair) if spec.queries else 0,
             }
         )
@@ -135,45 +135,45 @@ def predict(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:
 def count(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows of `sections.made` or `predict` with `read` tokens, and `flops` in all.
 
-    `adapt` and `score` are its parts. The demonstrations are read once a set of queries (a domain,
-    the content-free ones), as the book does it. Attention to earlier tokens, points of learning
-    curves and the likelihood of plain text are left out.
+    `adapt` and `score` are the parts of `flops`. Demonstrations are read once for each set of
+    queries (a domain, the content-free ones), as the book does it. Attention to earlier tokens,
+    points of learning curves and the likelihood of plain text are left out.
     """
-    priced = sections.operations(rows)
+    costs = sections.operations(rows)
     sets = np.where(rows["out_of_domain_n"].fillna(0) > 0, 3, 2)
     tokens = sets * rows["prefix_tokens"] + rows["answers"] * rows["query_tokens"]
     score = 2 * rows["parameters"] * tokens
     read = tokens + rows["train_tokens"] + rows["teacher_tokens"]
-    return priced.assign(read=read, score=score, flops=priced["adapt"] + score)
+    return costs.assign(read=read, score=score, flops=costs["adapt"] + score)
 
 
 def texts_of(rows: pd.DataFrame) -> Texts:
-    """The mean text of the runs that were made, in both domains, and the pairs of each."""
+    """The mean text of these runs, over both domains, and the pairs of each."""
     zero = rows[rows["method"] == "zero-shot"].iloc[0]
     length = float(zero["query_tokens"])
-    searched = rows[rows["split"] == "validation"]["answers"] - len(CONTENT_FREE)
-    validation = int(searched.iloc[0]) if len(searched) else tasks.VALIDATION
+    pairs = rows[rows["split"] == "validation"]["answers"] - len(CONTENT_FREE)
+    validation = int(pairs.iloc[0]) if len(pairs) else tasks.VALIDATION
     return Texts(length, length, int(zero["in_domain_n"]), int(zero["out_of_domain_n"]), validation)
 
 
 def hours(flops: float, tflops: float, utilisation: float) -> float:
-    """Hours for operations on a device with a peak of `tflops` (10^12 a second), so far used."""
+    """Hours for operations at this utilisation of a device's peak of `tflops` (10^12 a second)."""
     return flops / (tflops * 1e12 * utilisation) / 3600
 
 
-def memory(parameters: int, changed: int = 0) -> float:
+def memory(parameters: int, trainable: int = 0) -> float:
     """GiB that weights take in float32, activations left out.
 
     Four bytes a weight; those that are trained have a copy, a gradient and Adam's two moments.
     """
-    return float(4 * parameters + 16 * changed) / 2**30
+    return float(4 * parameters + 16 * trainable) / 2**30
 
 
 def teacher_targets(spec: Spec, texts: Texts, vocabulary: int) -> float:
     """GiB of main memory that the teacher's targets of one distillation take, at least.
 
-    A float32 log-probability for every class at every place that is compared; shorter queries may
-    be filled up, too.
+    A float32 log-probability for every class at every place that is compared. Shorter queries that
+    are filled up take more.
     """
     places = texts.tokens if spec.objective == "query" else 1
     classes = 2 if spec.objective == "label words" else vocabulary
@@ -195,10 +195,10 @@ def spans(numbers: Iterable[int]) -> str:
 
 
 def versions(rows: pd.DataFrame) -> Mapping[str, str]:
-    """Each package that the runs were made with, and its version, or all of them."""
-    found: dict[str, list[str]] = {}
+    """Each package that the runs were done with, and its version, or all of them."""
+    numbers_of: dict[str, list[str]] = {}
     for text in rows["versions"].unique():
         for part in text.split(", "):
             name, _, number = part.partition(" ")
-            found.setdefault(name, []).append(number)
-    return {name: ", ".join(dict.fromkeys(numbers)) for name, numbers in found.items()}
+            numbers_of.setdefault(name, []).append(number)
+    return {name: ", ".join(dict.fromkeys(numbers)) for name, numbers in numbers_of.items()}

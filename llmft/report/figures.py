@@ -1,12 +1,12 @@
 """Figures of the book, drawn from frames whose intervals are already computed.
 
 Series are named where their line ends instead of in a legend, chance is a dashed line, and a note
-under the figure says which intervals are drawn. They arrive as columns (mean, lo, hi from
-`stats.summary`): Altair computes none, so a figure cannot disagree with its table. Tables and
-numbers in prose are `table` and `say`.
+under the figure says which intervals these are. Intervals arrive as columns (mean, lo, hi of
+`stats.summary`): Altair computes none, so a figure cannot disagree with its table.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -14,26 +14,7 @@ import numpy as np
 import pandas as pd
 
 from llmft.report import stats, theme
-from llmft.report.tables import markdown, say, table, with_interval
 from llmft.report.theme import HEIGHT, WIDTH
-
-
-__all__ = [
-    "bars",
-    "curve",
-    "dots",
-    "forest",
-    "heat",
-    "lines",
-    "markdown",
-    "panels",
-    "reliability",
-    "say",
-    "scatter",
-    "stacked",
-    "table",
-    "with_interval",
-]
 
 
 def curve(
@@ -60,113 +41,171 @@ def curve(
 ) -> Any:
     """Points with intervals along an axis of doublings, one line a series, named at its end.
 
-    With `doublings` false the axis is linear: updates, rounds.
-
     `frame`: a row a point, columns x (0 allowed: it stands apart, joined by no line), series, and
-    y, lo, hi as `stats.summary` makes them. `draws`: every single draw (x, series, `draws_y`) as
-    faint dots behind. `facet`: one panel a value, up to three side by side and more in twos, on the
-    same axes. Series are drawn
-    in the order in which the frame first shows them. NaN intervals are left out, their points not.
-    `chance`, called `chance_name`, is a dashed line; None draws none. `rules`: what needs no model,
-    a row a line with the columns rule (its name), accuracy (its height) and, where there are
-    panels, `facet`; a thin line with its name on it.
+    y, lo, hi as `stats.summary` returns them (NaN: no interval). `draws`: every single draw (x,
+    series, `draws_y`), as faint dots. `facet`: one panel a value, on the same axes. `chance`,
+    called `chance_name`: a dashed line, or None. `rules`: a thin line a row, of the columns rule
+    (its name), accuracy (its height) and, with panels, `facet`. `doublings=False`: a linear axis.
     """
-    frame = frame.reset_index(drop=True)
     names, values = theme.order(frame[series]), theme.order(frame[facet]) if facet else [None]
-    ends_room = 8 * max(len(str(name)) for name in [*names, chance_name]) + 12
-    columns = len(values) if len(values) <= 3 else 2
-    width = width or (WIDTH if not facet else (600 - ends_room) // columns)
+    room = 8 * max(len(str(name)) for name in [*names, chance_name]) + 12  # for names at the ends
+    columns = _columns(values)
+    width = width or (WIDTH if not facet else (600 - room) // columns)
+    levels = [] if chance is None else [chance]
+    extra = [*levels, *_numbers(draws, draws_y), *_numbers(rules, "accuracy")]
+    domain = list(y_domain) if y_domain else theme.span(frame, [y, lo, hi], extra)
     step = theme.steps(frame[x], doublings)
-    # Neighbouring series stand a few pixels apart, so that no interval hides another.
-    pixel = (max(step.values()) - min(step.values()) + 0.55) / width
-    dodge = min(8.0, 16 / len(names)) * pixel
-    shift = {name: dodge * (i - (len(names) - 1) / 2) for i, name in enumerate(names)}
-
-    def place(rows: pd.DataFrame) -> pd.Series:
-        return rows[x].map(step).astype(float) + rows[series].map(shift).astype(float)
-
-    data = frame.assign(_x=place(frame), _zero=(frame[x] == 0) & doublings)
-    extra = [] if chance is None else [chance]
-    others = [] if draws is None else draws[draws_y].astype(float).tolist()
-    others += [] if rules is None else rules["accuracy"].astype(float).tolist()
-    domain = list(y_domain) if y_domain else theme.span(frame, [y, lo, hi], [*extra, *others])
-    # Vega writes a real minus: 0 stands at -1 where the axis begins with 1.
-    labels = {f"{v:.6f}".replace("-", "−"): f"{k:,.0f}" for k, v in step.items()}
-    last = max(step.values())
-    x_axis = alt.Axis(
-        values=sorted(step.values()),
-        labelExpr=f"{labels!r}[format(datum.value, '.6f')]",
-        title=x_title,
-        tickSize=4,
-    )
-    x_scale = alt.Scale(domain=[min(step.values()) - 0.35, last + 0.2], nice=False, zero=False)
-    y_scale = alt.Scale(domain=domain, nice=False, zero=False)
-    colour = theme.colour(series, names)
+    layout = _Layout(x, series, y, names, step, _shift(names, step, width), domain, height)
+    zero = (frame[x] == 0) & doublings
+    frame = frame.assign(_x=layout.place(frame), _zero=zero).reset_index(drop=True)
 
     def panel(number: int, value: Any) -> Any:
-        first = number % columns == 0
-        # Flush: a label that stands out at the top would lift this panel's heading alone.
-        y_axis = alt.Axis(title=y_title if first else None, labels=first, labelFlush=bool(facet))
-        at = {
-            "x": alt.X("_x:Q", axis=x_axis, scale=x_scale),
-            "y": alt.Y(f"{y}:Q", axis=y_axis, scale=y_scale),
-        }
-        rows = data if value is None else data[data[facet] == value]
-        layers: list[alt.Chart] = []
-        if chance is not None:
-            layers.append(theme.chance(chance, y, "y"))
+        layers = [theme.chance(level, y, "y") for level in levels]
         if rules is not None:
-            here = rules if value is None else rules[rules[facet] == value]
-            layers += theme.ruled(here, y, x_scale.domain[0], 14 / height * (domain[1] - domain[0]))
+            layers += _rule_lines(_part(rules, facet, value), layout)
         if draws is not None:
-            faint = draws if value is None else draws[draws[facet] == value]
-            faint = faint.assign(_x=place(faint))
-            layers.append(
-                alt.Chart(faint[["_x", series, draws_y]])
-                .mark_point(filled=True, size=16, opacity=0.28)
-                .encode(x="_x:Q", y=f"{draws_y}:Q", color=colour, shape=theme.shape(series, names))
-            )
-        base = alt.Chart(rows[[c for c in ("_x", series, y, lo, hi, "_zero") if c in rows]])
-        drawn = rows[~rows["_zero"]]
-        layers.append(
-            alt.Chart(drawn[["_x", series, y]])
-            .mark_line(strokeWidth=2)
-            .encode(**at, color=colour, strokeDash=theme.dash(series, names), detail=f"{series}:N")
-        )
-        if lo in rows and hi in rows:
-            bars = alt.Chart(rows[["_x", series, lo, hi]].dropna())
-            layers.append(
-                bars.mark_rule(strokeWidth=1.6).encode(
-                    x="_x:Q", y=f"{lo}:Q", y2=f"{hi}:Q", color=colour
-                )
-            )
-        layers.append(
-            base.mark_point(
-                filled=True, size=70, opacity=1, stroke="white", strokeWidth=0.8
-            ).encode(**at, color=colour, shape=theme.shape(series, names))
-        )
+            layers += _draw_dots(_part(draws, facet, value), draws_y, layout)
+        axes = layout.axes(x_title, None if number % columns else y_title, flush=bool(facet))
+        rows = _part(frame, facet, value)
+        layers += _lines_and_points(rows, lo, hi, axes, layout)
         # Only a row's last panel names the series: the order and the colours are the same in all.
         if number % columns == columns - 1 or number == len(values) - 1:
-            ends = rows.sort_values("_x").groupby(series, sort=False).tail(1)
-            named = list(ends[series]) if len(names) > 1 else []
-            wished = ends[y].tolist() if len(names) > 1 else []
-            gap = 16 / height * (domain[1] - domain[0])
-            heights = theme.spread([*wished, *extra], gap)
-            for name, at_y in zip([*named, chance_name], heights, strict=False):
-                ink = theme.COLOURS[names.index(name) % 7] if name in named else theme.QUIET
-                weight: Any = "bold" if name in named else "normal"
-                layers.append(
-                    alt.Chart(pd.DataFrame({"_x": [last + 0.2], y: [at_y], "_text": [str(name)]}))
-                    .mark_text(align="left", dx=8, fontSize=13, fontWeight=weight, color=ink)
-                    .encode(x="_x:Q", y=f"{y}:Q", text="_text:N")
-                )
-        shown = alt.layer(*layers).properties(width=width, height=height)
-        return shown if value is None else shown.properties(title=theme.panel_title(value))
+            layers += _end_names(rows, chance_name, levels, layout)
+        return _with_title(alt.layer(*layers).properties(width=width, height=height), value)
 
     if not facet:
-        return theme.finish(panel(0, None), note, width + ends_room)
-    joined = alt.concat(*[panel(*at) for at in enumerate(values)], columns=columns, spacing=26)
-    return theme.finish(joined, note, 640)
+        return theme.finish(panel(0, None), note, width + room)
+    grid = alt.concat(*[panel(*at) for at in enumerate(values)], columns=columns, spacing=26)
+    return theme.finish(grid, note, 640)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the panels of a `curve` have in common: columns, series, where everything stands."""
+
+    x: str
+    series: str
+    y: str
+    names: list[Any]  # of the series, in their order
+    step: dict[float, float]  # where each x stands
+    shift: dict[Any, float]  # how far beside it each series stands
+    domain: list[float]  # of y
+    height: int  # of a panel, in pixels
+
+    @property
+    def left(self) -> float:
+        return min(self.step.values()) - 0.35
+
+    @property
+    def right(self) -> float:
+        return max(self.step.values()) + 0.2
+
+    def pixels(self, number: float) -> float:
+        """The height of so many pixels, on the y axis."""
+        return number / self.height * (self.domain[1] - self.domain[0])
+
+    def place(self, rows: pd.DataFrame) -> pd.Series:
+        """Where the rows stand on the x axis."""
+        step, shift = rows[self.x].map(self.step), rows[self.series].map(self.shift)
+        return step.astype(float) + shift.astype(float)
+
+    def axes(self, x_title: str, y_title: str | None, *, flush: bool) -> dict[str, Any]:
+        """Both axes; a panel beside the first has no `y_title` and no numbers at its y axis."""
+        # Vega writes a real minus: 0 stands at -1 where the axis begins with 1.
+        labels = {f"{v:.6f}".replace("-", "−"): f"{k:,.0f}" for k, v in self.step.items()}
+        x_axis = alt.Axis(
+            values=sorted(self.step.values()),
+            labelExpr=f"{labels!r}[format(datum.value, '.6f')]",
+            title=x_title,
+            tickSize=4,
+        )
+        # Flush: a label that stands out at the top would lift this panel's heading alone.
+        y_axis = alt.Axis(title=y_title, labels=y_title is not None, labelFlush=flush)
+        x_scale = alt.Scale(domain=[self.left, self.right], nice=False, zero=False)
+        y_scale = alt.Scale(domain=self.domain, nice=False, zero=False)
+        return {
+            "x": alt.X("_x:Q", axis=x_axis, scale=x_scale),
+            "y": alt.Y(f"{self.y}:Q", axis=y_axis, scale=y_scale),
+        }
+
+
+def _shift(names: Sequence[Any], step: dict[float, float], width: int) -> dict[Any, float]:
+    """Neighbouring series stand a few pixels apart, so that no interval hides another."""
+    pixel = (max(step.values()) - min(step.values()) + 0.55) / width
+    dodge = min(8.0, 16 / len(names)) * pixel
+    return {name: dodge * (i - (len(names) - 1) / 2) for i, name in enumerate(names)}
+
+
+def _rule_lines(rules: pd.DataFrame, layout: _Layout) -> list[Any]:
+    return theme.rule_lines(rules, layout.y, layout.left, layout.pixels(14))
+
+
+def _draw_dots(draws: pd.DataFrame, y: str, layout: _Layout) -> list[Any]:
+    """Every single draw as a faint dot."""
+    series = layout.series
+    dots = alt.Chart(draws.assign(_x=layout.place(draws))[["_x", series, y]])
+    colour, shape = theme.colour(series, layout.names), theme.shape(series, layout.names)
+    marks = dots.mark_point(filled=True, size=16, opacity=0.28)
+    return [marks.encode(x="_x:Q", y=f"{y}:Q", color=colour, shape=shape)]
+
+
+def _lines_and_points(
+    rows: pd.DataFrame, lo: str, hi: str, axes: dict[str, Any], layout: _Layout
+) -> list[Any]:
+    """The lines of the series, their intervals where there are any, and their points."""
+    series, y, names = layout.series, layout.y, layout.names
+    colour, dash = theme.colour(series, names), theme.dash(series, names)
+    path = alt.Chart(rows.loc[~rows["_zero"], ["_x", series, y]]).mark_line(strokeWidth=2)
+    layers = [path.encode(**axes, color=colour, strokeDash=dash, detail=f"{series}:N")]
+    if lo in rows and hi in rows:
+        bars = alt.Chart(rows[["_x", series, lo, hi]].dropna()).mark_rule(strokeWidth=1.6)
+        layers.append(bars.encode(x="_x:Q", y=f"{lo}:Q", y2=f"{hi}:Q", color=colour))
+    points = alt.Chart(rows[[c for c in ("_x", series, y, lo, hi, "_zero") if c in rows]])
+    marks = points.mark_point(filled=True, size=70, opacity=1, stroke="white", strokeWidth=0.8)
+    layers.append(marks.encode(**axes, color=colour, shape=theme.shape(series, names)))
+    return layers
+
+
+def _end_names(
+    rows: pd.DataFrame, chance_name: str, levels: Sequence[float], layout: _Layout
+) -> list[Any]:
+    """The name of each series at its line's end, unless there is only one, and that of chance."""
+    ends = rows.sort_values("_x").groupby(layout.series, sort=False).tail(1)
+    if len(layout.names) < 2:
+        ends = ends.iloc[:0]
+    names = list(ends[layout.series])
+    heights = theme.spread([*ends[layout.y], *levels], layout.pixels(16))
+    layers = []
+    for name, height in zip([*names, chance_name], heights, strict=False):
+        ink = theme.COLOURS[layout.names.index(name) % 7] if name in names else theme.QUIET
+        end = pd.DataFrame({"_x": [layout.right], layout.y: [height], "_text": [str(name)]})
+        layers.append(_text_at(end, "_x", layout.y, ink, "bold" if name in names else "normal"))
+    return layers
+
+
+def _text_at(end: pd.DataFrame, x: str, y: str, ink: str, weight: Any) -> Any:
+    """The column `_text` to the right of the point (x, y)."""
+    text = alt.Chart(end).mark_text(align="left", dx=8, fontSize=13, fontWeight=weight, color=ink)
+    return text.encode(x=f"{x}:Q", y=f"{y}:Q", text="_text:N")
+
+
+def _columns(values: Sequence[Any]) -> int:
+    """How many panels stand side by side: up to three, more in twos."""
+    return len(values) if len(values) <= 3 else 2
+
+
+def _numbers(frame: pd.DataFrame | None, column: str) -> list[float]:
+    return [] if frame is None else frame[column].astype(float).tolist()
+
+
+def _part(frame: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
+    """The rows of one panel; all where there is one panel and so no value."""
+    return frame if value is None else frame[frame[column] == value]
+
+
+def _with_title(chart: Any, value: Any) -> Any:
+    """The chart with its panel's heading, if it has one."""
+    return chart if value is None else chart.properties(title=theme.panel_title(value))
 
 
 def panels(
@@ -183,11 +222,10 @@ def panels(
     """
     if not by:
         return draw(frame, note)
-    drawn = [
-        draw(frame[frame[by] == value], "").properties(title=theme.panel_title(value))
-        for value in theme.order(frame[by])
+    charts = [
+        _with_title(draw(_part(frame, by, value), ""), value) for value in theme.order(frame[by])
     ]
-    return theme.finish(alt.concat(*drawn, columns=columns, spacing=26), note, 640)
+    return theme.finish(alt.concat(*charts, columns=columns, spacing=26), note, 640)
 
 
 def scatter(
@@ -206,16 +244,16 @@ def scatter(
     `facet`: one panel a value, up to three side by side and more in twos, on the same axes.
     """
     values = theme.order(frame[facet]) if facet else [None]
-    columns = len(values) if len(values) <= 3 else 2
+    columns = _columns(values)
     width = WIDTH if not facet else 600 // columns - 20
     # Room inside the axes: a draw at an end is not cut.
     scales = [
         alt.Scale(domain=theme.span(frame, [c], []), nice=False, zero=False, padding=8)
         for c in (x, y)
     ]
-    drawn = []
+    charts = []
     for number, value in enumerate(values):
-        rows = frame if value is None else frame[frame[facet] == value]
+        rows = _part(frame, facet, value)
         base = alt.Chart(rows[[x, y]].reset_index(drop=True))
         first = number % columns == 0
         at: dict[str, Any] = {
@@ -226,15 +264,14 @@ def scatter(
         if np.ptp(rows[x].to_numpy(float)) > 0:
             slope, level = np.polyfit(rows[x].to_numpy(float), rows[y].to_numpy(float), 1)
             ends = np.array([rows[x].min(), rows[x].max()], dtype=float)
-            fitted = alt.Chart(pd.DataFrame({x: ends, y: level + slope * ends}))
+            line = alt.Chart(pd.DataFrame({x: ends, y: level + slope * ends}))
             layers.append(
-                fitted.mark_line(color=theme.QUIET, strokeWidth=1.5, clip=True).encode(**at)
+                line.mark_line(color=theme.QUIET, strokeWidth=1.5, clip=True).encode(**at)
             )
         points = base.mark_point(filled=True, size=60, opacity=0.75, color=theme.COLOURS[0])
         layers.append(points.encode(**at))
-        chart = alt.layer(*layers).properties(width=width, height=height)
-        drawn.append(chart if value is None else chart.properties(title=theme.panel_title(value)))
-    return theme.finish(alt.concat(*drawn, columns=columns, spacing=26), note, 640)
+        charts.append(_with_title(alt.layer(*layers).properties(width=width, height=height), value))
+    return theme.finish(alt.concat(*charts, columns=columns, spacing=26), note, 640)
 
 
 def lines(
@@ -256,8 +293,7 @@ def lines(
     drawn as thin vertical lines, the name before its line.
     """
     names = theme.order(frame[series])
-    extra = [] if chance is None else [chance]
-    domain = theme.span(frame, [y], extra)
+    domain = theme.span(frame, [y], [] if chance is None else [chance])
     width = 700 - 70 - 8 * max(len(str(name)) for name in names) - 12
     last = float(frame[x].max())
     ends = frame.sort_values(x).groupby(series, sort=False).tail(1)
@@ -281,16 +317,15 @@ def lines(
             "color": theme.QUIET,
         }
         for row, offset in ((0.0, -16), (1.0, -32)):
-            named = alt.Chart(spans[spans["_row"] == row]).mark_text(**text)
-            layers.append(named.encode(x="_middle:Q", y=alt.value(offset), text="_text:N"))
+            phases = alt.Chart(spans[spans["_row"] == row]).mark_text(**text)
+            layers.append(phases.encode(x="_middle:Q", y=alt.value(offset), text="_text:N"))
     dash = theme.dash(series, names)
-    drawn = alt.Chart(frame[[x, y, series]]).mark_line(strokeWidth=2)
-    layers.append(drawn.encode(**at, color=theme.colour(series, names), strokeDash=dash))
-    for name, at_y in zip(ends[series], heights, strict=True):
+    paths = alt.Chart(frame[[x, y, series]]).mark_line(strokeWidth=2)
+    layers.append(paths.encode(**at, color=theme.colour(series, names), strokeDash=dash))
+    for name, end_y in zip(ends[series], heights, strict=True):
         ink = theme.COLOURS[names.index(name) % 7]
-        end = alt.Chart(pd.DataFrame({x: [last], y: [at_y], "_text": [str(name)]}))
-        word = end.mark_text(align="left", dx=8, fontSize=13, fontWeight="bold", color=ink)
-        layers.append(word.encode(x=f"{x}:Q", y=f"{y}:Q", text="_text:N"))
+        end = pd.DataFrame({x: [last], y: [end_y], "_text": [str(name)]})
+        layers.append(_text_at(end, x, y, ink, "bold"))
     return theme.finish(alt.layer(*layers).properties(width=width, height=height), note, 640)
 
 
@@ -316,72 +351,60 @@ def forest(
     """
     frame = frame.reset_index(drop=True)
     names = theme.order(frame[series]) if series else []
-    extra = [] if chance is None else [chance]
-    domain = list(x_domain) if x_domain else theme.span(frame, [x, lo, hi], extra)
+    levels = [] if chance is None else [chance]
+    domain = list(x_domain) if x_domain else theme.span(frame, [x, lo, hi], levels)
     scale = alt.Scale(domain=domain, nice=False, zero=False)
     extent = int(7.2 * max(len(str(name)) for name in frame[y])) + 10
     blocks = theme.order(frame[group]) if group else [None]
-    # The same offsets in every block keep a series at its place within a row.
-    shift = {name: 9 * (i - (len(names) - 1) / 2) for i, name in enumerate(names)}
-    row = max(26, 9 * len(names) + 14)
     charts = []
     for number, value in enumerate(blocks):
-        rows = frame if value is None else frame[frame[group] == value]
-        order = theme.order(rows[y])
-        closing = number == len(blocks) - 1
-        x_axis = alt.Axis(
-            title=x_title if closing else None,
-            labels=closing,
-            ticks=closing,
-            domain=closing,
-            grid=True,
+        rows = _part(frame, group, value)
+        first, last = number == 0, number == len(blocks) - 1
+        axis = alt.Axis(
+            title=x_title if last else None, labels=last, ticks=last, domain=last, grid=True
         )
-        # The same room for labels in every block, so that their headings begin at one edge.
-        y_axis = alt.Axis(
-            title=None,
-            labelLimit=260,
-            labelFontSize=13,
-            labelColor=theme.INK,
-            grid=False,
-            minExtent=extent,
-            maxExtent=extent,
-        )
-        layers: list[alt.Chart] = []
-        if chance is not None:
-            layers.append(theme.chance(chance, x, "x", scale))
-            if number == 0:
-                word = alt.Chart(pd.DataFrame({x: [chance]})).mark_text(
-                    color=theme.QUIET, fontSize=12
-                )
-                layers.append(word.encode(x=f"{x}:Q", y=alt.value(-8), text=alt.value("chance")))
+        category = _categories(rows, y, extent)
+        at: dict[str, Any] = {"x": alt.X(f"{x}:Q", axis=axis, scale=scale), "y": category}
+        if series:
+            legend = theme.legend() if first else None
+            at["shape"] = theme.shape(series, names, legend)
+            at["color"] = theme.colour(series, names, legend)
+        layers = [theme.chance(level, x, "x", scale) for level in levels]
+        layers += [_chance_heading(level, x) for level in levels if first]
         for i, name in enumerate(names or [None]):
-            part = rows if name is None else rows[rows[series] == name]
-            at = alt.Y(f"{y}:N", sort=order, axis=y_axis, scale=alt.Scale(domain=order))
-            offset = shift.get(name, 0.0)
-            ink = theme.COLOURS[i % 7]
-            layers.append(
-                alt.Chart(part[[y, lo, hi]].dropna())
-                .mark_rule(strokeWidth=1.8, color=ink, yOffset=offset)
-                .encode(x=alt.X(f"{lo}:Q", scale=scale), x2=f"{hi}:Q", y=at)
-            )
+            part = _part(rows, series, name)
+            # The same offsets in every block keep a series at its place within a row.
+            offset = 9 * (i - (len(names) - 1) / 2) if names else 0.0
+            mark: dict[str, Any] = {"yOffset": offset, "color": theme.COLOURS[i % 7]}
+            bars = alt.Chart(part[[y, lo, hi]].dropna()).mark_rule(strokeWidth=1.8, **mark)
+            layers.append(bars.encode(x=alt.X(f"{lo}:Q", scale=scale), x2=f"{hi}:Q", y=category))
             points = alt.Chart(part[[y, x, *([series] if series else [])]])
-            encoding: dict[str, Any] = {
-                "x": alt.X(f"{x}:Q", axis=x_axis, scale=scale),
-                "y": at,
-            }
-            if series:
-                legend = theme.legend() if number == 0 else None
-                encoding["shape"] = theme.shape(series, names, legend)
-                encoding["color"] = theme.colour(series, names, legend)
-            layers.append(
-                points.mark_point(
-                    filled=True, size=80, opacity=1, yOffset=offset, color=ink
-                ).encode(**encoding)
-            )
-        chart = alt.layer(*layers).properties(width=width, height=row * len(order))
-        charts.append(chart if value is None else chart.properties(title=theme.panel_title(value)))
-    joined = charts[0] if len(charts) == 1 else alt.vconcat(*charts, spacing=12)
-    return theme.finish(joined, note, width + 180)
+            layers.append(points.mark_point(filled=True, size=80, opacity=1, **mark).encode(**at))
+        height = max(26, 9 * len(names) + 14) * len(theme.order(rows[y]))
+        charts.append(_with_title(alt.layer(*layers).properties(width=width, height=height), value))
+    stack = charts[0] if len(charts) == 1 else alt.vconcat(*charts, spacing=12)
+    return theme.finish(stack, note, width + 180)
+
+
+def _categories(rows: pd.DataFrame, y: str, extent: int) -> Any:
+    """The y axis of one block, with the same room for labels in all: headings begin at one edge."""
+    order = theme.order(rows[y])
+    axis = alt.Axis(
+        title=None,
+        labelLimit=260,
+        labelFontSize=13,
+        labelColor=theme.INK,
+        grid=False,
+        minExtent=extent,
+        maxExtent=extent,
+    )
+    return alt.Y(f"{y}:N", sort=order, axis=axis, scale=alt.Scale(domain=order))
+
+
+def _chance_heading(level: float, x: str) -> Any:
+    """The word above the first block."""
+    word = alt.Chart(pd.DataFrame({x: [level]})).mark_text(color=theme.QUIET, fontSize=12)
+    return word.encode(x=f"{x}:Q", y=alt.value(-8), text=alt.value("chance"))
 
 
 def dots(
@@ -400,7 +423,7 @@ def dots(
 ) -> Any:
     """Every draw as a dot, one column a category, the mean as a short bar: sensitivity at a glance.
 
-    Dots are set aside by their rank, not at random, so that the figure is the same each time.
+    A dot's place beside the middle follows from its rank, so the figure is the same each time.
     `chance`, called `chance_name`, is a dashed line; None draws none.
     """
     names = theme.order(frame[x])
@@ -444,11 +467,11 @@ def dots(
     return theme.finish(alt.layer(*layers).properties(width=width, height=height), note, width)
 
 
-def stacked(charts: Sequence[Any], note: str = "") -> Any:
+def stack(charts: Sequence[Any], note: str = "") -> Any:
     """Charts one above the other, with one note under them."""
     # Bars beside each other are as wide as their own chart's categories let them be.
-    joined = alt.vconcat(*charts, spacing=18).resolve_scale(xOffset="independent")
-    return theme.finish(joined, note, 640)
+    stack = alt.vconcat(*charts, spacing=18).resolve_scale(xOffset="independent")
+    return theme.finish(stack, note, 640)
 
 
 def bars(

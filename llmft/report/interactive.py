@@ -46,28 +46,27 @@ def figure(
         by: the column whose values are ticked and unticked, such as "method". Marks whose data has
             this column follow the boxes, and so do `theme`'s names at the lines' ends.
         names: the values to tick, in their order; all that the chart's data holds, if empty.
-        tooltip: what a point says when hovered over (`["method", alt.Tooltip("mean:Q",
-            title="accuracy", format=".3f")]`), of columns that the points'
-            data has; a name alone is that column; if empty, all columns that do not begin with an
-            underscore.
+        tooltip: columns of the points' data that a point says when hovered over (`["method",
+            alt.Tooltip("mean:Q", title="accuracy", format=".3f")]`); if empty, all that do not
+            begin with an underscore.
 
     Raises:
         ValueError: no data of the chart has the column `by`.
     """
-    drawn = StringIO()
-    chart.save(drawn, format="svg")
+    svg = StringIO()
+    chart.save(svg, format="svg")
     spec = chart.to_dict()
     spec.pop("$schema", None)
     units = list(_units(spec, spec.get("datasets", {}), []))
-    found = [row[by] for _, rows in units for row in rows if by in row]
-    if not found:
+    values = [row[by] for _, rows in units for row in rows if by in row]
+    if not values:
         raise ValueError(f"no data of the chart has a column {by!r}")
-    names = list(names) or list(dict.fromkeys(found))
+    names = list(names) or list(dict.fromkeys(values))
     spec["params"] = spec.get("params", []) + [
         {"name": f"show{i}", "value": True, "bind": {"input": "checkbox", "name": str(name)}}
         for i, name in enumerate(names)
     ]
-    ticked = f"[{', '.join(f'show{i}' for i in range(len(names)))}]"
+    boxes = f"[{', '.join(f'show{i}' for i in range(len(names)))}]"
     for unit, rows in units:
         mark = {"type": unit["mark"]} if isinstance(unit["mark"], str) else unit["mark"]
         encoding = unit.setdefault("encoding", {})
@@ -75,12 +74,12 @@ def figure(
         if any(row.get(column) in names for row in rows):
             place = f"indexof({json.dumps(names)}, datum[{json.dumps(column)}])"
             usual = encoding.get("opacity", {"value": mark.get("opacity", 1)})
-            test = f"{place} >= 0 && !{ticked}[{place}]"
+            test = f"{place} >= 0 && !{boxes}[{place}]"
             encoding["opacity"] = {"condition": {"test": test, "value": FAINT}, **usual}
         if mark["type"] in POINTS and column == by:
             encoding["tooltip"] = _tooltip(rows, tooltip)
     data = escape(json.dumps(spec, separators=(",", ":"), ensure_ascii=False), quote=False)
-    head, end, rest = drawn.getvalue().partition(">")
+    head, end, rest = svg.getvalue().partition(">")
     return Figure(f'{head}{end}<metadata id="vega-lite">{data}</metadata>{rest}')
 
 
@@ -97,8 +96,8 @@ def _units(spec: Spec, data: dict[str, Any], above: list[Any]) -> Iterator[tuple
         yield from _units(spec["spec"], data, rows)
 
 
-def _tooltip(rows: list[Any], wanted: Sequence[Any]) -> list[Spec]:
-    """What a point says: the wanted columns, else all that are not the figure's own."""
+def _tooltip(rows: list[Any], fields: Sequence[Any]) -> list[Spec]:
+    """What a point says: these fields, else all columns that are not the figure's own."""
     frame = pd.DataFrame(rows)
     numbers = set(frame.select_dtypes("number"))
 
@@ -108,6 +107,6 @@ def _tooltip(rows: list[Any], wanted: Sequence[Any]) -> list[Spec]:
         )
         return {"field": name, **kind}
 
-    if not wanted:
+    if not fields:
         return [column(name) for name in map(str, frame) if not name.startswith("_")]
-    return [column(entry) if isinstance(entry, str) else entry.to_dict() for entry in wanted]
+    return [column(entry) if isinstance(entry, str) else entry.to_dict() for entry in fields]

@@ -1,10 +1,10 @@
-"""The earlier study's published numbers, and what can be told from them alone.
+"""The earlier study's published numbers, and what follows from them alone.
 
 It measured six methods of adapting OPT-125m and OPT-350m on 50 pairs of MultiNLI and 50 of HANS,
 and published a row a run: accuracy, loss, time and memory, no predictions of single pairs
 (`data/prior/`, with the source). Its repeats were all scored on the same 50 pairs, so ten repeats
-are not 500 pairs; and where it read the answer from generated text, its "loss" is a function of
-counts, which can be solved for what the model predicted.
+are not 500 pairs. Where it read the prediction from generated text, its "loss" depends on counts
+alone, and can be solved for them.
 """
 
 from collections.abc import Sequence
@@ -33,12 +33,12 @@ METHODS = {
 }
 """The published names of the methods, and ours."""
 
-GENERATED = ("zero-shot", "ICL", "distilled", "recursive")
+FROM_TEXT = ("zero-shot", "ICL", "distilled", "recursive")
 """Methods whose prediction was read from generated text: 0 for "Yes" (entailment), 1 for "No", and
-for any other text the label that is wrong. The others have a classifier's head and a true loss."""
+for any other text the wrong label. The others have a classifier's head and a true loss."""
 
 NO = float(np.log1p(np.e))
-"""The loss there of a prediction 1 that is wrong, log(1 + e); one that is right costs 1 less."""
+"""The loss of a wrong 1 there, log(1 + e); a right 1 costs 1 less."""
 
 
 def read(folder: str | Path = "data/prior") -> pd.DataFrame:
@@ -46,7 +46,7 @@ def read(folder: str | Path = "data/prior") -> pd.DataFrame:
 
     Columns: method, model, shots (0 for zero-shot; for distillation the number of queries), repeat
     (from 0), domain, accuracy, loss, train_loss (mean over the epochs, nats), batch, updates; and
-    for `GENERATED` methods what `predictions` finds (else missing).
+    for `FROM_TEXT` methods what `predictions` finds (else missing).
 
     Raises:
         UserError: no such file, or rows that are not of 50 pairs.
@@ -64,27 +64,27 @@ def read(folder: str | Path = "data/prior") -> pd.DataFrame:
         own = table.assign(
             domain=domain, accuracy=table[f"{stem}accuracy"], loss=table[f"{stem}loss"]
         )
-        scored = table[f"{stem}runtime"] * table[f"{stem}samples_per_second"]
+        pairs = table[f"{stem}runtime"] * table[f"{stem}samples_per_second"]
         right = own["accuracy"] * EXAMPLES
-        if (scored - EXAMPLES).abs().max() > 0.1 or (right - right.round()).abs().max() > 1e-6:
+        if (pairs - EXAMPLES).abs().max() > 0.1 or (right - right.round()).abs().max() > 1e-6:
             raise UserError(
                 f"{folder}: not every run was scored on {EXAMPLES} pairs of each domain"
             )
-        texts = own[own["method"].isin(GENERATED)]
-        found = predictions(texts["loss"], texts["accuracy"])
-        parts.append(own.join(found.set_index(texts.index)))
+        texts = own[own["method"].isin(FROM_TEXT)]
+        shares = predictions(texts["loss"], texts["accuracy"])
+        parts.append(own.join(shares.set_index(texts.index)))
     columns = [*by, "repeat", "domain", "accuracy", "loss", "train_loss", "batch", "updates"]
-    joined = pd.concat(parts, ignore_index=True)
+    runs = pd.concat(parts, ignore_index=True)
     order = {name: i for i, name in enumerate(METHODS.values())}
-    joined = joined.sort_values("method", key=lambda names: names.map(order), kind="stable")
-    return joined[[*columns, *found.columns]].reset_index(drop=True)
+    runs = runs.sort_values("method", key=lambda names: names.map(order), kind="stable")
+    return runs[[*columns, *shares.columns]].reset_index(drop=True)
 
 
 def histories(folder: str | Path = "data/prior") -> pd.DataFrame:
     """The published training histories of the two methods that train from labels.
 
-    Columns: method, model, shots, repeat, epoch (1 to 40), train_loss (of the step of that number,
-    which is an epoch's only where an epoch has one step), val_loss (nats).
+    Columns: method, model, shots, repeat, epoch (1 to 40), train_loss (of the step, not the epoch,
+    of that number), val_loss (nats).
     """
     parts = []
     for name in ("fewshot", "fewshot_lora"):
@@ -118,14 +118,14 @@ def hard_losses(predictions: Any, labels: Any) -> stats.Floats:
 def predictions(losses: Any, accuracies: Any, n: int = EXAMPLES) -> pd.DataFrame:
     """What a model predicted for `n` pairs, solved from its mean of `hard_losses` and its accuracy.
 
-    A loss is (z ln 2 + (n - z) log(1 + e) - r) / n for z predictions of 0 and r right ones of 1;
-    up to 50 pairs no other whole numbers z, r come within 0.005 / n of it, and 2e-4 / n is allowed
-    for rounding.
+    A loss is (z ln 2 + (n - z) log(1 + e) - r) / n for z predictions of 0 and r right ones of 1.
+    Up to 50 pairs, no other whole numbers z, r come within 0.005 / n of it; 2e-4 / n is allowed for
+    rounding.
 
     Returns:
         A row a run: share_entailment (of predictions 0), entailed (share of true labels 0), both
-        of n, and kind: "constant" (one label for all pairs), "always wrong" (which text that is no
-        answer was taken for), or "".
+        of n, and kind: "constant" (one label for all pairs), "always wrong" (as text that is no
+        answer was counted), or "".
 
     Raises:
         ValueError: a loss or an accuracy that no predictions give.
@@ -143,8 +143,8 @@ def predictions(losses: Any, accuracies: Any, n: int = EXAMPLES) -> pd.DataFrame
         if not 0 <= zeros_right <= z:
             raise ValueError(f"no predictions have the loss {loss} and the accuracy {accuracy}")
         kind = "constant" if z in (0, n) else "always wrong" if not accuracy else ""
-        entailed = zeros_right + n - z - right
-        rows.append({"share_entailment": z / n, "entailed": entailed / n, "kind": kind})
+        true_zeros = zeros_right + n - z - right
+        rows.append({"share_entailment": z / n, "entailed": true_zeros / n, "kind": kind})
     return pd.DataFrame(rows, columns=["share_entailment", "entailed", "kind"])
 
 
@@ -154,27 +154,25 @@ def predictions(losses: Any, accuracies: Any, n: int = EXAMPLES) -> pd.DataFrame
 def interval(accuracies: Any, examples: int = EXAMPLES) -> stats.Interval:
     """Interval of the mean accuracy of repeats that were all scored on the same `examples`.
 
-    Without the predictions of single pairs, how much the repeats agree on them is unknown. The
-    mean's variance is that of the pairs' own mean accuracies over their number, plus that of the
-    repeats over theirs. The first is at most p(1 - p) / examples, as if all repeats predicted
-    alike; the second is estimated from the repeats. So this is Wilson's interval with the effective
-    number of examples that has both (Kish 1965): at most 50, however many the repeats, and never
-    too narrow for what is not known. One run is Wilson's interval as it is.
+    The mean's variance has a part of the pairs and a part of the repeats. Without the predictions
+    of single pairs the first is unknown: it is at most p(1 - p) / examples, as if all repeats
+    predicted alike. The second is estimated from the repeats. Wilson's interval, with the effective
+    number of examples that has both (Kish 1965), is then never too narrow; that number is at most
+    50, however many the repeats. For one run it is Wilson's own.
     """
     runs = np.asarray(accuracies, dtype=np.float64).ravel()
     p, draws = float(runs.mean()), len(runs)
     of_pairs = p * (1 - p) / examples
     of_draws = float(runs.var(ddof=1)) / draws if draws > 1 else 0.0
     effective = examples * of_pairs / (of_pairs + of_draws) if of_pairs else examples
-    found = stats.wilson(p * effective, effective)
+    wilson = stats.wilson(p * effective, effective)
     recipe = "Wilson, widest for repeats on the same pairs" if draws > 1 else "Wilson"
-    return replace(found, recipe=recipe, draws=draws if draws > 1 else 0, examples=examples)
+    return replace(wilson, recipe=recipe, draws=draws if draws > 1 else 0, examples=examples)
 
 
 def summary(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """The `interval` of accuracy in each group: columns of `by`, then an Interval's fields."""
     rows = []
     for group, part in runs.groupby(list(by), sort=False):
-        found = interval(part["accuracy"])
-        rows.append(dict(zip(by, group, strict=True)) | vars(found))
+        rows.append(dict(zip(by, group, strict=True)) | vars(interval(part["accuracy"])))
     return pd.DataFrame(rows)

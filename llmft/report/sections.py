@@ -173,7 +173,7 @@ def point(summary: pd.DataFrame, **where: Any) -> str:
     A dash where there is none, as for pairs of a kind that a small test set lacks.
     """
     there = np.logical_and.reduce([summary[name] == wanted for name, wanted in where.items()])
-    return " ".join(stats.shown(row) for _, row in summary[there].iterrows()) or "–"
+    return " ".join(stats.as_text(row) for _, row in summary[there].iterrows()) or "–"
 
 
 def accuracy_table(answers: pd.DataFrame, by: Sequence[str]) -> None:
@@ -269,7 +269,7 @@ def with_rule(answers: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     here = pd.Series(np.nan, index=answers.index)
     for study in studies:
         pairs = pd.concat(task_of(study).domains.values())
-        count = baselines.negated(pairs).set_axis(pairs["id"])
+        count = baselines.negations(pairs).set_axis(pairs["id"])
         mine = answers["study"] == study.study
         here[mine] = answers["id"][mine].map(count)
     predicted = answers[metrics.LOGP].to_numpy().argmax(axis=1)
@@ -368,7 +368,7 @@ def accuracy_figure(
         draws=single if draws else None,
         draws_y="accuracy",
         x_title=x_title,
-        note=stats.how(points),
+        note=stats.caption(points),
         **options,
     )
 
@@ -414,7 +414,7 @@ def nll_figure(answers: pd.DataFrame, series: str, x_title: str, by: str = "") -
         chance_name="ln 2",
         x_title=x_title,
         y_title="negative log-likelihood (nats)",
-        note=stats.how(points),
+        note=stats.caption(points),
     )
 
 
@@ -446,7 +446,7 @@ def cue_figure(answers: pd.DataFrame, studies: Sequence[Study], x_title: str) ->
     """In-domain accuracy against the number of examples, where negation is right and misleads."""
     split = summary(by_cue(answers, studies), ["study", "cue", "shots"])
     return figures.curve(
-        split, "shots", "cue", facet=facet(studies), x_title=x_title, note=stats.how(split)
+        split, "shots", "cue", facet=facet(studies), x_title=x_title, note=stats.caption(split)
     )
 
 
@@ -889,7 +889,7 @@ def loss_figure(
             y_title="loss (nats)",
             note=note,
         ),
-        note=f"{note}{stats.how(means)}",
+        note=f"{note}{stats.caption(means)}",
     )
 
 

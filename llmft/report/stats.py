@@ -1,14 +1,13 @@
 """What a number is worth: intervals over draws and examples, paired comparisons, power.
 
-A few-shot result varies for two reasons: other demonstrations could have been drawn, and other
-examples could have been asked. One rule serves every mean here: a standard error that has both
-parts, from the two-way analysis of variance of draws x examples, times Student's t. That both
-sides must vary is Owen (2007, 10.1214/07-AOAS122); that questions which belong together are
-clusters, and that models are compared question by question, is Miller (2024, arXiv:2411.00640);
-that such an interval must not be trusted where there are few of what varies is Bowyer et al.
-(2025, arXiv:2503.01747). `tests/benchmarks/intervals.py` simulates how often the truth is inside
-at .95: .93 to .99 where draws spread smoothly, from 5 draws on; .86 to .95 where a third of them
-fail, and .71 to .93 where an eighth does. Where draws fail, report `failure_rate` and `median`.
+A few-shot result varies twice: with the demonstrations that are drawn, and with the examples that
+are scored. So every mean here has a standard error with both parts, from the two-way analysis of
+variance of draws x examples, times Student's t (Owen 2007, 10.1214/07-AOAS122). Examples that
+belong together are clusters, and methods are compared example by example (Miller 2024,
+arXiv:2411.00640). Where few vary, such an interval cannot be trusted (Bowyer et al. 2025,
+arXiv:2503.01747). `tests/benchmarks/intervals.py` simulates how often the truth is inside at .95:
+.93 to .99 where draws spread smoothly, from 5 draws on; .86 to .95 where a third of them fail, and
+.71 to .93 where an eighth does. So where draws fail, tables have the median draw and the failures.
 
 Values are carried with the ids of their draws and examples (`Sample`): nothing is paired by its
 position.
@@ -87,7 +86,7 @@ class Interval:
     highest: float = np.nan  # the highest; no numbers where nothing was drawn
 
     def __str__(self) -> str:
-        return shown(vars(self))
+        return as_text(vars(self))
 
     @property
     def n(self) -> str:
@@ -103,7 +102,7 @@ class Interval:
     def detectable(self) -> float:
         """The smallest true difference from zero that would be shown with 80 % power, at `level`.
 
-        (t(1 - alpha / 2) + t(.8)) se: no number where there is no interval, so nothing is shown.
+        (t(1 - alpha / 2) + t(.8)) se; no number where there is no interval.
         """
         if not np.isfinite(self.lo):
             return np.nan
@@ -114,8 +113,8 @@ FIELDS = tuple(f.name for f in fields(Interval))
 """The columns that `summary` and `over_draws` add to those they group by."""
 
 
-def shown(row: Mapping[str, Any] | pd.Series, digits: int = 2) -> str:
-    """An Interval's fields, as of a row of `summary`, as text.
+def as_text(row: Mapping[str, Any] | pd.Series, digits: int = 2) -> str:
+    """The text of an Interval's fields, such as a row of `summary`.
 
     `0.81 [0.78, 0.84]`; `0.81 (3 draws: 0.74 to 0.86)` where there are too few draws for an
     interval; the mean alone where there is neither.
@@ -134,41 +133,41 @@ def shown(row: Mapping[str, Any] | pd.Series, digits: int = 2) -> str:
     )
 
 
-def how(intervals: pd.DataFrame | Interval) -> str:
-    """One sentence for a caption: which interval, over what, and what stands where there is none.
+def caption(intervals: pd.DataFrame | Interval) -> str:
+    """What a caption says of intervals: of which kind, over how many draws and examples.
 
-    Takes an `Interval` or a frame made by `summary` / `over_draws`; where rows differ, the range
-    is given.
+    `intervals`: one, or a frame of `summary` or `over_draws`; where rows differ, the range is
+    given.
     """
     frame = pd.DataFrame([vars(intervals)]) if isinstance(intervals, Interval) else intervals
     if frame.empty:
         return "no intervals"
 
-    def span(column: str, of: pd.DataFrame) -> str:
-        low, high = int(of[column].min()), int(of[column].max())
+    def span(counts: pd.Series) -> str:
+        low, high = int(counts.min()), int(counts.max())
         return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
-    def size(of: pd.DataFrame) -> str:
+    def size(rows: pd.DataFrame) -> str:
+        draws, examples = rows["draws"], rows["examples"]
         parts = []
-        if of["draws"].max() > 0:
-            drawn = of[of["draws"] > 0]
-            parts.append(f"{span('draws', drawn)} draw{'s' if of['draws'].max() != 1 else ''}")
-        if of["examples"].max() > 0:
-            parts.append(f"{span('examples', of)} examples")
+        if draws.max() > 0:
+            parts.append(f"{span(draws[draws > 0])} draw{'s' if draws.max() != 1 else ''}")
+        if examples.max() > 0:
+            parts.append(f"{span(examples)} examples")
         return " × ".join(parts)
 
     few = frame[(frame["draws"] > 0) & frame["lo"].isna()]
-    rest = frame.drop(index=few.index)
-    said = []
-    if len(rest):
-        level = f"{100 * float(rest['level'].iloc[0]):.3g} %"
+    others = frame.drop(index=few.index)
+    parts = []
+    if len(others):
+        level = f"{100 * float(others['level'].iloc[0]):.3g} %"
         # How examples vary (within label, within subcase) differs by domain: the text says it.
-        kinds = rest["recipe"].astype(str).str.replace(r" \([^)]*\)$", "", regex=True)
+        kinds = others["recipe"].astype(str).str.replace(r" \([^)]*\)$", "", regex=True)
         recipes = " and ".join(dict.fromkeys(kinds))
-        said.append(f"{level} intervals, {recipes}: {size(rest)}")
+        parts.append(f"{level} intervals, {recipes}: {size(others)}")
     if len(few):
-        said.append(f"no interval below {FEWEST} draws, but their range: {size(few)}")
-    return "; ".join(said)
+        parts.append(f"no interval below {FEWEST} draws, but their range: {size(few)}")
+    return "; ".join(parts)
 
 
 # --- values with their ids ---------------------------------------------------------------------
@@ -179,8 +178,8 @@ class Sample:
     """One value by draw and example, with the ids of both.
 
     `draws` is empty where nothing was drawn, as zero-shot: `values` then has one row, and only
-    examples vary. Examples vary within their `strata` (what the design holds fixed, such as as
-    many of each label), and as whole `clusters` where there are any (what was written together).
+    examples vary. Examples vary within `strata`, which the design holds fixed (as many of each
+    label), and as whole `clusters`, if there are any (what was written together).
 
     Raises:
         UserError: shapes and ids that do not go together, an id twice, a value that is no number.
@@ -208,8 +207,8 @@ class Sample:
                 raise UserError(f"{what} {_twice(ids)!r} is there twice")
         if not np.isfinite(self.values).all():
             row, column = np.argwhere(~np.isfinite(self.values))[0]
-            drawn = f" in draw {self.draws[row]!r}" if self.draws else ""
-            raise UserError(f"example {self.examples[column]!r}{drawn} has no number")
+            where = f" in draw {self.draws[row]!r}" if self.draws else ""
+            raise UserError(f"example {self.examples[column]!r}{where} has no number")
 
 
 def sample(
@@ -239,47 +238,59 @@ def sample(
         UserError: no rows or columns; a draw without an example that another has, or with one
             twice; a value that is no number; an example of two strata or clusters.
     """
-    if frame.empty:
-        raise UserError(f"no rows to take {value!r} from")
-    for name in (value, draw, example, *([clusters] if clusters else [])):
-        if name not in frame:
-            raise UserError(f"there is no column {name!r}; there are {', '.join(map(str, frame))}")
-        if frame[name].isna().any():
-            raise UserError(f"{int(frame[name].isna().sum())} of {len(frame)} rows lack {name!r}")
-    keys = pd.DataFrame(
-        {"draw": frame[draw].astype(str).to_numpy(), "example": frame[example].astype(str)}
-    ).reset_index(drop=True)
-    if (again := keys.duplicated()).any():
-        first = keys[again].iloc[0]
-        where = f"draw {first['draw']!r}" if first["draw"] else "what was not drawn"
-        raise UserError(f"example {first['example']!r} is there twice in {where}")
+    columns = [value, draw, example, *([clusters] if clusters else [])]
+    _check_columns(frame, columns)
+    keys = pd.DataFrame({"draw": frame[draw].astype(str), "example": frame[example].astype(str)})
+    keys = keys.reset_index(drop=True)
     draws, examples = (tuple(keys[name].drop_duplicates()) for name in ("draw", "example"))
-    if "" in draws and len(draws) > 1:
-        raise UserError(f"some rows have no draw and others have {len(draws) - 1}: choose one kind")
-    if len(frame) < len(draws) * len(examples):
-        counts = keys.groupby("draw", sort=False).size()
-        least = str(counts.idxmin())
-        gone = next(e for e in examples if e not in set(keys.loc[keys["draw"] == least, "example"]))
-        raise UserError(
-            f"runs differ in their examples, so {value!r} has no interval: draw {least!r} lacks "
-            f"{len(examples) - counts.min()}, such as {gone!r}"
-        )
-    row, column = keys["draw"].map(_places(draws)), keys["example"].map(_places(examples))
+    _check_complete(keys, draws, examples, value)
+    row, column = keys["draw"].map(_positions(draws)), keys["example"].map(_positions(examples))
     values = np.empty((len(draws), len(examples)))
     values[row, column] = frame[value].to_numpy(dtype=np.float64)
-    used = [name for name in within if name in frame and not frame[name].isna().all()]
-    strata = _tags(frame, used, keys["example"], examples)
-    whole = _tags(frame, [clusters] if clusters else [], keys["example"], examples)
-    design = [f"whole {clusters}s"] * bool(clusters) + [f"within {' and '.join(used)}"] * bool(used)
+    strata = [name for name in within if name in frame and not frame[name].isna().all()]
+    design = [f"whole {clusters}s"] * bool(clusters)
+    design += [f"within {' and '.join(strata)}"] * bool(strata)
     return Sample(
         values,
         () if draws == ("",) else draws,
         examples,
-        strata,
-        whole,
+        _tags(frame, strata, keys["example"], examples),
+        _tags(frame, [clusters] if clusters else [], keys["example"], examples),
         bounds_of(value) if bounds is None else bounds,
         ", ".join(design),
     )
+
+
+def _check_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
+    """Refuse a frame without rows, without one of the columns, or with a gap in it."""
+    if frame.empty:
+        raise UserError(f"no rows to take {names[0]!r} from")
+    for name in names:
+        if name not in frame:
+            raise UserError(f"there is no column {name!r}; there are {', '.join(map(str, frame))}")
+        if frame[name].isna().any():
+            raise UserError(f"{int(frame[name].isna().sum())} of {len(frame)} rows lack {name!r}")
+
+
+def _check_complete(
+    keys: pd.DataFrame, draws: Sequence[str], examples: Sequence[str], value: str
+) -> None:
+    """Refuse keys that are not every draw with every example, once each."""
+    if (repeats := keys.duplicated()).any():
+        first = keys[repeats].iloc[0]
+        where = f"draw {first['draw']!r}" if first["draw"] else "what was not drawn"
+        raise UserError(f"example {first['example']!r} is there twice in {where}")
+    if "" in draws and len(draws) > 1:
+        raise UserError(f"some rows have no draw and others have {len(draws) - 1}: choose one kind")
+    if len(keys) < len(draws) * len(examples):
+        counts = keys.groupby("draw", sort=False).size()
+        least = str(counts.idxmin())
+        present = set(keys.loc[keys["draw"] == least, "example"])
+        missing = next(example for example in examples if example not in present)
+        raise UserError(
+            f"runs differ in their examples, so {value!r} has no interval: draw {least!r} lacks "
+            f"{len(examples) - counts.min()}, such as {missing!r}"
+        )
 
 
 def _tags(
@@ -288,14 +299,14 @@ def _tags(
     """The values of the columns `names` by example; nothing where there are no names."""
     if not names:
         return ()
-    once = frame[list(names)].astype(str).set_axis(ids.array).reset_index().drop_duplicates()
-    if len(once) > len(examples):
-        raise UserError(f"example {_twice(once.iloc[:, 0])!r} has two values of {', '.join(names)}")
-    of = {example: " / ".join(values) for example, *values in once.itertuples(index=False)}
-    return tuple(of[name] for name in examples)
+    rows = frame[list(names)].astype(str).set_axis(ids.array).reset_index().drop_duplicates()
+    if len(rows) > len(examples):
+        raise UserError(f"example {_twice(rows.iloc[:, 0])!r} has two values of {', '.join(names)}")
+    tags = {example: " / ".join(values) for example, *values in rows.itertuples(index=False)}
+    return tuple(tags[name] for name in examples)
 
 
-def _places(ids: Sequence[str]) -> dict[str, int]:
+def _positions(ids: Sequence[str]) -> dict[str, int]:
     return {name: place for place, name in enumerate(ids)}
 
 
@@ -352,38 +363,37 @@ def influence(values: Floats, layout: Units) -> Floats:
     """
     examples, count = values.shape[-1], len(layout.scale)
     member = np.eye(int(layout.stratum.max()) + 1)[layout.stratum]
-    centred = values - (values @ member / member.sum(0))[..., layout.stratum]
+    residuals = values - (values @ member / member.sum(0))[..., layout.stratum]
     if count < examples:
         order = np.argsort(layout.of_example, kind="stable")
         starts = np.searchsorted(layout.of_example[order], np.arange(count))
-        centred = np.add.reduceat(centred[..., order], starts, axis=-1)
-    return np.asarray(centred * layout.scale / examples)
+        residuals = np.add.reduceat(residuals[..., order], starts, axis=-1)
+    return np.asarray(residuals * layout.scale / examples)
 
 
-def components(means: Floats, added: Floats) -> Floats:
+def components(means: Floats, influences: Floats) -> Floats:
     """The variances that make the two-way standard error, (..., 3): draws, units, both.
 
-    `means`: (..., draws); `added`: (..., draws, units) of `influence`. The first is the variance
-    of the mean if draws alone varied, the second if units alone did (each with the noise that is
-    neither's in it), the third that noise alone, which the first two share.
+    `means`: (..., draws); `influences`: (..., draws, units) of `influence`. The first is the
+    variance of the mean if draws alone varied, the second if units alone did, and the third the
+    noise that both of these hold.
     """
     draws = means.shape[-1]
-    average = added.mean(-2)
+    average = influences.mean(-2)
     of_units = (average**2).sum(-1)
     if draws == 1:
         return np.stack([np.zeros_like(of_units), of_units, np.zeros_like(of_units)], axis=-1)
     of_draws = means.var(-1, ddof=1) / draws
-    noise = ((added - average[..., None, :]) ** 2).sum((-2, -1)) / (draws * (draws - 1))
+    noise = ((influences - average[..., None, :]) ** 2).sum((-2, -1)) / (draws * (draws - 1))
     return np.stack([of_draws, of_units, noise], axis=-1)
 
 
 def two_way(parts: Floats) -> Floats:
     """The two-way variance of a mean from its `components` (..., 3); returns (...).
 
-    Draws + units - the noise that both hold, which is unbiased; and never less than any of them, as
-    if a component estimated below zero were zero. Without that floor, which widens the intervals of
-    draws that hardly differ by up to a twelfth, an estimate can be zero or less, and the interval
-    of what varies is a point.
+    Draws + units - noise is unbiased. It is raised to the largest of the three, as if a component
+    estimated below zero were zero: otherwise it could be zero or less, and the interval a point.
+    This widens the intervals of draws that hardly differ by up to a twelfth.
     """
     return np.asarray(np.maximum(parts.sum(-1) - 2 * parts[..., 2], parts.max(-1)))
 
@@ -397,7 +407,7 @@ def ends(mean: float, half: float, bounds: Bounds) -> Bounds:
     """The mean -/+ half, taken on a scale without bounds: logit between two, log above one.
 
     A mean of draws near a bound is skewed, and the scale takes the skewness away: at draws of sd
-    .13 around .8 the truth was inside .94-.97 times, with plain ends cut off at the bounds .93-.95.
+    .13 around .8 the truth was inside .94-.97 times, with ends clipped to the bounds .93-.95.
     (By the delta method: half is divided by the mean's distances from the bounds.)
     """
     low, high = bounds
@@ -409,54 +419,54 @@ def ends(mean: float, half: float, bounds: Bounds) -> Bounds:
         else:
             lo, hi = low + (mean - low) * np.exp(np.array([-1, 1]) * half / (mean - low))
         return float(lo), float(hi)
-    return cut(mean, half, bounds)
+    return clip(mean, half, bounds)
 
 
-def cut(mean: float, half: float, bounds: Bounds) -> Bounds:
-    """The mean -/+ half, cut off at the bounds."""
+def clip(mean: float, half: float, bounds: Bounds) -> Bounds:
+    """The mean -/+ half, clipped to the bounds."""
     low, high = bounds  # the order below keeps an end that is no number
     return max(mean - half, low), min(mean + half, high)
 
 
 def _estimate(
-    of: Sample, recipe: str, level: float, to_ends: Callable[[float, float, Bounds], Bounds]
+    data: Sample, recipe: str, level: float, to_ends: Callable[[float, float, Bounds], Bounds]
 ) -> Interval:
-    """The interval of the mean of `of`.
+    """The interval of the mean of `data`.
 
-    D - 1 degrees of freedom, or those of the units where these are fewer. Satterthwaite's number is
-    estimated itself and saves a twentieth of the width; this is known beforehand, so that a design
-    has its power before it has data.
+    It has D - 1 degrees of freedom, or those of the units where these are fewer: known before there
+    are data, so that a design's power is, too. Satterthwaite's number is an estimate, and would
+    save a twentieth of the width.
     """
-    drawn, layout = len(of.draws), units(of.strata, of.clusters, len(of.examples))
-    means = of.values.mean(1)
-    parts = components(means, influence(of.values, layout))
+    draws, layout = len(data.draws), units(data.strata, data.clusters, len(data.examples))
+    means = data.values.mean(1)
+    parts = components(means, influence(data.values, layout))
     se = float(np.sqrt(two_way(parts))) if layout.df > 0 else np.nan
-    df = min(drawn - 1, layout.df) if drawn else layout.df
+    df = min(draws - 1, layout.df) if draws else layout.df
     mean = float(means.mean())
     lo = hi = lowest = highest = np.nan
-    if not drawn or drawn >= FEWEST:
-        lo, hi = to_ends(mean, se * quantile(level, df), of.bounds)
-    if drawn:
+    if not draws or draws >= FEWEST:
+        lo, hi = to_ends(mean, se * quantile(level, df), data.bounds)
+    if draws:
         lowest, highest = float(means.min()), float(means.max())
-    size = len(of.examples)
-    return Interval(mean, lo, hi, recipe, drawn, size, level, se, df, lowest, highest)
+    size = len(data.examples)
+    return Interval(mean, lo, hi, recipe, draws, size, level, se, df, lowest, highest)
 
 
-def _recipe(of: Sample, paired: bool = False) -> str:
-    kind = "two-way t" if of.draws else "t over examples"
-    return ("paired " if paired else "") + kind + (f" ({of.design})" if of.design else "")
+def _recipe(data: Sample, paired: bool = False) -> str:
+    kind = "two-way t" if data.draws else "t over examples"
+    return ("paired " if paired else "") + kind + (f" ({data.design})" if data.design else "")
 
 
 # --- intervals ---------------------------------------------------------------------------------
 
 
-def interval(of: Sample, *, level: float = 0.95) -> Interval:
+def interval(data: Sample, *, level: float = 0.95) -> Interval:
     """The mean over draws and examples, with its interval (Owen 2007, Miller 2024).
 
-    None below `FEWEST` draws where draws were made; where nothing was drawn, examples alone vary.
-    Where nothing varies, as with a constant predictor on as many of each label, its width is zero.
+    Between one and `FEWEST` draws there is no interval; without draws, examples alone vary. Where
+    nothing varies, as with a constant predictor on as many of each label, its width is zero.
     """
-    return _estimate(of, _recipe(of), level, ends)
+    return _estimate(data, _recipe(data), level, ends)
 
 
 def difference(
@@ -466,14 +476,14 @@ def difference(
 
     A sample of which nothing was drawn is compared with every draw of the other.
     `same_examples=False` is for two domains: the draws are paired, the examples are not. The ends
-    are cut off where no difference can lie; no other scale, as zero is the middle of this one.
+    are clipped to what a difference can be.
 
     Raises:
         UserError: other draws, examples, or strata of an example, with the ids that differ.
     """
-    gap = _less(a, b) if same_examples else _side_by_side(a, b)
-    found = _estimate(gap, _recipe(gap, True), level, cut)
-    return replace(found, examples=min(len(a.examples), len(b.examples)))
+    gap = _minus(a, b) if same_examples else _side_by_side(a, b)
+    result = _estimate(gap, _recipe(gap, True), level, clip)
+    return replace(result, examples=min(len(a.examples), len(b.examples)))
 
 
 def share(a: Sample, b: Sample, base: Sample, *, level: float = 0.95) -> Interval:
@@ -487,13 +497,13 @@ def share(a: Sample, b: Sample, base: Sample, *, level: float = 0.95) -> Interva
     Raises:
         UserError: as `difference`.
     """
-    own, whole = _less(a, base), _less(b, base)
-    both = _less(own, whole)
-    drawn, size = len(both.draws), len(both.examples)
+    gain_a, gain_b = _minus(a, base), _minus(b, base)
+    both = _minus(gain_a, gain_b)
+    draws, size = len(both.draws), len(both.examples)
     layout = units(both.strata, both.clusters, size)
-    df = min(drawn - 1, layout.df) if drawn else layout.df
-    t = quantile(level, df) if not drawn or drawn >= FEWEST else np.nan
-    values = np.stack([*_repeated(own.values, _aligned(own, whole)), both.values])
+    df = min(draws - 1, layout.df) if draws else layout.df
+    t = quantile(level, df) if not draws or draws >= FEWEST else np.nan
+    values = np.stack([*_broadcast(gain_a.values, _align(gain_a, gain_b)), both.values])
     means = values.mean(-1)
     parts = components(means, influence(values, layout))
     # The variance is the largest of four quadratic forms in r, so each has an interval of its own,
@@ -512,25 +522,25 @@ def share(a: Sample, b: Sample, base: Sample, *, level: float = 0.95) -> Interva
         lo = float(((middle - reach) / square)[real].min())
         hi = float(((middle + reach) / square)[real].max())
     recipe = _recipe(both, True).replace("paired", "ratio, paired")
-    return Interval(mean, lo, hi, recipe, drawn, size, level, df=df)
+    return Interval(mean, lo, hi, recipe, draws, size, level, df=df)
 
 
-def _less(a: Sample, b: Sample) -> Sample:
+def _minus(a: Sample, b: Sample) -> Sample:
     """The differences a - b by draw and example, as a sample; the order is a's."""
-    values = a.values - _aligned(a, b)
-    place = _places(b.examples)
+    values = a.values - _align(a, b)
+    place = _positions(b.examples)
     for what in ("strata", "clusters"):
         ours, theirs = getattr(a, what), getattr(b, what)
         theirs = tuple(theirs[place[name]] for name in a.examples) if theirs else ()
         if ours != theirs:
             raise UserError(f"the two do not have the same {what}: {a.design!r} and {b.design!r}")
-    return replace(a, values=values, draws=a.draws or b.draws, bounds=_apart(a, b))
+    return replace(a, values=values, draws=a.draws or b.draws, bounds=_difference_bounds(a, b))
 
 
-def _aligned(a: Sample, b: Sample) -> Floats:
+def _align(a: Sample, b: Sample) -> Floats:
     """The values of b in the order of a's draws and examples."""
-    _agree("examples", a.examples, b.examples)
-    place = _places(b.examples)
+    _check_same("examples", a.examples, b.examples)
+    place = _positions(b.examples)
     return b.values[np.ix_(_rows(a, b), [place[name] for name in a.examples])]
 
 
@@ -538,19 +548,19 @@ def _rows(a: Sample, b: Sample) -> list[int]:
     """The rows of b in the order of a's draws; as they are where one of the two was not drawn."""
     if not a.draws or not b.draws:
         return list(range(len(b.values)))
-    _agree("draws", a.draws, b.draws)
-    place = _places(b.draws)
+    _check_same("draws", a.draws, b.draws)
+    place = _positions(b.draws)
     return [place[name] for name in a.draws]
 
 
 def _side_by_side(a: Sample, b: Sample) -> Sample:
     """Both samples' examples as one sample, weighted so that its mean is mean(a) - mean(b)."""
     size = len(a.examples) + len(b.examples)
-    own, other = _repeated(a.values, b.values[_rows(a, b)])
+    own, other = _broadcast(a.values, b.values[_rows(a, b)])
     values = np.hstack([own * (size / len(a.examples)), other * (-size / len(b.examples))])
 
-    def both(of: Callable[[Sample], Sequence[str]]) -> tuple[str, ...]:
-        return tuple(f"{side}: {name}" for side, x in (("a", a), ("b", b)) for name in of(x))
+    def both(ids: Callable[[Sample], Sequence[str]]) -> tuple[str, ...]:
+        return tuple(f"{side}: {name}" for side, x in (("a", a), ("b", b)) for name in ids(x))
 
     return Sample(
         values,
@@ -558,23 +568,23 @@ def _side_by_side(a: Sample, b: Sample) -> Sample:
         both(lambda x: x.examples),
         both(lambda x: x.strata or [""] * len(x.examples)),
         both(lambda x: x.clusters or x.examples) if a.clusters or b.clusters else (),
-        _apart(a, b),
+        _difference_bounds(a, b),
         " and ".join(dict.fromkeys(x.design for x in (a, b) if x.design)),
     )
 
 
-def _repeated(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+def _broadcast(a: Floats, b: Floats) -> tuple[Floats, Floats]:
     """Both with as many rows: one row is every draw's."""
     rows = max(len(a), len(b))
     return tuple(np.broadcast_to(x, (rows, x.shape[1])) for x in (a, b))  # type: ignore[return-value]
 
 
-def _apart(a: Sample, b: Sample) -> Bounds:
+def _difference_bounds(a: Sample, b: Sample) -> Bounds:
     """The bounds of a difference."""
     return a.bounds[0] - b.bounds[1], a.bounds[1] - b.bounds[0]
 
 
-def _agree(what: str, a: Sequence[str], b: Sequence[str]) -> None:
+def _check_same(what: str, a: Sequence[str], b: Sequence[str]) -> None:
     """Refuse ids that are not the same, in any order."""
     sides = []
     for which, only in (("first", set(a) - set(b)), ("second", set(b) - set(a))):
@@ -617,27 +627,6 @@ def t_interval(values: Any, level: float = 0.95, bounds: Bounds = UNBOUNDED) -> 
     return Interval(mean, lo, hi, "t over draws", n, 0, level, se, n - 1, x.min(), x.max())
 
 
-def median(values: Any, level: float = 0.95) -> Interval:
-    """The median over draws, with the sign test's interval, whose ends are draws.
-
-    It holds its level however the draws are spread, and needs 6 of them at .95. With
-    `failure_rate`, it is what to report where a few draws fail: at 10 draws no interval of the mean
-    can know of a failure that happened in none of them.
-
-    Raises:
-        UserError: no values, or one that is no number.
-    """
-    x = np.sort(_draws(values))
-    n = len(x)
-    # Fewer than k draws are on one side of the median at most (1 - level) / 2 of the time.
-    k = int(scipy_stats.binom.ppf((1 - level) / 2, n, 0.5))
-    lo, hi = (float(x[k - 1]), float(x[n - k])) if k else (np.nan, np.nan)
-    recipe = "sign test of the median over draws"
-    return Interval(
-        float(np.median(x)), lo, hi, recipe, n, 0, level, np.nan, np.nan, x.min(), x.max()
-    )
-
-
 def correlation(x: Any, y: Any, level: float = 0.95) -> Interval:
     """Pearson's correlation over draws with Fisher's interval (1915); none below `FEWEST` draws.
 
@@ -657,17 +646,6 @@ def correlation(x: Any, y: Any, level: float = 0.95) -> Interval:
     with np.errstate(divide="ignore"):  # |r| = 1: the ends are r
         lo, hi = np.tanh(np.arctanh(r) + np.array([-1, 1]) * half)
     return Interval(r, float(lo), float(hi), recipe, n, 0, level)
-
-
-def failure_rate(accuracies: Any, threshold: float, level: float = 0.95) -> Interval:
-    """The share of draws below `threshold`, with Wilson's interval, which few draws make wide.
-
-    Raises:
-        UserError: no accuracies, or one that is no number.
-    """
-    x = _draws(accuracies)
-    found = wilson(int((x < threshold).sum()), len(x), level)
-    return replace(found, recipe="Wilson over draws", draws=len(x), examples=0)
 
 
 def _draws(values: Any) -> Floats:
@@ -707,9 +685,9 @@ class Best:
 def best(samples: Mapping[str, Sample], level: float = 0.95) -> Best:
     """The highest of `samples`, and which others are shown to be below it.
 
-    The highest is chosen by the same data, so its comparisons are those of all pairs: each pair's
-    claim must hold whichever sample comes out first. With comparisons of the highest alone, 9 in
-    100 claims were false for five equal methods.
+    The same data choose the highest, so all pairs are compared: each claim must hold whichever
+    sample comes out first. With comparisons of the highest alone, 9 in 100 claims were false for
+    five equal methods.
 
     Raises:
         UserError: no samples; as `difference`.
@@ -719,9 +697,9 @@ def best(samples: Mapping[str, Sample], level: float = 0.95) -> Best:
     order = sorted(samples, key=lambda name: -samples[name].values.mean())
     gaps = pairwise({name: samples[name] for name in order}, level)
     own = gaps[gaps["first"] == order[0]]
-    found = dict(zip(own["second"], own["difference"], strict=True))
-    below = {name: gap for name, gap in found.items() if gap.lo > 0}
-    return Best(order[0], below, {k: gap for k, gap in found.items() if k not in below})
+    gap_below = dict(zip(own["second"], own["difference"], strict=True))
+    below = {name: gap for name, gap in gap_below.items() if gap.lo > 0}
+    return Best(order[0], below, {k: gap for k, gap in gap_below.items() if k not in below})
 
 
 # --- frames ------------------------------------------------------------------------------------
@@ -770,12 +748,12 @@ def over_draws(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFram
 
 
 def _by_group(
-    frame: pd.DataFrame, by: Sequence[str], of: Callable[[pd.DataFrame], Interval]
+    frame: pd.DataFrame, by: Sequence[str], estimate: Callable[[pd.DataFrame], Interval]
 ) -> pd.DataFrame:
     """The Interval of each group, in order of appearance; a missing key is a group, too."""
-    if taken := [name for name in by if name in FIELDS]:
-        raise UserError(f"rename the column {taken[0]!r} to group by it: an interval has that name")
+    if clash := [name for name in by if name in FIELDS]:
+        raise UserError(f"rename the column {clash[0]!r} to group by it: an interval has that name")
     rows = []
     for group, part in frame.groupby(list(by), sort=False, dropna=False):
-        rows.append(dict(zip(by, group, strict=True)) | vars(of(part)))
+        rows.append(dict(zip(by, group, strict=True)) | vars(estimate(part)))
     return pd.DataFrame(rows, columns=[*by, *FIELDS])

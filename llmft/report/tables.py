@@ -1,7 +1,7 @@
 """Tables and numbers from code: Markdown, never HTML, so that the book needs no network.
 
-The one place (with `stats.number`) that decides how a number is printed. Texts in a table are shown
-literally; in a sentence of `say`, they are where they went through `inert.escape`.
+The one place (with `stats.number`) that decides how a number is printed. Text in a table is shown
+literally; in a sentence of `say`, only what went through `inert.escape` is.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,17 +16,17 @@ from llmft.report import stats
 
 
 def with_interval(frame: pd.DataFrame, name: str = "accuracy", digits: int = 2) -> pd.DataFrame:
-    """An interval's fields folded into one column of text (`stats.shown`), and its sample into n.
+    """The frame with each interval as one column of text (`stats.as_text`), and its sample as n.
 
-    `frame`: as `stats.summary` makes it; its other columns stay.
+    `frame`: of `stats.summary`; its other columns stay.
     """
     counts = [
         " × ".join(f"{int(k):,}" for k in (row["draws"], row["examples"]) if k)
         for _, row in frame.iterrows()
     ]
-    texts = [stats.shown(row, digits) for _, row in frame.iterrows()]
-    kept = frame.drop(columns=[c for c in stats.FIELDS if c in frame])
-    return kept.assign(**{name: texts, "n": counts})
+    texts = [stats.as_text(row, digits) for _, row in frame.iterrows()]
+    others = frame.drop(columns=[c for c in stats.FIELDS if c in frame])
+    return others.assign(**{name: texts, "n": counts})
 
 
 def markdown(
@@ -35,19 +35,19 @@ def markdown(
     """The frame as a Markdown pipe table, numbers to the right.
 
     `formats`: column -> a format specification (".3f") or a function; other floats get two
-    decimals, whole numbers thousands separators, missing values a dash. Texts are escaped, and
-    the columns' names; what a function makes is too, unless it is `inert.Markdown` (`inert.code`).
+    decimals, whole numbers thousands separators, missing values a dash. All text is escaped, that
+    of a function too, unless it is `inert.Markdown` (`inert.code`).
     """
     formats = formats or {}
 
     def cell(column: str, value: Any) -> str:
-        how = formats.get(column)
-        if callable(how):
-            text = how(value)
+        form = formats.get(column)
+        if callable(form):
+            text = form(value)
         elif pd.api.types.is_scalar(value) and pd.isna(value):
             text = "–"
-        elif how is not None:
-            text = format(value, how)
+        elif form is not None:
+            text = format(value, form)
         elif isinstance(value, int | float | np.integer | np.floating) and not isinstance(
             value, bool
         ):
@@ -56,14 +56,14 @@ def markdown(
             text = value
         return inert.escape(text)
 
-    def right(column: str) -> bool:
+    def is_number(column: str) -> bool:
         kind = frame[column].dtype
         return pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
 
     columns = [str(column) for column in frame.columns]
     lines = [
         [inert.escape(column) for column in frame.columns],
-        ["---:" if right(c) else ":---" for c in frame.columns],
+        ["---:" if is_number(c) else ":---" for c in frame.columns],
     ]
     lines += [
         [cell(c, v) for c, v in zip(columns, row, strict=True)]
@@ -83,8 +83,8 @@ def table(
 
 
 def say(text: str) -> None:
-    """Show Markdown from code: the way a chapter states a number, which is never typed in prose.
+    """Show Markdown from code: so a chapter states a number, which is never typed in prose.
 
-    A text of the data or a name in it belongs through `inert.escape`, `inert.code`, `inert.fence`.
+    Text of the data must go through `inert.escape`, `inert.code` or `inert.fence`.
     """
     display(Markdown(text))  # type: ignore[no-untyped-call]

@@ -73,7 +73,7 @@ alt.renderers.enable("svg")
 
 
 def order(values: pd.Series) -> list[Any]:
-    """The distinct values as the frame first shows them: the author's order, not the alphabet's."""
+    """The distinct values in the frame's order, not the alphabet's."""
     return list(dict.fromkeys(values))
 
 
@@ -103,9 +103,9 @@ def dash(series: str, names: Sequence[Any]) -> alt.StrokeDash:
 def span(frame: pd.DataFrame, columns: Iterable[str], extra: Iterable[float]) -> list[float]:
     """A round range that holds every finite value of the columns; shares stay within 0 and 1."""
     values = [frame[c].to_numpy(dtype=float) for c in columns if c in frame]
-    joined = np.concatenate([*values, np.array(list(extra), dtype=float)])
-    joined = joined[np.isfinite(joined)]
-    low, high = (float(joined.min()), float(joined.max())) if len(joined) else (0.0, 1.0)
+    numbers = np.concatenate([*values, np.array(list(extra), dtype=float)])
+    numbers = numbers[np.isfinite(numbers)]
+    low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (0.0, 1.0)
     room = 0.03 * (high - low or 1.0)
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1e9) if high - low <= 10 * s)
     step = step if step < 1e9 else 10 ** np.floor(np.log10(high - low))
@@ -119,27 +119,27 @@ def span(frame: pd.DataFrame, columns: Iterable[str], extra: Iterable[float]) ->
 def spread(targets: Sequence[float], gap: float) -> list[float]:
     """Heights as near as possible to the targets and at least `gap` apart, in the same order.
 
-    The sweep of isotonic regression: neighbours that would overlap share one block, centred on
-    the mean of what its members want.
+    As in isotonic regression: neighbours that would overlap become one block, centred on the mean
+    of its members' targets.
     """
     order = np.argsort(targets, kind="stable")
-    blocks: list[list[float]] = []  # each: the members' wishes for the block's first height
+    blocks: list[list[float]] = []  # each: where its members would have the block begin
     for rank in order:
         blocks.append([targets[rank]])
         while len(blocks) > 1:
             below, above = blocks[-2], blocks[-1]
             if np.mean(below) + gap * len(below) <= np.mean(above):
                 break
-            blocks[-2:] = [below + [wish - gap * len(below) for wish in above]]
+            blocks[-2:] = [below + [begin - gap * len(below) for begin in above]]
     heights = [float(np.mean(block)) + gap * i for block in blocks for i in range(len(block))]
-    placed = [0.0] * len(targets)
+    spread_heights = [0.0] * len(targets)
     for rank, height in zip(order, heights, strict=True):
-        placed[rank] = height
-    return placed
+        spread_heights[rank] = height
+    return spread_heights
 
 
-def wrapped(note: str, width: int) -> list[str]:
-    """The note broken into lines that fit `width` pixels (about 6.1 a letter at 12 px)."""
+def wrap(note: str, width: int) -> list[str]:
+    """The note in lines that fit `width` pixels (about 6.1 a letter at 12 px)."""
     lines, letters = [""], int(width / 6.1)
     for word in note.split():
         if lines[-1] and len(lines[-1]) + 1 + len(word) > letters:
@@ -150,59 +150,58 @@ def wrapped(note: str, width: int) -> list[str]:
 
 def finish(chart: Any, note: str, width: int) -> Any:
     """The chart with its note (which intervals, what n) as small print under it."""
-    return chart.properties(title=alt.Title(wrapped(note, width))) if note else chart
+    return chart.properties(title=alt.Title(wrap(note, width))) if note else chart
 
 
 def chance(at: float, field: str, channel: str, scale: alt.Scale | None = None) -> Any:
-    """The dashed line at chance; on the axis that the other layers make."""
+    """The dashed line at chance, on the axis of the other layers unless it has a `scale`."""
     line = alt.Chart(pd.DataFrame({field: [at]})).mark_rule(color="#8c959f", strokeDash=[4, 4])
     position: Any = alt.X if channel == "x" else alt.Y
     options: dict[str, Any] = {"scale": scale} if scale is not None else {}
     return line.encode(**{channel: position(f"{field}:Q", **options)})
 
 
-def ruled(rules: pd.DataFrame, field: str, left: float | None, gap: float) -> list[Any]:
+def rule_lines(rules: pd.DataFrame, field: str, edge: float | None, gap: float) -> list[Any]:
     """A thin line at each rule's accuracy, its name just below it at the left edge.
 
-    `left`: where that edge is on the axis `_x`; None where a chart has another one.
-
-    Names of lines nearer to each other than `gap` stand on one line, so that none hides another.
+    `edge`: the left edge on the axis `_x`; None for a chart with another axis. Lines nearer to each
+    other than `gap` are drawn as one, with all their names.
     """
-    near: list[pd.DataFrame] = []
+    groups: list[pd.DataFrame] = []
     for _, rule in rules.sort_values("accuracy", ascending=False, kind="stable").iterrows():
-        if near and near[-1]["accuracy"].iloc[-1] - rule["accuracy"] < gap:
-            near[-1].loc[len(near[-1])] = rule
+        if groups and groups[-1]["accuracy"].iloc[-1] - rule["accuracy"] < gap:
+            groups[-1].loc[len(groups[-1])] = rule
         else:
-            near.append(rule.to_frame().T.reset_index(drop=True))
+            groups.append(rule.to_frame().T.reset_index(drop=True))
     layers: list[Any] = []
-    for group in near:
+    for group in groups:
         at = group["accuracy"].astype(float).tolist()
         base = alt.Chart(pd.DataFrame({field: at}))
         layers.append(
             base.mark_rule(color=QUIET, strokeWidth=1, strokeDash=[1, 2]).encode(y=f"{field}:Q")
         )
-        name = pd.DataFrame({"_x": [left], field: [at[0]], "_text": [", ".join(group["rule"])]})
+        name = pd.DataFrame({"_x": [edge], field: [at[0]], "_text": [", ".join(group["rule"])]})
         text: dict[str, Any] = {"align": "left", "baseline": "top", "dx": 3, "dy": 3}
         word = alt.Chart(name).mark_text(**text, fontSize=12, color=QUIET)
-        edge: Any = alt.value(0) if left is None else "_x:Q"
-        layers.append(word.encode(x=edge, y=f"{field}:Q", text="_text:N"))
+        place: Any = alt.value(0) if edge is None else "_x:Q"
+        layers.append(word.encode(x=place, y=f"{field}:Q", text="_text:N"))
     return layers
 
 
 def steps(values: Iterable[float], doublings: bool = True) -> dict[float, float]:
     """Where each x stands on an axis of doublings; 0, which has no logarithm, one step before.
 
-    Otherwise evenly, scaled so that the values' mean distance is one step.
+    Without `doublings` the axis is linear, and the mean distance of the values is one step.
     """
-    known = sorted(set(values))
+    distinct = sorted(set(values))
     if not doublings:
-        step_size = (known[-1] - known[0]) / max(1, len(known) - 1) or 1.0
-        return {v: v / step_size for v in known}
-    positive = [v for v in known if v > 0]
-    if any(v < 0 for v in known) or not positive:
-        raise ValueError(f"no axis of doublings for {known}")
+        step_size = (distinct[-1] - distinct[0]) / max(1, len(distinct) - 1) or 1.0
+        return {v: v / step_size for v in distinct}
+    positive = [v for v in distinct if v > 0]
+    if any(v < 0 for v in distinct) or not positive:
+        raise ValueError(f"no axis of doublings for {distinct}")
     step = {v: float(np.log2(v)) for v in positive}
-    return step | ({0: step[positive[0]] - 1.0} if 0 in known else {})
+    return step | ({0: step[positive[0]] - 1.0} if 0 in distinct else {})
 
 
 def panel_title(value: Any) -> alt.Title:

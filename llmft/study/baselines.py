@@ -1,8 +1,8 @@
 """What needs no language model: a constant, the best single cue, and a small classifier.
 
-A method that does no better than these has not been shown to understand anything. The classifier is
-given exactly what a method is given, the same labelled examples of the same draws, and its answers
-have the columns of a run's, so it is scored, paired and drawn as every method is.
+A method that does no better than these has not been shown to understand anything. The classifier
+learns from the same labelled examples of the same draws as a method, and its predictions have the
+columns of a run's, so it is scored, compared and drawn like every method.
 """
 
 from collections.abc import Sequence
@@ -43,39 +43,38 @@ def _features(premise: str, hypothesis: str) -> dict[str, float]:
 
 
 def alignment(premise: Sequence[str], hypothesis: Sequence[str]) -> dict[str, float]:
-    """How the words of two sentences line up, as numbers (a yes is 1)."""
-    known, negated = (
-        set(premise),
-        [any(w in cues.NEGATIONS for w in s) for s in (premise, hypothesis)],
-    )
-    joined, part = f" {' '.join(premise)} ", f" {' '.join(hypothesis)} "
-    pairs_of = [set(pairwise(s)) for s in (premise, hypothesis)]
-    places = [premise.index(w) for w in hypothesis if w in known]
+    """How the words of two sentences align, as numbers (a yes is 1)."""
+    sides = premise, hypothesis
+    words = set(premise)
+    negation = [any(w in cues.NEGATIONS for w in side) for side in sides]
+    pairs_of = [set(pairwise(side)) for side in sides]
+    text, part = (f" {' '.join(side)} " for side in sides)
+    places = [premise.index(w) for w in hypothesis if w in words]
     steps = list(pairwise(places))
-    found = {
-        "one negated": negated[0] != negated[1],
-        "premise negated": negated[0],
-        "copied whole": part in joined,
+    features = {
+        "one negated": negation[0] != negation[1],
+        "premise negated": negation[0],
+        "copied whole": part in text,
         "share of word pairs": len(pairs_of[0] & pairs_of[1]) / max(1, len(pairs_of[1])),
-        "new words": sum(w not in known for w in hypothesis),
+        "new words": sum(w not in words for w in hypothesis),
         "same first word": premise[:1] == hypothesis[:1],
         "same order": sum(a <= b for a, b in steps) / max(1, len(steps)),
     }
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in features.items()}
 
 
-def negated(pairs: pd.DataFrame) -> pd.Series:
+def negations(pairs: pd.DataFrame) -> pd.Series:
     """How many of the two sentences of each pair are negated: 0, 1 or 2."""
-    found = features(pairs)
-    return (found["premise negated"] + found["negation"]).astype(int)
+    table = features(pairs)
+    return (table["premise negated"] + table["negation"]).astype(int)
 
 
 def negation_rule(pairs: pd.DataFrame) -> pd.Series:
     """The label by one rule: not entailed (1) where either sentence is negated, else entailed (0).
 
-    It is silent, and says "entailed", where neither is.
+    Where neither is, the rule is silent, and so "entailed".
     """
-    return (negated(pairs) > 0).astype(int)
+    return (negations(pairs) > 0).astype(int)
 
 
 @dataclass(frozen=True)
@@ -111,26 +110,25 @@ def best_rule(pairs: pd.DataFrame) -> Rule:
 def floors(task: Task) -> pd.DataFrame:
     """Accuracy of the constant predictor and of the best single cue, a row a rule and domain.
 
-    The constant is the training pool's larger label, the cue and its threshold are the training
-    pool's best: nothing is chosen on the pairs that are reported. Columns: rule, domain, accuracy,
-    n.
+    The constant is the training pool's more frequent label; the cue and its threshold are its best:
+    nothing is chosen on the test pairs. Columns: rule, domain, accuracy, n.
     """
     rule = best_rule(task.train)
     constant = int(task.train["label"].mean() > 0.5)
     lines = []
     for domain, pairs in task.domains.items():
         label = pairs["label"]
-        for name, answer in (
+        for name, prediction in (
             ("constant", pd.Series(constant, index=pairs.index)),
             (f"best cue: {rule.cue}", rule.labels(pairs)),
         ):
-            accuracy = float((answer == label).mean())
+            accuracy = float((prediction == label).mean())
             lines.append({"rule": name, "domain": domain, "accuracy": accuracy, "n": len(pairs)})
     return pd.DataFrame(lines)
 
 
 def classifier(task: Task, shots: Sequence[int], seeds: Sequence[int]) -> pd.DataFrame:
-    """Logistic regression on `features`, trained on the very samples that the methods are given.
+    """Logistic regression on `features`, trained on the very samples that the methods learn from.
 
     Args:
         task: as the runs have it.
@@ -138,26 +136,25 @@ def classifier(task: Task, shots: Sequence[int], seeds: Sequence[int]) -> pd.Dat
         seeds: of the draws (`tasks.sample`).
 
     Returns:
-        The columns of `runs.predictions` with the fields method, shots and data_seed: a row a
-        classifier and pair of both domains, with log-probabilities that are normalised.
+        The columns of `Results.predictions` with the fields method, shots and data_seed: a row a
+        classifier and pair of both domains, with normalised log-probabilities.
     """
-    tested = pd.concat(
+    test = pd.concat(
         [pairs.assign(domain=domain) for domain, pairs in task.domains.items()], ignore_index=True
     )
-    seen = features(tested)
-    extra = [column for column in ("heuristic", "subcase") if column in tested]
-    of_pool = features(task.train).set_index(task.train["id"])
-    done = []
+    test_features = features(test)
+    pool_features = features(task.train).set_index(task.train["id"])
+    columns = [c for c in ("domain", "id", "label", "heuristic", "subcase") if c in test]
+    parts = []
     for n in shots:
         for seed in seeds:
-            drawn = tasks.sample(task.train, n, seed)
+            sample = tasks.sample(task.train, n, seed)
             # C = 1, scikit-learn's default: nothing of it was tuned here.
             model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
-            model.fit(of_pool.loc[drawn["id"]], drawn["label"])
-            logp: dict[str, Any] = dict(
-                zip(metrics.LOGP, model.predict_log_proba(seen).T, strict=True)
-            )
+            model.fit(pool_features.loc[sample["id"]], sample["label"])
+            columns_of_logp = model.predict_log_proba(test_features).T
+            logp: dict[str, Any] = dict(zip(metrics.LOGP, columns_of_logp, strict=True))
             fields: dict[str, Any] = {"method": CLASSIFIER, "shots": n, "data_seed": seed}
-            answered = tested[["domain", "id", "label", *extra]]
-            done.append(answered.assign(key=f"{CLASSIFIER} {n} {seed}", **logp, **fields))
-    return pd.concat(done, ignore_index=True)
+            predictions = test[columns].assign(key=f"{CLASSIFIER} {n} {seed}", **logp, **fields)
+            parts.append(predictions)
+    return pd.concat(parts, ignore_index=True)

@@ -70,12 +70,12 @@ def _model(name: str, revision: str, home: Path | None) -> Iterator[Fetched]:
     folder = Path(name).expanduser()
     if (folder / "adapter_config.json").is_file():
         _say(f"model {name}: an adapter, on this machine already")
-        yield from _model(*models.adapted(name, folder), home)
+        yield from _model(*models.adapter_base(name, folder), home)
         return
     if name == "pocket" or folder.is_dir():
         _say(f"model {name}: on this machine already, nothing to fetch")
         return
-    revision = revision or models.PINNED.get(name, "main")
+    revision = revision or models.REVISIONS.get(name, "main")
     _say(f"{name} at {revision[:8]} ...")
     licence = hub.licence("model", name, revision)
     folder = hub.model(name, revision, home)

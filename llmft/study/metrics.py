@@ -19,7 +19,7 @@ LOGP = ["logp_entailment", "logp_not"]
 """The columns that hold a prediction, in the order of the labels."""
 
 
-def _checked(logp: Any, labels: Any) -> tuple[Floats, npt.NDArray[np.int64]]:
+def _check(logp: Any, labels: Any) -> tuple[Floats, npt.NDArray[np.int64]]:
     table, gold = np.asarray(logp, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     if table.ndim != 2 or len(table) != len(gold) or len(gold) == 0:
         raise ValueError(f"log-probabilities {table.shape} do not go with {gold.shape} labels")
@@ -33,13 +33,13 @@ def correct(logp: Any, labels: Any) -> Floats:
 
     A tie counts for the first label, so a model that says nothing is a constant predictor.
     """
-    table, gold = _checked(logp, labels)
+    table, gold = _check(logp, labels)
     return np.asarray(table.argmax(1) == gold, dtype=np.float64)
 
 
 def losses(logp: Any, labels: Any) -> Floats:
     """Negative log-likelihood of the gold label by example, in nats; (n, labels), (n,) -> (n,)."""
-    table, gold = _checked(logp, labels)
+    table, gold = _check(logp, labels)
     return np.asarray(-table[np.arange(len(gold)), gold])
 
 
@@ -67,13 +67,13 @@ def reliability(logp: Any, labels: Any, bins: int = 10) -> pd.DataFrame:
     Confidence is the probability of the predicted label, so it lies in [1/labels, 1], and the bins
     cut that range. Columns: confidence, accuracy (means in the bin), n.
     """
-    table, gold = _checked(logp, labels)
+    table, gold = _check(logp, labels)
     confidence, right = np.exp(table.max(1)), correct(table, gold)
     low = 1 / table.shape[1]
     bin_of = np.clip(((confidence - low) / (1 - low) * bins).astype(int), 0, bins - 1)
     frame = pd.DataFrame({"bin": bin_of, "confidence": confidence, "accuracy": right})
-    grouped = frame.groupby("bin")
-    return grouped.mean().assign(n=grouped.size()).reset_index(drop=True)
+    groups = frame.groupby("bin")
+    return groups.mean().assign(n=groups.size()).reset_index(drop=True)
 
 
 def ece(logp: Any, labels: Any, bins: int = 10) -> float:
@@ -86,36 +86,30 @@ def ece(logp: Any, labels: Any, bins: int = 10) -> float:
     return float((gap * table["n"]).sum() / table["n"].sum())
 
 
-def auc(logp: Any, labels: Any) -> float:
-    """Area under the ROC curve: how often an entailed pair is ranked above one that is not.
-
-    The label's threshold is of no account, so a method that leans to one answer but ranks the
-    pairs well has an AUC well above one half, which is a constant's. Ties count one half. NaN where
-    the examples have one label only.
-    """
-    return float(auc_parts(logp, labels).mean())
-
-
 def auc_parts(logp: Any, labels: Any) -> Floats:
     """One value an example whose mean is the AUC; (n, 2), (n,) -> (n,).
 
-    DeLong et al. (1988): an example's part is the share of the other label's examples that it is
-    ranked rightly against, V. Here it is AUC + n / n_label (V - AUC), so that the mean over all
+    The AUC (area under the ROC curve) is how often an entailed pair is ranked above one that is
+    not. It needs no threshold: a method that leans to one label but ranks the pairs well is far
+    above one half, which is a constant's. Ties count one half. NaN if all labels are the same.
+
+    In DeLong et al. (1988) an example's part is V, the share of the other label's examples that it
+    is ranked rightly against. Here it is AUC + n / n_label (V - AUC), so that the mean over all
     examples has the AUC's own variance when examples vary within their label.
     """
-    table, gold = _checked(logp, labels)
+    table, gold = _check(logp, labels)
     score = table[:, 0] - table[:, 1]  # high: entailment, label 0
-    entailed = gold == 0
-    n, n0 = len(gold), int(entailed.sum())
+    first = gold == 0
+    n, n0 = len(gold), int(first.sum())
     if n0 in (0, n):
         return np.full(n, np.nan)
     ranks = rankdata(score)
     own = np.empty(n)
-    own[entailed], own[~entailed] = rankdata(score[entailed]), rankdata(score[~entailed])
+    own[first], own[~first] = rankdata(score[first]), rankdata(score[~first])
     below = ranks - own  # of the other label, a tie counts one half
-    right = np.where(entailed, below / (n - n0), 1 - below / n0)
-    area = right[entailed].mean()
-    return np.asarray(area + n / np.where(entailed, n0, n - n0) * (right - area))
+    right = np.where(first, below / (n - n0), 1 - below / n0)
+    area = right[first].mean()
+    return np.asarray(area + n / np.where(first, n0, n - n0) * (right - area))
 
 
 def share_entailment(logp: Any) -> float:
@@ -127,21 +121,21 @@ def calibrate(logp: Any, content_free: Any) -> Floats:
     """Contextual calibration (Zhao et al. 2021, arXiv:2102.09690): divide by the prompt's own bias.
 
     `logp` (n, labels) are the queries' log-probabilities, `content_free` (m, labels) those of
-    queries without content after the same demonstrations. Their mean probability is what the
-    prompt says before any question is asked; each label is divided by it and the result
-    normalised again (the paper's W = diag(p_cf)^-1, b = 0). Returns (n, labels) log-probabilities.
+    queries without content after the same demonstrations. The probability of each label is divided
+    by its mean over those, and the result normalised again (the paper's W = diag(p_cf)^-1, b = 0).
+    Returns (n, labels) log-probabilities.
     """
     table, blank = np.asarray(logp, np.float64), np.atleast_2d(np.asarray(content_free, np.float64))
     bias = np.log(np.exp(blank).mean(0))
-    shifted = table - bias
-    return np.asarray(shifted - np.logaddexp.reduce(shifted, axis=1, keepdims=True))
+    logp = table - bias
+    return np.asarray(logp - np.logaddexp.reduce(logp, axis=1, keepdims=True))
 
 
 def with_scores(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The frame with what each prediction is worth: `correct` (0/1), `nll` (nats) and `auc`.
+    """The frame with the scores of each prediction: `correct` (0/1), `nll` (nats) and `auc`.
 
-    `auc` is the prediction's part of its run's AUC in its domain (`auc_parts`), so that means and
-    intervals of it are made as those of the others. Content-free queries, which have no gold label,
+    `auc` is the prediction's part of its run's AUC in its domain (`auc_parts`): its mean is the
+    AUC, and its intervals are those of any mean. Content-free queries, which have no gold label,
     are left out. Expects the columns key, domain, label and the log-probabilities.
     """
     scored = predictions[predictions["domain"] != "content-free"]
@@ -167,7 +161,7 @@ def threshold(logp: Any, labels: Any) -> float:
 
     Of several that are equally good, the median. It lies half way between two examples' log-odds.
     """
-    table, gold = _checked(logp, labels)
+    table, gold = _check(logp, labels)
     odds = table[:, 0] - table[:, 1]
     order = np.argsort(odds, kind="stable")
     # Calling the k lowest not entailed is right on those of them with label 1, and label 0 above.

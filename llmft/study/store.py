@@ -29,7 +29,7 @@ PUBLISHED = ROOT / "data" / "runs"
 
 
 def opened(folder: Path) -> Path:
-    """The folder, made ready to hold records.
+    """The folder, prepared to hold records.
 
     Raises:
         UserError: it cannot be written.
@@ -42,7 +42,7 @@ def opened(folder: Path) -> Path:
 
 @contextmanager
 def claimed(folder: Path, key: str, *, wait: bool) -> Iterator[bool]:
-    """True inside when the run is this process's to do; False when another has it (not `wait`)."""
+    """True in the block if this process may do the run; False if another has it (no `wait`)."""
     lock = FileLock(folder / "locks" / f"{key}.lock")
     try:
         with files.writing(folder):
@@ -52,20 +52,19 @@ def claimed(folder: Path, key: str, *, wait: bool) -> Iterator[bool]:
         return
     try:
         with files.writing(folder):
-            for left in (folder / "records").glob(f".{key}.*"):
-                left.unlink(
-                    missing_ok=True
-                )  # by a process that was killed: the lock says that none is at it now
+            # Files of a process that was killed: no other writes this run while we have the lock.
+            for leftover in (folder / "records").glob(f".{key}.*"):
+                leftover.unlink(missing_ok=True)
         yield True
     finally:
         lock.release()
 
 
 def read(folder: Path, key: str, *, since: int = 0) -> dict[str, Any] | None:
-    """The row of a finished run, its record checked; None where there is none.
+    """The row of a finished run whose record is whole, or None.
 
-    A damaged record counts as none, is said, and will be done again. One written before `since`
-    (nanoseconds, of its file) counts as none, too.
+    A damaged record counts as none, with a message: its run will be done again. One written before
+    `since` (nanoseconds, of its file) counts as none, too.
     """
     path = _place(folder, key)
     try:
@@ -125,7 +124,7 @@ def keep(folder: Path, key: str, row: Mapping[str, Any], predictions: pd.DataFra
 
 
 def _seal(key: str, row: Mapping[str, Any], content: bytes) -> str:
-    """The checksum of a whole record: a row or answers under another run's key do not fit it."""
+    """The checksum of a whole record: a row or predictions of another run's key do not fit it."""
     return digest({"key": key, "row": row, "predictions": _sha(content)})
 
 
@@ -149,7 +148,7 @@ def answers(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
 
 
 def parquet(frame: pd.DataFrame) -> bytes:
-    """The frame as a Parquet file's bytes: made in memory, so that one `write` can fail or not."""
+    """The bytes of a Parquet file of the frame, to be written whole or not at all."""
     buffer = BytesIO()
     frame.to_parquet(buffer, index=False, compression="zstd")
     return buffer.getvalue()

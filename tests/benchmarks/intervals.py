@@ -109,7 +109,7 @@ def recipes(
         half = np.sqrt(np.maximum(variance, 0)) * t
         return np.array([to_ends(m, h, bounds) for m, h in zip(mean, half, strict=True)])
 
-    scale = stats.cut if paired else stats.ends
+    scale = stats.clip if paired else stats.ends
     variance, free = stats.two_way(parts), min(draws - 1, units.df)
     t = stats.quantile(0.95, free)
     yield CHOSEN, drawn(variance, t, scale)
@@ -119,7 +119,7 @@ def recipes(
     yield "Satterthwaite", drawn(variance, scipy_stats.t.ppf(0.975, freedom), scale)
     yield (
         ("logit, too" if paired else "cut off"),
-        drawn(variance, t, stats.ends if paired else stats.cut),
+        drawn(variance, t, stats.ends if paired else stats.clip),
     )
 
 

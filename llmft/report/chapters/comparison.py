@@ -157,7 +157,7 @@ def shares(methods: Results, studies: Sequence[Study]) -> Any:
         for study in studies
         for domain in sections.task_of(study).domains
     ]
-    return figures.stacked(drawn, note=_same_size(studies))
+    return figures.stack(drawn, note=_same_size(studies))
 
 
 def _same_size(studies: Sequence[Study]) -> str:
@@ -212,9 +212,9 @@ def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) 
         facing,
         sections.facet(studies),
         lambda part, note: compare.against(
-            part, "method", list(quantities), size="shots", marked="zero-shot", note=note
+            part, "method", list(quantities), size="shots", highlight="zero-shot", note=note
         ),
-        note=f"{stats.how(right)}; time and memory: {sections.machines(methods.rows)}",
+        note=f"{stats.caption(right)}; time and memory: {sections.machines(methods.rows)}",
     )
 
 
@@ -266,9 +266,9 @@ def frontier(compared: pd.DataFrame, methods: Results, studies: Sequence[Study])
     spent = each.groupby(by, sort=False)[["total", "tokens"]].mean().reset_index()
     inside = compared[(compared["domain"] == "in-domain") & (compared["method"] != CUES)]
     points = sections.summary(inside, by).merge(spent, on=by)
-    note = stats.how(points)  # before `examples` is the number of labels
+    note = stats.caption(points)  # before `examples` is the number of labels
     points = points.assign(
-        accuracy=[stats.shown(row, 3) for _, row in points.iterrows()],
+        accuracy=[stats.as_text(row, 3) for _, row in points.iterrows()],
         examples=points["shots"],
         gigaflops=(points["total"] / 1e9).round(1),
         tokens=points["tokens"].round(0),

@@ -101,7 +101,7 @@ def alignment(study: Study, shots: int = 2) -> None:
         prompts.encode(model.tokenizer, pattern, query, before, model.max_positions)
         for before in (context, context.iloc[:0])
     )
-    common = distill.aligned(with_context, alone)[0]
+    common = distill.shared_tokens(with_context, alone)[0]
 
     def last_tokens(ids: Sequence[int]) -> str:
         return " ".join(f"|{model.tokenizer.decode([i])}|" for i in ids[-common - 3 :])
@@ -152,7 +152,7 @@ def accuracy(main: pd.DataFrame, studies: Sequence[Study]) -> Any:
         "method",
         "domain",
         group=sections.facet(studies),
-        note=f"{stats.how(points)}; {sections.floors_text(studies)}",
+        note=f"{stats.caption(points)}; {sections.floors_text(studies)}",
     )
 
 
@@ -268,7 +268,7 @@ def rounds_figure(students: Results, main: pd.DataFrame, studies: Sequence[Study
         draws=by_domain(in_rounds(students.rows, studies)),
         draws_y="accuracy",
         x_title="rounds",
-        note=f"{stats.how(points)}; {sections.floors_text(studies)}",
+        note=f"{stats.caption(points)}; {sections.floors_text(studies)}",
     )
 
 
@@ -391,7 +391,7 @@ def forgetting_figure(text: Results, start: Results, studies: Sequence[Study]) -
             part, "method", "term", start=before[part["study"].iloc[0]], note=note
         ),
         note=f"{sizes} labelled examples, {conclusions.joined(list(queries))} queries; "
-        f"{stats.how(right)}",
+        f"{stats.caption(right)}",
     )
 
 

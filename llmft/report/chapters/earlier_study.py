@@ -54,7 +54,7 @@ def accuracy_figure(accuracy: pd.DataFrame) -> Any:
             y_domain=ends,
             note=note,
         )
-        for model, note in (("opt-125m", ""), ("opt-350m", stats.how(repeated)))
+        for model, note in (("opt-125m", ""), ("opt-350m", stats.caption(repeated)))
     )
     return small & large
 
@@ -67,7 +67,7 @@ def single_figure(accuracy: pd.DataFrame) -> Any:
         for method, k in zip(single["method"], single["shots"], strict=True)
     ]
     return figures.forest(
-        single.assign(run=names), "run", "domain", group="model", note=stats.how(single)
+        single.assign(run=names), "run", "domain", group="model", note=stats.caption(single)
     )
 
 
@@ -240,7 +240,7 @@ def loss_figure(history: pd.DataFrame) -> Any:
         chance_name="ln 2",
         x_title="epochs",
         y_title="training loss (nats)",
-        note=stats.how(course),
+        note=stats.caption(course),
     )
 
 

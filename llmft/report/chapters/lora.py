@@ -261,7 +261,7 @@ def untrained(results: Results, studies: Sequence[Study]) -> Any:
         chance_name="ln 2",
         x_title="updates",
         y_title="training loss (nats)",
-        note=f"{' and '.join(sizes)} examples; {stats.how(means)}",
+        note=f"{' and '.join(sizes)} examples; {stats.caption(means)}",
     )
 
 

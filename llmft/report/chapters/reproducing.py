@@ -144,7 +144,7 @@ def time_figure(rows: pd.DataFrame) -> Any:
     ]
     devices = ", ".join(single["device_name"].unique())
     names = ", ".join(single["study"].unique())
-    return figures.stacked(charts, note=f"{names}; {len(single):,} runs; {devices}")
+    return figures.stack(charts, note=f"{names}; {len(single):,} runs; {devices}")
 
 
 # --- the count, put to the test ----------------------------------------------------------------
@@ -355,7 +355,7 @@ def versions(rows: pd.DataFrame) -> None:
 def pinned() -> None:
     """What a study on OPT downloads, and which version of it."""
     revisions = {
-        **models.PINNED,
+        **models.REVISIONS,
         sources.GLUE[0]: sources.GLUE[1],
         "HANS, commit": sources.HANS_URL.split("/")[-2],
         "HANS, SHA-256 of the file": sources.HANS_SHA256,
