@@ -123,6 +123,7 @@ def costs(**changes: Any) -> list[dict[str, Any]]:
         "out_of_domain_n": 2,
         "device_name": "a",
         "threads": 1,
+        "clock": "processor",
         "memory_kind": "resident",
     }
     teacher = {"prefix_tokens": 92, "eval_seconds": 4.0}

@@ -224,7 +224,7 @@ def test_curves_are_a_row_a_run_and_measurement(lora: Spec, tmp_path: Path) -> N
     assert results.curves(read.rows, ["init_seed"]).equals(curves)
 
 
-@pytest.mark.parametrize("column", ["device_name", "threads", "memory_kind"])
+@pytest.mark.parametrize("column", ["device_name", "threads", "clock", "memory_kind"])
 def test_costs_of_two_machines_are_not_compared(base: Spec, tmp_path: Path, column: str) -> None:
     rows = run(grids.product(base, data_seed=[0, 1]), tmp_path).rows
     assert results.comparable(rows) is rows

@@ -339,6 +339,7 @@ def cost(**changes: Any) -> dict[str, Any]:
         "device_name": "a machine",
         "device": "cpu",
         "threads": 2,
+        "clock": "wall",
         "dtype": "float32",
     } | changes
 

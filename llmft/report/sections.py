@@ -396,24 +396,34 @@ def above_floors(answers: pd.DataFrame, study: Study, series: str, size: int) ->
     )
 
 
-def nll_figure(answers: pd.DataFrame, series: str, x_title: str, by: str = "") -> Any:
-    """NLL of the true label against the number of examples, a line a value of `series`.
+GUESSES = {
+    "nll": (0.6931, "ln 2", "negative log-likelihood (nats)"),
+    "auc": (0.5, "chance", "AUC"),
+}
+"""By measure: what a guess gets, what that is called, and the measure's name on an axis."""
 
-    A panel a value of `by`, and a study; the dashed line is what one half for each label pays.
+
+def measure_figure(
+    answers: pd.DataFrame, series: str, measure: str, x_title: str, by: str = ""
+) -> Any:
+    """A measure of `GUESSES` against the number of examples, a line a value of `series`.
+
+    A panel a value of `by`, and a study; the dashed line is what a guess gets.
     """
     panels = [*_varying(answers, ["study"]), *([by] if by else [])]
     panel = answers[panels].agg(", ".join, axis=1) if panels else None
     panelled = answers.assign(panel="" if panel is None else panel)
-    points = summary(panelled, ["panel", series, "shots"], "nll")
+    points = summary(panelled, ["panel", series, "shots"], measure)
+    guess, name, title = GUESSES[measure]
     return figures.curve(
         points,
         "shots",
         series,
         facet="panel" if panels else "",
-        chance=0.6931,
-        chance_name="ln 2",
+        chance=guess,
+        chance_name=name,
         x_title=x_title,
-        y_title="negative log-likelihood (nats)",
+        y_title=title,
         note=stats.caption(points),
     )
 

@@ -207,7 +207,7 @@ def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) 
         ignore_index=True,
     )
     if facing.empty:
-        return sections.nll_figure(own, "method", "labelled examples")
+        return sections.measure_figure(own, "method", "nll", "labelled examples")
     return figures.panels(
         facing,
         sections.facet(studies),
