@@ -364,7 +364,7 @@ def test_cost_is_the_mean_over_runs_and_what_they_added(messages: list[str]) -> 
         "runs": "2",
     }
     assert read(messages[0]).iloc[1]["of it the run's (MiB)"] == "1"
-    assert messages[1] == "Hardware: a machine, 2 thread(s), float32."
+    assert messages[1] == "Hardware: a machine, 2 thread(s), float32, seconds by the wall clock."
     messages.clear()
     specs = pd.DataFrame([asdict(Spec(data_seed=i)) for i in range(len(rows))])
     columns = {name: rows[name] for name in rows} | {"examples_per_second": 1.0}
