@@ -221,9 +221,14 @@ LONG_AND_SHORT = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attention", ["sdpa", "sdpa, as on a GPU", "eager"])
 @pytest.mark.parametrize("case", sorted(LONG_AND_SHORT))
-@pytest.mark.parametrize("name", sorted(WINDOWED))
+@pytest.mark.parametrize(
+    ("name", "attention"),
+    [
+        *((name, "sdpa") for name in sorted(WINDOWED)),
+        *((name, how) for name in ("gemma3", "mistral") for how in ("sdpa, as on a GPU", "eager")),
+    ],
+)
 def test_local_attention_is_scored_as_plainly(
     name: str, case: str, attention: str, monkeypatch: Any
 ) -> None:

@@ -89,16 +89,17 @@ def run_packed(body: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
         prompts: token ids; none longer than the window of a layer that does not name it
             (`windows`).
     """
-    return _run_packed(body, prompts, _lay_out(prompts, body.device))
+    output = _run_packed(body, prompts, _lay_out(prompts, body.device))
+    hidden: torch.Tensor = output.last_hidden_state[0]
+    return hidden
 
 
-def _run_packed(body: Any, prompts: Sequence[Sequence[int]], layout: _Layout) -> torch.Tensor:
+def _run_packed(body: Any, prompts: Sequence[Sequence[int]], layout: _Layout) -> Any:
+    """What the model gives for `prompts` as one row, laid out as `layout` in attention."""
     ids = torch.tensor([token for prompt in prompts for token in prompt], device=body.device)
     positions = (layout.real.cumsum(1) - 1)[layout.real]
     with _attending(_EACH, _layout, layout, body.config):
-        output = body(input_ids=ids[None], position_ids=positions[None], use_cache=False)
-    hidden: torch.Tensor = output.last_hidden_state[0]
-    return hidden
+        return body(input_ids=ids[None], position_ids=positions[None], use_cache=False)
 
 
 def run_padded(body: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
