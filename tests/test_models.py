@@ -442,7 +442,8 @@ def test_remote_code_is_refused(copy: Path) -> None:
 def test_an_unknown_model_is_one_line(name: str) -> None:
     for look in (load, identity, weight):
         with pytest.raises(
-            UserError, match=r"unknown model .*: use pocket, a folder, or a Hugging"
+            UserError,
+            match=r"unknown model .*: use pocket, .*, a folder, a GGUF file, or a Hugging",
         ):
             look(name)
 
