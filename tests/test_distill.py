@@ -17,10 +17,10 @@ from transformers import AutoTokenizer
 
 from llmft import UserError
 from llmft.engine import distill, models, training
-from llmft.engine.distill import divergence, queries, shared_tokens, taught
+from llmft.engine.distill import divergence, queries, shared_tokens, teacher_targets
 from llmft.engine.learner import holding, learner, start
 from llmft.engine.models import Model
-from llmft.engine.spec import DISTILLED, Spec
+from llmft.engine.spec import DISTILLATION_OBJECTIVES, Spec
 from llmft.engine.training import Examples
 from llmft.nli import prompts
 from llmft.nli.prompts import EXPLANATIONS, INSTRUCTION, PATTERNS, context, encode
@@ -132,7 +132,7 @@ def test_the_divergence_of_label_words_is_that_of_the_renormalised() -> None:
 # --- what the teacher says ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("objective", DISTILLED)
+@pytest.mark.parametrize("objective", DISTILLATION_OBJECTIVES)
 @STUDENTS
 def test_without_a_context_there_is_nothing_to_learn(
     model: Model, objective: str, student: dict[str, Any]
@@ -140,7 +140,7 @@ def test_without_a_context_there_is_nothing_to_learn(
     spec = distilling(objective=objective, **student)
     for temperature in (1.0, 2.0):
         with_context, without = (
-            update(model, spec, taught(model, spec, QUERIES, context), temperature)
+            update(model, spec, teacher_targets(model, spec, QUERIES, context), temperature)
             for context in (CONTEXT, CONTEXT[:0])
         )
         assert abs(without[0]) < 1e-6 * temperature**2
@@ -149,10 +149,10 @@ def test_without_a_context_there_is_nothing_to_learn(
     assert all(parameter.grad is None for parameter in model.model.parameters())
 
 
-@pytest.mark.parametrize("objective", DISTILLED)
+@pytest.mark.parametrize("objective", DISTILLATION_OBJECTIVES)
 def test_the_teachers_words_are_plain_numbers(model: Model, objective: str) -> None:
     model.model.requires_grad_()
-    result = taught(model, distilling(objective=objective), QUERIES, CONTEXT)
+    result = teacher_targets(model, distilling(objective=objective), QUERIES, CONTEXT)
     for tensor in (result.targets, result.places):
         assert not tensor.requires_grad
         assert not tensor.is_inference()  # such a one would stop autograd
@@ -168,7 +168,7 @@ def by_hand(model: Model, spec: Spec) -> Iterator[tuple[Examples, int, torch.Ten
         encode(model.tokenizer, spec.pattern, QUERIES, demonstrations, 9999, explained=explained)
         for demonstrations in (CONTEXT, None)
     )
-    result = taught(model, spec, QUERIES, CONTEXT)
+    result = teacher_targets(model, spec, QUERIES, CONTEXT)
     assert result.prompts == alone
     for i, (ids, own) in enumerate(zip(behind, alone, strict=True)):
         with torch.no_grad():
@@ -177,7 +177,7 @@ def by_hand(model: Model, spec: Spec) -> Iterator[tuple[Examples, int, torch.Ten
 
 
 @pytest.mark.parametrize("explained", ["", "explained"])
-@pytest.mark.parametrize("objective", DISTILLED)
+@pytest.mark.parametrize("objective", DISTILLATION_OBJECTIVES)
 def test_the_teacher_says_what_plain_passes_of_the_whole_prompt_say(
     model: Model, objective: str, explained: str
 ) -> None:
@@ -195,7 +195,7 @@ def test_the_teacher_says_what_plain_passes_of_the_whole_prompt_say(
         torch.testing.assert_close(result.targets[i, : len(places)], expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("objective", DISTILLED)
+@pytest.mark.parametrize("objective", DISTILLATION_OBJECTIVES)
 @pytest.mark.parametrize("shape", sorted(WINDOWED))
 def test_a_teacher_with_local_attention_says_it_too(
     shape: str, objective: str, tiny_tokenizer: Any
@@ -258,7 +258,7 @@ def test_alignment_ends_where_the_tokens_differ() -> None:
 
 def test_what_is_said_at_no_place_counts_for_nothing(model: Model) -> None:
     spec = distilling(objective="query")
-    result = taught(model, spec, QUERIES, CONTEXT)
+    result = teacher_targets(model, spec, QUERIES, CONTEXT)
     none = result.places < 0
     assert 0 < none.sum() < none.numel()
     noise = 3 * torch.randn(result.targets.shape, generator=torch.Generator().manual_seed(0))
@@ -273,11 +273,11 @@ def test_what_is_said_at_no_place_counts_for_nothing(model: Model) -> None:
     assert update(model, spec, replace(somewhere, places=result.places))[0] != loss
 
 
-@pytest.mark.parametrize("objective", DISTILLED)
+@pytest.mark.parametrize("objective", DISTILLATION_OBJECTIVES)
 def test_padding_and_company_count_for_nothing(model: Model, objective: str) -> None:
     """A batch's loss and gradient are the means of each prompt's alone."""
     spec = distilling(objective=objective)
-    result = taught(model, spec, QUERIES, CONTEXT)
+    result = teacher_targets(model, spec, QUERIES, CONTEXT)
     assert len(set(map(len, result.prompts))) > 1
     loss, gradient = update(model, spec, result)
     alone = []
@@ -462,7 +462,7 @@ def test_the_teacher_of_a_round_is_the_student_of_the_round_before(
     def record_teacher(teacher: Model, spec: Spec, frame: pd.DataFrame, *rest: Any) -> Examples:
         weights = {n: p.detach().clone() for n, p in teacher.model.named_parameters()}
         calls.append((" ".join(frame["id"]), tail(weights)))
-        return taught(teacher, spec, frame, *rest)
+        return teacher_targets(teacher, spec, frame, *rest)
 
     def record_student(
         learning: Any, job: training.Job, loss: Any, **options: Any
@@ -475,7 +475,7 @@ def test_the_teacher_of_a_round_is_the_student_of_the_round_before(
         return result
 
     train = training.train
-    monkeypatch.setattr(distill, "taught", record_teacher)
+    monkeypatch.setattr(distill, "teacher_targets", record_teacher)
     monkeypatch.setattr(training, "train", record_student)
     specs = grids.product(base, data_seed=[0, 1], rounds=[3], batch_size=[8], updates=[5])
     done(specs)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from llmft import UserError
 from llmft.engine import models
-from llmft.engine.learner import Learner, applied, holding, learner, save, start
+from llmft.engine.learner import Learner, holding, learner, save, start, with_weights
 from llmft.engine.models import Model
 from llmft.engine.scoring import score, score_plainly
 from llmft.engine.spec import OBJECTIVES
@@ -165,7 +165,7 @@ def test_lora_starts_as_the_model_itself(shape: str) -> None:
     before = score(model.model, PROMPTS, LABELS)
     with learner(model, spec("lora"), LABELS) as learning:
         first, other, again = (start(learning, seed) for seed in (0, 1, 0))
-        with applied(learning, first) as changed:
+        with with_weights(learning, first) as changed:
             assert torch.equal(score(changed.model, PROMPTS, LABELS), before)
     a = [name for name in first if ".lora_A" in name]
     assert len(a) == len(first) / 2 == 4
@@ -185,7 +185,7 @@ def test_lora_adds_alpha_over_rank_b_a(shape: str) -> None:
     model, run_spec = tiny(shape), spec("lora", rank=3, alpha=7.0, targets="v_proj, q_proj")
     with learner(model, run_spec, LABELS) as learning:
         weights = train(learning, job(), cross_entropy).weights
-        with applied(learning, weights) as changed:
+        with with_weights(learning, weights) as changed:
             result = score(changed.model, PROMPTS, LABELS)
     assert (score(model.model, PROMPTS, LABELS) - result).abs().max() > 1e-2
     by_hand = tiny(shape).model
@@ -250,7 +250,7 @@ def test_the_model_is_afterwards_as_it_was(shape: str, method: str, objective: s
 
     with learner(model, spec(method, objective), LABELS) as learning:
         trained = train(learning, job(), cross_entropy)
-        with applied(learning, trained.weights) as changed:
+        with with_weights(learning, trained.weights) as changed:
             score(changed.model, PROMPTS, LABELS)
     assert as_it_was()
     run_spec = spec(method, objective)
@@ -259,7 +259,7 @@ def test_the_model_is_afterwards_as_it_was(shape: str, method: str, objective: s
     assert as_it_was()
     with suppress(KeyboardInterrupt), learner(model, run_spec, LABELS) as learning:
         begin = start(learning, 7)
-        with applied(learning, {name: value + 1 for name, value in begin.items()}):
+        with with_weights(learning, {name: value + 1 for name, value in begin.items()}):
             raise KeyboardInterrupt
     assert as_it_was()
 
@@ -298,7 +298,7 @@ def test_what_a_model_lacks_is_one_line(
 def trained(learning: Learner, folder: Path) -> torch.Tensor:
     """Save what a short training gives, and how it scores."""
     weights = train(learning, job(), cross_entropy).weights
-    with applied(learning, weights) as changed:
+    with with_weights(learning, weights) as changed:
         save(learning, folder, asdict(learning.spec))
         return score(changed.model, PROMPTS, LABELS)
 

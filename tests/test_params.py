@@ -23,7 +23,10 @@ def test_the_pocket_file_is_complete_and_the_only_place_of_defaults() -> None:
         params.parse({name: value for name, value in POCKET.items() if name != "rounds"})
 
 
-@pytest.mark.parametrize("name", ["smoke", "opt-125m", "opt-350m"])
+FILES = {path.stem for path in (ROOT / "params").glob("*.yaml")} - {"pocket", "book"}
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_every_other_file_names_what_differs(name: str) -> None:
     study, usual = params.study(name), params.study("pocket")
     assert study.study == name

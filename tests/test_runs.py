@@ -399,7 +399,7 @@ def test_what_is_stored_is_had_without_loading_a_model(
     def never(*_: object, **__: object) -> None:
         raise AssertionError
 
-    for module, name in ((models, "load"), (store, "claimed"), (files, "write")):
+    for module, name in ((models, "load"), (store, "claim"), (files, "write")):
         monkeypatch.setattr(module, name, never)
     after = run([base, lora], tmp_path, workers=0)
     pd.testing.assert_frame_equal(after.rows, before.rows)
@@ -876,7 +876,7 @@ def test_two_that_claim_the_same_runs_in_other_orders_both_end(
     """As two clusters with one store may."""
     specs = grids.product(lora, data_seed=range(4))
     done: list[Spec] = []
-    claimed = store.claimed
+    claimed = store.claim
 
     @contextmanager
     def slowly(*args: Any, **options: Any) -> Iterator[bool]:
@@ -889,9 +889,9 @@ def test_two_that_claim_the_same_runs_in_other_orders_both_end(
             done.append(spec)
             yield spec, Result({}, pd.DataFrame({"id": []}))
 
-    monkeypatch.setattr(store, "claimed", slowly)
+    monkeypatch.setattr(store, "claim", slowly)
     monkeypatch.setattr(methods, "execute_all", at_once)
-    folder, ends = store.opened(tmp_path), []
+    folder, ends = store.prepare(tmp_path), []
 
     def finish(order: list[Spec]) -> None:
         ends.append(len(runs.finish(order, folder=folder, wait=True, device="cpu")))

@@ -24,12 +24,12 @@ import itertools, sys
 from pathlib import Path
 import pandas as pd
 from llmft.study import store
-folder = store.opened(Path(sys.argv[1]))
+folder = store.prepare(Path(sys.argv[1]))
 frame = pd.DataFrame({"id": [f"e{i}" for i in range(2000)], "logp": range(2000)})
 print("ready", flush=True)
 for i in itertools.count():
     key = f"k{i % 7}"
-    with store.claimed(folder, key, wait=True):
+    with store.claim(folder, key, wait=True):
         store.keep(folder, key, {"key": key, "round": i}, frame)
 """
 
@@ -49,7 +49,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path):
-    folder = store.opened(tmp_path / "new")
+    folder = store.prepare(tmp_path / "new")
     row = {"accuracy": 0.1 + 0.2, "n": 3, "name": "größer"}
     store.keep(folder, "k", row, FRAME)
     assert store.read(folder, "k") == row
@@ -73,19 +73,19 @@ def test_killed_at_any_moment_every_record_is_whole(tmp_path: Path):
             if row is not None:
                 assert len(store.answers(tmp_path, [path.stem])) == 2000
     assert whole > 4
-    with store.claimed(tmp_path, "k0", wait=True):  # the dead process holds nothing
+    with store.claim(tmp_path, "k0", wait=True):  # the dead process holds nothing
         pass
     for i in range(7):
-        with store.claimed(tmp_path, f"k{i}", wait=False) as mine:
+        with store.claim(tmp_path, f"k{i}", wait=False) as mine:
             assert mine
     assert not list((tmp_path / "records").glob(".*"))  # and what it left is swept away
 
 
 def test_one_process_claims_a_run_at_a_time(tmp_path: Path):
-    store.opened(tmp_path)
+    store.prepare(tmp_path)
     code = (
         "import sys\nfrom pathlib import Path\nfrom llmft.study import store\n"
-        "with store.claimed(Path(sys.argv[1]), 'k', wait=False) as mine: print(mine)"
+        "with store.claim(Path(sys.argv[1]), 'k', wait=False) as mine: print(mine)"
     )
 
     def other() -> str:
@@ -94,7 +94,7 @@ def test_one_process_claims_a_run_at_a_time(tmp_path: Path):
             command, cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout.strip()
 
-    with store.claimed(tmp_path, "k", wait=False) as mine:
+    with store.claim(tmp_path, "k", wait=False) as mine:
         assert mine
         assert other() == "False"
     assert other() == "True"
@@ -105,7 +105,7 @@ def test_one_process_claims_a_run_at_a_time(tmp_path: Path):
     ["cut", "changed row", "changed predictions", "gone", "empty", "other", "deep", "swapped"],
 )
 def test_damage_is_found_and_said(tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]):
-    folder = store.opened(tmp_path)
+    folder = store.prepare(tmp_path)
     store.keep(folder, "k", {"accuracy": 0.75}, FRAME)
     row, predictions = folder / "records/k.json", folder / "records/k.parquet"
     if damage == "cut":
@@ -136,7 +136,7 @@ def test_damage_is_found_and_said(tmp_path: Path, damage: str, capsys: pytest.Ca
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path):
     """RLIMIT_FSIZE stands in for the disk: the kernel refuses the write in the same way."""
-    folder = store.opened(tmp_path)
+    folder = store.prepare(tmp_path)
     path = folder / "icl.csv"
     files.write(path, b"before")
     before, (soft, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -157,11 +157,11 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path: Path):
 def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        store.opened(tmp_path / "file" / "store")
+        store.prepare(tmp_path / "file" / "store")
 
 
 def test_answers_that_cannot_be_read_are_one_line(tmp_path: Path):
-    folder = store.opened(tmp_path)
+    folder = store.prepare(tmp_path)
     store.keep(folder, "k", {"accuracy": 0.75}, FRAME)
     (folder / "records/k.parquet").write_bytes(b"nonsense")
     for key in ("k", "none"):
@@ -170,7 +170,7 @@ def test_answers_that_cannot_be_read_are_one_line(tmp_path: Path):
 
 
 def test_records_of_before_count_as_none(tmp_path: Path):
-    folder = store.opened(tmp_path)
+    folder = store.prepare(tmp_path)
     store.keep(folder, "k", {"accuracy": 0.75}, FRAME)
     time = (folder / "records/k.json").stat().st_mtime_ns
     assert store.read(folder, "k", since=time - 1) == {"accuracy": 0.75}
@@ -179,9 +179,9 @@ def test_records_of_before_count_as_none(tmp_path: Path):
 
 
 def test_a_folder_that_was_removed_is_made_again(tmp_path: Path):
-    folder = store.opened(tmp_path / "store")
+    folder = store.prepare(tmp_path / "store")
     shutil.rmtree(folder)
-    with store.claimed(folder, "k", wait=False) as mine:
+    with store.claim(folder, "k", wait=False) as mine:
         assert mine
         store.keep(folder, "k", {"accuracy": 0.75}, FRAME)
     assert store.read(folder, "k") == {"accuracy": 0.75}
@@ -191,7 +191,7 @@ def test_a_published_run_is_there_for_a_store_that_lacks_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "PUBLISHED", tmp_path / "book")
-    own, other = (store.opened(tmp_path / name) for name in ("own", "other"))
+    own, other = (store.prepare(tmp_path / name) for name in ("own", "other"))
     for key in ("a", "b"):
         store.keep(own, key, {"key": key}, FRAME)
     assert store.read(other, "a") is None
@@ -215,10 +215,10 @@ def test_a_damaged_published_run_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(store, "PUBLISHED", tmp_path / "book")
-    own = store.opened(tmp_path / "own")
+    own = store.prepare(tmp_path / "own")
     store.keep(own, "a", {"key": "a"}, FRAME)
     store.copy(own, ["a"])
     (tmp_path / "book" / "records" / "a.parquet").write_bytes(b"")
-    empty = store.opened(tmp_path / "empty")
+    empty = store.prepare(tmp_path / "empty")
     assert store.read(empty, "a") is None
     assert f"record a in {tmp_path / 'book'} is damaged" in capfd.readouterr().err

@@ -9,7 +9,7 @@ import torch
 
 from llmft import UserError
 from llmft.engine import attention, training
-from llmft.engine.learner import Reader, applied, holding, learner, start
+from llmft.engine.learner import Reader, holding, learner, start, with_weights
 from llmft.engine.models import Model
 from llmft.engine.scoring import score
 from llmft.engine.spec import Spec
@@ -324,7 +324,7 @@ def test_training_learns(method: str, learning_rate: float) -> None:
     model, said = tiny(), spec(method, learning_rate=learning_rate, updates=30, batch_size=8)
     with learner(model, said, LABELS) as learning:
         found = train(learning, Job(train_set, train_set), cross_entropy)
-        with applied(learning, found.weights) as changed:
+        with with_weights(learning, found.weights) as changed:
             right = score(changed.model, prompts, LABELS).argmax(1) == given.targets[:, 0]
             assert nll(changed, train_set) == pytest.approx(found.curve[-1]["train_loss"], abs=1e-4)
     assert right.all()
@@ -375,7 +375,7 @@ def test_best_keeps_the_weights_of_the_lowest_validation_loss() -> None:
         for one, given in zip(found, jobs, strict=True):
             losses = {point["update"]: point["validation_loss"] for point in one.curve}
             assert losses[one.kept] == min(losses.values())
-            with applied(learning, one.weights) as changed:
+            with with_weights(learning, one.weights) as changed:
                 assert nll(changed, given.validation) == pytest.approx(losses[one.kept], abs=1e-4)
     assert len({one.kept for one in found}) >= 3, "all were best at the same update"
 

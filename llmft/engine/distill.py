@@ -41,7 +41,7 @@ def queries(pool: pd.DataFrame, n: int, seed: int, context: pd.DataFrame) -> pd.
     return rest.iloc[order].reset_index(drop=True)
 
 
-def taught(
+def teacher_targets(
     teacher: Model, spec: Spec, queries: pd.DataFrame, context: pd.DataFrame, token_budget: int = 0
 ) -> Examples:
     """The student's prompts, and as targets the log-probabilities of `teacher` behind the context.

@@ -224,7 +224,7 @@ def holding(
 
 
 @contextmanager
-def applied(learner: Learner, weights: Mapping[str, torch.Tensor]) -> Iterator[Model]:
+def with_weights(learner: Learner, weights: Mapping[str, torch.Tensor]) -> Iterator[Model]:
     """The model with these weights, in its own number type, while the block runs."""
     reader = learner.reader
     types = {name: parameter.dtype for name, parameter in reader.named_parameters()}

@@ -18,7 +18,7 @@ OBJECTIVES = ("label words", "vocabulary", "query", "head")
 whole vocabulary, the vocabulary with the mean cross-entropy of the query's own tokens added
 (language modelling of its text), or the classes of a new head."""
 
-DISTILLED = ("query", "vocabulary", "label words")
+DISTILLATION_OBJECTIVES = ("query", "vocabulary", "label words")
 """What a teacher and its student are compared over: the vocabulary at the answer position and the
 query's own tokens, the vocabulary at the answer alone, or the label words there."""
 
@@ -82,7 +82,10 @@ class Spec:
         for name, allowed in (
             ("method", METHODS),
             ("split", ("test", "validation")),
-            ("objective", ("", *(DISTILLED if self.method == "distillation" else OBJECTIVES))),
+            (
+                "objective",
+                ("", *(DISTILLATION_OBJECTIVES if self.method == "distillation" else OBJECTIVES)),
+            ),
             ("context", ("", "explained")),
             ("selection", ("", *SELECTIONS)),
         ):

@@ -15,7 +15,7 @@ from typing import Any
 
 from llmft import ROOT, UserError
 from llmft.engine.learner import ALL_LAYERS
-from llmft.engine.spec import DISTILLED, OBJECTIVES, SELECTIONS, Spec
+from llmft.engine.spec import DISTILLATION_OBJECTIVES, OBJECTIVES, SELECTIONS, Spec
 from llmft.nli import prompts
 from llmft.params import Study
 
@@ -258,7 +258,7 @@ def context_distillation(study: Study) -> Grid:
     plain, seeds = spec(study, "distillation"), draws(study)
     rival = spec(study, "fine-tuning")
     adapter = replace(plain, learning_rate=study.lora_learning_rate, **low_rank(study))
-    objectives = [name for name in DISTILLED if name != study.distill_objective]
+    objectives = [name for name in DISTILLATION_OBJECTIVES if name != study.distill_objective]
     rounds = range(2, study.rounds + 1)
     return {
         "search": search(study, "distillation", [0.3, 1.0, 3.0], plain.shots, most=2),

@@ -194,7 +194,7 @@ def _trained(
             for spec in specs:
                 if max(1, spec.rounds) != number:
                     continue
-                with learner.applied(learning, trained.weights) as changed:
+                with learner.with_weights(learning, trained.weights) as changed:
                     if spec in save:
                         learner.save(learning, save[spec], asdict(spec))
                     row, predictions = evaluate(changed, task, spec, frame.iloc[:0], token_budget)
@@ -267,12 +267,12 @@ def _job(
         most = min(distill.HELD_OUT, len(task.validation))
         held_out = distill.queries(task.validation, most, run.data_seed, frame)
         with (
-            learner.applied(learning, before.weights)
+            learner.with_weights(learning, before.weights)
             if before
             else nullcontext(learning.model) as teacher
         ):
             train, validation = (
-                distill.taught(teacher, run, part, frame, token_budget)
+                distill.teacher_targets(teacher, run, part, frame, token_budget)
                 for part in (queries, held_out)
             )
     else:

@@ -186,7 +186,7 @@ def run_grid(
     specs = list(dict.fromkeys(spec for group in groups.values() for spec in group))
     if not specs:
         raise UserError("no runs were asked for")
-    folder = records.opened(params.store_folder(store))
+    folder = records.prepare(params.store_folder(store))
     how: dict[str, Any] = {
         "device": device,
         "token_budget": token_budget,
@@ -272,7 +272,7 @@ def finish(
         mine = []
         # In the order of their keys: two processes that wait for each other's would never end.
         for spec in sorted(specs, key=keys.__getitem__):
-            if claims.enter_context(records.claimed(folder, keys[spec], wait=wait)):
+            if claims.enter_context(records.claim(folder, keys[spec], wait=wait)):
                 if _there(folder, keys[spec], spec, save_models, since):
                     done.append((spec, 0.0))
                 else:
@@ -307,7 +307,7 @@ def _saved(folder: Path, key: str) -> Path:
 def _row(folder: Path, key: str) -> dict[str, Any]:
     row = records.read(folder, key)
     if row is None:  # another process may be at it (`--force`)
-        with records.claimed(folder, key, wait=True):
+        with records.claim(folder, key, wait=True):
             row = records.read(folder, key)
     if row is None:
         raise UserError(

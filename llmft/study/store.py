@@ -28,7 +28,7 @@ PUBLISHED = ROOT / "data" / "runs"
 """A store that is only read: the finished runs of studies that take hours."""
 
 
-def opened(folder: Path) -> Path:
+def prepare(folder: Path) -> Path:
     """The folder, prepared to hold records.
 
     Raises:
@@ -41,7 +41,7 @@ def opened(folder: Path) -> Path:
 
 
 @contextmanager
-def claimed(folder: Path, key: str, *, wait: bool) -> Iterator[bool]:
+def claim(folder: Path, key: str, *, wait: bool) -> Iterator[bool]:
     """True in the block if this process may do the run; False if another has it (no `wait`)."""
     lock = FileLock(folder / "locks" / f"{key}.lock")
     try:

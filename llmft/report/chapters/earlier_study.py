@@ -520,7 +520,7 @@ def _train(
     with learner.learner(at.model, spec, labels) as learning:
         for seed, job in zip(grids.few(at.study), jobs, strict=True):
             done = training.train(learning, job, loss, token_budget=at.study.token_budget)
-            with learner.applied(learning, done.weights) as model:
+            with learner.with_weights(learning, done.weights) as model:
                 row, answers = methods.evaluate(model, at.task, spec, none, at.study.token_budget)
             answers = answers.assign(key=f"draw {seed}", subcase=answers["id"].map(subcase))
             frames.append(metrics.with_scores(answers).assign(draw=f"{seed}-0-0"))
