@@ -1,5 +1,6 @@
 """OPT's real shapes and tokenizer on real MultiNLI, where they are there; weights are random."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -7,9 +8,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer, OPTForCausalLM
 
+from llmft import ROOT
 from llmft.engine import models
 from llmft.engine.spec import Spec
-from llmft.nli import prompts, tasks
+from llmft.nli import prompts, selection, tasks
 from llmft.nli.tasks import Task
 from llmft.study import methods
 
@@ -69,3 +71,18 @@ def test_mnli_is_scored_by_opts_real_shape(
         logits = loaded.model(torch.tensor([ids])).logits[0, -1, list(tokens)]
     own = said[["logp_entailment", "logp_not"]].iloc[0].to_numpy(dtype="float32")
     torch.testing.assert_close(torch.tensor(own), logits.log_softmax(0), atol=1e-4, rtol=0)
+
+
+def test_no_sentence_of_the_real_data_is_in_a_chapter(shared: Path, tmp_path: Path) -> None:
+    rows = selection.load(selection.PUBLISHED, str(shared / "data"), tmp_path)
+    texts = {*rows["premise"], *rows["hypothesis"]}
+    length = 40  # shorter ones may be anybody's
+    begins = {text[:length] for text in texts if len(text) >= length}
+
+    def quotes(text: str) -> set[str]:
+        return begins & {text[at : at + length] for at in range(len(text) - length)}
+
+    assert quotes(f"as in {next(iter(begins))} ...")
+    for path in sorted(ROOT.glob("chapters/*.ipynb")):
+        text = json.dumps(json.loads(path.read_text(encoding="utf-8")), ensure_ascii=False)
+        assert not quotes(text.replace('\\"', '"')), path.name

@@ -37,6 +37,11 @@ def task_of(study: Study) -> tasks.Task:
     return methods.task_of(study.task, study.limit, study.labels, study.rows)
 
 
+def readable(studies: Sequence[Study]) -> list[Study]:
+    """The studies whose sentences a chapter may print: those of MultiNLI and HANS are not ours."""
+    return [study for study in studies if study.task != "mnli-hans"]
+
+
 def scored(results: Results, name: str = "") -> pd.DataFrame:
     """The answers of a part of the results on test pairs, with `correct`, `nll`, `auc` and others.
 

@@ -18,8 +18,17 @@ from llmft.study import baselines, grids, metrics
 from llmft.study.results import Results, by_domain, comparable
 
 
-def prompt(study: Study, shots: int = 2) -> None:
-    """Show a whole prompt: the first draw of demonstrations, then the first in-domain pair."""
+def prompt(studies: Sequence[Study], shots: int = 2) -> None:
+    """Show a whole prompt: the first draw of demonstrations, then the first in-domain pair.
+
+    Of the first study whose sentences may be printed; of others the pattern alone.
+    """
+    study = next(iter(sections.readable(studies)), None)
+    if study is None:
+        pattern = prompts.pattern_named(studies[0].pattern, studies[0].verbalizer)
+        blank = pattern.fill("PREMISE", "HYPOTHESIS")
+        tables.say(inert.fence(pattern.separator.join([f"{blank} LABEL WORD"] * shots + [blank])))
+        return
     task, pattern = sections.task_of(study), prompts.pattern_named(study.pattern, study.verbalizer)
     demonstrations = tasks.sample(task.train, shots, study.seed)
     query = task.in_domain.iloc[0]
