@@ -42,6 +42,13 @@ def readable(studies: Sequence[Study]) -> list[Study]:
     return [study for study in studies if study.task != "mnli-hans"]
 
 
+def hide(study: Study, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs without the sentences that a chapter may not print."""
+    if readable([study]):
+        return pairs
+    return pairs.assign(premise="not printed", hypothesis="not printed")
+
+
 def scored(results: Results, name: str = "") -> pd.DataFrame:
     """The answers of a part of the results on test pairs, with `correct`, `nll`, `auc` and others.
 

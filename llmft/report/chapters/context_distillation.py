@@ -90,13 +90,18 @@ def _own(frame: pd.DataFrame, study: Study, **where: Any) -> pd.DataFrame:
 # --- the method --------------------------------------------------------------------------------
 
 
-def alignment(study: Study, shots: int = 2) -> None:
-    """Show the last tokens of one query's prompt as the teacher reads it, and as the student."""
+def alignment(studies: Sequence[Study], shots: int = 2) -> None:
+    """Show the last tokens of one query's prompt as the teacher reads it, and as the student.
+
+    Of the first study whose sentences may be printed.
+    """
+    study = (sections.readable(studies) or [*studies])[0]
     task = sections.task_of(study)
     model = methods.model_of(study.model, "", study.device, study.dtype)
     pattern = prompts.pattern_named(study.pattern, study.verbalizer)
     context = tasks.sample(task.train, shots, study.seed)
     query = distill.queries(task.train, 1, study.seed, context)  # it comes without a label
+    context, query = (sections.hide(study, pairs) for pairs in (context, query))
     with_context, alone = (
         prompts.encode(model.tokenizer, pattern, query, before, model.max_positions)
         for before in (context, context.iloc[:0])

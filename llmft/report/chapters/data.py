@@ -37,7 +37,9 @@ BINS = {
 
 def labels(studies: Sequence[Study]) -> None:
     """What each label in each file was taken to mean; which pairs and files are suspicious."""
-    sections.table(sections.each(studies, lambda study: sections.task_of(study).labels))
+    sections.table(
+        sections.each(studies, lambda study: sections.hide(study, sections.task_of(study).labels))
+    )
     sections.headed(studies, lambda study: sections.bullets(_suspicious(study), studies))
 
 
@@ -101,9 +103,9 @@ def in_domain(studies: Sequence[Study]) -> None:
         each = min(3, *(int((pairs["label"] == label).sum()) for label in (0, 1)))
         drawn = tasks.sample(pairs, 2 * each, study.seed)
         drawn = drawn.sort_values("label", kind="stable")
-        return _with_names(drawn)[["premise", "hypothesis", "label"]]
+        return sections.hide(study, _with_names(drawn)[["premise", "hypothesis", "label"]])
 
-    sections.table(sections.each(studies, some))
+    sections.table(sections.each(sections.readable(studies) or studies, some))
 
 
 def sample(studies: Sequence[Study], n: int = 4) -> None:
@@ -111,9 +113,9 @@ def sample(studies: Sequence[Study], n: int = 4) -> None:
 
     def drawn(study: Study) -> pd.DataFrame:
         pairs = tasks.sample(sections.task_of(study).train, n, study.seed)
-        return _with_names(pairs)[["id", "premise", "hypothesis", "label"]]
+        return sections.hide(study, _with_names(pairs)[["id", "premise", "hypothesis", "label"]])
 
-    sections.table(sections.each(studies, drawn))
+    sections.table(sections.each(sections.readable(studies) or studies, drawn))
 
 
 def _with_names(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -138,7 +140,7 @@ def out_of_domain(studies: Sequence[Study]) -> None:
             premise=("premise", "first"),
             hypothesis=("hypothesis", "first"),
         )
-        return found.reset_index()
+        return sections.hide(study, found.reset_index())
 
     sections.table(sections.each(studies, one), {group: inert.code})
     text = "This task has no out-of-domain set: these are in-domain pairs."

@@ -44,13 +44,18 @@ def two_losses(study: Study, pair: pd.DataFrame) -> tuple[torch.Tensor, float]:
     return logp, loss.item()
 
 
-def one_pair(study: Study) -> None:
-    """Say the untrained model's loss of one training pair, by hand and as the loop computes it."""
+def one_pair(studies: Sequence[Study]) -> None:
+    """Say the untrained model's loss of one training pair, by hand and as the loop computes it.
+
+    Of the first study whose sentences may be printed.
+    """
+    study = (sections.readable(studies) or [*studies])[0]
     pair = tasks.sample(sections.task_of(study).train, 2, study.seed).iloc[:1]
     wording = prompts.pattern_named(study.pattern, study.verbalizer)
     logp, loss = two_losses(study, pair)
     label = int(pair["label"].iloc[0])
-    text = wording.fill(pair["premise"].iloc[0], pair["hypothesis"].iloc[0])
+    printed = sections.hide(study, pair).iloc[0]
+    text = wording.fill(printed["premise"], printed["hypothesis"])
     tables.say(
         f"“{inert.escape(text)}” is labelled *{tasks.LABELS[label]}*. The untrained model gives "
         f"that label's word a probability of {logp[label].exp():.4f}, so the loss is "
