@@ -84,6 +84,7 @@ def test_the_book_s_studies_are_injected_hidden_and_forgotten(root: Path, tmp_pa
     injected = notebook["cells"][2]
     assert injected["id"] == "injected-parameters"
     assert injected["metadata"]["tags"] == ["injected-parameters", "remove-cell"]
+    assert not stamp.text(injected["source"]).endswith("\n")  # the linter reads chapters, too
     assert "| 2 | 6 |" in str(notebook["cells"][5]["outputs"])
     assert set(notebook["metadata"]["llmft"]["data"]) >= {"params/smoke.yaml", "params/pocket.yaml"}
     assert problems(root) == ""

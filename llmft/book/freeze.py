@@ -298,6 +298,7 @@ def clean(notebook: stamp.Notebook) -> stamp.Notebook:
         cell = {**cell, "metadata": plain}
         if "injected-parameters" in stamp.tags(cell):
             cell["id"] = "injected-parameters"
+            cell["source"] = stamp.text(cell["source"]).rstrip("\n")  # as the linter wants it
             plain["tags"] = ["injected-parameters", "remove-cell"]
         if cell["cell_type"] == "code":
             cell["outputs"] = [
