@@ -194,7 +194,7 @@ def data_digests(
         places.clear()
         for name in params.studies_named(values.pop("studies")):
             study = params.study(name, values, root)
-            folders = {study.task, study.model} - {"pocket"}
+            folders = {study.task, study.model, study.rows or "pocket"} - {"pocket"}
             paths |= {params.study_file(name, root), *map(Path, folders)}
             paths |= {root / "data" / "pocket"} if "pocket" in (study.task, study.model) else set()
             places.add(Path(study.results) if study.results else root / "data" / "results")
