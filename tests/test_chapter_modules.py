@@ -13,8 +13,9 @@ from llmft.params import Study
 from llmft.pocket import data as world_data
 from llmft.pocket import text as world_text
 from llmft.report import prior, sections, tables
-from llmft.report.chapters import data, earlier_study, pocket, reproducing
+from llmft.report.chapters import data, earlier_study, icl, pocket, reproducing
 from llmft.study import metrics
+from llmft.study.results import Results
 
 
 WORLD = ROOT / "data" / "pocket"
@@ -163,3 +164,33 @@ def test_a_study_without_runs_is_one_line(tmp_path: Path) -> None:
     study = params.study("smoke", {"results": str(tmp_path)})
     with pytest.raises(UserError, match=r"run the chapter icl\s+first"):
         reproducing.read(["data/results/icl.csv"], [study])
+
+
+def test_a_correction_of_label_bias_moves_accuracy_and_leaves_the_auc() -> None:
+    rng, n = np.random.default_rng(0), 20
+    parts = []
+    for key, shots, split in (("z", 0, "test"), ("a", 2, "test"), ("v", 2, "validation")):
+        domains = ["validation"] if split == "validation" else ["in-domain", "content-free"]
+        for domain in domains:
+            odds = rng.normal(-3, 1, n) + np.arange(n) % 2
+            part = pd.DataFrame({"id": [f"{domain}-{i}" for i in range(n)]})
+            part["logp_entailment"], part["logp_not"] = (
+                -np.log1p(np.exp(s * odds)) for s in (-1, 1)
+            )
+            label = -1 if domain == "content-free" else 1 - np.arange(n) % 2
+            parts.append(
+                part.assign(
+                    study="s", key=key, domain=domain, label=label, shots=shots, data_seed=0,
+                    split=split, draw="",
+                )
+            )  # fmt: skip
+    predictions = pd.concat(parts, ignore_index=True)
+    rows = predictions[["study", "key"]].drop_duplicates()
+    groups = {"zero-shot": {"s": ["z"]}, "ICL": {"s": ["a"]}, "validation": {"s": ["v"]}}
+    bias = icl.corrected(Results(rows, predictions, groups))
+    means = bias.groupby(["key", "correction"])[["correct", "auc"]].mean()
+    inside = predictions.query("key == 'a' and domain == 'in-domain'")
+    plain = metrics.auc_parts(inside[metrics.LOGP], inside["label"])
+    assert means.loc["a"]["auc"].tolist() == pytest.approx([plain.mean()] * 4)
+    assert means.loc["a"]["correct"]["batch"] > means.loc["a"]["correct"]["none"] == 0.5
+    assert set(means.loc["z"].index) == {"none", "contextual", "batch"}

@@ -152,7 +152,7 @@ def beyond(
             for name, i in new.items()
             if np.isfinite(i.lo)
         ]
-        some = _rows(answers, next(iter(places.values())))["subcase"].nunique()
+        some = sections.rows_at(answers, **next(iter(places.values())))["subcase"].nunique()
         ones = f"for new ones ({some} were tried)"
         evidence += " for other pairs of these constructions, and "
         evidence += f"{joined(others)} {ones}" if others else f"has no interval {ones}"
@@ -175,7 +175,7 @@ def _constant(answers: pd.DataFrame, places: Places) -> str:
     """Which methods have become a constant in most of their draws, in a sentence, if any have."""
     found = []
     for name, at in places.items():
-        called = sections.of_draws(_rows(answers, at), ["domain"])["called"]
+        called = sections.of_draws(sections.rows_at(answers, **at), ["domain"])["called"]
         n = int(((called > 0.9) | (called < 0.1)).sum())
         found += [f"{name} ({n} of {len(called)})"] * (n > len(called) / 2)
     if not found:
@@ -198,7 +198,7 @@ def rule(
     Asked only where the rule is one: where it speaks, and its answer there (not entailed) is shown
     to be right more often than not (Wilson).
     """
-    pairs = _rows(answers, next(iter(places.values()))).drop_duplicates("id")
+    pairs = sections.rows_at(answers, **next(iter(places.values()))).drop_duplicates("id")
     quiet = pairs["silent"].astype(bool)
     spoken = pairs[~quiet]["label"]
     limit = "agreement with a rule is not proof of it: another cue may go with it on these pairs."
@@ -471,7 +471,7 @@ def luck(
     `validity`: by size, how well the negation rule predicts the labels of each draw's examples,
     and that draw's in-domain accuracy; the correlations hold together.
     """
-    inside = _rows(answers, {"method": method, "domain": "in-domain"})
+    inside = sections.rows_at(answers, method=method, domain="in-domain")
     inside = inside[inside["shots"].isin(list(sizes))]
     draws = sections.of_draws(inside, ["shots"]).assign(
         failed=lambda one: one["accuracy"] < one["constant"] + sections.FAILED
@@ -551,11 +551,6 @@ def price(costs: Mapping[str, Mapping[str, float]], context: str, without: str) 
 
 def _times(ratio: float) -> str:
     return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.1f} times"
-
-
-def _rows(answers: pd.DataFrame, at: Mapping[str, Any]) -> pd.DataFrame:
-    """The rows where each column has its value."""
-    return answers[np.logical_and.reduce([answers[name] == value for name, value in at.items()])]
 
 
 def _measured(

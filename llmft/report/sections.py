@@ -83,6 +83,11 @@ def having(results: Results, studies: Sequence[Study], *groups: str) -> list[Stu
     return [study for study in studies if not absent(study)]
 
 
+def rows_at(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
+    """The rows where each column has its value."""
+    return frame[np.logical_and.reduce([frame[name] == value for name, value in values.items()])]
+
+
 def chosen(
     answers: pd.DataFrame, value: str = "correct", *, clusters: str = "", **where: Any
 ) -> stats.Sample:
@@ -93,11 +98,11 @@ def chosen(
     Raises:
         UserError: there is no such row, or the runs differ in their examples.
     """
-    there = np.logical_and.reduce([answers[name] == wanted for name, wanted in where.items()])
-    if not there.any():
+    rows = rows_at(answers, **where)
+    if rows.empty:
         raise UserError(f"no run with {', '.join(f'{k} = {v}' for k, v in where.items())}")
     within = ("label",) if clusters else WITHIN
-    return stats.sample(answers[there], value, within=within, clusters=clusters)
+    return stats.sample(rows, value, within=within, clusters=clusters)
 
 
 def difference(
@@ -184,8 +189,7 @@ def point(summary: pd.DataFrame, **where: Any) -> str:
 
     A dash where there is none, as for pairs of a kind that a small test set lacks.
     """
-    there = np.logical_and.reduce([summary[name] == wanted for name, wanted in where.items()])
-    return " ".join(stats.as_text(row) for _, row in summary[there].iterrows()) or "–"
+    return " ".join(stats.as_text(row) for _, row in rows_at(summary, **where).iterrows()) or "–"
 
 
 def accuracy_table(answers: pd.DataFrame, by: Sequence[str]) -> None:

@@ -163,6 +163,8 @@ def check(study: Study) -> None:
     Raises:
         UserError: there is one.
     """
+    if not study.without:
+        return
     whole = study.model_copy(update={"without": []})
     known = {name for grid in (*CHAPTERS.values(), comparison) for name in grid(whole)}
     for pattern in study.without:

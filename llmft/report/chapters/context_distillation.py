@@ -83,8 +83,7 @@ def _over(values: Any, kind: str) -> str:
 
 def _own(frame: pd.DataFrame, study: Study, **where: Any) -> pd.DataFrame:
     """The rows of the study where each column has its value."""
-    there = frame["study"] == study.study
-    return frame[np.logical_and.reduce([there, *(frame[k] == v for k, v in where.items())])]
+    return sections.rows_at(frame, study=study.study, **where)
 
 
 # --- the method --------------------------------------------------------------------------------

@@ -7,7 +7,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from llmft import inert
@@ -177,6 +176,14 @@ def patterns(results: Results, studies: Sequence[Study]) -> None:
     sections.table(lines)
 
 
+CORRECTIONS = {
+    "contextual": "contextual calibration",
+    "batch": "batch calibration",
+    "threshold": "a fitted threshold",
+}
+"""The corrections of label bias in a sentence."""
+
+
 def corrected(results: Results) -> pd.DataFrame:
     """The answers zero-shot and of ICL with each correction of label bias, with scores.
 
@@ -187,7 +194,9 @@ def corrected(results: Results) -> pd.DataFrame:
     validation = results.predictions[results.predictions["domain"] == "validation"]
     keys = answers[[*own, "key"]].drop_duplicates().rename(columns={"key": "of"})
     fitted_on = validation.merge(keys, on=own)
-    return metrics.with_scores(metrics.with_corrections(answers, fitted_on))
+    every = metrics.with_corrections(answers, fitted_on).groupby("correction", sort=False)
+    # One by one: an AUC is of the answers to each pair once.
+    return pd.concat([metrics.with_scores(part) for _, part in every], ignore_index=True)
 
 
 def bias_figure(bias: pd.DataFrame, studies: Sequence[Study]) -> Any:
@@ -209,8 +218,7 @@ def bias_table(bias: pd.DataFrame, studies: Sequence[Study]) -> None:
                     at: dict[str, Any] = {"domain": domain, "shots": shots}
                     here = at | {"correction": name}
                     right = stats.interval(sections.chosen(own, **here))
-                    there = np.logical_and.reduce([own[k] == v for k, v in here.items()])
-                    drawn = sections.of_draws(own[there], ["domain"])
+                    drawn = sections.of_draws(sections.rows_at(own, **here), ["domain"])
                     gap = sections.difference(own, here, at | {"correction": "none"})
                     ends = (drawn["called"].min(), drawn["called"].max())
                     lines.append(
@@ -242,23 +250,19 @@ def bias_text(bias: pd.DataFrame, studies: Sequence[Study]) -> None:
             for name in own["correction"].unique()
             if name != "none"
         }
-        better = [f"{name} by {gap}" for name, gap in gaps.items() if gap.lo > 0]
-        worse = [f"{name} by {gap}" for name, gap in gaps.items() if gap.hi < 0]
-        rest = [
-            f"{name} ({gap}{sections.unresolved(gap)})"
-            for name, gap in gaps.items()
-            if gap.lo <= 0 <= gap.hi or not np.isfinite(gap.lo)
+        found: dict[str, list[str]] = {"rises": [], "falls": [], "is not shown to change": []}
+        for name, gap in gaps.items():
+            verb = conclusions.verdict(gap, *found)
+            found[verb].append(f"{CORRECTIONS[name]} ({gap}{sections.unresolved(gap)})")
+        clauses = [
+            f"{verb} with {conclusions.joined(names)}" for verb, names in found.items() if names
         ]
         area = stats.interval(sections.chosen(own, "auc", correction="none", **at))
-        clauses = [f"accuracy is raised by the corrections {conclusions.joined(better)}"] * bool(
-            better
-        )
-        clauses += [f"it is lowered by {conclusions.joined(worse)}"] * bool(worse)
-        clauses += [f"no change is shown by {conclusions.joined(rest)}"] * bool(rest)
         return (
-            f"In-domain with {study.shots[-1]} demonstrations, {'; '.join(clauses)} (together at "
-            f"95 %). No correction that moves a threshold changes how the pairs are ranked: the "
-            f"AUC is {area}."
+            f"In-domain with {study.shots[-1]} demonstrations, accuracy "
+            f"{conclusions.joined(clauses)}; in brackets is corrected minus raw accuracy, with "
+            "intervals that hold together. No correction changes how the pairs are ranked: the AUC "
+            f"is {area}."
         )
 
     sections.headed(studies, text)
@@ -343,8 +347,7 @@ def _summary(curve: pd.DataFrame, studies: Sequence[Study], study: Study) -> str
         out: dict[str, Any] = {"domain": "out-of-domain", "shots": most}
         area = stats.interval(sections.chosen(own, "auc", **out))
         right = stats.interval(sections.chosen(own, **out))
-        there = np.logical_and.reduce([own[name] == value for name, value in out.items()])
-        called = sections.of_draws(own[there], ["domain"])["called"].mean()
+        called = sections.of_draws(sections.rows_at(own, **out), ["domain"])["called"].mean()
         lines.append(
             f"Out-of-domain with {most} demonstrations the AUC is {area} and the accuracy {right}; "
             f"{called:.2f} of the pairs are called entailed."

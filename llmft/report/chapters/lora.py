@@ -331,9 +331,6 @@ def summary(
     results: Results, main: pd.DataFrame, ruled: pd.DataFrame, studies: Sequence[Study]
 ) -> None:
     """The chapter's findings in a few lines a study."""
-    some = [study for study in studies if "not learning" in grids.lora(study)]
-    found = rates(results, some).rows if some else pd.DataFrame()
-    course = curves(found[found["method"] == SLOW], ["study"]) if some else found
     reported = beside(results, studies, "LoRA").rows
 
     def text(study: Study) -> str:
@@ -342,8 +339,9 @@ def summary(
         )
         share = rows["trainable_parameters"].iloc[0] / rows["parameters"].iloc[0]
         lines = _findings(own, rule, study, share)
-        if study in some:
-            lines.append(_flat(course[course["study"] == study.study]))
+        if "not learning" in grids.lora(study):
+            slow = rates(results, [study]).rows
+            lines.append(_flat(curves(slow[slow["method"] == SLOW])))
         return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
 
     sections.headed(studies, text)
