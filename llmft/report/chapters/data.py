@@ -294,24 +294,28 @@ def lengths(studies: Sequence[Study]) -> Any:
     """The share of premises and hypotheses by number of words, in both domains."""
 
     def counts(study: Study) -> pd.DataFrame:
+        lengths = {
+            f"{domain}, {side}": frame[side].map(cues.words).map(len)
+            for side in ("premise", "hypothesis")
+            for domain, frame in sections.task_of(study).domains.items()
+        }
+        # The same bins for all of a study's sentences, and few, also of long ones.
+        most = max(int(length.max()) for length in lengths.values())
+        longest, step = min(40, most), 5 if most > 40 else 1
         parts = []
-        for side in ("premise", "hypothesis"):
-            for domain, frame in sections.task_of(study).domains.items():
-                length = frame[side].map(cues.words).map(len)
-                longest = min(40, int(length.max()))
-                step = 5 if length.max() > 40 else 1  # few bars, also of long sentences
-                bins = length.clip(upper=longest) // step * step
-                share = 100 * bins.value_counts(normalize=True)
-                parts.append(
-                    pd.DataFrame(
-                        {"words": share.index, "share": share, "series": f"{domain}, {side}"}
-                    )
-                )
-        return pd.concat(parts).sort_values("words", kind="stable")
+        for series, length in lengths.items():
+            bins = length.clip(upper=longest) // step * step
+            share = 100 * bins.value_counts(normalize=True)
+            parts.append(pd.DataFrame({"from": share.index, "share": share, "series": series}))
+        whole = pd.concat(parts).sort_values("from", kind="stable")
+        names = {n: f"{n} to {n + step - 1}" if step > 1 else f"{n}" for n in whole["from"]}
+        if most > longest:
+            names[longest] = f"from {longest}"
+        return whole.assign(words=whole["from"].map(names))
 
     shares = sections.each(studies, counts)
     return figures.panels(
-        shares.assign(words=shares["words"].astype(str)),
+        shares,
         sections.facet(studies),
         lambda part, note: figures.bars(
             part,
