@@ -126,6 +126,7 @@ class Study(BaseModel):
     )
     side_shots: Whole = _from(2, 1_000_000, "training examples of searches and side experiments")
     repeats: Whole = _from(1, 1_000, "how many seeds a point")
+    search_draws: Whole = _from(1, 1_000, "draws in a search for a learning rate, at most")
     half_from: Whole = _from(0, 1_000_000, "examples from which on a point has half of the seeds")
     without: list[Text] = Field(
         max_length=100, description="a list of groups of runs to leave out, such as [orders]"

@@ -526,6 +526,70 @@ def test_the_verdict_follows_the_interval() -> None:
     assert words == ["up", "down", "open", "open"]
 
 
+def gap(lo: float, hi: float) -> stats.Interval:
+    return stats.Interval((lo + hi) / 2, lo, hi, "two-way t", 5, 300, se=0.01, df=4)
+
+
+UP, DOWN, OPEN, NONE = gap(0.1, 0.2), gap(-0.2, -0.1), gap(-0.1, 0.1), gap(np.nan, np.nan)
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "claim"),
+    [
+        (
+            UP,
+            DOWN,
+            "Training ranks in-domain pairs better than 32 demonstrations do and ranks "
+            "out-of-domain pairs worse than 32 demonstrations do.",
+        ),
+        (
+            UP,
+            OPEN,
+            "Training ranks in-domain pairs better than 32 demonstrations do and is not shown to "
+            "rank out-of-domain pairs differently from 32 demonstrations.",
+        ),
+    ],
+)
+def test_training_is_held_against_showing_in_both_domains(
+    inside: stats.Interval, outside: stats.Interval, claim: str
+) -> None:
+    gaps = {"in-domain": (OPEN, UP, inside), OUT: (UP, DOWN, outside)}
+    found = conclusions.contrast(gaps, "32 demonstrations", "training", more=True)
+    assert found.claim == claim
+    assert found.limit.startswith("training has more labels than 32 demonstrations; ")
+    assert f"after training minus that with 32 demonstrations {outside.text}" in found.evidence
+    assert found.evidence.endswith("The differences of a domain hold together.")
+    same = conclusions.contrast({"in-domain": (UP, UP, UP)}, "a", "b", more=False)
+    assert same.claim == "B ranks in-domain pairs better than a do."
+    assert "more labels" not in same.limit
+
+
+def test_with_few_draws_training_is_not_shown_to_differ() -> None:
+    few = stats.Interval(0.2, np.nan, np.nan, "two-way t", 4, 300, lowest=0.1, highest=0.3)
+    found = conclusions.contrast({"in-domain": (few, few, few)}, "a", "b", more=False)
+    assert found.claim == "B is not shown to rank in-domain pairs differently from a."
+    assert "hold together" not in found.evidence
+    assert found.evidence.endswith("Below 5 draws there is no interval, and nothing is claimed.")
+
+
+@pytest.mark.parametrize(
+    ("gaps", "studies", "where"),
+    [
+        ([UP, UP], 2, "in both"),
+        ([UP, UP, UP], 3, "in all"),
+        ([UP, UP], 3, "in s0 and s1"),
+        ([UP], 2, "in s0"),
+        ([DOWN, DOWN], 2, "the reverse in both"),
+        ([OPEN, NONE], 2, "not shown either way"),
+        ([UP, OPEN], 2, "in s0; not shown either way in s1"),
+        ([UP, DOWN], 2, "in s0; the reverse in s1"),
+        ([DOWN, OPEN, UP], 3, "in s2; the reverse in s0; not shown either way in s1"),
+    ],
+)
+def test_where_a_claim_holds(gaps: list[stats.Interval], studies: int, where: str) -> None:
+    assert conclusions.holds({f"s{i}": one for i, one in enumerate(gaps)}, studies) == where
+
+
 # --- too few draws -----------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import math
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,6 +46,25 @@ def test_every_published_run_is_read() -> None:
         repeated.groupby(["method", "model", "shots", "domain"])["repeat"].nunique() == 10
     ).all()
     assert set(runs[runs["method"] == "zero-shot"]["shots"]) == {0}
+
+
+def test_quantities_are_means_over_the_repeats() -> None:
+    runs = prior.read()
+    found = prior.quantities(runs[runs["model"] == "opt-350m"])
+    means = found.set_index(["domain", "quantity", "method", "shots"])["mean"]
+    table = pd.read_csv(FOLDER / "combined_metrics.csv")
+    own = table.query("model_name == 'opt-350m' and finetuning_method == 'fewshot'")
+    eight = own[own["sample_size"] == 8].mean(numeric_only=True)
+    for domain, stem in (("in-domain", "eval_in"), ("out-of-domain", "eval_out")):
+        for quantity, column, unit in (
+            ("accuracy", "accuracy", 1),
+            ("loss (NLL, nats)", "loss", 1),
+            ("time to answer (s)", "runtime", 1),
+            ("peak memory (MiB)", "peak_memory_gb", 1024),
+        ):
+            expected = eight[f"{stem}_{column}"] * unit
+            assert means[domain, quantity, "full", 8] == pytest.approx(expected)
+    assert {m for _, q, m, _ in means.index if q.startswith("loss")} == {"full", "LoRA"}
 
 
 def test_all_runs_were_scored_on_pairs_with_the_same_labels() -> None:

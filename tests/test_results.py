@@ -225,8 +225,18 @@ def test_curves_are_a_row_a_run_and_measurement(lora: Spec, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("column", ["device_name", "threads", "clock", "memory_kind"])
-def test_costs_of_two_machines_are_not_compared(base: Spec, tmp_path: Path, column: str) -> None:
-    rows = run(grids.product(base, data_seed=[0, 1]), tmp_path).rows
-    assert results.comparable(rows) is rows
-    with pytest.raises(UserError, match=f"{column} is a and b"):
-        results.comparable(rows.assign(**{column: ["a", "b"]}))
+def test_costs_are_compared_on_one_machine(base: Spec, tmp_path: Path, column: str) -> None:
+    both = [*grids.product(base, data_seed=[0, 1]), replace(base, data_seed=0, pattern="gpt-3")]
+    rows = run(both, tmp_path).of_study("tiny").rows
+    assert results.on_one_machine(rows).equals(rows)
+    spread = rows.assign(**{column: ["a", "b", "b"]})
+    assert results.on_one_machine(spread)["data_seed"].tolist() == [1, 0], "b made every kind"
+    parts = [spread, rows.assign(study="other")]
+    assert len(results.on_one_machine(pd.concat(parts))) == 2 + 3, "each study has its machine"
+    four = pd.concat([rows, rows[:1], rows[2:], rows[:1]], ignore_index=True)
+    able = four.assign(**{column: ["a", "b", "a", "b", "b", "b"]})
+    assert results.on_one_machine(able).index.tolist() == [1, 3, 4, 5], "b made more"
+    unknown = rows.assign(**{column: [None, "b", "b"]})
+    assert len(results.on_one_machine(unknown)) == 2
+    with pytest.raises(UserError, match=r"cannot be compared.* a.* and on .*b.* in a new store"):
+        results.on_one_machine(rows.assign(**{column: ["a", "a", "b"]}))

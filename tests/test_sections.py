@@ -18,7 +18,7 @@ from llmft.nli import tasks
 from llmft.params import Study
 from llmft.report import sections, stats, tables
 from llmft.study import baselines, metrics
-from llmft.study.results import Results
+from llmft.study.results import FIELDS, Results
 
 
 @pytest.fixture
@@ -325,23 +325,27 @@ def test_by_cue_tells_where_negation_is_right(world: Callable[..., list[Study]])
 
 
 def cost(**changes: Any) -> dict[str, Any]:
-    return {
-        "key": "k",
-        "study": "opt",
-        "shots": 8,
-        "trainable_parameters": 1200,
-        "train_tokens": 3000,
-        "train_seconds": 2.0,
-        "eval_seconds": 1.0,
-        "peak_memory_mib": 900.0,
-        "memory_before_mib": 600.0,
-        "memory_kind": "resident",
-        "device_name": "a machine",
-        "device": "cpu",
-        "threads": 2,
-        "clock": "wall",
-        "dtype": "float32",
-    } | changes
+    return (
+        dict.fromkeys(FIELDS, "")
+        | {
+            "key": "k",
+            "study": "opt",
+            "shots": 8,
+            "trainable_parameters": 1200,
+            "train_tokens": 3000,
+            "train_seconds": 2.0,
+            "eval_seconds": 1.0,
+            "peak_memory_mib": 900.0,
+            "memory_before_mib": 600.0,
+            "memory_kind": "resident",
+            "device_name": "a machine",
+            "device": "cpu",
+            "threads": 2,
+            "clock": "wall",
+            "dtype": "float32",
+        }
+        | changes
+    )
 
 
 def test_cost_is_the_mean_over_runs_and_what_they_added(messages: list[str]) -> None:
@@ -367,7 +371,8 @@ def test_cost_is_the_mean_over_runs_and_what_they_added(messages: list[str]) -> 
     assert messages[1] == "Hardware: a machine, 2 thread(s), float32, seconds by the wall clock."
     messages.clear()
     specs = pd.DataFrame([asdict(Spec(data_seed=i)) for i in range(len(rows))])
-    columns = {name: rows[name] for name in rows} | {"examples_per_second": 1.0}
+    columns = {name: rows[name] for name in rows if name not in FIELDS or name == "shots"}
+    columns |= {"examples_per_second": 1.0}
     whole = specs.assign(**columns, rounds=0, data_seed=range(len(rows)))
     sections.effort(results(whole))
     assert "3 runs" in messages[0]
@@ -376,10 +381,23 @@ def test_cost_is_the_mean_over_runs_and_what_they_added(messages: list[str]) -> 
 
 @pytest.mark.parametrize("change", [{"device_name": "another"}, {"threads": 8}])
 def test_costs_that_cannot_be_compared_are_one_line(change: dict[str, Any]) -> None:
-    rows = pd.DataFrame([cost(), cost(**change)])
-    with pytest.raises(UserError, match=f"cannot be compared: {next(iter(change))}") as caught:
+    rows = pd.DataFrame([cost(), cost(shots=16, **change)])
+    with pytest.raises(UserError, match="cannot be compared: they were measured on") as caught:
         sections.cost_table(rows, ["shots"])
     assert "\n" not in str(caught.value)
+
+
+def test_costs_are_those_of_the_machine_that_made_all(messages: list[str]) -> None:
+    slow = cost(device_name="another", train_seconds=50.0)
+    rows = pd.DataFrame([slow, cost(), cost(shots=16), cost(), slow])
+    sections.cost_table(rows, ["shots"])
+    assert read(messages[0])["training (s)"].tolist() == ["2.00", "2.00"]
+    assert read(messages[0])["runs"].tolist() == ["2", "1"]
+    assert "Hardware: another, 2 thread(s)" in messages[1]
+    assert messages[1].endswith(
+        "Seconds and memory are those of 3 of the 5 runs, each study's on one machine: a machine, "
+        "2 thread(s)."
+    )
 
 
 def test_facing_pairs_the_domains() -> None:
@@ -592,6 +610,32 @@ def plain(n: int = 40) -> pd.DataFrame:
 def foreign(pairs: pd.DataFrame) -> tasks.Task:
     """A task of one domain."""
     return tasks.Task("mine", pairs, pairs, pairs, pairs.iloc[:0], "d")
+
+
+def test_gains_are_paired_with_zero_shot_and_say_what_would_have_been_shown(
+    messages: list[str],
+) -> None:
+    study = params.study("pocket").model_copy(update={"study": "opt"})
+    inside = ANSWERS[ANSWERS["domain"] == INSIDE]
+    sections.gains_table(inside, [study], lambda _: [8])
+    (line,) = read(messages[0]).to_dict("records")
+    gap = sections.difference(inside, {"shots": 8}, {"shots": 0})
+    assert line["accuracy, minus zero-shot's"] == str(gap)
+    assert line["accuracy: shown from"] == f"{gap.detectable:.2f}"
+    assert line["n"] == "5 × 4"
+    area = sections.difference(inside, {"shots": 8}, {"shots": 0}, "auc")
+    assert line["AUC, minus zero-shot's"] == str(area)
+    more = pd.concat([inside, inside[inside["shots"] == 8].assign(shots=1024)])
+    sections.ranking(more, [study], lambda _: [8, 1024], "examples")
+    would = sections.unresolved(area)
+    assert messages[1] == (
+        f"In-domain, the AUC with 1,024 examples minus zero-shot's is {area}{would}, with 8 it is "
+        f"{area}{would}; the AUC with 1,024 minus that with 8 is 0.00 [0.00, 0.00] (a true "
+        "difference of 0.00 would have been shown with 80 % power). Differences are paired over "
+        "draws and pairs; each interval is one by itself."
+    )
+    sections.ranking(inside, [study], lambda _: [8], "examples")
+    assert "with 8 it is" not in messages[2]
 
 
 def test_a_task_of_one_domain_says_so_and_its_tables_are_of_that_domain(

@@ -529,12 +529,32 @@ def test_two_domains_share_their_draws_and_no_examples() -> None:
 
 @pytest.mark.parametrize("same", [True, False])
 def test_other_draws_are_refused_by_name(same: bool) -> None:
-    a, b = sample_of(np.ones((2, 3))), sample_of(np.ones((3, 3)))
-    with pytest.raises(UserError, match="not the same draws: only the second has 'd2'"):
-        stats.difference(a, b, same_examples=same)
+    a = sample_of(np.ones((2, 3)))
     other = sample_of(np.ones((2, 3)), draws=("d0", "x"))
     with pytest.raises(UserError, match="only the first has 'd1'; only the second has 'x'"):
         stats.difference(a, other, same_examples=same)
+
+
+def test_of_more_draws_those_that_both_have_are_compared() -> None:
+    rng = np.random.default_rng(1)
+    many, few = rng.random((7, 30)), rng.random((5, 30))
+    some = sample_of(few, draws=("d6", "d0", "d3", "d1", "d5"))
+    same = sample_of(many[[6, 0, 3, 1, 5]], draws=some.draws)
+    for same_examples in (True, False):
+        one, other = (
+            stats.difference(some, sample, same_examples=same_examples)
+            for sample in (sample_of(many), same)
+        )
+        assert str(one) == str(other)
+        assert one.n == "5 × 30"
+        back = stats.difference(sample_of(many), some, same_examples=same_examples)
+        assert back.mean == pytest.approx(-one.mean)
+    best = stats.best({"many": sample_of(many + 1), "few": sample_of(few, draws=some.draws)})
+    assert best.first == "many"
+    low = sample_of(np.r_[many[:5] - 1, np.full((2, 30), 9.0)])  # the best by draws of its own
+    assert stats.best({"low": low, "few": sample_of(many[:5])}).first == "few"
+    own, taught, base = (sample_of((many > cut).astype(float)) for cut in (0.2, 0.3, 0.8))
+    assert stats.share(sample_of(own.values[:5]), taught, base).draws == 5
 
 
 def test_other_examples_or_strata_are_refused_by_name() -> None:
@@ -546,7 +566,7 @@ def test_other_examples_or_strata_are_refused_by_name() -> None:
     with pytest.raises(UserError, match="same strata"):
         stats.difference(a, sample_of(np.ones((2, 3)), strata=["a", "b", "b"]))
     with pytest.raises(UserError, match="not the same draws"):
-        stats.share(a, sample_of(np.ones((3, 3))), a)
+        stats.share(a, sample_of(np.ones((2, 3)), draws=("d0", "x")), a)
 
 
 def three_of(

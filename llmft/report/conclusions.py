@@ -113,7 +113,7 @@ def best(answers: pd.DataFrame, places: Places, where: str, rehearsed: str = "")
     together = "The differences are paired, and hold together with those of all other pairs."
     parts += [together] * any(np.isfinite(gap.lo) for gap in gaps)
     tuned = (
-        "learning rates were searched on a few validation draws, so that near ties may come from "
+        "learning rates were searched on few validation draws, so that near ties may come from "
         "the search."
     )
     limit = f"{rehearsed} {tuned.capitalize()}" if rehearsed else tuned
@@ -250,6 +250,63 @@ def _without_negation(
         area = stats.interval(sections.chosen(silent, "auc_silent", **classifier))
         text += f" The cue classifier's is {area} there."
     return claim, text + _few(left.values())
+
+
+def contrast(
+    gaps: Mapping[str, tuple[stats.Interval, stats.Interval, stats.Interval]],
+    shown: str,
+    trained: str,
+    more: bool,
+) -> Conclusion:
+    """Training against demonstrations, by the AUC, in each domain.
+
+    `gaps`: by domain, demonstrations minus zero-shot, training minus zero-shot, and training minus
+    demonstrations, which hold together; `shown`, `trained`: what the two are called; `more`:
+    whether training has more labels.
+    """
+    clauses, told = [], []
+    for domain, (own, other, apart) in gaps.items():
+        clauses.append(
+            verdict(
+                apart,
+                f"ranks {domain} pairs better than {shown} do",
+                f"ranks {domain} pairs worse than {shown} do",
+                f"is not shown to rank {domain} pairs differently from {shown}",
+            )
+        )
+        told.append(
+            f"{domain.capitalize()}, the AUC with {shown} minus zero-shot's is {_gap(shown, own)}, "
+            f"that after {trained} minus zero-shot's {_gap(trained, other)}, and that after "
+            f"{trained} minus that with {shown} {apart.text}{sections.unresolved(apart)}."
+        )
+    limit = "the out-of-domain pairs are one kind of shift from the training pairs."
+    if more:
+        limit = f"training has more labels than {shown}; {limit}"
+    together = " The differences of a domain hold together."
+    found = [gap for three in gaps.values() for gap in three]
+    return Conclusion(
+        f"{_capital(trained)} {' and '.join(clauses)}.",
+        " ".join(told) + together * any(np.isfinite(gap.lo) for gap in found) + _few(found),
+        limit,
+    )
+
+
+def holds(gaps: Mapping[str, stats.Interval], studies: int) -> str:
+    """Which of so many studies show a claim; `gaps`: a difference by study, where there is one.
+
+    The claim is that the difference is above zero.
+    """
+    found = {name: verdict(gap, "yes", "no", "") for name, gap in gaps.items()}
+    yes, no = ([name for name, word in found.items() if word == one] for one in ("yes", "no"))
+    every = {2: "in both"}.get(studies, "in all")
+    clauses = []
+    if yes:
+        clauses.append(every if len(yes) == studies else f"in {joined(yes)}")
+    if no:
+        clauses.append(f"the reverse {every if len(no) == studies else f'in {joined(no)}'}")
+    if rest := [name for name in found if name not in (*yes, *no)]:
+        clauses.append(f"not shown either way in {joined(rest)}")
+    return "; ".join(clauses) if yes or no else "not shown either way"
 
 
 def low_rank(

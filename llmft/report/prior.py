@@ -45,8 +45,9 @@ def read(folder: str | Path = "data/prior") -> pd.DataFrame:
     """The published runs: a row a run and domain.
 
     Columns: method, model, shots (0 for zero-shot; for distillation the number of queries), repeat
-    (from 0), domain, accuracy, loss, train_loss (mean over the epochs, nats), batch, updates; and
-    for `FROM_TEXT` methods what `predictions` finds (else missing).
+    (from 0), domain, accuracy, loss, seconds and memory (MiB) of its 50 answers, train_loss (mean
+    over the epochs, nats), batch, updates; and for `FROM_TEXT` methods what `predictions` finds
+    (else missing).
 
     Raises:
         UserError: no such file, or rows that are not of 50 pairs.
@@ -62,7 +63,11 @@ def read(folder: str | Path = "data/prior") -> pd.DataFrame:
     parts = []
     for domain, stem in zip(DOMAINS, ("eval_in_", "eval_out_"), strict=True):
         own = table.assign(
-            domain=domain, accuracy=table[f"{stem}accuracy"], loss=table[f"{stem}loss"]
+            domain=domain,
+            accuracy=table[f"{stem}accuracy"],
+            loss=table[f"{stem}loss"],
+            seconds=table[f"{stem}runtime"],
+            memory=table[f"{stem}peak_memory_gb"] * 1024,  # their gigabytes are of 1,024 MiB
         )
         pairs = table[f"{stem}runtime"] * table[f"{stem}samples_per_second"]
         right = own["accuracy"] * EXAMPLES
@@ -73,7 +78,8 @@ def read(folder: str | Path = "data/prior") -> pd.DataFrame:
         texts = own[own["method"].isin(FROM_TEXT)]
         shares = predictions(texts["loss"], texts["accuracy"])
         parts.append(own.join(shares.set_index(texts.index)))
-    columns = [*by, "repeat", "domain", "accuracy", "loss", "train_loss", "batch", "updates"]
+    measured = ["accuracy", "loss", "seconds", "memory"]
+    columns = [*by, "repeat", "domain", *measured, "train_loss", "batch", "updates"]
     runs = pd.concat(parts, ignore_index=True)
     order = {name: i for i, name in enumerate(METHODS.values())}
     runs = runs.sort_values("method", key=lambda names: names.map(order), kind="stable")
@@ -176,3 +182,25 @@ def summary(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     for group, part in runs.groupby(list(by), sort=False):
         rows.append(dict(zip(by, group, strict=True)) | vars(interval(part["accuracy"])))
     return pd.DataFrame(rows)
+
+
+QUANTITIES = ("accuracy", "loss (NLL, nats)", "time to answer (s)", "peak memory (MiB)")
+"""What it compared, and its figure's four panels."""
+
+
+def quantities(runs: pd.DataFrame) -> pd.DataFrame:
+    """The published runs of one model, a row a method, size, domain and quantity.
+
+    Columns: method, shots, domain, quantity, mean, and for accuracy an Interval's fields. The loss
+    is that of the methods that have one: not of hard predictions.
+    """
+    by = ["method", "shots", "domain"]
+    true_loss = runs[~runs["method"].isin(FROM_TEXT)]
+    measured = [summary(runs, by)] + [
+        part.groupby(by, sort=False)[column].mean().rename("mean").reset_index()
+        for column, part in (("loss", true_loss), ("seconds", runs), ("memory", runs))
+    ]
+    return pd.concat(
+        [frame.assign(quantity=name) for name, frame in zip(QUANTITIES, measured, strict=True)],
+        ignore_index=True,
+    )

@@ -19,7 +19,7 @@ from llmft.nli import cues, tasks
 from llmft.params import Study
 from llmft.report import figures, stats, tables
 from llmft.study import baselines, grids, methods, metrics
-from llmft.study.results import Results, by_domain, comparable, joined
+from llmft.study.results import Results, by_domain, joined, on_one_machine
 
 
 _ADDED_UP = ("train_seconds", "train_tokens", "teacher_seconds", "teacher_tokens")
@@ -74,7 +74,7 @@ def having(results: Results, studies: Sequence[Study], *groups: str) -> list[Stu
     """
 
     def absent(study: Study) -> list[str]:
-        return [name for name in groups if study.study not in results.groups.get(name, {})]
+        return [name for name in groups if not results.has(name, study.study)]
 
     words = "This study leaves out: {}; nothing is shown of them."
     headed(
@@ -444,6 +444,69 @@ def measure_figure(
     )
 
 
+def ranking(
+    answers: pd.DataFrame,
+    studies: Sequence[Study],
+    sizes: Callable[[Study], Sequence[int]],
+    what: str,
+) -> None:
+    """Say what the most and the fewest examples change in the AUC, in a sentence a domain.
+
+    `what` the examples are called; zero-shot's answers are those with 0 `shots`.
+    """
+    headed(studies, lambda study: _ranking(answers, study, sizes(study), what))
+
+
+def _ranking(answers: pd.DataFrame, study: Study, sizes: Sequence[int], what: str) -> str:
+    own, lines = answers[answers["study"] == study.study], []
+    least, most = sizes[0], sizes[-1]
+    for domain in own["domain"].unique():
+
+        def minus(a: int, b: int, domain: str = domain) -> str:
+            at = {"domain": domain, "shots": a}, {"domain": domain, "shots": b}
+            gap = difference(own, *at, "auc")
+            return f"{gap}{unresolved(gap)}"
+
+        text = (
+            f"{domain.capitalize()}, the AUC with {most:,} {what} minus zero-shot's is "
+            f"{minus(most, 0)}"
+        )
+        if least < most:
+            text += (
+                f", with {least:,} it is {minus(least, 0)}; the AUC with {most:,} minus that with "
+                f"{least:,} is {minus(most, least)}"
+            )
+        lines.append(f"{text}.")
+    paired = "Differences are paired over draws and pairs; each interval is one by itself."
+    return f"{' '.join(lines)} {paired}"
+
+
+def gains_table(
+    answers: pd.DataFrame, studies: Sequence[Study], sizes: Callable[[Study], Sequence[int]]
+) -> None:
+    """What each number of examples changes against zero-shot, and what would have been shown."""
+    lines = []
+    for study in studies:
+        own = answers[answers["study"] == study.study]
+        for domain in own["domain"].unique():
+            for shots in sizes(study):
+                at = {"domain": domain, "shots": shots}, {"domain": domain, "shots": 0}
+                right, area = (difference(own, *at, value) for value in ("correct", "auc"))
+                lines.append(
+                    {
+                        "study": study.study,
+                        "domain": domain,
+                        "shots": shots,
+                        "accuracy, minus zero-shot's": str(right),
+                        "accuracy: shown from": right.detectable,
+                        "AUC, minus zero-shot's": str(area),
+                        "AUC: shown from": area.detectable,
+                        "n": right.n,
+                    }
+                )
+    table(lines, dict.fromkeys(["accuracy: shown from", "AUC: shown from"], ".2f"))
+
+
 def reliability_figure(answers: pd.DataFrame, studies: Sequence[Study], what: str) -> Any:
     """Confidence against accuracy with the most examples, all draws together; `what` they are."""
     most = answers["shots"] == answers.groupby("study")["shots"].transform("max")
@@ -707,11 +770,12 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
     Raises:
         UserError: the runs' times cannot be compared.
     """
-    kind = " or ".join(comparable(rows)["memory_kind"].unique())
+    timed = on_one_machine(rows)
+    kind = " or ".join(timed["memory_kind"].unique())
     # What the run added: the libraries' own memory is no method's.
-    added = rows["peak_memory_mib"] - rows["memory_before_mib"]
+    added = timed["peak_memory_mib"] - timed["memory_before_mib"]
     peak, extra = f"peak memory, {kind} (MiB)", "of it the run's (MiB)"
-    cost = rows.assign(added=added).groupby(_varying(rows, by), sort=False)
+    cost = timed.assign(added=added).groupby(_varying(rows, by), sort=False)
     table(
         cost.agg(
             **{
@@ -732,17 +796,23 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
             extra: ",.0f",
         },
     )
-    hardware(rows)
+    hardware(rows, timed)
 
 
-def hardware(rows: pd.DataFrame) -> None:
-    """Say what the runs were done on, each machine once."""
+def hardware(rows: pd.DataFrame, timed: pd.DataFrame) -> None:
+    """Say what the runs were done on, each machine once, and which of them were `timed`."""
     kinds = rows[["device_name", "threads", "dtype", "clock"]].drop_duplicates()
     each = [
         f"{inert.escape(name)}, {threads} thread(s), {dtype}, seconds by the {clock} clock"
         for name, threads, dtype, clock in kinds.itertuples(index=False)
     ]
-    tables.say(f"Hardware: {'; '.join(each)}.")
+    text = f"Hardware: {'; '.join(each)}."
+    if len(timed) < len(rows):
+        text += (
+            f" Seconds and memory are those of {len(timed)} of the {len(rows)} runs, each study's "
+            f"on one machine: {inert.escape(machines(timed))}."
+        )
+    tables.say(text)
 
 
 def made(rows: pd.DataFrame) -> pd.DataFrame:
@@ -770,7 +840,7 @@ def effort(results: Results) -> None:
         f"all and at most {memory:,.0f} MiB ({rows['memory_kind'].iloc[0]}). Runs that the store "
         "already holds are not made again."
     )
-    hardware(rows)
+    hardware(rows, rows)
 
 
 def _varying(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:
@@ -981,20 +1051,25 @@ def text_term(results: Results, studies: Sequence[Study]) -> Results:
 
     Of the studies that have them; nothing where none has.
     """
-    studies = [study for study in studies if grids.text_term(study)]
+    studies = [study for study in studies if text_groups(results, study)]
     if not studies:
         return Results(results.rows.iloc[:0], results.predictions.iloc[:0], {})
-    names = {name: name.split(", ") for study in studies for name in grids.text_term(study)}
+    names = {name: name.split(", ") for study in studies for name in text_groups(results, study)}
     part = by_method(
         results,
         studies,
-        lambda study: {name: names[name][0] for name in grids.text_term(study)},
+        lambda study: {name: names[name][0] for name in text_groups(results, study)},
     )
     terms = {name: both[1].split()[0] for name, both in names.items()}
     rows, answers = (
         own.assign(term=own["group"].map(terms)) for own in (part.rows, part.predictions)
     )
     return Results(rows, answers, part.groups)
+
+
+def text_groups(results: Results, study: Study) -> list[str]:
+    """The groups of `grids.text_term` that the study has runs of."""
+    return [name for name in grids.text_term(study) if results.has(name, study.study)]
 
 
 def term_effects(

@@ -474,13 +474,15 @@ def difference(
 ) -> Interval:
     """mean(a) - mean(b) with its interval, paired by the ids of draws and of examples.
 
-    A sample of which nothing was drawn is compared with every draw of the other.
+    A sample of which nothing was drawn is compared with every draw of the other. Where one has
+    all draws of the other, and more, they are compared at the other's.
     `same_examples=False` is for two domains: the draws are paired, the examples are not. The ends
     are clipped to what a difference can be.
 
     Raises:
         UserError: other draws, examples, or strata of an example, with the ids that differ.
     """
+    a, b = _common(a, b)
     gap = _minus(a, b) if same_examples else _side_by_side(a, b)
     result = _estimate(gap, _recipe(gap, True), level, clip)
     return replace(result, examples=min(len(a.examples), len(b.examples)))
@@ -497,6 +499,7 @@ def share(a: Sample, b: Sample, base: Sample, *, level: float = 0.95) -> Interva
     Raises:
         UserError: as `difference`.
     """
+    a, b, base = _common(a, b, base)
     gain_a, gain_b = _minus(a, base), _minus(b, base)
     both = _minus(gain_a, gain_b)
     draws, size = len(both.draws), len(both.examples)
@@ -523,6 +526,19 @@ def share(a: Sample, b: Sample, base: Sample, *, level: float = 0.95) -> Interva
         hi = float(((middle + reach) / square)[real].max())
     recipe = _recipe(both, True).replace("paired", "ratio, paired")
     return Interval(mean, lo, hi, recipe, draws, size, level, df=df)
+
+
+def _common(*samples: Sample) -> list[Sample]:
+    """The samples at the draws of the one that has the fewest, if the others have these, too."""
+    fewest = min((one.draws for one in samples if one.draws), key=len, default=())
+    if any(one.draws and set(fewest) - set(one.draws) for one in samples):
+        return list(samples)  # left to be refused
+    return [
+        replace(one, draws=fewest, values=one.values[[one.draws.index(name) for name in fewest]])
+        if len(one.draws) > len(fewest)
+        else one
+        for one in samples
+    ]
 
 
 def _minus(a: Sample, b: Sample) -> Sample:
@@ -694,6 +710,7 @@ def best(samples: Mapping[str, Sample], level: float = 0.95) -> Best:
     """
     if not samples:
         raise UserError("there is nothing to choose the best of")
+    samples = dict(zip(samples, _common(*samples.values()), strict=True))
     order = sorted(samples, key=lambda name: -samples[name].values.mean())
     gaps = pairwise({name: samples[name] for name in order}, level)
     own = gaps[gaps["first"] == order[0]]

@@ -215,14 +215,14 @@ def few_shot(study: Study) -> Grid:
 
 
 def search(
-    study: Study, method: str, factors: Sequence[float], size: int, most: int = 3
+    study: Study, method: str, factors: Sequence[float], size: int, most: int = 1_000
 ) -> list[Spec]:
-    """A search of the learning rate on validation pairs, with at most so many draws of its own."""
+    """A search of the learning rate on validation pairs, with draws of its own, `most` at most."""
     base = spec(study, method, shots=size, split="validation")
     return product(
         base,
         learning_rate=[base.learning_rate * factor for factor in factors],
-        data_seed=apart(study, most),
+        data_seed=apart(study, min(most, study.search_draws)),
     )
 
 

@@ -29,6 +29,12 @@ FIELDS = tuple(
 )
 """The fields of a run that each of its answers carries."""
 
+SEEDS = ("data_seed", "order_seed", "init_seed")
+"""The fields by which the draws of one kind of run differ."""
+
+MACHINE = ("device_name", "threads", "clock", "memory_kind")
+"""What must be one for two runs' seconds and memory to be compared."""
+
 
 @dataclass(frozen=True)
 class Results:
@@ -70,6 +76,10 @@ class Results:
             pd.concat(answers, ignore_index=True),
             {name: self.groups[name] for name in chosen},
         )
+
+    def has(self, name: str, study: str) -> bool:
+        """Whether the study has runs of this group."""
+        return study in self.groups.get(name, {})
 
     def _named(self, name: str) -> list[str]:
         found = [one for one in self.groups if name.endswith("*") and one.startswith(name[:-1])]
@@ -198,7 +208,7 @@ def _of(frame: pd.DataFrame, study: str, keys: Sequence[str], group: str = "") -
 def _whole(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """The answers with what their run and their pair say of them."""
     about = rows[["key", *(["study"] if "study" in rows else []), *FIELDS]]
-    drawn = rows[["data_seed", "order_seed", "init_seed"]].astype(str).agg("-".join, axis=1)
+    drawn = rows[list(SEEDS)].astype(str).agg("-".join, axis=1)
     about = about.assign(draw=drawn.where(rows["method"] != "zero-shot", ""))
     parts = []
     for _, own in rows.groupby(["task", "limit", "labels", "rows"], sort=False):
@@ -282,18 +292,30 @@ def curves(rows: pd.DataFrame, names: Sequence[str] = ()) -> pd.DataFrame:
     )
 
 
-def comparable(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows, when a study's seconds and memory were measured on one device in one way.
+def on_one_machine(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose seconds and memory can be compared: of each study, those of one machine.
+
+    It is the machine that made the most of those that have made runs of every kind: a grid of hours
+    may have been spread over several, and draws that another made count for accuracy alone.
 
     Raises:
-        UserError: they were not, so a figure of their cost would compare machines, not methods.
+        UserError: no machine has made every kind, so costs would compare machines, not methods.
     """
-    studies = rows["study"] if "study" in rows else pd.Series("", index=rows.index)
-    for column in ("device_name", "threads", "clock", "memory_kind"):
-        for _, own in rows[column].astype(str).groupby(studies):
-            if len(values := own.unique()) > 1:
-                raise UserError(
-                    f"times and memory of different runs cannot be compared: {column} is "
-                    f"{' and '.join(values)}; run the grid again in a new store on one machine"
-                )
-    return rows
+    kind, machine = (
+        rows.groupby(list(names), dropna=False, sort=False).ngroup()
+        for names in ([name for name in FIELDS if name not in SEEDS], MACHINE)
+    )
+    study = rows["study"] if "study" in rows else pd.Series("", index=rows.index)
+    chosen = pd.Series(False, index=rows.index)
+    for one in study.unique():
+        own = study == one
+        makes = {n: set(kind[own & (machine == n)]) for n in machine[own].value_counts().index}
+        able = [n for n, made in makes.items() if made == set(kind[own])]
+        if not able:
+            each = rows[own][list(MACHINE)].astype(str).drop_duplicates().agg(", ".join, axis=1)
+            raise UserError(
+                "times and memory of different runs cannot be compared: they were measured on "
+                f"{' and on '.join(each)}; run the grid again in a new store on one machine"
+            )
+        chosen |= own & (machine == able[0])
+    return rows[chosen]

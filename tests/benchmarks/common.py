@@ -1,15 +1,22 @@
-"""What the measurements share: clocks, tables, and OPT-125m's published shape."""
+"""What the measurements share: clocks, tables, a matrix product, and the real model."""
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import transformers
 
-from llmft import UserError
+from llmft import params
+from llmft.engine import models
+from llmft.engine.models import Model
+from llmft.nli.tasks import Task
+from llmft.params import Study
+from llmft.study import methods
+
+
+SIDE = 1024
+"""Rows and columns of the matrices whose product is the measure of speed."""
 
 
 def timed(work: Callable[[], Any]) -> tuple[tuple[float, float], Any]:
@@ -36,30 +43,21 @@ def machine(threads: int) -> dict[str, Any]:
     return {"threads": threads, "torch": torch.__version__, "cores": os.cpu_count()}
 
 
-def files(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Where each of `names` is: in `folder`, or in `data` in it.
+def product() -> tuple[float, float]:
+    """Seconds (wall, CPU) of a float32 product of two square matrices: the best of many."""
+    a, b = torch.randn(2, SIDE, SIDE)
+    torch.mm(a, b)
+    taken = [timed(lambda: torch.mm(a, b))[0] for _ in range(30)]
+    walls, cpus = zip(*taken, strict=True)
+    return min(walls), min(cpus)
+
+
+def real() -> tuple[Study, Model, Task]:
+    """The study of SmolLM2-135M on MultiNLI and HANS: its parameters, model and pairs.
 
     Raises:
-        UserError: some are in neither.
+        UserError: they are not on this machine: `llmft fetch smollm2`.
     """
-    paths = {
-        name: next((path for r in (folder, folder / "data") if (path := r / name).exists()), None)
-        for name in names
-    }
-    if missing := [name for name, path in paths.items() if path is None]:
-        raise UserError(f"{folder} lacks {', '.join(missing)}: name the folder with --data")
-    return [path for path in paths.values() if path]
-
-
-def opt_125m(folder: Path) -> tuple[Any, Any]:
-    """OPT-125m's shape with random weights, in evaluation mode, and its tokenizer.
-
-    Raises:
-        UserError: `folder` has no `opt/opt-125m` or `opt/tokenizer`.
-    """
-    shape, vocabulary = files(folder, ["opt/opt-125m", "opt/tokenizer"])
-    torch.manual_seed(0)
-    config: Any = transformers.OPTConfig.from_pretrained(str(shape))
-    config.dtype = torch.float32
-    model: Any = transformers.OPTForCausalLM(config)
-    return model.float().eval(), transformers.AutoTokenizer.from_pretrained(str(vocabulary))
+    study = params.study("smollm2")
+    model = models.load(study.model, device="cpu")
+    return study, model, methods.task_of(study.task, 0, "", study.rows)

@@ -13,16 +13,13 @@ the rounds' own, with their range, so that a machine that slows down slows both;
 too, which other processes disturb less. Their weights after a round are compared; the pocket
 model's differ by what dropout dropped.
 
-- "mnli": SmolLM2-135M's shape (random weights, seeded) and MultiNLI's pairs as zero-shot prompts
-  in OPT's tokens (those above 49,151 are folded), which are in a folder (`--data`) as
-  `mnli/train.jsonl.gz` and `opt/tokenizer`. Batches of 16.
+- "mnli": SmolLM2-135M and MultiNLI's pairs as zero-shot prompts, which `llmft fetch smollm2` puts
+  on this machine. Batches of 16.
 - "pocket": the pocket checkpoint and its pairs, about 20 tokens each. Batches of 8.
 """
 
 import argparse
 import copy
-import gzip
-import itertools
 import json
 import statistics
 import sys
@@ -34,26 +31,22 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import pandas as pd
 import torch
 import transformers
 from torch.nn import functional as F  # noqa: N812 (the usual name)
 
-from llmft import ROOT, UserError
+from llmft import UserError
 from llmft.engine import learner, models, training
 from llmft.engine.models import Model
 from llmft.engine.spec import Spec
 from llmft.engine.training import Examples, Job
 from llmft.hardware import device_name
 from llmft.nli import prompts, tasks
-from tests.benchmarks.common import files, machine, timed
+from tests.benchmarks.common import SIDE, machine, product, real, timed
 
 
 Weights = dict[str, torch.Tensor]
 """What was learnt, by the names that `training.Trained` has for it."""
-
-SIDE = 1024
-"""Rows and columns of the matrices whose product is the measure."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +92,13 @@ def measure(name: str, case: Case) -> dict[str, Any]:
     rounds = []
     for number in range(case.rounds):
         job = case.job(number)
-        (ours_took, ours), product, (theirs_took, theirs) = (
+        (ours_took, ours), square, (theirs_took, theirs) = (
             _ours(case, job),
-            _product(),
+            product(),
             _trainer(case, job),
         )
         tokens = sum(map(len, job.train.prompts))
-        rounds.append({"tokens": tokens, "ours": ours_took, "Trainer": theirs_took, "1": product})
+        rounds.append({"tokens": tokens, "ours": ours_took, "Trainer": theirs_took, "1": square})
         print(
             f"{name}, round {number + 1} of {case.rounds}: {tokens} tokens, ours "
             f"{ours_took[0]:.3g} s, Trainer {theirs_took[0]:.3g} s",
@@ -240,15 +233,6 @@ def _collated(rows: list[dict[str, Any]], padding: int) -> dict[str, torch.Tenso
     }
 
 
-def _product() -> tuple[float, float]:
-    """Seconds (wall, CPU) of a float32 product of two square matrices: the best of many."""
-    a, b = torch.randn(2, SIDE, SIDE)
-    torch.mm(a, b)
-    taken = [timed(lambda: torch.mm(a, b))[0] for _ in range(30)]
-    walls, cpus = zip(*taken, strict=True)
-    return min(walls), min(cpus)
-
-
 def _named(model: Any) -> Weights:
     return dict(model.base_model.named_parameters(prefix="body"))
 
@@ -262,36 +246,16 @@ def _norm(some: Weights, others: Weights) -> float:
 
 
 def mnli(options: argparse.Namespace) -> Case:
-    """SmolLM2-135M's shape and MultiNLI's first pairs.
+    """SmolLM2-135M and MultiNLI's first pairs.
 
     Raises:
-        UserError: the data folder lacks them.
+        UserError: they are not on this machine.
     """
-    pairs, vocabulary = files(options.data, ["mnli/train.jsonl.gz", "opt/tokenizer"])
-    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(str(vocabulary))
-    config = transformers.LlamaConfig(
-        vocab_size=49_152,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=30,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        max_position_embeddings=8192,
-        tie_word_embeddings=True,
-    )
-    torch.manual_seed(0)
-    inner: Any = transformers.LlamaForCausalLM(config)
-    parameters = sum(parameter.numel() for parameter in inner.parameters())
-    model = Model(inner.eval(), tokenizer, "smollm2", "", "", torch.device("cpu"), 8192, parameters)
-    spec = _spec(model, options, 1e-5, 16)
-    with gzip.open(pairs, "rt", encoding="utf-8") as lines:
-        n = options.rounds * spec.updates * spec.batch_size
-        frame = pd.DataFrame([json.loads(line) for line in itertools.islice(lines, n)])
-    frame = frame.assign(label=(frame["label"] != "entailment").astype(int))
-    given = training.labelled(frame, spec, model)
-    folded = [[token % config.vocab_size for token in prompt] for prompt in given.prompts]
-    words = prompts.label_tokens(tokenizer, spec.wording)
-    return Case(model, spec, words, replace(given, prompts=folded), options.rounds)
+    study, model, task = real()
+    spec = replace(_spec(model, options, study.learning_rate, 16), pattern=study.pattern)
+    frame = task.train.iloc[: options.rounds * spec.updates * spec.batch_size]
+    words = prompts.label_tokens(model.tokenizer, spec.wording)
+    return Case(model, spec, words, training.labelled(frame, spec, model), options.rounds)
 
 
 def pocket(options: argparse.Namespace) -> Case:
@@ -325,7 +289,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "cases", nargs="*", default=list(CASES), help="mnli, pocket; by default both"
     )
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared", help="MNLI's folder")
     parser.add_argument("--updates", type=int, default=2, help="of a round (pocket: 20 times)")
     parser.add_argument("--rounds", type=int, default=5, help="of a case")
     parser.add_argument("--threads", type=int, default=1, help="torch threads, for all")

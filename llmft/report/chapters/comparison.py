@@ -12,11 +12,22 @@ import numpy as np
 import pandas as pd
 
 from llmft import inert
+from llmft.nli import tasks
 from llmft.params import Study
-from llmft.report import compare, conclusions, figures, interactive, sections, stats, tables
+from llmft.report import (
+    compare,
+    conclusions,
+    figures,
+    interactive,
+    prior,
+    sections,
+    stats,
+    tables,
+)
 from llmft.report.conclusions import Conclusion
+from llmft.report.stats import Interval
 from llmft.study import baselines, grids, metrics, results
-from llmft.study.results import Results, by_domain, comparable
+from llmft.study.results import Results, by_domain, on_one_machine
 
 
 METHODS = {
@@ -32,6 +43,11 @@ METHODS = {
 CUES = baselines.CLASSIFIER
 
 BY = ["study", "domain", "method", "shots"]
+
+SHOWN = "demonstrations rank pairs better than none"
+TRAINED = "training ranks pairs better than none"
+APART = "training on the most examples ranks pairs better than the most demonstrations"
+"""The claims of which the first conclusion is made."""
 
 ANSWERS = 1_000
 """As many pairs are answered where a method's whole cost is counted."""
@@ -49,18 +65,26 @@ def read(files: Sequence[str], studies: Sequence[Study]) -> Results:
 def select(found: Results, studies: Sequence[Study]) -> Results:
     """The runs that are compared, and those without and with the text term.
 
+    LoRA and distillation are left out of a study that has no results of them; `counts` says so.
+
     Raises:
         UserError: the other chapters were run with other parameters.
     """
-    return results.select(
-        found, {s.study: grids.comparison(s) | grids.text_term(s) for s in studies}
-    )
+    chosen = {}
+    for study in studies:
+        there = set(found.rows[found.rows["study"] == study.study]["method"])
+        lacking = {"lora", "distillation"} - there
+        whole = grids.comparison(study) | ({} if lacking else grids.text_term(study))
+        chosen[study.study] = {
+            name: specs for name, specs in whole.items() if specs[0].method not in lacking
+        }
+    return results.select(found, chosen)
 
 
 def side_by_side(chosen: Results, studies: Sequence[Study]) -> Results:
     """The runs of `METHODS`."""
     return sections.by_method(
-        chosen, studies, lambda study: {n: n for n in METHODS if n in grids.comparison(study)}
+        chosen, studies, lambda study: {n: n for n in METHODS if chosen.has(n, study.study)}
     )
 
 
@@ -82,10 +106,12 @@ def counts(found: Results, methods: Results, studies: Sequence[Study]) -> None:
         there, own = (f[f["study"] == study.study] for f in (found.rows, methods.rows))
         pairs = single[single["study"] == study.study].groupby("domain", sort=False)["n"].max()
         each = [f"{int(n):,} pairs {domain}" for domain, n in pairs.items()]
+        lacks = [name for name in METHODS if name not in set(own["method"])]
         return (
             f"The results of the other chapters hold {len(there):,} runs; {len(own):,} of them are "
             f"compared here: up to {study.repeats} draws a point, and {' and '.join(each)} a run. "
             "The others were searches and ablations."
+            f"{f' Not measured for this study: {conclusions.joined(lacks)}.' * bool(lacks)}"
         )
 
     sections.headed(studies, text)
@@ -187,22 +213,19 @@ def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) 
     """
     own = compared[compared["method"] != CUES]
     right, loss = sections.summary(own, BY), sections.summary(own, BY, "nll")
-    means = (
-        by_domain(comparable(methods.rows))
-        .groupby(BY, sort=False)[["seconds", "peak_memory_mib"]]
-        .mean()
-    )
+    timed = on_one_machine(methods.rows)
+    means = by_domain(timed).groupby(BY, sort=False)[["seconds", "peak_memory_mib"]].mean()
     means = means.reset_index()
-    quantities = {
-        "accuracy": right,
-        "loss (NLL, nats)": loss,
-        "time to answer (s)": means.rename(columns={"seconds": "mean"}),
-        "peak memory (MiB)": means.rename(columns={"peak_memory_mib": "mean"}),
-    }
+    measured = (
+        right,
+        loss,
+        means.rename(columns={"seconds": "mean"}),
+        means.rename(columns={"peak_memory_mib": "mean"}),
+    )
     facing = pd.concat(
         [
             sections.facing(frame, ["study", "method", "shots"]).assign(quantity=name)
-            for name, frame in quantities.items()
+            for name, frame in zip(prior.QUANTITIES, measured, strict=True)
         ],
         ignore_index=True,
     )
@@ -212,9 +235,28 @@ def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) 
         facing,
         sections.facet(studies),
         lambda part, note: compare.against(
-            part, "method", list(quantities), size="shots", highlight="zero-shot", note=note
+            part, "method", prior.QUANTITIES, size="shots", highlight="zero-shot", note=note
         ),
-        note=f"{stats.caption(right)}; time and memory: {sections.machines(methods.rows)}",
+        note=f"{stats.caption(right)}; time and memory: {sections.machines(timed)}",
+    )
+
+
+def earlier() -> Any:
+    """The four panels of `domains` from what the earlier study published for OPT-125m."""
+    runs = prior.read()
+    found = prior.quantities(runs[runs["model"] == "opt-125m"])
+    facing = sections.facing(found, ["method", "shots", "quantity"])
+    facing["method"] = facing["method"].replace({short: name for name, short in METHODS.items()})
+    # Of a distillation, `shots` are unlabelled queries there: small marks.
+    facing["shots"] = facing["shots"].where(~facing["method"].str.contains("distillation"), 0)
+    return compare.against(
+        facing,
+        "method",
+        prior.QUANTITIES,
+        size="shots",
+        highlight="zero-shot",
+        note="50 pairs a domain, 10 repeats (1 of zero-shot and of distillation); accuracy with "
+        "intervals that 50 pairs allow; no loss where the answer was read from generated text",
     )
 
 
@@ -238,7 +280,7 @@ def costs(methods: Results, studies: Sequence[Study]) -> pd.DataFrame:
     Raises:
         UserError: the times of a study's runs cannot be compared.
     """
-    rows, parts = comparable(methods.rows), []
+    rows, parts = on_one_machine(methods.rows), []
     for study in studies:
         own = rows[rows["study"] == study.study]
         found = sections.costs(own, study.context_shots, "method")
@@ -255,7 +297,7 @@ def cost_table(cost: pd.DataFrame, methods: Results) -> None:
     formats = {"to adapt (s)": ".2f", "1,000 answers (s)": ".2f", "an answer (GFLOPs)": ".3f"}
     formats |= dict.fromkeys(["peak memory (MiB)", "tokens an answer", "to adapt (GFLOPs)"], ",.0f")
     sections.table(giga[["study", *columns]], formats)
-    sections.hardware(methods.rows)
+    sections.hardware(methods.rows, on_one_machine(methods.rows))
 
 
 def frontier(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) -> Any:
@@ -334,6 +376,60 @@ def pairs(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
     tables.say("\n\n".join(sentences))
 
 
+# --- what holds where --------------------------------------------------------------------------
+
+
+def claims(compared: pd.DataFrame, study: Study, domain: str) -> dict[str, Interval]:
+    """Claims that each rest on one difference in AUC: a claim holds where that is above zero.
+
+    A claim without runs is left out. Those of a domain hold together (Bonferroni).
+    """
+    few, most = study.context_shots, study.train_shots[-1]
+    zero, shown, shown_few = ("zero-shot", 0), ("ICL", study.shots[-1]), ("ICL", few)
+    trained, trained_few = ("full fine-tuning", most), ("full fine-tuning", few)
+    sides = {
+        SHOWN: (shown, zero),
+        TRAINED: (trained, zero),
+        APART: (trained, shown),
+        "with the same few labels, training ranks pairs better than ICL": (trained_few, shown_few),
+        "with the same few labels, a cue classifier ranks pairs better than ICL": (
+            (CUES, few),
+            shown_few,
+        ),
+        "training all weights ranks pairs better than LoRA": (trained, ("LoRA", most)),
+    }
+    if study.context == "demonstrations":  # else the teacher is another than ICL
+        text = "a teacher ranks pairs better than its student"
+        sides[text] = shown_few, ("distillation", few)
+    own = compared[(compared["study"] == study.study) & (compared["domain"] == domain)]
+    there = set(zip(own["method"], own["shots"], strict=True))
+    found = {}
+    for text, pair in sides.items():
+        if {*pair} <= there:
+            a, b = ({"domain": domain, "method": m, "shots": shots} for m, shots in pair)
+            found[text] = sections.difference(own, a, b, "auc", 1 - 0.05 / len(sides))
+    return found
+
+
+def both(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Which claims hold in which study: the difference that each rests on, and the verdict."""
+    lines = []
+    for domain in tasks.DOMAINS:
+        found = {
+            study.study: claims(compared, study, domain)
+            for study in studies
+            if domain in sections.task_of(study).domains
+        }
+        for text in dict.fromkeys(text for own in found.values() for text in own):
+            gaps = {name: own[text] for name, own in found.items() if text in own}
+            line = {"claim": f"{domain}: {text}"} | {s.study: "–" for s in studies}
+            for name, gap in gaps.items():
+                would = f" ({stats.number(gap.detectable)})" * bool(sections.unresolved(gap))
+                line[name] = f"{gap}{would}"
+            lines.append(line | {"holds": conclusions.holds(gaps, len(studies))})
+    tables.table(pd.DataFrame(lines))
+
+
 # --- conclusions -------------------------------------------------------------------------------
 
 
@@ -346,7 +442,7 @@ def findings(
     """
     rows = side_by_side(chosen, [study]).rows
     forgets = []
-    if grids.text_term(study):
+    if sections.text_groups(chosen, study):
         text = sections.text_term(chosen, [study])
         losses, changes = sections.term_effects(text, sections.scored(text), study)
         start = sections.start_nll(chosen, study)
@@ -368,16 +464,19 @@ def _of_accuracy(compared: pd.DataFrame, ruled: pd.DataFrame, study: Study) -> l
     inside = places(compared, study, "in-domain")
     given = {name: at for name, at in inside.items() if name != "zero-shot"}
     classifier = {"study": study.study, "method": CUES, "shots": k, "domain": "in-domain"}
-    queries = grids.middle(study.queries)
-    uneven = f"Distillation was also given {queries:,} unlabelled pairs."
+    uneven = []
+    if "distillation" in inside:
+        queries = grids.middle(study.queries)
+        uneven.append(f"Distillation was also given {queries:,} unlabelled pairs.")
     if study.model == "pocket":
-        uneven += (
-            " The pocket model was rehearsed for in-context learning in its pretraining, with "
+        uneven.append(
+            "The pocket model was rehearsed for in-context learning in its pretraining, with "
             "negation as a frequent rule; fine-tuning was not."
         )
+    where = f"In-domain, with {k} labelled examples"
     found = [
         conclusions.floors(compared, given, classifier, cue.cue, right, len(task.train)),
-        conclusions.best(compared, inside, f"In-domain, with {k} labelled examples", uneven),
+        conclusions.best(compared, inside, where, " ".join(uneven)),
         conclusions.rule(ruled, given, classifier),
     ]
     if "out-of-domain" in task.domains:
@@ -385,7 +484,19 @@ def _of_accuracy(compared: pd.DataFrame, ruled: pd.DataFrame, study: Study) -> l
         where = f"Out-of-domain, with {k} labelled examples"
         other = classifier | {"domain": "out-of-domain"}
         found.append(conclusions.beyond(compared, outside, where, other))
-    return found
+    return [_contrast(compared, study), *found]
+
+
+def _contrast(compared: pd.DataFrame, study: Study) -> Conclusion:
+    """The most demonstrations against training on the most examples."""
+    shown, trained = study.shots[-1], study.train_shots[-1]
+    gaps = {}
+    for domain in sections.task_of(study).domains:
+        found = claims(compared, study, domain)
+        gaps[domain] = found[SHOWN], found[TRAINED], found[APART]
+    return conclusions.contrast(
+        gaps, f"{shown} demonstrations", f"training on {trained:,} examples", trained > shown
+    )
 
 
 def _of_methods(compared: pd.DataFrame, rows: pd.DataFrame, study: Study) -> list[Conclusion]:

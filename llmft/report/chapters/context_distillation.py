@@ -16,7 +16,7 @@ from llmft.nli import prompts, tasks
 from llmft.params import Study
 from llmft.report import compare, conclusions, figures, sections, stats, tables
 from llmft.study import grids, methods, metrics
-from llmft.study.results import Results, by_domain, comparable
+from llmft.study.results import Results, by_domain, on_one_machine
 
 
 START = "zero-shot (the start)"
@@ -452,16 +452,17 @@ def perplexity(students: Results) -> None:
 
 def cost(students: Results, studies: Sequence[Study]) -> None:
     """What distilling costs, means over draws, and after how many answers it has paid."""
-    lines = [line for study in studies for line in _costs(students.rows, study)]
+    timed = on_one_machine(students.rows)
+    lines = [line for study in studies for line in _costs(timed, study)]
     formats = {"teacher (s)": ".2f", "training (s)": ".2f"}
     whole = ("tokens an answer, with context", "without", "pays after (operations)")
     sections.table(lines, formats | dict.fromkeys(whole, ",.0f"))
-    sections.hardware(students.rows)
+    sections.hardware(students.rows, timed)
 
 
 def _costs(rows: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
     """A line a student of one round."""
-    own = sections.operations(comparable(_own(rows, study)))
+    own = sections.operations(_own(rows, study))
     queries = own["in_domain_n"] + own["out_of_domain_n"] + len(prompts.CONTENT_FREE)
     own = own.assign(per_answer=own["eval_seconds"] / queries)
     columns = "per_answer tokens adapt answer train_seconds teacher_seconds".split()

@@ -14,7 +14,7 @@ from llmft.nli import prompts, tasks
 from llmft.params import Study
 from llmft.report import conclusions, figures, sections, stats, tables
 from llmft.study import baselines, grids, metrics
-from llmft.study.results import Results, by_domain, comparable
+from llmft.study.results import Results, by_domain, on_one_machine
 
 
 def prompt(studies: Sequence[Study], shots: int = 2) -> None:
@@ -301,9 +301,10 @@ def tokens(results: Results, studies: Sequence[Study]) -> Any:
 
 def cost(results: Results) -> None:
     """Tokens, seconds and memory of a run by number of demonstrations, means over draws."""
-    rows = comparable(results.part("zero-shot", "ICL").rows)
-    peak = f"peak memory, {' or '.join(rows['memory_kind'].unique())} (MiB)"
-    whole = rows.groupby(["study", "shots"], sort=False).agg(
+    rows = results.part("zero-shot", "ICL").rows
+    timed = on_one_machine(rows)
+    peak = f"peak memory, {' or '.join(timed['memory_kind'].unique())} (MiB)"
+    whole = timed.groupby(["study", "shots"], sort=False).agg(
         **{
             "prefix tokens": ("prefix_tokens", "mean"),
             "tokens a query": ("query_tokens", "mean"),
@@ -316,7 +317,7 @@ def cost(results: Results) -> None:
     formats = dict.fromkeys(["prefix tokens", "queries a second", peak], ",.0f")
     formats |= {"tokens a query": ".1f", "seconds a run": ".1f"}
     sections.table(whole.reset_index(), formats)
-    sections.hardware(rows)
+    sections.hardware(rows, timed)
 
 
 def summary(curve: pd.DataFrame, studies: Sequence[Study]) -> None:

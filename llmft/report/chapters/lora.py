@@ -20,7 +20,7 @@ from llmft.nli import prompts
 from llmft.params import Study
 from llmft.report import costs, figures, sections, stats, tables
 from llmft.study import grids, methods
-from llmft.study.results import Results, curves
+from llmft.study.results import Results, curves, on_one_machine
 
 
 METHODS = {"fine-tuning": "full", "lora": "LoRA", "bitfit": "BitFit", "zero-shot": "zero-shot"}
@@ -305,7 +305,7 @@ def _timed(results: Results) -> pd.DataFrame:
 
 def cost(results: Results, studies: Sequence[Study]) -> None:
     """Say how many times as long LoRA takes as full fine-tuning, and how much less is stored."""
-    rows = _timed(results)
+    rows = on_one_machine(_timed(results))
     sections.headed(studies, lambda study: _cost(rows[rows["study"] == study.study]))
 
 
@@ -313,6 +313,10 @@ def _cost(rows: pd.DataFrame) -> str:
     lora, full = (
         rows[rows["method"] == name].set_index(["shots", "data_seed"]) for name in ("LoRA", "full")
     )
+    same = lora.index.intersection(full.index)
+    if same.empty:
+        return ""  # the machine that is compared did other samples with each
+    lora, full = lora.loc[same], full.loc[same]
     train, score = (
         stats.t_interval((lora[what] / full[what]).to_numpy())
         for what in ("train_seconds", "eval_seconds")
