@@ -548,6 +548,12 @@ UP, DOWN, OPEN, NONE = gap(0.1, 0.2), gap(-0.2, -0.1), gap(-0.1, 0.1), gap(np.na
             "Training ranks in-domain pairs better than 32 demonstrations do and is not shown to "
             "rank out-of-domain pairs differently from 32 demonstrations.",
         ),
+        (
+            OPEN,
+            OPEN,
+            "Training is not shown to rank in-domain and out-of-domain pairs differently from 32 "
+            "demonstrations.",
+        ),
     ],
 )
 def test_training_is_held_against_showing_in_both_domains(

@@ -692,6 +692,20 @@ def gone(pid: int) -> bool:
         return True
 
 
+def test_an_interrupt_while_workers_start_is_one_line(
+    elsewhere: Elsewhere, base: Spec, tmp_path: Path
+) -> None:
+    process = elsewhere(base, tmp_path / "store", 400, workers=2, script=tmp_path / "script.py")
+    end = time.monotonic() + LONG
+    while len(children(process)) < 2:
+        assert time.monotonic() < end, "no workers"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    lines = process.communicate(timeout=LONG)[1]
+    assert process.returncode != 0
+    assert "Traceback" not in lines
+
+
 @pytest.mark.parametrize(
     ("fault", "line"),
     [

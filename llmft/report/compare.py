@@ -18,6 +18,7 @@ def against(
     series: str,
     quantities: Sequence[str],
     *,
+    names: Sequence[str] = (),
     size: str = "",
     highlight: str = "",
     note: str = "",
@@ -27,10 +28,11 @@ def against(
 
     `frame`: a row a method, number of examples and quantity, with the columns `quantity`, `series`
     and for both domains x, x_lo, x_hi (in-domain) and y, y_lo, y_hi; NaN intervals are left out.
-    `size`: a column of numbers, larger marks for larger ones. Dashed lines lead from both axes to
+    `names`: of all series, where other figures beside this one have more. `size`: a column of
+    numbers, larger marks for larger ones. Dashed lines lead from both axes to
     the point of the series `highlight`. The grey diagonal is where both domains are equal.
     """
-    names = theme.order(frame[series])
+    names = names or theme.order(frame[series])
     legend = theme.legend()
     legend.columns = 3
     panels = []
@@ -90,6 +92,7 @@ def frontier(
     y_title: str = "accuracy",
     columns: Sequence[str] = (),
     rules: pd.DataFrame,
+    names: Sequence[str] = (),
     note: str = "",
     width: int = 560,
     height: int = 330,
@@ -97,10 +100,10 @@ def frontier(
     """Accuracy against a cost on a logarithmic axis, and the steps of what is best for its cost.
 
     `frame`: a row a method and number of examples; `columns`: further ones in the marks' data, for
-    `interactive.figure` to show; `rules`: what needs no model, as in `figures.curve`. The grey
-    steps join the points that are above every cheaper one (`pareto`).
+    `interactive.figure` to show; `rules`: what needs no model, as in `figures.curve`; `names` as in
+    `against`. The grey steps join the points that are above every cheaper one (`pareto`).
     """
-    names = theme.order(frame[series])
+    names = names or theme.order(frame[series])
     domain = theme.span(frame, [y, lo, hi], rules["accuracy"])
     ends = float(frame[x].min()) / 1.5, float(frame[x].max()) * 1.5
     scale = alt.Scale(type="log", domain=list(ends), nice=False)

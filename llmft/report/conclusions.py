@@ -264,30 +264,32 @@ def contrast(
     demonstrations, which hold together; `shown`, `trained`: what the two are called; `more`:
     whether training has more labels.
     """
-    clauses, told = [], []
+    found: dict[str, list[str]] = {"better": [], "worse": [], "": []}
+    told = []
     for domain, (own, other, apart) in gaps.items():
-        clauses.append(
-            verdict(
-                apart,
-                f"ranks {domain} pairs better than {shown} do",
-                f"ranks {domain} pairs worse than {shown} do",
-                f"is not shown to rank {domain} pairs differently from {shown}",
-            )
-        )
+        found[verdict(apart, "better", "worse", "")].append(domain)
         told.append(
-            f"{domain.capitalize()}, the AUC with {shown} minus zero-shot's is {_gap(shown, own)}, "
-            f"that after {trained} minus zero-shot's {_gap(trained, other)}, and that after "
-            f"{trained} minus that with {shown} {apart.text}{sections.unresolved(apart)}."
+            f"{domain.capitalize()}, the AUC with {shown} minus zero-shot's is {own}{_would(own)}, "
+            f"that after {trained} minus zero-shot's {other}{_would(other)}, and that after "
+            f"{trained} minus that with {shown} {apart.text}{_would(apart)}."
         )
-    limit = "the out-of-domain pairs are one kind of shift from the training pairs."
-    if more:
-        limit = f"training has more labels than {shown}; {limit}"
+    clauses = [
+        f"ranks {joined(domains)} pairs {word} than {shown} do"
+        if word
+        else f"is not shown to rank {joined(domains)} pairs differently from {shown}"
+        for word, domains in found.items()
+        if domains
+    ]
+    limits = [f"training has more labels than {shown}"] * more
+    limits += ["the out-of-domain pairs are one kind of shift from the training pairs"] * (
+        len(gaps) > 1
+    )
     together = " The differences of a domain hold together."
-    found = [gap for three in gaps.values() for gap in three]
+    every = [gap for three in gaps.values() for gap in three]
     return Conclusion(
         f"{_capital(trained)} {' and '.join(clauses)}.",
-        " ".join(told) + together * any(np.isfinite(gap.lo) for gap in found) + _few(found),
-        limit,
+        " ".join(told) + together * any(np.isfinite(gap.lo) for gap in every) + _few(every),
+        "; ".join(limits or ["another model may differ"]) + ".",
     )
 
 
@@ -629,6 +631,12 @@ def _gap(name: str, gap: stats.Interval) -> str:
     """A difference and whose it is, with what would have been shown where none is."""
     would = f"; {stats.number(gap.detectable)} would have been shown"
     return f"{gap} ({name}{would * bool(sections.unresolved(gap))})"
+
+
+def _would(gap: stats.Interval) -> str:
+    """Beside a difference that is not shown: what would have been."""
+    shown = f" ({stats.number(gap.detectable)} would have been shown)"
+    return shown * bool(sections.unresolved(gap))
 
 
 def _auc(name: str, area: stats.Interval) -> str:

@@ -29,7 +29,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -374,7 +374,7 @@ def _free() -> float:
 def _pool(number: int) -> Iterator[Each]:
     """Each piece in one of `number` processes of this machine, which end with the block."""
     context = get_context("spawn")  # torch's threads do not survive a fork
-    stop = context.Event()
+    others = set(active_children())
 
     def each(pieces: list[Piece], how: dict[str, Any]) -> Iterator[tuple[Piece, Done]]:
         with _apart():
@@ -382,7 +382,7 @@ def _pool(number: int) -> Iterator[Each]:
         for future in as_completed(futures):
             yield futures[future], future.result()
 
-    with ProcessPoolExecutor(number, context, _follow, (os.getpid(), stop)) as pool:
+    with ProcessPoolExecutor(number, context, _follow, (os.getpid(),)) as pool:
         try:
             yield each
         except BrokenProcessPool:
@@ -391,7 +391,10 @@ def _pool(number: int) -> Iterator[Each]:
                 "are kept"
             ) from None
         except BaseException:
-            stop.set()  # whatever went wrong is told now, and not after what the others are at
+            # Whatever went wrong is told now, and not after what the workers are at: that is done
+            # again, and what they wrote is whole. One that still starts would tell of its own end.
+            for worker in set(active_children()) - others:
+                worker.kill()
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -410,12 +413,12 @@ def _apart() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _follow(parent: int, stop: Any) -> None:
-    """Let a worker end when it is told to, and with its parent, also when that one is killed."""
+def _follow(parent: int) -> None:
+    """Let a worker end with its parent, also when that one is killed."""
 
     def watch() -> None:
-        while os.getppid() == parent and not stop.wait(1):
-            pass
+        while os.getppid() == parent:
+            time.sleep(1)
         os._exit(1)  # what it was at is done again; what it wrote is whole
 
     threading.Thread(target=watch, daemon=True).start()

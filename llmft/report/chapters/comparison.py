@@ -231,14 +231,26 @@ def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) 
     )
     if facing.empty:
         return sections.measure_figure(own, "method", "nll", "labelled examples")
+    names = _names(facing)
     return figures.panels(
         facing,
         sections.facet(studies),
         lambda part, note: compare.against(
-            part, "method", prior.QUANTITIES, size="shots", highlight="zero-shot", note=note
+            part,
+            "method",
+            prior.QUANTITIES,
+            names=names,
+            size="shots",
+            highlight="zero-shot",
+            note=note,
         ),
         note=f"{stats.caption(right)}; time and memory: {sections.machines(timed)}",
     )
+
+
+def _names(frame: pd.DataFrame) -> list[str]:
+    """The methods of all studies, in their order, so that a method has one look in all panels."""
+    return [name for name in METHODS if name in set(frame["method"])]
 
 
 def earlier() -> Any:
@@ -327,6 +339,7 @@ def frontier(compared: pd.DataFrame, methods: Results, studies: Sequence[Study])
             "method",
             x_title=f"operations to adapt and to answer {ANSWERS:,} pairs (GFLOPs)",
             columns=columns,
+            names=_names(points),
             rules=rules[rules["study"] == part["study"].iloc[0]],
             note=note,
         ),
