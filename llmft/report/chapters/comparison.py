@@ -23,6 +23,7 @@ from llmft.report import (
     sections,
     stats,
     tables,
+    theme,
 )
 from llmft.report.conclusions import Conclusion
 from llmft.report.stats import Interval
@@ -74,7 +75,9 @@ def select(found: Results, studies: Sequence[Study]) -> Results:
     for study in studies:
         there = set(found.rows[found.rows["study"] == study.study]["method"])
         lacking = {"lora", "distillation"} - there
-        whole = grids.comparison(study) | ({} if lacking else grids.text_term(study))
+        whole = grids.comparison(study)
+        if "distillation" in there:  # the chapter whose runs the text term's are
+            whole = whole | grids.text_term(study)
         chosen[study.study] = {
             name: specs for name, specs in whole.items() if specs[0].method not in lacking
         }
@@ -231,7 +234,7 @@ def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) 
     )
     if facing.empty:
         return sections.measure_figure(own, "method", "nll", "labelled examples")
-    names = _names(facing)
+    names = theme.order(facing["method"])  # of all studies: a method looks the same in all panels
     return figures.panels(
         facing,
         sections.facet(studies),
@@ -246,11 +249,6 @@ def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) 
         ),
         note=f"{stats.caption(right)}; time and memory: {sections.machines(timed)}",
     )
-
-
-def _names(frame: pd.DataFrame) -> list[str]:
-    """The methods of all studies, in their order, so that a method has one look in all panels."""
-    return [name for name in METHODS if name in set(frame["method"])]
 
 
 def earlier() -> Any:
@@ -339,7 +337,7 @@ def frontier(compared: pd.DataFrame, methods: Results, studies: Sequence[Study])
             "method",
             x_title=f"operations to adapt and to answer {ANSWERS:,} pairs (GFLOPs)",
             columns=columns,
-            names=_names(points),
+            names=theme.order(points["method"]),
             rules=rules[rules["study"] == part["study"].iloc[0]],
             note=note,
         ),
