@@ -6,7 +6,6 @@ import gc
 import platform
 import re
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,9 +20,7 @@ def peak_memory(device: torch.device, *, clear: bool = True) -> Iterator[dict[st
     """The most memory in use at once while the block runs, filled in when it ends.
 
     What earlier work left is first given back, unless `clear` is false (it takes a quarter of a
-    second).
-
-    `peak_memory_mib`; `memory_before_mib`, what of it was there when the block began; and
+    second). `peak_memory_mib`; `memory_before_mib`, what of it was there when the block began; and
     `memory_kind`, which says what was counted:
     "device": what torch allocated on the CUDA device, the model's weights included;
     "resident": this process's resident memory, libraries and model included (Linux: the kernel's
@@ -96,11 +93,6 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     with contextlib.suppress(OSError):
-        if sys.platform == "darwin":
-            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-            return subprocess.run(
-                command, capture_output=True, text=True, check=False
-            ).stdout.strip()
         if found := re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()):
             return found[1].strip()
     return platform.processor() or platform.machine()

@@ -26,7 +26,7 @@ from llmft.nli import prompts
 from llmft.nli.prompts import EXPLANATIONS, INSTRUCTION, PATTERNS, context, encode
 from llmft.study import grids, methods, metrics, runs
 
-from .conftest import MODELS, POSITIONS, SHARED, WINDOWED
+from .conftest import MODELS, POSITIONS, SHARED, UNNAMED, WINDOWED
 from .training import spec, tiny
 
 
@@ -196,7 +196,7 @@ def test_the_teacher_says_what_plain_passes_of_the_whole_prompt_say(
 
 
 @pytest.mark.parametrize("objective", DISTILLATION_OBJECTIVES)
-@pytest.mark.parametrize("shape", sorted(WINDOWED))
+@pytest.mark.parametrize("shape", sorted(WINDOWED.keys() - UNNAMED))
 def test_a_teacher_with_local_attention_says_it_too(
     shape: str, objective: str, tiny_tokenizer: Any
 ) -> None:

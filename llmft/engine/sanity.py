@@ -36,7 +36,7 @@ ENGLISH = (
 SHUFFLES = 5
 
 
-def word_order(model: Model, texts: Sequence[str], *, seed: int = 0) -> dict[str, float]:
+def word_order(model: Model, texts: Sequence[str]) -> dict[str, float]:
     """Mean log-probability, nats a token, of `texts` and of their words in random orders.
 
     Each text is shuffled `SHUFFLES` times; its last mark stays at the end. A text's first token is
@@ -46,28 +46,22 @@ def word_order(model: Model, texts: Sequence[str], *, seed: int = 0) -> dict[str
         `as written` and `shuffled` (means over all tokens), `difference`, and `likelier`: the share
         of texts whose mean log-probability is above that of their shuffles; one half is chance.
     """
-    rng = np.random.default_rng(seed)
-
-    def logp(sentence: str) -> tuple[float, int]:
-        [ids] = token_ids(model.tokenizer, [sentence])
-        return -text_nll(model.model, [ids]), len(ids) - 1
-
-    texts_logp, shuffles_logp = [], []
-    for text in texts:
+    rng = np.random.default_rng(0)
+    logp = np.zeros((len(texts), 1 + SHUFFLES))
+    tokens = np.zeros_like(logp)
+    for i, text in enumerate(texts):
         words = text.rstrip(" .!?")
         mark = text[len(words) :]
         shuffles = [" ".join(rng.permutation(words.split())) + mark for _ in range(SHUFFLES)]
-        texts_logp.append(logp(text))
-        shuffles_logp.append([logp(sentence) for sentence in shuffles])
-    own = np.array(texts_logp)  # (texts, 2): mean log-probability, tokens
-    other = np.array(shuffles_logp)  # (texts, shuffles, 2)
-    plain = float(np.average(own[:, 0], weights=own[:, 1]))
-    random = float(np.average(other[..., 0], weights=other[..., 1]))
+        for j, ids in enumerate(token_ids(model.tokenizer, [text, *shuffles])):
+            logp[i, j], tokens[i, j] = -text_nll(model.model, [ids]), len(ids) - 1
+    plain = float(np.average(logp[:, 0], weights=tokens[:, 0]))
+    random = float(np.average(logp[:, 1:], weights=tokens[:, 1:]))
     return {
         "as written": plain,
         "shuffled": random,
         "difference": plain - random,
-        "likelier": float((own[:, 0] > other[..., 0].mean(axis=1)).mean()),
+        "likelier": float((logp[:, 0] > logp[:, 1:].mean(axis=1)).mean()),
     }
 
 

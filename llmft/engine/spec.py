@@ -79,25 +79,23 @@ class Spec:
                 raise UserError(f"run: {field.name} = {value!r} must be of type {kind.__name__}")
             if isinstance(value, int | float) and not 0 <= value < float("inf"):
                 raise UserError(f"run: {field.name} = {value} is not a number from 0 up")
-        for name, allowed in (
-            ("method", METHODS),
-            ("split", ("test", "validation")),
-            (
-                "objective",
-                ("", *(DISTILLATION_OBJECTIVES if self.method == "distillation" else OBJECTIVES)),
-            ),
-            ("context", ("", "explained")),
-            ("selection", ("", *SELECTIONS)),
-        ):
-            if getattr(self, name) not in allowed:
-                names = ", ".join(filter(None, allowed))
+        distils = self.method == "distillation"
+        allowed = {
+            "method": METHODS,
+            "split": ("test", "validation"),
+            "objective": ("", *(DISTILLATION_OBJECTIVES if distils else OBJECTIVES)),
+            "context": ("", "explained"),
+            "selection": ("", *SELECTIONS),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                names = ", ".join(filter(None, values))
                 raise UserError(f"unknown {name} {getattr(self, name)!r}: use one of {names}")
         if (self.method == "zero-shot") != (self.shots == 0):
             raise UserError(f"run: method {self.method} does not go with shots = {self.shots}")
         self._check("trains", _OF_TRAINING, needed=self.method in TRAINED)
-        low_rank = self.method == "lora" or (self.method == "distillation" and self.rank > 0)
+        low_rank = self.method == "lora" or (distils and self.rank > 0)
         self._check("adds low-rank weights", _OF_LORA, needed=low_rank)
-        distils = self.method == "distillation"
         self._check("has a teacher", _OF_DISTILLATION, needed=distils)
         if self.context and not (distils or self.method == "icl"):
             raise UserError(f"run: method {self.method} has no context to be {self.context}")
@@ -108,12 +106,11 @@ class Spec:
 
     def _check(self, what: str, names: list[str], *, needed: bool) -> None:
         """Refuse fields that are missing where they are `needed`, or there where they are not."""
-        present = [name for name in names if getattr(self, name)]
-        missing = [name for name in names if name not in (*present, "init_seed")]
-        if present and not needed:
-            raise UserError(f"run: method {self.method} has no {present[0]}: nothing of it {what}")
-        if missing and needed:
-            raise UserError(f"run: method {self.method} {what} and needs {missing[0]}")
+        for name in names:
+            if getattr(self, name) and not needed:
+                raise UserError(f"run: method {self.method} has no {name}: nothing of it {what}")
+            if needed and not getattr(self, name) and name != "init_seed":
+                raise UserError(f"run: method {self.method} {what} and needs {name}")
 
     @property
     def changes(self) -> str:
@@ -129,13 +126,15 @@ class Spec:
 
     def __str__(self) -> str:
         """What tells this run from its neighbours in a grid."""
-        parts = [f"{self.method} of {self.model}"]
-        if self.shots:
-            seeds = (("draw", self.data_seed), ("order", self.order_seed), ("init", self.init_seed))
-            parts += [f"{self.shots} shots", f"draw {self.data_seed}"]
-            parts += [f"{name} {value}" for name, value in seeds[1:] if value]
-        parts += [f"{self.queries} queries, {self.rounds} round(s)"] * (self.rounds > 0)
-        parts += [f"learning rate {self.learning_rate:g}"] * (self.learning_rate > 0)
-        parts += [f"rank {self.rank}"] * (self.rank > 0)
-        parts += [f"pattern {self.wording.name}"]
-        return ", ".join([*parts, *[f"label words {self.verbalizer}"] * bool(self.verbalizer)])
+        parts = {
+            f"{self.method} of {self.model}": True,
+            f"{self.shots} shots, draw {self.data_seed}": self.shots,
+            f"order {self.order_seed}": self.order_seed,
+            f"init {self.init_seed}": self.init_seed,
+            f"{self.queries} queries, {self.rounds} round(s)": self.rounds,
+            f"learning rate {self.learning_rate:g}": self.learning_rate,
+            f"rank {self.rank}": self.rank,
+            f"pattern {self.wording.name}": True,
+            f"label words {self.verbalizer}": self.verbalizer,
+        }
+        return ", ".join(part for part, is_there in parts.items() if is_there)

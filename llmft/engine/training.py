@@ -10,7 +10,6 @@ prompts are packed end to end, so that no token is padding (`attention.run_packe
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn import functional as F  # noqa: N812 (the usual name)
+from torch.nn.utils.rnn import pad_sequence
 
 from llmft import UserError
 from llmft.engine import scoring
@@ -81,6 +81,11 @@ class Examples:
             [self.prompts[i] for i in chosen], self.targets[chosen], self.places[chosen]
         )
 
+    def parts(self, size: int) -> Iterator["Examples"]:
+        """All examples in their order, `size` at a time."""
+        for first in range(0, len(self), size):
+            yield self.part(range(first, min(first + size, len(self))))
+
 
 @dataclass(frozen=True)
 class Job:
@@ -114,11 +119,7 @@ class Trained:
     def after(self, before: "Trained") -> "Trained":
         """This and what the run did `before` as one: updates, epochs, tokens and time go on."""
         last = before.curve[-1]
-        on = [
-            point
-            | {"update": point["update"] + last["update"], "epoch": point["epoch"] + last["epoch"]}
-            for point in self.curve
-        ]
+        on = [point | {k: point[k] + last[k] for k in ("update", "epoch")} for point in self.curve]
         return replace(
             self,
             curve=[*before.curve, *on],
@@ -153,32 +154,28 @@ def train(learner: Learner, job: Job, loss: Loss, *, token_budget: int = 0) -> T
             dropout draws part by part.
 
     Raises:
-        UserError: a loss that is no number or runs away, or too little memory for one example.
+        UserError: a model that cannot be packed (`scoring.probe`), a loss that is no number or runs
+            away, or too little memory for one example.
     """
-    scoring.check_tokens(learner.model.model.config, job.train.prompts)
-    try:
-        return _train(learner, job, loss, token_budget)
-    except RuntimeError as error:
-        if not scoring.out_of_memory(error):
-            raise
-        longest = max(map(len, job.train.prompts))
-        raise UserError(
-            f"{learner.model.device} has too little memory to train on one prompt of {longest} "
-            "tokens: use method lora, a smaller model or another device"
-        ) from error
-    finally:
-        learner.reader.eval()
+    model, given = learner.model, job.train.prompts
+    scoring.check_tokens(model.model.config, given)
+    longest = max(map(len, given))
+    size = min(learner.spec.batch_size, len(given))
+    part = min(size, max(1, token_budget // longest)) if token_budget else size
+    with scoring.memory_suffices(model.device, f"to train on one prompt of {longest} tokens"):
+        scoring.probe(model.model, given)
+        return _train(learner, job, loss, size, part)
 
 
-def _train(learner: Learner, job: Job, loss: Loss, token_budget: int) -> Trained:
-    """`train`, for which the memory must suffice."""
+def _train(learner: Learner, job: Job, loss: Loss, size: int, part: int) -> Trained:
+    """Train in batches of `size` examples, `part` of them at a time."""
     spec, device = learner.spec, learner.model.device
-    size = min(spec.batch_size, len(job.train))
-    part = _examples_at_once(job.train, size, token_budget)
     order = _order(len(job.train), spec.updates * size, [job.order_seed, job.round])
     points = {round(spec.updates * i / MEASUREMENTS) for i in range(MEASUREMENTS + 1)}
     curve: list[dict[str, float]] = []
-    weights = _begin(learner, job)
+    weights = start(learner, job.init_seed)
+    for name, value in (job.begin or {}).items():
+        weights[name].copy_(value)
     kept = float("inf"), spec.updates, weights  # validation loss, update, weights
     started, measuring = clock(device)[0], 0.0
     with holding(learner, weights) as parameters:
@@ -199,9 +196,8 @@ def _train(learner: Learner, job: Job, loss: Loss, token_budget: int) -> Trained
                 break
             batch = job.train.part(order[update * size : (update + 1) * size])
             seed = [job.init_seed, job.round, update]
-            optimizer.zero_grad()
-            value, part = _backward(learner, batch, loss, seed, part)
-            _refuse_diverged(value, update, learner, job)
+            batch_loss, part = _backward(learner, batch, loss, seed, part)
+            _refuse_diverged(batch_loss, update, learner, job)
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
             for group in optimizer.param_groups:
                 group["lr"] = spec.learning_rate * _schedule(update, spec.updates)
@@ -213,33 +209,12 @@ def _train(learner: Learner, job: Job, loss: Loss, token_budget: int) -> Trained
     return Trained(kept[2], curve, kept[1], tokens, seconds)
 
 
-def _examples_at_once(train: Examples, size: int, token_budget: int) -> int:
-    """How many of a batch of `size` go through the model at once."""
-    longest = max(map(len, train.prompts))
-    return min(size, max(1, token_budget // longest)) if token_budget else size
-
-
-def _begin(learner: Learner, job: Job) -> dict[str, torch.Tensor]:
-    """The weights before training: those to go on from, or the model's."""
-    weights = start(learner, job.init_seed)
-    for name, value in (job.begin or {}).items():
-        weights[name].copy_(value)
-    return weights
-
-
 def _refuse_diverged(loss: float, update: int, learner: Learner, job: Job) -> None:
-    if loss < DIVERGED:
-        return
-    if update:
-        way_out = "use a smaller learning rate"
-    elif learner.dtype == torch.float32:
-        way_out = "the model's weights are damaged"
-    else:
-        way_out = f"use dtype float32 in place of {str(learner.dtype).removeprefix('torch.')}"
-    raise UserError(
-        f"the training loss is {loss:.3g} nats after {update} of {learner.spec.updates} updates "
-        f"({job.name}): {way_out}"
-    )
+    if not loss < DIVERGED:
+        raise UserError(
+            f"the training loss is {loss:.3g} nats after {update} of {learner.spec.updates} "
+            f"updates ({job.name}): use a smaller learning rate"
+        )
 
 
 def _order(examples: int, n: int, seed: Sequence[int]) -> list[int]:
@@ -258,35 +233,26 @@ def _schedule(update: int, updates: int) -> float:
 def _backward(
     learner: Learner, batch: Examples, loss: Loss, seed: Sequence[int], part: int
 ) -> tuple[float, int]:
-    """Add the gradient of the batch's mean loss to none, `part` examples at a time.
+    """The batch's mean loss, whose gradient the parameters then have, `part` examples at a time.
 
-    Out of memory, it begins again with half as large parts. Returns the mean loss, and the part
-    that fitted.
+    `seed` alone draws what dropout drops. Out of memory, it begins again with half as large parts;
+    it returns the part that fitted, too.
     """
-    while True:
+    device = learner.model.device
+    drawing = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
+
+    def backward(part: int) -> float:
         total = 0.0
-        try:
-            with _drawing(learner.model.device, seed):
-                for first in range(0, len(batch), part):
-                    some = batch.part(range(first, min(first + part, len(batch))))
-                    value = total_loss(logits(learner, some, dropout=True), some, loss) / len(batch)
-                    value.backward()  # type: ignore[no-untyped-call]
-                    total += float(value.detach())
-        except RuntimeError as error:
-            if part == 1 or not scoring.out_of_memory(error):
-                raise
-            part = (part + 1) // 2
-            learner.reader.zero_grad()
-        else:
-            return total, part
+        learner.reader.zero_grad()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(drawing)
+            for some in batch.parts(part):
+                value = total_loss(logits(learner, some, dropout=True), some, loss) / len(batch)
+                value.backward()  # type: ignore[no-untyped-call]
+                total += float(value.detach())
+        return total
 
-
-@contextmanager
-def _drawing(device: torch.device, seed: Sequence[int]) -> Iterator[None]:
-    """What dropout drops is drawn by these numbers alone, whatever was drawn before."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int(np.random.SeedSequence(list(seed)).generate_state(1)[0]))
-        yield
+    return scoring.halving(backward, part)
 
 
 def logits(learner: Learner, examples: Examples, *, dropout: bool = False) -> torch.Tensor:
@@ -297,6 +263,15 @@ def logits(learner: Learner, examples: Examples, *, dropout: bool = False) -> to
     with torch.autocast(learner.model.device.type, kind, enabled=kind != torch.float32):
         found: torch.Tensor = reader(examples.prompts, examples.places)
     return found
+
+
+def precision(dtype: torch.dtype) -> torch.dtype:
+    """The number type that a model of this type is trained in, the same on every device.
+
+    A float32 model is trained in float32. One in half precision computes its matrices in bfloat16,
+    which has float32's range (float16's gradients vanish); the weights that learn are float32.
+    """
+    return torch.float32 if dtype == torch.float32 else torch.bfloat16
 
 
 def total_loss(logits: torch.Tensor, examples: Examples, loss: Loss) -> torch.Tensor:
@@ -311,13 +286,7 @@ def total_loss(logits: torch.Tensor, examples: Examples, loss: Loss) -> torch.Te
     return (loss(logits, targets) * share.to(logits.device)).sum()
 
 
-def precision(dtype: torch.dtype) -> torch.dtype:
-    """The number type that a model of this type is trained in, the same on every device.
-
-    A float32 model is trained in float32. One in half precision computes its matrices in bfloat16,
-    which has float32's range (float16's gradients vanish); the weights that learn are float32.
-    """
-    return torch.float32 if dtype == torch.float32 else torch.bfloat16
+# --- what is measured --------------------------------------------------------------------------
 
 
 def _point(
@@ -341,26 +310,25 @@ def measure(
     And `accuracy`: how often the likeliest class at the last place is the target, or where the
     target is a distribution, the target's likeliest class.
     """
-    n, total, right = len(examples), 0.0, 0.0
-    first, part = 0, PART
-    while first < n:
-        some = examples.part(range(first, min(first + part, n)))
-        try:
-            with holding(learner, weights):
-                found = logits(learner, some)
-        except RuntimeError as error:
-            if part == 1 or not scoring.out_of_memory(error):
-                raise
-            part = (part + 1) // 2
-            continue
-        read = some.places >= 0
-        answers = read.sum(dim=1).cumsum(0) - 1
-        targets = some.targets[read][answers]
-        classes = targets.argmax(dim=-1) if targets.dim() == 2 else targets
-        right += float((found.cpu()[answers].argmax(dim=-1) == classes).sum())
-        total += float(total_loss(found, some, loss))
-        first += part
-    return {"loss": total / n, "accuracy": right / n}
+
+    def totals(part: int) -> tuple[float, float]:
+        total, right = 0.0, 0.0
+        for some in examples.parts(part):
+            found = logits(learner, some)
+            read = some.places >= 0
+            answers = read.sum(dim=1).cumsum(0) - 1
+            targets = some.targets[read][answers]
+            classes = targets.argmax(dim=-1) if targets.dim() == 2 else targets
+            right += float((found.cpu()[answers].argmax(dim=-1) == classes).sum())
+            total += float(total_loss(found, some, loss))
+        return total, right
+
+    with holding(learner, weights):
+        (total, right), _ = scoring.halving(totals, PART)
+    return {"loss": total / len(examples), "accuracy": right / len(examples)}
+
+
+# --- what is learnt from labels ----------------------------------------------------------------
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -375,14 +343,18 @@ def labelled(frame: pd.DataFrame, spec: Spec, model: Model) -> Examples:
     before it: the mean of their losses, which is transformers' own loss of the prompt as a text, is
     added to the answer's (`total_loss`).
     """
-    ids = prompts.encode(model.tokenizer, spec.wording, frame, frame.iloc[:0], model.max_positions)
+    ids = prompts.encode(model.tokenizer, spec.wording, frame, None, model.max_positions)
     labels = torch.tensor(frame["label"].to_numpy())
     if spec.objective in ("vocabulary", "query"):
         labels = torch.tensor(prompts.label_tokens(model.tokenizer, spec.wording))[labels]
     if spec.objective != "query":
         return Examples(ids, labels.unsqueeze(1))
-    following = [[*prompt[1:], int(label)] for prompt, label in zip(ids, labels, strict=True)]
-    width = max(map(len, ids))
-    padded = [F.pad(torch.tensor(one), [0, width - len(one)]) for one in following]
-    places = [F.pad(torch.arange(len(one)), [0, width - len(one)], value=-1) for one in ids]
-    return Examples(ids, torch.stack(padded), torch.stack(places))
+    following = [
+        torch.tensor([*prompt[1:], int(label)]) for prompt, label in zip(ids, labels, strict=True)
+    ]
+    places = [torch.arange(len(prompt)) for prompt in ids]
+    return Examples(
+        ids,
+        pad_sequence(following, batch_first=True),
+        pad_sequence(places, batch_first=True, padding_value=-1),
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -31,8 +32,11 @@ from llmft.pocket.grammar import (
 )
 
 
-SIZES = {"train": 6000, "validation": 1200, "test": 1200}
+SIZES = {"test": 1200, "validation": 1200, "train": 6000}
+"""Pairs of the in-domain sets, in the order in which they are drawn."""
 PER_SUBCASE = 120
+CANDIDATES = 60_000
+"""Pairs from which the out-of-domain set is drawn."""
 SUBCASES = {  # construction -> HANS-like names of its not-entailed and its entailed twin
     "active": ("ln_subject/object_swap", "le_adjective"),
     "passive": ("ln_passive", "le_passive"),
@@ -43,11 +47,6 @@ SUBCASES = {  # construction -> HANS-like names of its not-entailed and its enta
 Pair = tuple[Sentence, Sentence]
 Group = tuple[bool, str, tuple[float, ...]]
 """Entailed or not, the construction, the values of all surface cues."""
-
-
-def negate(literal: Literal) -> Literal:
-    """The opposite literal."""
-    return Literal(literal.subject, literal.verb, literal.object, not literal.stated)
 
 
 def recombinations(sentence: Sentence) -> list[Sentence]:
@@ -82,19 +81,15 @@ def in_domain_pair(rng: Random) -> Pair:
             return p, h
         kind = rng.random()
         if kind < 0.70:
-            h = say(negate(literal), passive=passive)
+            h = say(replace(literal, stated=not literal.stated), passive=passive)
         elif kind < 0.88:
             other = rng.choice([n for n in PEOPLE if n not in p.words])
-            verb = rng.choice(
-                [v for v in (TRANSITIVE if literal.object else INTRANSITIVE) if v not in p.words]
-            )
-            new = [
-                Literal(other, literal.verb, literal.object),
-                Literal(literal.subject, verb, literal.object),
-            ]
+            verbs = TRANSITIVE if literal.object else INTRANSITIVE
+            verb = rng.choice([v for v in verbs if v not in p.words])
+            new = [replace(literal, subject=other), replace(literal, verb=verb)]
             if literal.object:
-                new.append(Literal(literal.subject, literal.verb, other))
-            h = say(rng.choice(new), passive=passive)
+                new.append(replace(literal, object=other))
+            h = say(replace(rng.choice(new), stated=True), passive=passive)
         else:
             wrong = [s for s in recombinations(p) if not entails(p, s)]
             if not wrong:
@@ -110,79 +105,71 @@ def in_domain(rng: Random, n: int, taken: set[str]) -> pd.DataFrame:
     No premise is in `taken`, to which theirs are added: so sets drawn in turn share no premise.
     """
     room = {True: n - n // 2, False: n // 2}
-    rows: list[tuple[str, str, int]] = []
-    seen: set[tuple[str, str]] = set()
-    while len(rows) < n:
+    labels: dict[tuple[str, str], int] = {}
+    while len(labels) < n:
         p, h = in_domain_pair(rng)
         entailed = entails(p, h)
-        if p.text in taken or (p.text, h.text) in seen or not room[entailed]:
+        if p.text in taken or (p.text, h.text) in labels or not room[entailed]:
             continue
         room[entailed] -= 1
-        seen.add((p.text, h.text))
-        rows.append((p.text, h.text, 0 if entailed else 2))
-    taken.update(p for p, _ in seen)
+        labels[p.text, h.text] = 0 if entailed else 2
+    taken.update(p for p, _ in labels)
+    rows = [(p, h, label) for (p, h), label in labels.items()]
     rng.shuffle(rows)
     return pd.DataFrame(rows, columns=["premise", "hypothesis", "label"]).assign(idx=range(n))
 
 
-def out_of_domain(
-    rng: Random, per_subcase: int, taken: set[str], candidates: int = 60_000
-) -> pd.DataFrame:
-    """`per_subcase` pairs of each of the ten subcases in HANS's columns; premises not in `taken`.
+def out_of_domain(rng: Random) -> pd.DataFrame:
+    """`PER_SUBCASE` pairs of each of the ten subcases, in HANS's columns.
 
     Candidates are grouped by subcase and by all their surface cues at once; `_balanced` says how
     many to draw from each group.
     """
     groups: dict[Group, list[Pair]] = defaultdict(list)
     seen: set[tuple[str, str]] = set()
-    for _ in range(candidates):
+    for _ in range(CANDIDATES):
         p = premise(rng, rng.choice(list(SUBCASES)))
         h = rng.choice(recombinations(p) or [p])
-        if h is p or p.text in taken or (p.text, h.text) in seen:
+        if h is p or (p.text, h.text) in seen:
             continue
         seen.add((p.text, h.text))
         signature = tuple(cues.pair_cues(p.text, h.text, PEOPLE).values())
         groups[entails(p, h), p.form, signature].append((p, h))
 
     names = sorted(groups)
-    plan = _balanced(names, np.array([len(groups[name]) for name in names]), per_subcase)
+    plan = _balanced(names, np.array([len(groups[name]) for name in names]))
     rows = []
-    for name, count in zip(names, _rounded(plan, names, per_subcase), strict=True):
+    for name, count in zip(names, _rounded(plan, names), strict=True):
+        entailed, form, _ = name
+        label = "entailment" if entailed else "non-entailment"
         for p, h in rng.sample(groups[name], count):
-            subcase = SUBCASES[name[1]][name[0]]
-            rows.append(
-                ("entailment" if name[0] else "non-entailment", p.text, h.text, subcase, name[1])
-            )
+            rows.append((label, p.text, h.text, SUBCASES[form][entailed], form))
     rng.shuffle(rows)
-    frame = pd.DataFrame(
-        rows, columns=["gold_label", "sentence1", "sentence2", "subcase", "template"]
-    )
+    columns = ["gold_label", "sentence1", "sentence2", "subcase", "template"]
+    frame = pd.DataFrame(rows, columns=columns)
     frame.insert(3, "pairID", [f"ood{i}" for i in range(len(frame))])
     frame.insert(4, "heuristic", "lexical_overlap")
     return frame
 
 
-def _balanced(names: list[Group], room: np.ndarray, quota: int) -> np.ndarray:
+def _balanced(names: list[Group], room: np.ndarray) -> np.ndarray:
     """How many pairs to draw from each group: (groups,) numbers, by linear programming.
 
-    Exactly: each subcase gets its quota, and each value of each cue as many entailed as not
-    entailed pairs. As far as that allows: so does each combination of cue values, and the draw
+    Exactly: each subcase gets its number of pairs, and each value of each cue as many entailed as
+    not entailed pairs. As far as that allows: so does each combination of cue values, and the draw
     spreads over all groups.
     """
     signatures = sorted({name[2] for name in names})
     sign = np.array([1.0 if entailed else -1.0 for entailed, _, _ in names])
-    exact: list[Any] = [
-        [name[:2] == subcase for name in names] for subcase in sorted({name[:2] for name in names})
-    ]
-    target = [float(quota)] * len(exact)
+    subcases = sorted({name[:2] for name in names})
+    exact: list[Any] = [[name[:2] == subcase for name in names] for subcase in subcases]
+    target = [float(PER_SUBCASE)] * len(exact)
     for cue in range(len(signatures[0])):
         for value in sorted({s[cue] for s in signatures}):
             exact.append(sign * [name[2][cue] == value for name in names])
             target.append(0.0)
-    n, m = (
-        len(names),
-        len(signatures),
-    )  # unknowns: n counts, m imbalances, the largest share drawn of a group
+    # The unknowns: n counts, m imbalances, and the largest share drawn of a group.
+    n, m = len(names), len(signatures)
     imbalance = np.array([[s == name[2] for name in names] for s in signatures]) * sign
     at_most = np.block(
         [
@@ -192,67 +179,44 @@ def _balanced(names: list[Group], room: np.ndarray, quota: int) -> np.ndarray:
         ]
     )
     plan = linprog(
-        np.concatenate([np.zeros(n), np.ones(m), [quota]]),
+        np.concatenate([np.zeros(n), np.ones(m), [PER_SUBCASE]]),
         A_ub=at_most,
         b_ub=np.zeros(2 * m + n),
         A_eq=np.hstack([np.array(exact, float), np.zeros((len(exact), m + 1))]),
         b_eq=target,
         bounds=[(0, r) for r in room] + [(0, None)] * m + [(0, 1)],
     )
-    if plan.x is None:
-        raise RuntimeError(f"no balanced out-of-domain set: {plan.message}")
-    return plan.x[:n]
+    return np.asarray(plan.x)[:n]
 
 
-def _rounded(plan: np.ndarray, names: list[Group], quota: int) -> list[int]:
-    """Whole counts near the plan's, each subcase's adding up to its quota (largest remainders)."""
+def _rounded(plan: np.ndarray, names: list[Group]) -> list[int]:
+    """Whole counts near the plan's, each subcase's adding up exactly (largest remainders)."""
     counts = np.floor(plan + 1e-9).astype(int)
     for subcase in {name[:2] for name in names}:
         mine = [j for j, name in enumerate(names) if name[:2] == subcase]
-        short = quota - counts[mine].sum()
+        short = PER_SUBCASE - counts[mine].sum()
         for j in sorted(mine, key=lambda j: counts[j] - plan[j])[:short]:
             counts[j] += 1
     return [int(c) for c in counts]
 
 
-def build(seed: int = 0) -> dict[str, pd.DataFrame]:
-    """The sets "train", "validation", "test" and "hans" from a seed; no two share a premise."""
-    rng = Random(f"pocket data {seed}")
-    taken: set[str] = set()
-    hans = out_of_domain(rng, PER_SUBCASE, taken)
-    taken.update(hans["sentence1"])
-    return {name: in_domain(rng, n, taken) for name, n in reversed(SIZES.items())} | {"hans": hans}
-
-
 def write(folder: Path, seed: int = 0) -> None:
-    """The data sets as files: CSV in GLUE's columns, and HANS's tab-separated file."""
+    """The data sets of a seed as files, CSV in GLUE's columns and HANS's tab-separated file.
+
+    No two share a premise.
+    """
+    rng = Random(f"pocket data {seed}")
+    hans = out_of_domain(rng)
+    taken = set(hans["sentence1"])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in build(seed).items():
-        if name == "hans":
-            frame.to_csv(folder / "hans.tsv", sep="\t", index=False, lineterminator="\n")
-        else:
-            frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
+    hans.to_csv(folder / "hans.tsv", sep="\t", index=False, lineterminator="\n")
+    for name, n in SIZES.items():
+        frame = in_domain(rng, n, taken)
+        frame.to_csv(folder / f"{name}.csv", index=False, lineterminator="\n")
 
 
 def reported_premises(folder: Path) -> set[str]:
     """The premises of all that a chapter may report on or select with."""
-    found: set[str] = set()
-    for name, column in (
-        ("validation.csv", "premise"),
-        ("test.csv", "premise"),
-        ("hans.tsv", "sentence1"),
-    ):
-        found.update(pd.read_csv(folder / name, sep="\t" if name.endswith("tsv") else ",")[column])
-    return found
-
-
-__all__ = [
-    "SIZES",
-    "SUBCASES",
-    "build",
-    "in_domain",
-    "in_domain_pair",
-    "out_of_domain",
-    "recombinations",
-    "write",
-]
+    validation, test = (pd.read_csv(folder / f"{name}.csv") for name in ("validation", "test"))
+    hans = pd.read_csv(folder / "hans.tsv", sep="\t")
+    return {*validation["premise"], *test["premise"], *hans["sentence1"]}

@@ -94,43 +94,39 @@ def premise(rng: Random, form: str | None = None) -> Sentence:
     u = rng.choice(INTRANSITIVE)
 
     def the(person: str, chance: float = 0.15) -> str:
-        return (
-            f"the {rng.choice(ADJECTIVES)} {person}" if rng.random() < chance else f"the {person}"
-        )
-
-    def pick(*forms: tuple[str, list[Literal]]) -> Sentence:
-        clause, literals = rng.choice(forms)
-        return _sentence(clause, literals, form)
+        old = f"{rng.choice(ADJECTIVES)} " if rng.random() < chance else ""
+        return f"the {old}{person}"
 
     if form == "active":
-        return pick((f"{the(a, 0.5)} {v} {the(b)}", [Literal(a, v, b)]))
-    if form == "passive":
-        return pick((f"{the(b)} was {v} by {the(a)}", [Literal(a, v, b)]))
-    if form == "preposition":
+        options = [(f"{the(a, 0.5)} {v} {the(b)}", [Literal(a, v, b)])]
+    elif form == "passive":
+        options = [(f"{the(b)} was {v} by {the(a)}", [Literal(a, v, b)])]
+    elif form == "preposition":
         place = rng.choice(PREPOSITIONS)
-        return pick(
+        options = [
             (f"{the(a)} {place} the {b} {u}", [Literal(a, u)]),
             (f"the {a} {place} the {b} {v} the {c}", [Literal(a, v, c)]),
             (f"the {a} {v} the {b} {place} the {c}", [Literal(a, v, b)]),
             (f"the {a} {place} the {b} was {v} by the {c}", [Literal(c, v, a)]),
-        )
-    if form == "conjunction":
-        return pick(
+        ]
+    elif form == "conjunction":
+        options = [
             (f"{the(a)} and {the(b)} {u}", [Literal(a, u), Literal(b, u)]),
             (f"the {a} {v} the {b} and the {c}", [Literal(a, v, b), Literal(a, v, c)]),
             (f"the {a} and the {b} {v} the {c}", [Literal(a, v, c), Literal(b, v, c)]),
             (f"the {a} was {v} by the {b} and the {c}", [Literal(b, v, a), Literal(c, v, a)]),
-        )
-    if form == "relative clause":
-        return pick(
+        ]
+    elif form == "relative clause":
+        options = [
             (f"{the(a)} who {v} {the(b)} {u}", [Literal(a, v, b), Literal(a, u)]),
             (f"the {a} {v} the {b} who {w} the {c}", [Literal(a, v, b), Literal(b, w, c)]),
             (f"the {a} who {v} the {b} {w} the {c}", [Literal(a, v, b), Literal(a, w, c)]),
             (f"the {a} who {v} the {b} was {w} by the {c}", [Literal(a, v, b), Literal(c, w, a)]),
-        )
-    if form == "negated":
-        return pick(
+        ]
+    else:
+        options = [
             (f"{the(a)} never {v} {the(b)}", [Literal(a, v, b, stated=False)]),
             (f"{the(a)} never {u}", [Literal(a, u, stated=False)]),
-        )
-    raise ValueError(f"unknown construction {form!r}; known: {', '.join(FORMS)}")
+        ]
+    clause, literals = rng.choice(options)
+    return _sentence(clause, literals, form)

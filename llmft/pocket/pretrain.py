@@ -5,19 +5,16 @@ shows the curve. The loss is a weighted sum of means over three kinds of tokens,
 tokens are one in fifteen: ordinary tokens, quiz answers and in-context labels. Documents begin at a
 random position, so that every position of the model's table is trained although most documents are
 short.
-
-`pretrain` may be killed at any moment: each finished phase is kept and the next call goes on from
-there.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,6 @@ import pandas as pd
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
-from llmft import ROOT
 from llmft.engine import scoring
 from llmft.hardware import device_name
 from llmft.nli import prompts, tasks
@@ -34,7 +30,6 @@ from llmft.pocket.data import reported_premises, write
 from llmft.pocket.text import LABEL, PLAIN, QUIZ, VOCABULARY, Mix, Pool, batches, pool, tokenizer
 
 
-Row = dict[str, Any]
 POOL = 100_000
 POSITIONS = 1024
 WEIGHTS = {PLAIN: 0.1, QUIZ: 1.0, LABEL: 2.0}
@@ -42,6 +37,9 @@ WEIGHTS = {PLAIN: 0.1, QUIZ: 1.0, LABEL: 2.0}
 
 EASY = ("negated", "transitive", "voice", "passive", "clause", "joined", "adjective", "place")
 HARD = ("overlap", "subject", "object", "verb")
+
+SHOTS, QUERIES, DRAWS = (0, 8), 200, 4
+"""Of `probe`: numbers of demonstrations, and how many pairs and draws of demonstrations."""
 
 
 @dataclass(frozen=True)
@@ -62,30 +60,23 @@ class Phase:
 
 PHASES = (
     # Named questions about pairs, and word lookups: the features.
-    Phase("quiz", 4000, Mix(plain=0.05, quiz=0.75, units=(0.0, 1.0, 0.0, 0.0, 0.0), noise=(0.0,))),
+    Phase("quiz", 4000, Mix(quiz=0.75, units=(0.0, 1.0, 0.0, 0.0, 0.0), noise=(0.0,))),
     # Copying and looking up, where nearly every token can be known: induction heads (Olsson et
     # al. 2022). Without this phase, 6,000 steps of the next one stayed on its plateau (0.67).
     Phase(
         "copy",
         4500,
-        Mix(plain=0.05, quiz=0.1, units=(0.4, 0.4, 0.2, 0.0, 0.0), noise=(0.0,)),
+        Mix(quiz=0.1, units=(0.4, 0.4, 0.2, 0.0, 0.0), noise=(0.0,)),
         documents=8,
         decay=0.3,
     ),
     # The in-context circuit where it is easiest: a word's label is its last one, or its class's.
-    Phase("recall", 2000, Mix(plain=0.05, quiz=0.1, units=(0.0, 0.7, 0.3, 0.0, 0.0), noise=(0.0,))),
+    Phase("recall", 2000, Mix(quiz=0.1, units=(0.0, 0.7, 0.3, 0.0, 0.0), noise=(0.0,))),
     # The same circuit over features of a sentence, then of a pair.
     Phase(
         "sentences",
         4000,
-        Mix(
-            plain=0.05,
-            quiz=0.2,
-            units=(0.0, 0.1, 0.1, 0.4, 0.4),
-            rules=EASY[:3],
-            hinted=0.0,
-            noise=(0.0,),
-        ),
+        Mix(quiz=0.2, units=(0.0, 0.1, 0.1, 0.4, 0.4), rules=EASY[:3], hinted=0.0, noise=(0.0,)),
         length=128,
     ),
     # Every rule, read off noisy labels: real cues are right only most of the time.
@@ -108,6 +99,9 @@ PHASES = (
         grown=True,
     ),
 )
+
+
+# --- the model -----------------------------------------------------------------------------------
 
 
 def initial(seed: int, layers: int = 5, hidden: int = 64, heads: int = 4) -> OPTForCausalLM:
@@ -146,22 +140,35 @@ def initial(seed: int, layers: int = 5, hidden: int = 64, heads: int = 4) -> OPT
     return model
 
 
-@dataclass
-class Tally:
-    """What was seen between two rows of the log: losses by kind of token, accuracies by name."""
+def grow(model: OPTForCausalLM, seed: int) -> OPTForCausalLM:
+    """The same function at twice the width and heads (Net2Net, Chen et al. 2016, arXiv:1511.05641).
 
-    loss: dict[int, list[float]] = field(default_factory=lambda: {PLAIN: [], QUIZ: [], LABEL: []})
-    right: dict[str, list[float]] = field(default_factory=dict)
+    Every hidden unit is there twice, so each weight matrix is split over the two copies of its
+    input: W x is (W/2 + N) x + (W/2 - N) x for any N, and a random N lets the copies part in
+    training. The last layer norm is halved, because the tied output embedding now sums over both
+    copies.
+    """
+    sizes = ("hidden_size", "word_embed_proj_dim", "ffn_dim", "num_attention_heads")
+    old = model.config.to_dict()
+    config = OPTConfig(**(old | {name: 2 * old[name] for name in sizes}))
+    generator = torch.Generator().manual_seed(seed)
+    wide = OPTForCausalLM(config)
+    state = {}
+    for name, w in model.state_dict().items():
+        if "embed" in name or "lm_head" in name:
+            state[name] = torch.cat([w, w], dim=1)
+        elif w.ndim == 1:
+            last_norm = "final_layer_norm" in name and "layers" not in name
+            state[name] = torch.cat([w, w]) * (0.5 if last_norm else 1.0)
+        else:
+            noise = 0.5 * w.std() * torch.randn(2 * len(w), w.shape[1], generator=generator)
+            half = torch.cat([w, w]) / 2
+            state[name] = torch.cat([half + noise, half - noise], dim=1)
+    wide.load_state_dict(state)
+    return wide
 
-    def row(self) -> dict[str, float]:
-        """The means, by column of the log; then starts again."""
-        names = {PLAIN: "loss_plain", QUIZ: "loss_quiz", LABEL: "loss_label"}
-        row = {names[k]: float(np.mean(v)) for k, v in self.loss.items() if v}
-        row |= {name: float(np.mean(v)) for name, v in sorted(self.right.items())}
-        for seen in self.loss.values():
-            seen.clear()
-        self.right.clear()
-        return row
+
+# --- training ------------------------------------------------------------------------------------
 
 
 def losses(
@@ -185,78 +192,46 @@ def losses(
     return (nll * weight).sum(), nll.detach(), logits.argmax(-1) == targets
 
 
-def _note(
-    tally: Tally, nll: torch.Tensor, right: torch.Tensor, kinds: torch.Tensor, rules: list[str]
-) -> None:
-    """Add a batch to the tally; an item counts as late from its document's seventh on."""
-    for kind, losses in tally.loss.items():
-        if bool((of := kinds == kind).any()):
-            losses.append(float(nll[of].mean()))
-    if bool((of := kinds == QUIZ).any()):
-        tally.right.setdefault("quiz", []).append(float(right[of].float().mean()))
+def _measures(
+    nll: torch.Tensor, right: torch.Tensor, kinds: torch.Tensor, rules: Sequence[str]
+) -> Iterator[tuple[str, float]]:
+    """What a batch shows, by column of the log: losses by kind of token, and accuracies.
+
+    An item counts as late from its document's seventh on.
+    """
+    for kind, name in ((PLAIN, "plain"), (QUIZ, "quiz"), (LABEL, "label")):
+        if (of := kinds == kind).any():
+            yield f"loss_{name}", float(nll[of].mean())
+            if kind == QUIZ:
+                yield "quiz", float(right[of].float().mean())
     for i, rule in enumerate(rules):
         late = right[i][kinds[i] == LABEL][6:].float()
         if rule and len(late):
-            tally.right.setdefault("late", []).append(float(late.mean()))
-            tally.right.setdefault(f"late {rule}", []).append(float(late.mean()))
-
-
-def grow(model: OPTForCausalLM, seed: int) -> OPTForCausalLM:
-    """The same function at twice the width and heads (Net2Net, Chen et al. 2016, arXiv:1511.05641).
-
-    Every hidden unit is there twice, so each weight matrix is split over the two copies of its
-    input: W x is (W/2 + N) x + (W/2 - N) x for any N, and a random N lets the copies part in
-    training. The last layer norm is halved, because the tied output embedding now sums over both
-    copies.
-    """
-    sizes = ("hidden_size", "word_embed_proj_dim", "ffn_dim", "num_attention_heads")
-    old = model.config.to_dict()
-    config = OPTConfig(**(old | {name: 2 * old[name] for name in sizes}))
-    generator = torch.Generator().manual_seed(seed)
-    wide = OPTForCausalLM(config)
-    state = {}
-    for name, w in model.state_dict().items():
-        if "embed" in name or "lm_head" in name:
-            state[name] = torch.cat([w, w], dim=1)
-        elif w.ndim == 1:
-            state[name] = torch.cat([w, w]) * (
-                0.5 if "final_layer_norm" in name and "layers" not in name else 1.0
-            )
-        else:
-            noise = 0.5 * w.std() * torch.randn(2 * len(w), w.shape[1], generator=generator)
-            half = torch.cat([w, w]) / 2
-            state[name] = torch.cat([half + noise, half - noise], dim=1)
-    wide.load_state_dict(state)
-    return wide
+            yield "late", float(late.mean())
+            yield f"late {rule}", float(late.mean())
 
 
 def train_phase(
-    model: OPTForCausalLM,
-    items: Pool,
-    phase: Phase,
-    *,
-    seed: int,
-    start: tuple[int, float] = (0, 0.0),
-) -> Iterator[Row]:
+    model: OPTForCausalLM, items: Pool, phase: Phase, seed: int
+) -> Iterator[dict[str, Any]]:
     """Train on one phase's documents in place; a row of the log now and then, and at the end.
 
-    `start` holds the tokens and seconds before the phase. Each phase has its own AdamW (betas .9
-    and .98, weight decay .05), and gradients are clipped to norm 1.
+    Its tokens and seconds are those since the last row. Each phase has its own AdamW (betas .9 and
+    .98, weight decay .05), and gradients are clipped to norm 1.
     """
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=phase.rate, betas=(0.9, 0.98), weight_decay=0.05
     )
     stream = batches(items, phase.mix, documents=phase.documents, length=phase.length, seed=seed)
-    tally, (tokens, seconds) = Tally(), start
     falling = max(1, round(phase.decay * phase.steps))
+    found: dict[str, list[float]] = defaultdict(list)
+    began, tokens = time.perf_counter(), 0
     model.train()
     for step in range(1, phase.steps + 1):
-        began = time.perf_counter()
         left = min(1.0, (phase.steps - step) / falling) if phase.decay else 1.0
-        optimiser.param_groups[0]["lr"] = (
-            phase.rate * min(1.0, step / phase.warmup) * (0.1 + 0.9 * left)
-        )
+        warm = min(1.0, step / phase.warmup)
+        optimiser.param_groups[0]["lr"] = phase.rate * warm * (0.1 + 0.9 * left)
         ids, kinds, rules = next(stream)
         offsets = torch.randint(0, POSITIONS - phase.length + 1, (len(ids),), generator=generator)
         x, k = torch.from_numpy(ids), torch.from_numpy(kinds)
@@ -265,22 +240,19 @@ def train_phase(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
-        _note(tally, nll, right, k[:, 1:], rules)
+        for name, value in _measures(nll, right, k[:, 1:], rules):
+            found[name].append(value)
         tokens += x.numel()
-        seconds += time.perf_counter() - began
         if step % phase.every == 0 or step == phase.steps:
-            at = {"phase": phase.name, "step": step, "tokens": tokens, "seconds": seconds}
-            yield at | tally.row()
+            means = {name: float(np.mean(values)) for name, values in sorted(found.items())}
+            seconds = time.perf_counter() - began
+            yield {"phase": phase.name, "step": step, "tokens": tokens, "seconds": seconds} | means
+            found.clear()
+            began, tokens = time.perf_counter(), 0
     model.eval()  # type: ignore[no-untyped-call]
 
 
-def probe(
-    model: OPTForCausalLM,
-    folder: Path,
-    shots: Sequence[int] = (0, 8),
-    queries: int = 200,
-    draws: int = 4,
-) -> dict[str, float]:
+def probe(model: OPTForCausalLM, folder: Path) -> dict[str, float]:
     """In-context accuracy on the NLI task by number of demonstrations, on validation pairs alone.
 
     The only look at the task during pretraining: it steered the curriculum and the choice of
@@ -290,91 +262,55 @@ def probe(
     words, found = tokenizer(), {}
     pattern = prompts.PATTERNS["minimal"]
     labels = prompts.label_tokens(words, pattern)
-    for k in shots:
+    for shots in SHOTS:
         right = []
-        for draw in range(draws if k else 1):
-            pairs = task.validation.iloc[draw * queries : (draw + 1) * queries]
-            examples = tasks.sample(task.train, k, draw) if k else None
+        for draw in range(DRAWS if shots else 1):
+            pairs = task.validation.iloc[draw * QUERIES : (draw + 1) * QUERIES]
+            examples = tasks.sample(task.train, shots, draw) if shots else None
             ids = prompts.encode(words, pattern, pairs, examples, POSITIONS)
             chosen = scoring.score(model, ids, labels).argmax(1).numpy()
             right.append(float((chosen == pairs["label"].to_numpy()).mean()))
-        found[f"nli_{k}"] = float(np.mean(right))
+        found[f"nli_{shots}"] = float(np.mean(right))
     return found
 
 
-def pretrain(folder: Path, work: Path, seed: int = 0, phases: Sequence[Phase] = PHASES) -> None:
-    """Make `folder`/model from the data sets in `folder`; finished phases are kept in `work`.
+def pretrain(folder: Path, seed: int = 0, phases: Sequence[Phase] = PHASES) -> None:
+    """Make `folder`/model from the data sets in `folder`.
 
     Beside the checkpoint: training.csv, a line of the curve every few hundred steps, and
     training.json, what the whole took (tokens, seconds, machine, versions).
     """
     torch.set_num_threads(1)  # at this size a second thread costs more than it gives
-    work.mkdir(parents=True, exist_ok=True)
     items = pool(seed, POOL, reported_premises(folder))
-    model, start, rows = initial(seed), (0, 0.0), []
+    model, rows = initial(seed), []
+    tokens, seconds = 0, 0.0
     for number, phase in enumerate(phases):
         if phase.grown:
             model = grow(model, seed)
-        phase_file = work / f"{number}-{phase.name}.pt"
-        if phase_file.exists():
-            state = torch.load(phase_file, weights_only=False)
-            if state["phase"] == repr(phase) and state["before"] == start:
-                model.load_state_dict(state["model"])
-                start, rows = state["start"], state["rows"]
-                continue
-        before = start
-        for row in train_phase(model, items, phase, seed=1000 * seed + number, start=start):
-            if row["step"] == phase.steps or int(row["step"]) % (5 * phase.every) == 0:
+        for row in train_phase(model, items, phase, seed=1000 * seed + number):
+            tokens, seconds = tokens + row["tokens"], seconds + row["seconds"]
+            row |= {"tokens": tokens, "seconds": seconds}
+            if row["step"] == phase.steps or row["step"] % (5 * phase.every) == 0:
                 row |= probe(model, folder)
             rows.append(row)
-            start = (int(row["tokens"]), float(row["seconds"]))
-            print(
-                "  ".join(
-                    f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()
-                ),
-                flush=True,
-            )
-        torch.save(
-            {
-                "phase": repr(phase),
-                "before": before,
-                "model": model.state_dict(),
-                "start": start,
-                "rows": rows,
-            },
-            f"{phase_file}.tmp",
-        )
-        Path(f"{phase_file}.tmp").replace(phase_file)
-    save(model, folder, rows, start, seed)
-
-
-def save(
-    model: OPTForCausalLM, folder: Path, rows: list[Row], took: tuple[int, float], seed: int
-) -> None:
-    """Put checkpoint, tokenizer, curve and record into `folder`, each whole or not at all."""
+            print(row, flush=True)
     model.config.dropout = 0.1  # as OPT: for whoever trains it further
+    model.save_pretrained(folder / "model")
+    tokenizer().save_pretrained(folder / "model")
+    pd.DataFrame(rows).to_csv(folder / "training.csv", index=False, float_format="%.5g")
     record = {
         "seed": seed,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "tokens": took[0],
-        "seconds": round(took[1]),
+        "tokens": tokens,
+        "seconds": round(seconds),
         "machine": device_name(torch.device("cpu")),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
-        staged = Path(temporary)
-        model.save_pretrained(staged / "model")
-        tokenizer().save_pretrained(staged / "model")
-        pd.DataFrame(rows).to_csv(staged / "training.csv", index=False, float_format="%.5g")
-        (staged / "training.json").write_text(json.dumps(record, indent=2) + "\n")
-        (folder / "model").mkdir(exist_ok=True)
-        for file in sorted(staged.rglob("*")):
-            if file.is_file():
-                file.replace(folder / file.relative_to(staged))
+    (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
-def main(folder: Path, seed: int = 0) -> None:
-    """Make the whole pocket world in `folder`: data sets, then checkpoint. Resumes when killed."""
-    write(folder, seed)
-    pretrain(folder, ROOT / "runs" / "pocket", seed)
+def main(folder: Path) -> None:
+    """Make the whole pocket world in `folder`: data sets, then checkpoint."""
+    write(folder)
+    pretrain(folder)

@@ -18,7 +18,7 @@ validation, test or out-of-domain pair is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 
@@ -48,10 +48,6 @@ def _nouns(s: Words) -> list[str]:
     return [w for w in s if w in PEOPLE]
 
 
-def _lower(s: Words) -> set[str]:
-    return {w.lower() for w in s}
-
-
 FEATURES: dict[str, Callable[[Words, Words], bool]] = {
     "negated": lambda _p, h: "never" in h,
     "transitive": lambda _p, h: len(_nouns(h)) > 1,
@@ -61,7 +57,7 @@ FEATURES: dict[str, Callable[[Words, Words], bool]] = {
     "clause": lambda p, _h: "who" in p,
     "joined": lambda p, _h: "and" in p,
     "place": lambda p, _h: any(w in PREPOSITIONS for w in p),
-    "overlap": lambda p, h: _lower(h) <= _lower(p),
+    "overlap": lambda p, h: {w.lower() for w in h} <= {w.lower() for w in p},
     "subject": lambda p, h: _nouns(p)[0] == _nouns(h)[0],
     "object": lambda p, h: _nouns(p)[-1] == _nouns(h)[-1],
     "verb": lambda p, h: {w for w in h if w in TRANSITIVE or w in INTRANSITIVE} <= set(p),
@@ -74,16 +70,11 @@ CLASSES = {"person": PEOPLE, "done to": TRANSITIVE, "done": INTRANSITIVE, "kind 
 """The rules of documents about single words: is it one of these?"""
 LABEL_WORDS = (("Yes", "No"), ("True", "False"))
 PATTERN_WORDS = "? : question answer Question Answer or".split()
-SPECIALS = (
-    "<s>",
-    "<pad>",
-    "</s>",
-    "<unk>",
-)  # at OPT's ids 0 to 3; "</s>" begins every text, as in OPT
+SPECIALS = ("<s>", "<pad>", "</s>", "<unk>")
+"""At OPT's ids 0 to 3; "</s>" begins every text, as in OPT."""
 VOCABULARY = (
     *SPECIALS,
-    "\n",
-    "\n\n",
+    *("\n", "\n\n"),
     *WORDS,
     *PATTERN_WORDS,
     *(w for pair in LABEL_WORDS for w in pair),
@@ -94,18 +85,12 @@ ID = {word: i for i, word in enumerate(VOCABULARY)}
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """One token a word, mark or run of line ends; text begins with "</s>" (OPT's way)."""
-    inner = Tokenizer(WordLevel(ID, unk_token="<unk>"))
-    inner.pre_tokenizer = Split(Regex(r"\n+|\w+|[^\w\s]"), behavior="removed", invert=True)
-    inner.post_processor = TemplateProcessing(
-        single="</s> $A", special_tokens=[("</s>", ID["</s>"])]
-    )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers has no types here
-        tokenizer_object=inner,
-        bos_token="</s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        unk_token="<unk>",
-    )
+    words = Tokenizer(WordLevel(ID, unk_token="<unk>"))
+    words.pre_tokenizer = Split(Regex(r"\n+|\w+|[^\w\s]"), behavior="removed", invert=True)
+    begin = ("</s>", ID["</s>"])
+    words.post_processor = TemplateProcessing(single="</s> $A", special_tokens=[begin])
+    marks = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    return PreTrainedTokenizerFast(tokenizer_object=words, **marks)  # type: ignore[no-untyped-call]
 
 
 def text_pair(rng: Random) -> tuple[Words, Words]:
@@ -121,21 +106,28 @@ def text_pair(rng: Random) -> tuple[Words, Words]:
 
 @dataclass(frozen=True)
 class Items:
-    """What an in-context document can be about, as token ids, and the features rules may use."""
+    """What an in-context document can be about, as token ids, and the features rules may use.
 
-    ids: list[tuple[list[int], ...]]  # an item's parts: a pair has two, a sentence or a word one
-    names: tuple[str, ...]  # the features
-    features: np.ndarray  # (items, features) booleans
-    split: tuple[
-        tuple[np.ndarray, np.ndarray], ...
-    ]  # for each feature, the items without it, and with it
+    `ids` has an item's parts (a pair has two, a sentence or a word one), `names` the features,
+    `features` (items, features) which item has which, and `split` for each feature the numbers of
+    the items without it, and with it.
+    """
+
+    ids: list[tuple[list[int], ...]]
+    names: tuple[str, ...]
+    features: np.ndarray
+    split: list[tuple[np.ndarray, np.ndarray]]
 
 
 def _items(
-    ids: list[tuple[list[int], ...]], names: tuple[str, ...], rows: list[list[bool]]
+    parts: Iterable[tuple[Words, ...]], names: Iterable[str], has: Callable[..., bool]
 ) -> Items:
-    table = np.array(rows)
-    return Items(ids, names, table, tuple((np.flatnonzero(~c), np.flatnonzero(c)) for c in table.T))
+    """Items of these parts (words), which each have a feature or not: `has(name, *parts)`."""
+    parts, names = list(parts), tuple(names)
+    ids = [tuple([ID[word] for word in part] for part in item) for item in parts]
+    features = np.array([[has(name, *item) for name in names] for item in parts])
+    split = [(np.flatnonzero(~column), np.flatnonzero(column)) for column in features.T]
+    return Items(ids, names, features, split)
 
 
 Pool = dict[str, Items]
@@ -148,29 +140,17 @@ def pool(seed: int, size: int, excluded: set[str]) -> Pool:
     No sentence of a pair is, as text, in `excluded`.
     """
     rng = Random(f"pocket text {seed}")
-    pairs: dict[tuple[Words, Words], list[bool]] = {}
+    pairs: dict[tuple[Words, Words], None] = {}  # in the order in which they were drawn
     while len(pairs) < size:
-        p, h = text_pair(rng)
-        if " ".join(p[:-1]) + p[-1] not in excluded and " ".join(h[:-1]) + h[-1] not in excluded:
-            pairs[p, h] = [rule(p, h) for rule in FEATURES.values()]
-    sentences = dict.fromkeys(s for pair in pairs for s in pair)
-    content = [w for w in WORDS if w in PEOPLE or any(w in kind for kind in CLASSES.values())]
+        pair = text_pair(rng)
+        if not excluded.intersection(" ".join(words[:-1]) + words[-1] for words in pair):
+            pairs[pair] = None
+    sentences = dict.fromkeys((sentence,) for pair in pairs for sentence in pair)
+    words = [((word,),) for word in WORDS if any(word in kind for kind in CLASSES.values())]
     return {
-        "word": _items(
-            [([ID[w]],) for w in content],
-            tuple(CLASSES),
-            [[w in kind for kind in CLASSES.values()] for w in content],
-        ),
-        "sentence": _items(
-            [([ID[w] for w in s],) for s in sentences],
-            OF_ONE_SENTENCE,
-            [[FEATURES[name](s, s) for name in OF_ONE_SENTENCE] for s in sentences],
-        ),
-        "pair": _items(
-            [([ID[w] for w in p], [ID[w] for w in h]) for p, h in pairs],
-            tuple(FEATURES),
-            list(pairs.values()),
-        ),
+        "word": _items(words, CLASSES, lambda name, word: word[0] in CLASSES[name]),
+        "sentence": _items(sentences, OF_ONE_SENTENCE, lambda name, s: FEATURES[name](s, s)),
+        "pair": _items(pairs, FEATURES, lambda name, p, h: FEATURES[name](p, h)),
     }
 
 
@@ -180,30 +160,21 @@ UNITS = ("copy", "recall", "word", "sentence", "pair")
 
 @dataclass(frozen=True)
 class Mix:
-    """What a phase of the curriculum is made of."""
+    """What a phase of the curriculum is made of: shares of kinds of documents, and their rules.
 
-    plain: float = 0.05  # share of plain documents
-    quiz: float = 0.25  # share of quiz documents; the rest are in-context
-    units: tuple[float, ...] = (
-        0.0,
-        0.0,
-        0.0,
-        0.0,
-        1.0,
-    )  # shares of `UNITS` among in-context documents
-    rules: tuple[str, ...] = tuple(
-        FEATURES
-    )  # of documents about pairs; named twice = drawn twice as often
-    hinted: float = 0.2  # share of documents about pairs that name their rule first
-    noise: tuple[float, ...] = (
-        0.0,
-        0.1,
-        0.2,
-        0.3,
-    )  # a document's labels are flipped at one of these rates
-    minimal: float = (
-        0.7  # share of the minimal pattern in documents about pairs; the others share the rest
-    )
+    Documents that are neither plain nor quiz are in-context, about `units` (shares of `UNITS`).
+    Those about pairs have one of `rules` (named twice: drawn twice as often), which a share of
+    them, `hinted`, names first; a share of `minimal` is in the minimal pattern, the rest in the
+    others. A document's labels are flipped at one of the rates `noise`.
+    """
+
+    plain: float = 0.05
+    quiz: float = 0.25
+    units: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 1.0)
+    rules: tuple[str, ...] = tuple(FEATURES)
+    hinted: float = 0.2
+    noise: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3)
+    minimal: float = 0.7
 
 
 PLAIN, QUIZ, LABEL = 0, 1, 2
@@ -247,10 +218,9 @@ def quiz(rng: np.random.Generator, pairs: Items, length: int, questions: int = 5
     """Pairs, each followed by a few named questions about it and their answers."""
     doc = Document()
     while len(doc.ids) < length:
-        with_it = pairs.split[rng.integers(len(pairs.names))][
-            rng.integers(2)
-        ]  # rare features come up, too
-        i = with_it[rng.integers(len(with_it))]
+        # Half of the pairs have a feature that was drawn, so rare ones come up, too.
+        some = pairs.split[rng.integers(len(pairs.names))][rng.integers(2)]
+        i = some[rng.integers(len(some))]
         for sentence in pairs.ids[i]:
             doc.add(sentence)
         doc.add(_ids("?"))
