@@ -26,7 +26,7 @@ from llmft.nli import prompts
 from llmft.nli.prompts import EXPLANATIONS, INSTRUCTION, PATTERNS, context, encode
 from llmft.study import grids, methods, metrics, runs
 
-from .conftest import MODELS, POSITIONS, SHARED, UNNAMED, WINDOWED
+from .conftest import MODELS, SHARED
 from .training import spec, tiny
 
 
@@ -193,33 +193,6 @@ def test_the_teacher_says_what_plain_passes_of_the_whole_prompt_say(
         if objective == "label words":
             expected = expected[:, labels].log_softmax(-1)
         torch.testing.assert_close(result.targets[i, : len(places)], expected, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("objective", DISTILLATION_OBJECTIVES)
-@pytest.mark.parametrize("shape", sorted(WINDOWED.keys() - UNNAMED))
-def test_a_teacher_with_local_attention_says_it_too(
-    shape: str, objective: str, tiny_tokenizer: Any
-) -> None:
-    model = Model(
-        WINDOWED[shape](), tiny_tokenizer, shape, "", "", torch.device("cpu"), POSITIONS, 0
-    )
-    spec = distilling(objective=objective)
-    labels = list(prompts.label_tokens(tiny_tokenizer, "minimal"))
-    for result, i, plainly, more in by_hand(model, spec):
-        expected = plainly[result.places[i][result.places[i] >= 0] + more]
-        if objective == "label words":
-            expected = expected[:, labels].log_softmax(-1)
-        own = result.targets[i, : len(expected)]
-        torch.testing.assert_close(own, expected, atol=1e-4, rtol=1e-4)
-
-
-def test_the_pocket_model_says_it_too() -> None:
-    model = models.load("pocket", device="cpu")
-    for result, i, plainly, more in by_hand(model, distilling(objective="query", pattern="gpt-3")):
-        places = result.places[i][result.places[i] >= 0]
-        assert places.tolist() == list(range(1, len(result.prompts[i])))
-        targets = result.targets[i, : len(places)]
-        torch.testing.assert_close(targets, plainly[places + more], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("source", ["pocket", "opt"])

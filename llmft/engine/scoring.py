@@ -126,7 +126,7 @@ def _log_probabilities(
     token_budget: int,
 ) -> torch.Tensor:
     """Of `classes` (None: the vocabulary) after the `last` tokens of each prompt, all checked."""
-    _check(model, prompts, classes)
+    check(model, prompts, classes)
     training = model.training
     model.eval()
     try:
@@ -249,27 +249,27 @@ def pack(lengths: Sequence[int], width: int) -> list[list[int]]:
 # --- what is refused ---------------------------------------------------------------------------
 
 
-def _check(model: Any, prompts: Sequence[Sequence[int]], classes: Sequence[int] | None) -> None:
-    """Refuse what would fail late, or on a GPU with a device-side assertion, in one line."""
-    config = model.config
-    if classes is not None and not all(0 <= i < config.vocab_size for i in classes):
-        raise UserError(f"label tokens {list(classes)} are not all in 0..{config.vocab_size - 1}")
-    check_tokens(config, prompts)
+def check(
+    model: Any, prompts: Sequence[Sequence[int]], classes: Sequence[int] | None = None
+) -> None:
+    """Refuse what would fail late, or on a GPU with a device-side assertion, in one line.
+
+    A tokenizer may know more tokens than the model has embeddings of: only those that occur count.
+    """
+    size = model.config.vocab_size
+    if not all(0 <= i < size for i in classes or ()):
+        raise UserError(f"label tokens {list(classes or ())} are not all in 0..{size - 1}")
+    largest = max(map(max, prompts), default=0)
+    if largest >= size:
+        raise UserError(
+            f"a text has token {largest}, and the model has tokens 0 to {size - 1}: "
+            "its tokenizer is another model's, or tokens were added that the model did not learn"
+        )
     longest = _longest(prompts)
     if longest > _positions(model):
         raise UserError(
             f"a prompt has {longest} tokens, and the model sees {_positions(model)}: use fewer "
             "shots or shorter texts (nothing is ever truncated)"
-        )
-
-
-def check_tokens(config: Any, prompts: Sequence[Sequence[int]]) -> None:
-    """Refuse a token that the model has no embedding of; its tokenizer may know more tokens."""
-    largest = max(map(max, prompts), default=0)
-    if largest >= config.vocab_size:
-        raise UserError(
-            f"a text has token {largest}, and the model has tokens 0 to {config.vocab_size - 1}: "
-            "its tokenizer is another model's, or tokens were added that the model did not learn"
         )
 
 

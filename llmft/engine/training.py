@@ -158,7 +158,7 @@ def train(learner: Learner, job: Job, loss: Loss, *, token_budget: int = 0) -> T
             away, or too little memory for one example.
     """
     model, given = learner.model, job.train.prompts
-    scoring.check_tokens(model.model.config, given)
+    scoring.check(model.model, given)
     longest = max(map(len, given))
     size = min(learner.spec.batch_size, len(given))
     part = min(size, max(1, token_budget // longest)) if token_budget else size
