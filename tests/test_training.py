@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llmft import UserError
-from llmft.engine import attention, training
+from llmft.engine import attention, scoring, training
 from llmft.engine.learner import Reader, holding, learner, start, with_weights
 from llmft.engine.models import Model
 from llmft.engine.scoring import score
@@ -40,6 +40,7 @@ def double(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("float", "float32"):
         monkeypatch.setattr(torch, name, torch.float64)
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    monkeypatch.setattr(scoring, "probe", lambda *_: None)  # it is of float32
 
 
 def trained(model: Model, said: Spec, one: Job, **options: Any) -> Trained:
@@ -158,22 +159,30 @@ def test_gradients_of_packed_prompts_are_those_of_each_alone(
     torch.testing.assert_close(packed, plain, atol=1e-10, rtol=1e-10)
 
 
+LONG = Examples(
+    [list(range(5, 5 + n)) for n in (3, WINDOW, 70, 9)], torch.tensor([[0], [1], [0], [1]])
+)
+
+
+def windowed(name: str) -> Model:
+    return Model(WINDOWED[name](), None, name, "", "", torch.device("cpu"), POSITIONS, 0)
+
+
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("name", sorted(WINDOWED))
-def test_local_attention_is_trained_as_it_is_or_refused(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Packed, with the window in attention; refused where a layer does not name it."""
-    model = Model(WINDOWED[name]().double(), None, name, "", "", torch.device("cpu"), POSITIONS, 0)
-    prompts = [list(range(5, 5 + n)) for n in (3, WINDOW, 70, 9)]
-    batch = Examples(prompts, torch.tensor([[0], [1], [0], [1]]))
-    if name in UNNAMED:
-        with pytest.raises(UserError, match="use another model"):
-            trained(model, spec(), Job(batch, batch))
-        return
-    packed = gradients(model, spec(), batch)
+@pytest.mark.parametrize("name", sorted(WINDOWED.keys() - UNNAMED))
+def test_local_attention_is_trained_as_it_is(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = windowed(name)
+    model.model.double()
+    packed = gradients(model, spec(), LONG)
     monkeypatch.setattr(attention, "run_packed", one_by_one)
-    torch.testing.assert_close(packed, gradients(model, spec(), batch), atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(packed, gradients(model, spec(), LONG), atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", UNNAMED)
+def test_local_attention_that_no_layer_names_is_not_trained(name: str) -> None:
+    lines = "cannot be packed: use another model|gives other log-probabilities"
+    with pytest.raises(UserError, match=lines):
+        trained(windowed(name), spec(), Job(LONG, LONG))
 
 
 @pytest.mark.usefixtures("double")
