@@ -184,7 +184,7 @@ def test_answers_with_rubbish_are_one_line(base: Spec, tmp_path: Path) -> None:
     file = write(tmp_path, "icl", run([base], tmp_path).of_study("tiny"))
     answers = pd.read_parquet(tmp_path / "icl.parquet")
     answers.drop(columns="logp_not").to_parquet(tmp_path / "icl.parquet")
-    with pytest.raises(UserError, match=r"no column logp_not in the \.parquet"):
+    with pytest.raises(UserError, match=r"\.parquet cannot be read .*logp_not"):
         results.read([file])
     (tmp_path / "icl.parquet").write_bytes(b"rubbish")
     with pytest.raises(UserError, match="run the chapter icl"):
