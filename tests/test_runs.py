@@ -782,7 +782,7 @@ def test_the_rounds_of_a_distillation_are_one_piece(base: Spec):
     first, *later = grids.product(replace(base, **DISTILLATION), rounds=[1, 2, 3])
     other = replace(first, data_seed=1)
     shown = grids.product(base, data_seed=[0, 1])
-    pieces = runs._pieces([*later, other, *shown, first])
+    pieces = methods.recursions([*later, other, *shown, first])
     assert pieces == [[*later, first], [other], shown[:1], shown[1:]]
 
 
@@ -925,8 +925,9 @@ def test_two_that_claim_the_same_runs_in_other_orders_both_end(
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """What `scheduler="local"` starts, kept for several tests: its workers take long to start."""
-    with runs._cluster(pytest.importorskip("distributed"), "local") as here:
+    """Kept for several tests: its workers take long to start."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as here:
         yield here.scheduler_address
 
 

@@ -1,8 +1,7 @@
 """Which rows of MNLI and HANS a study uses: chosen once, written down without their text.
 
-A row is named by its digest, of the pair without regard to white space, so that it is found again
-in GLUE from the Hub and in any other copy of the raw text (`find`); a tokenised copy has other
-digests. What was found is kept in the user's cache, where `tasks.load` finds it without a network.
+A row is named by the digest of its pair, so that it is found again in GLUE from the Hub and in any
+other copy of the raw text, and then kept in the user's cache. A tokenised copy has other digests.
 `choose` made the published file from a seed.
 """
 
@@ -20,7 +19,7 @@ from llmft.nli import hub, sources
 
 
 PUBLISHED = ROOT / "data" / "mnli-hans" / "rows.csv"
-"""The published study's rows: `python -m llmft.nli.selection DIR` chose them, and does so again."""
+"""The published rows: `python -m llmft.nli.selection DIR` chose them, and does so again."""
 
 COLUMNS = ("set", "size", "label", "digest", "pair", "subcase")
 """A row's set, the smallest size of this set that it is in (sets of several sizes are nested), its
@@ -32,11 +31,8 @@ SIZES = {
     "in-domain": (400, 560),
     "out-of-domain": (450, 900),
 }
-"""How many rows each set has: what a laptop measures, and what there is for whoever has a GPU.
-
-Of the matched set, 560 is what the copy that the rows were chosen from can balance without a
-premise that occurs twice; the Hub's has 6,692 pairs, which `tasks.load` without rows gives.
-"""
+"""How many rows each set has: what `tasks.load` takes, and what there is for whoever has a GPU.
+(560 is what the copy that they were chosen from can balance without using a premise twice.)"""
 
 ORIGIN = {"train": "train", "validation": "train", "in-domain": "matched", "out-of-domain": "hans"}
 """Where the rows of a set stand: validation pairs are training pairs that are held out."""
@@ -59,12 +55,8 @@ def digest(premise: str, hypothesis: str) -> str:
 def choose(pools: dict[str, pd.DataFrame], seed: int) -> pd.DataFrame:
     """Draw the rows of all sets: labels (of HANS subcases) balanced, no premise in two rows.
 
-    Args:
-        pools: "train", "matched" and "hans", each as `pools_of` gives them.
-        seed: of the draw.
-
-    Returns:
-        A row a pair, with `COLUMNS`, in the order of `SIZES`, then of size and digest.
+    `pools` are as `pools_of` gives them. Returns a row a pair, with `COLUMNS`, in the order of
+    `SIZES`, then of size and digest.
 
     Raises:
         UserError: a pool is too small.
@@ -92,9 +84,9 @@ def choose(pools: dict[str, pd.DataFrame], seed: int) -> pd.DataFrame:
     table["pair"] = table["id"].str.removeprefix("hans-").where(is_hans, "")
     table["subcase"] = table["subcase"].where(is_hans, "")
     table["label"] = table["label"].map(dict(enumerate(_LABELS)))
-    order = table["set"].map({name: at for at, name in enumerate(SIZES)})
-    table = table.assign(order=order).sort_values(["order", "size", "digest"])
-    return pd.DataFrame(table[[*COLUMNS]].reset_index(drop=True))
+    table["order"] = table["set"].map({name: at for at, name in enumerate(SIZES)})
+    table = table.sort_values(["order", "size", "digest"], ignore_index=True)
+    return pd.DataFrame(table[[*COLUMNS]])
 
 
 def load(path: Path, data: str = "", home: Path | None = None) -> pd.DataFrame:
@@ -135,10 +127,6 @@ def load(path: Path, data: str = "", home: Path | None = None) -> pd.DataFrame:
 
 def pools_of(data: str = "", home: Path | None = None) -> dict[str, pd.DataFrame]:
     """The pairs of MNLI's training and matched sets and of HANS, with their plain texts.
-
-    Args:
-        data: as in `load`.
-        home: as in `load`.
 
     Returns:
         "train", "matched" and "hans", as `sources.parse` gives them, with `digest`.

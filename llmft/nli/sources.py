@@ -1,15 +1,11 @@
 """Where sentence pairs come from: files, MNLI and HANS, all parsed to one table.
 
-The table has the columns `id`, `premise`, `hypothesis` and `label` (0 entailment, 1 not
-entailment; MultiNLI's neutral is dropped unless a mapping of labels says otherwise), and where the
-source has them, as HANS, `heuristic` and `subcase`. `read` returns a file's table as it is written;
-`parse` turns any table into pairs, so every source is checked alike. Downloads are pinned: GLUE by
-its revision on the Hub, HANS by commit and SHA-256.
+`read` returns a file's table as it is written; `parse` turns any table into pairs, so every source
+is checked alike. Downloads are pinned: GLUE by its revision on the Hub, HANS by commit and SHA-256.
 
 Parquet is read by `datasets`, CSV and JSON by the standard library: the readers of `datasets` guess
 types (007 becomes 7, a premise 2024-01-01 a date), lose the first value of rows that are longer
-than the header, fill shorter ones, take quotes out of a TSV's sentences, and reuse their copy of a
-changed file that has its old time.
+than the header, fill shorter ones, and take quotes out of a TSV's sentences.
 """
 
 import csv
@@ -51,11 +47,9 @@ HANS_SHA256 = "c55b62feef9913070e88f38938dc2492018c945ac81f70139346472494124e79"
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".jsonl.gz", ".parquet")
 """The formats that `read` takes."""
 
-LARGEST_FILE, MOST_ROWS = 2**30, 5_000_000
-"""Bytes, characters when unpacked, and rows of a file, at most."""
-
-LONGEST_LINE, LONGEST_TEXT = 1_000_000, 100_000
-"""Characters of a line and of one value, at most."""
+LARGEST_FILE, MOST_ROWS, LONGEST_LINE, LONGEST_TEXT = 2**30, 5_000_000, 1_000_000, 100_000
+"""Bytes (characters when unpacked) and rows of a file, characters of a line and of a value, at
+most."""
 
 MISSING, DROP_MISSING = "missing", "missing: drop"
 """A mapping's name for no label, and the mapping that drops rows without a label, premise or
@@ -63,8 +57,9 @@ hypothesis."""
 
 _COMPLETE = "complete or remove such rows, or drop them with the parameter labels:"
 
-_NOT = {f"{no}{mark}entailment": 1 for no in ("not", "non") for mark in " _-"}
-_MEANINGS = {"entailment": 0, "contradiction": 1, "neutral": -1} | _NOT
+_MEANINGS = {"entailment": 0, "contradiction": 1, "neutral": -1} | {
+    f"{no}{mark}entailment": 1 for no in ("not", "non") for mark in " _-"
+}
 """What the usual words mean, HANS's among them."""
 
 _TARGETS = {"entailment": 0, "not entailment": 1, "drop": -1}
@@ -83,7 +78,6 @@ _NAMES = {
 """A column's names: MNLI's on the Hub first, then those of HANS, RTE and MNLI's own files."""
 
 _TEXTS = ("premise", "hypothesis")
-_REQUIRED = (*_TEXTS, "label")
 
 _BLANK = " \t\r\n\xa0\u200b\u200c\u200d\u2060\ufeff"
 """White space, also of no width: a text of nothing else is empty."""
@@ -95,9 +89,8 @@ _KINDS = {list: "a list", dict: "a mapping", bool: "true or false", numbers.Numb
 def meanings(labels: str = "") -> dict[str, int]:
     """What each label means, 0, 1 or -1 (drop): the usual words, and what `labels` adds.
 
-    Args:
-        labels: what differs, such as "neutral: not entailment" or "e: entailment, n: drop, c: not
-            entailment"; "missing: drop" drops the rows without a label, premise or hypothesis.
+    `labels` is such as "e: entailment, n: drop, c: not entailment"; "missing: drop" drops the rows
+    without a label, premise or hypothesis.
 
     Raises:
         UserError: a mapping that cannot be read.
@@ -131,18 +124,17 @@ def parse(frame: pd.DataFrame, source: str, labels: str = "") -> tuple[pd.DataFr
     """Binary pairs from a table, and what its labels mean.
 
     Args:
-        frame: the columns `premise`, `hypothesis` and `label`, or as HANS and MNLI's own files call
-            them, in upper or lower case. Labels are MNLI's numbers (0 entailment, 1 neutral, 2
-            contradiction) or words. `id`, `idx` or `pairID` numbers the pairs, else their order
-            does; `heuristic` and `subcase` are kept; other columns are not read.
+        frame: the columns of `_NAMES`, in upper or lower case; others are not read. Labels are
+            words, or MNLI's numbers (0 entailment, 1 neutral, 2 contradiction). Without ids the
+            order numbers the pairs.
         source: the beginning of each id, such as "train" in "train-17".
         labels: what other labels mean, or these; see `meanings`.
 
     Returns:
-        The pairs in the same order, with `id`, `premise`, `hypothesis`, `label`, without those that
-        are dropped: neutral, unless `labels` says otherwise. And a row for each label in order of
-        appearance: `label`, `meaning` ("entailment", "not entailment" or "drop"), `rows`, and an
-        example's `premise` and `hypothesis`.
+        The pairs that are not dropped, in the same order: `id`, `premise`, `hypothesis`, `label` (0
+        entailment, 1 not), and `heuristic` and `subcase` where the table has them. And a row for
+        each label in order of appearance: `label`, `meaning` ("entailment", "not entailment" or
+        "drop"), `rows`, and an example's `premise` and `hypothesis`.
 
     Raises:
         UserError: a missing or repeated column; a value that is missing, no text, too long or
@@ -163,28 +155,25 @@ def parse(frame: pd.DataFrame, source: str, labels: str = "") -> tuple[pd.DataFr
     if "" in own:
         what = f"{source}: the id is missing in row {own.index('') + 1}"
         raise UserError(f"{what}: complete the ids, or remove the column")
+    columns = {"id": [f"{source}-{number}" for number in own]}
+    columns |= {name: values[name] for name in _TEXTS}
+    for name in ("heuristic", "subcase"):
+        if name in values:
+            columns[name] = [word or f"no {name}" for word in values[name]]
+    pairs = pd.DataFrame(columns, dtype="str")
     value = label.map(meaning)
-    texts = {name: values[name] for name in _TEXTS}
-    groups = {
-        name: [word or f"no {name}" for word in values[name]]
-        for name in ("heuristic", "subcase")
-        if name in values
-    }
-    ids = [f"{source}-{number}" for number in own]
-    pairs = pd.DataFrame({"id": ids} | texts | groups, dtype="str")
     pairs.insert(3, "label", value)
     words = {number: word for word, number in _TARGETS.items()}
     rows = label.map(label.value_counts())
-    first = pairs[[*_TEXTS]].assign(label=label, meaning=value.map(words), rows=rows)
-    first = first.loc[~label.duplicated(), ["label", "meaning", "rows", *_TEXTS]]
+    about = pd.DataFrame({"label": label, "meaning": value.map(words), "rows": rows})
+    first = about.join(pairs[[*_TEXTS]])[~label.duplicated()]
     return pairs[value >= 0].reset_index(drop=True), first.reset_index(drop=True)
 
 
 def hans_file(home: Path | None = None) -> Path:
     """The official HANS file at its pinned commit: from the cache, else downloaded and checked.
 
-    The cache is `$HF_HOME/llmft` (`~/.cache/huggingface/llmft`), or `home`'s; one may put a copy
-    there by hand.
+    The cache is `llmft/` in HF_HOME, or in `home`; one may put a copy there by hand.
 
     Raises:
         UserError: it cannot be downloaded, or is not the pinned file.
@@ -209,14 +198,14 @@ def hans_file(home: Path | None = None) -> Path:
 def glue(home: Path | None = None) -> dict[str, pd.DataFrame]:
     """MNLI's training and matched validation rows at the pinned revision of GLUE, as in `MNLI`.
 
-    Args:
-        home: the folder to use in HF_HOME's place.
-
     Raises:
         UserError: they are not in the Hub's cache and cannot be downloaded, or are damaged.
     """
     folder = hub.snapshot("dataset", *GLUE, [*MNLI.values()], home)
-    return {name: read(*sorted(folder.glob(shards))) for name, shards in MNLI.items()}
+    return {
+        name: pd.concat([read(path) for path in sorted(folder.glob(shards))], ignore_index=True)
+        for name, shards in MNLI.items()
+    }
 
 
 def find(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -234,11 +223,11 @@ def find(folder: Path, names: tuple[str, ...]) -> Path | None:
     return paths[0] if paths else None
 
 
-def read(path: Path, *more: Path) -> pd.DataFrame:
+def read(path: Path) -> pd.DataFrame:
     """The table at `path`, as it is written: a column is text, or what JSON and Parquet hold.
 
-    No text counts as a missing value: "n/a" is a hypothesis in MNLI. JSON and Parquet give only the
-    columns that `parse` reads. `more` are further parts of a Parquet table.
+    No text counts as a missing value: "n/a" is a hypothesis in MNLI. Of Parquet only the columns
+    that `parse` reads are there.
 
     Raises:
         UserError: a damaged, cut off or too large file; a row of another length than the header;
@@ -248,14 +237,13 @@ def read(path: Path, *more: Path) -> pd.DataFrame:
         if path.stat().st_size > LARGEST_FILE:
             raise _too_large(path)
         if path.suffix == ".parquet":
-            return _parquet(path, *more)
+            return _parquet(path)
         return _json_lines(path) if ".jsonl" in path.suffixes else _csv(path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
     except (
-        *(OSError, EOFError, ValueError, RecursionError),
-        *(csv.Error, zlib.error, pa.ArrowException),
-    ) as error:
+        OSError, EOFError, ValueError, RecursionError, csv.Error, zlib.error, pa.ArrowException,
+    ) as error:  # fmt: skip
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} cannot be read ({line}): restore it, or fetch it again") from error
 
@@ -323,7 +311,6 @@ def _unquote(value: str) -> str:
 
 def _json_lines(path: Path) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    names: dict[str, None] = {}
     for number, line in enumerate(_lines(path), 1):
         if not line.strip():
             continue
@@ -333,15 +320,10 @@ def _json_lines(path: Path) -> pd.DataFrame:
             raise ValueError(f"line {number}: {getattr(error, 'msg', error)}") from error
         if not isinstance(row, dict):
             raise ValueError(f"line {number} is not an object")
-        names |= dict.fromkeys(row)
-        rows.append({name: value for name, value in row.items() if _is_known(name)})
+        rows.append(row)
     if not rows:
         raise ValueError("no examples")
-    _columns(names, path.name)
-    columns = filter(_is_known, names)
-    return pd.DataFrame(
-        {name: pd.Series([r.get(name) for r in rows], dtype=object) for name in columns}
-    )
+    return pd.DataFrame(rows, dtype=object)
 
 
 def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -351,17 +333,16 @@ def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _parquet(*paths: Path) -> pd.DataFrame:
+def _parquet(path: Path) -> pd.DataFrame:
     import datasets  # here: it takes half a second, and only this format needs it
 
-    names = parquet.read_schema(paths[0]).names
-    _columns(names, paths[0].name)
-    columns = [name for name in names if _is_known(name)]
+    names = parquet.read_schema(path).names
+    columns = [names[at] for at in _columns(names, path.name).values()]
     rows: list[tuple[Any, ...]] = []
     size = 0
     with tempfile.TemporaryDirectory() as cache:  # streaming copies nothing, but leaves locks
         stream = datasets.IterableDataset.from_parquet(
-            [glob.escape(str(path)) for path in paths],  # it takes them for patterns
+            glob.escape(str(path)),  # it takes a path for a pattern
             split="train",
             columns=columns,
             batch_size=1_000,
@@ -372,7 +353,7 @@ def _parquet(*paths: Path) -> pd.DataFrame:
             size += sum(len(v) for column in values for v in column if isinstance(v, str))
             rows += zip(*values, strict=True)
             if size > LARGEST_FILE or len(rows) > MOST_ROWS:
-                raise _too_large(paths[0])
+                raise _too_large(path)
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
@@ -390,11 +371,12 @@ def _columns(names: Collection[object], source: str) -> dict[str, int]:
     for column, aliases in _NAMES.items():
         if at := [keys.index(name) for name in aliases if name in keys]:
             places[column] = at[0]
-    if missing := [column for column in _REQUIRED if column not in places]:
-        what = f"{source}: no column {', '.join(missing)} (needed: {', '.join(_REQUIRED)}"
-        originals = [" ".join(str(name).split())[:40] for name in names]
-        more = ", ..." if len(originals) > 20 else ""
-        raise UserError(f"{what}; there: {', '.join(originals[:20])}{more})")
+    required = (*_TEXTS, "label")
+    if missing := [column for column in required if column not in places]:
+        what = f"{source}: no column {', '.join(missing)} (needed: {', '.join(required)}"
+        there = [" ".join(str(name).split())[:40] for name in names]
+        there = [*there[:20], *["..."] * (len(there) > 20)]
+        raise UserError(f"{what}; there: {', '.join(there)})")
     return places
 
 
@@ -404,11 +386,11 @@ def _meaning(label: pd.Series, source: str, labels: str) -> dict[str, int]:
     Raises:
         UserError: labels without a meaning, all of them at once, with a mapping to complete.
     """
-    first: dict[str, int] = {}
+    first: dict[str, int] = {}  # the row in which each is first
     for row, name in enumerate(label, 1):
         first.setdefault(name, row)
-    figures = {name for name in first if name.isdecimal()}
     meaning = meanings(labels)
+    figures = {name for name in first if name.isdecimal()}
     has_numbers = any(name.isdecimal() for name in meaning)
     if not has_numbers and {"0", "2"} <= figures <= _MNLI_NUMBERS.keys():
         meaning |= {number: meaning[word] for number, word in _MNLI_NUMBERS.items()}
@@ -461,10 +443,6 @@ def _strings(column: pd.Series, name: str, source: str) -> list[str]:
 def _fold(name: object) -> str:
     """A label or a column's name as it is compared: lower case, single spaces, 1.0 as 1."""
     return _whole(" ".join(str(name).split()).lower())
-
-
-def _is_known(name: str) -> bool:
-    return any(_fold(name) in aliases for aliases in _NAMES.values())
 
 
 def _whole(word: str) -> str:

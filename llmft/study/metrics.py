@@ -117,6 +117,18 @@ def share_entailment(logp: Any) -> float:
     return float((np.asarray(logp).argmax(1) == 0).mean())
 
 
+def summary(logp: Any, labels: Any) -> dict[str, Any]:
+    """What a run's row says of the answers to a set, and how many there are."""
+    return {
+        "accuracy": accuracy(logp, labels),
+        "nll": nll(logp, labels),
+        "brier": brier(logp, labels),
+        "ece": ece(logp, labels),
+        "share_entailment": share_entailment(logp),
+        "n": len(labels),
+    }
+
+
 def calibrate(logp: Any, content_free: Any) -> Floats:
     """Contextual calibration (Zhao et al. 2021, arXiv:2102.09690): divide by the prompt's own bias.
 

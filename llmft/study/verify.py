@@ -1,15 +1,14 @@
 """Are the published numbers still what this code measures? Some runs are done again and compared.
 
-Published results are data with provenance: a changed module does not throw them away. Instead
-`data/results/verified.json` says which code they were last verified with, by a hash of the modules
-that measure, comments and docstrings left out. Where the hash differs, `llmft check` says so, and
-`llmft verify` does a random sample of the runs again, here and now, and compares every prediction.
+`data/results/verified.json` says which code the published results were last verified with, by a
+hash of the modules that measure (`provenance`). Where the hash differs, `llmft check` says so, and
+`llmft verify` does a random sample of the runs again and compares every prediction.
 """
 
 import json
 import platform
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,11 +31,8 @@ SCORED = 1e-3
 """Of a method that trains nothing: the largest difference in a log-probability, nats, that counts
 as the same number. Another order of additions on another machine makes 1e-5."""
 
-MEASURES = ("accuracy", "nll", "brier", "ece")
-"""What a row says of each domain's answers and labels."""
-
 EXACT = 1e-5
-"""The largest difference of such a measure from the same computed again: answers are float32."""
+"""The largest difference of a row's measure from the same of its answers, which are float32."""
 
 TRAINED = 0.02
 """Of a method that trains: the largest share of its answers that may change. Each update multiplies
@@ -44,11 +40,7 @@ the differences of the ones before it."""
 
 
 def verify(
-    files_: Sequence[Path],
-    studies: Sequence[Study],
-    sample: int,
-    seed: int,
-    say: Callable[[str], object] = files.say,
+    files_: Sequence[Path], studies: Sequence[Study], sample: int, seed: int
 ) -> dict[str, Any]:
     """Do a random sample of published runs again, and compare every prediction.
 
@@ -57,7 +49,6 @@ def verify(
         studies: those whose runs may be drawn; of each its device and token budget.
         sample: how many runs, of all of them at most.
         seed: what draws them.
-        say: is told of each run.
 
     Returns:
         What `verified.json` holds: the code's hash, PROTOCOL, the runs with their largest
@@ -82,12 +73,11 @@ def verify(
         mine = (answers["key"] == row["key"]) & (answers["study"] == row["study"])
         one = _done_again(row, answers[mine], where[str(row["study"])])
         found.append(one)
-        say(
+        files.say(
             f"{number}/{len(drawn)} {one['run']}: largest difference {one['largest']:.2g} nats, "
             f"{one['changed']:.2%} of the answers changed"
         )
-    wrong = [one for one in found if not one["same"]]
-    if wrong:
+    if wrong := [one for one in found if not one["same"]]:
         raise UserError(
             f"{len(wrong)} of {len(found)} runs differ from what is published, {wrong[0]['run']} "
             f"by {wrong[0]['largest']:.2g} nats and in {wrong[0]['changed']:.2%} of its answers: "
@@ -144,15 +134,9 @@ def compared(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
 
 
 def _check_measures(row: Mapping[Any, Any], answers: pd.DataFrame) -> None:
-    """Refuse a published row whose measures are not those of its published answers.
-
-    Raises:
-        UserError: its name and what the answers give.
-    """
+    """Refuse a published row whose measures are not those of its published answers."""
     for domain, part in answers[answers["domain"] != "content-free"].groupby("domain"):
-        logp, labels = part[LOGP].to_numpy(), part["label"].to_numpy()
-        found = {name: getattr(metrics, name)(logp, labels) for name in MEASURES}
-        found["share_entailment"] = metrics.share_entailment(logp)
+        found = metrics.summary(part[LOGP].to_numpy(), part["label"].to_numpy())
         for name, value in found.items():
             column = f"{str(domain).replace('-', '_')}_{name}"
             if not abs(value - row[column]) <= EXACT:
