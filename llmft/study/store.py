@@ -5,9 +5,6 @@ with a checksum of its key and of both): a run is there when its JSON is. Each f
 beside its place, forced to the disk and renamed, so a kill, a crash or a full disk leaves what was
 there before. A lock held by the operating system claims a run, and dies with the process that held
 it. (On a network file system that needs working `flock`, as NFS 4 and Lustre have.)
-
-What takes hours is in the book itself: a run that a store lacks is read from `PUBLISHED`, which
-`llmft publish` fills.
 """
 
 import hashlib
@@ -25,7 +22,7 @@ from llmft import ROOT, UserError, files
 
 
 PUBLISHED = ROOT / "data" / "runs"
-"""A store that is only read: the finished runs of studies that take hours."""
+"""A store that is only read, filled by `llmft publish`: the runs of studies that take hours."""
 
 
 def prepare(folder: Path) -> Path:
