@@ -37,7 +37,6 @@ from .small import (
     MEASURED,
     QUERIES,
     ZERO_SHOT,
-    pairs,
     run,
     stored,
 )
@@ -821,14 +820,6 @@ def test_a_run_can_be_scored_on_held_out_pairs(lora: Spec, tmp_path: Path):
     logp, labels = held_out[metrics.LOGP].to_numpy(), held_out["label"].to_numpy()
     assert rows["validation_accuracy"][0] == metrics.accuracy(logp, labels)
     assert not [name for name in rows if "in_domain" in name or "out_of_domain" in name]
-
-
-def test_a_task_without_validation_pairs_of_both_labels_is_one_line(lora: Spec, tmp_path: Path):
-    folder = Path(shutil.copytree(lora.task, tmp_path / "task"))
-    one = pairs(6, 2).query("label == 0").assign(label="entailment")
-    one.to_csv(folder / "validation.csv", index=False)
-    with pytest.raises(UserError, match=r"validation .* has only entailment pairs"):
-        run([replace(lora, task=str(folder))], tmp_path / "store")
 
 
 def test_an_order_trains_on_the_same_examples_otherwise(lora: Spec, tmp_path: Path):

@@ -30,11 +30,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, err
 
 
 def model(name: str, revision: str, home: Path | None = None) -> Path:
-    """The folder with the model's files, named by the commit; see `snapshot`.
-
-    Raises:
-        UserError: as `snapshot` does; a repository without weights.
-    """
+    """The folder with the model's files, named by the commit; see `snapshot`."""
     for weights in WEIGHTS:  # the second call is cheap: the client keeps the list of files
         folder = snapshot("model", name, revision, [*CONFIGURATION, weights], home)
         if any(folder.glob(weights)):
@@ -73,11 +69,7 @@ def snapshot(
 
 
 def verify(kind: str, name: str, folder: Path) -> None:
-    """Compare the files of a snapshot with the Hub's checksums, and remove those that differ.
-
-    Raises:
-        UserError: there are such files; the Hub cannot be asked.
-    """
+    """Compare a snapshot's files with the Hub's checksums; remove and refuse those that differ."""
     with one_line(kind, name, folder.name):
         result = huggingface_hub.HfApi().verify_repo_checksums(
             name,
@@ -95,11 +87,7 @@ def verify(kind: str, name: str, folder: Path) -> None:
 
 
 def licence(kind: str, name: str, revision: str) -> str:
-    """What the repository's card says at that revision, or where to look.
-
-    Raises:
-        UserError: as `snapshot` does.
-    """
+    """What the repository's card says at that revision, or where to look."""
     with one_line(kind, name, revision):
         info: Any = huggingface_hub.HfApi().repo_info(name, repo_type=kind, revision=revision)
     card = info.card_data.to_dict() if info.card_data else {}

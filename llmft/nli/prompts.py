@@ -98,11 +98,7 @@ def pattern_named(name: str, verbalizer: str = "") -> Pattern:
 
 
 def _template(text: str) -> Pattern:
-    """A pattern of one's own; its name is its text, in quotes and on one line.
-
-    Raises:
-        UserError: the text is no template.
-    """
+    """A pattern of one's own; its name is its text, in quotes and on one line."""
     try:
         parts = [rest for _, *rest in Formatter().parse(text) if rest[0] is not None]
     except ValueError as error:
@@ -192,8 +188,7 @@ def encode(
         tokenizer: a transformers tokenizer.
         pattern: for the demonstrations and the queries alike, or its name.
         queries: columns `premise` and `hypothesis`; one prompt a row, in order.
-        demonstrations: columns `premise`, `hypothesis`, `label`, in the order to show them in;
-            None or no rows for zero-shot.
+        demonstrations: these and `label`, in the order to show them in; None for zero-shot.
         max_positions: the longest prompt that the model takes.
         explained: the demonstrations come with an instruction and explanations.
 

@@ -358,11 +358,7 @@ def _parquet(path: Path) -> pd.DataFrame:
 
 
 def _columns(names: Collection[object], source: str) -> dict[str, int]:
-    """The places of the columns of `_NAMES`.
-
-    Raises:
-        UserError: a required one is missing, or one occurs twice; with the names that are there.
-    """
+    """The places of the columns of `_NAMES`."""
     keys = [_fold(name) for name in names]
     twice = next((name for i, name in enumerate(keys) if name and name in keys[:i]), None)
     if twice is not None:
@@ -381,11 +377,7 @@ def _columns(names: Collection[object], source: str) -> dict[str, int]:
 
 
 def _meaning(label: pd.Series, source: str, labels: str) -> dict[str, int]:
-    """What the labels of a table mean; numbers are MNLI's if they can be nothing else.
-
-    Raises:
-        UserError: labels without a meaning, all of them at once, with a mapping to complete.
-    """
+    """What the labels of a table mean; numbers are MNLI's if they can be nothing else."""
     first: dict[str, int] = {}  # the row in which each is first
     for row, name in enumerate(label, 1):
         first.setdefault(name, row)
@@ -414,12 +406,7 @@ def _meaning(label: pd.Series, source: str, labels: str) -> dict[str, int]:
 
 
 def _strings(column: pd.Series, name: str, source: str) -> list[str]:
-    """A column's values as text, whatever their type in the file: 1.0 as 1, none as ''.
-
-    Raises:
-        UserError: a value that is no text (of other columns: nor a number), is too long, or holds
-            NUL or half a surrogate pair, which no tokenizer and no file takes.
-    """
+    """A column's values as text, whatever their type in the file: 1.0 as 1, none as ''."""
     is_text = name in _TEXTS
     kinds = (str,) if is_text else (str, numbers.Number, np.bool_)
     strings = []

@@ -121,21 +121,17 @@ def load(name: str, *, limit: int = 0, labels: str = "", rows: str = "") -> Task
 def shared_pairs(task: Task) -> pd.DataFrame:
     """How many pairs of a set stand in another set, or twice in the same one, word for word.
 
-    Returns:
-        A row for each two sets that share pairs, with the columns `set`, `also_in` (an earlier set
-        or the same one), `pairs` (how many of `set`), `of` (the size of `set`) and `example` (the
-        id of one in `set`).
+    Returns a row for each two sets that share pairs: `set`, `also_in` (an earlier set or the same
+    one), `pairs` (how many of `set`), `of` (the size of `set`) and `example` (the id of one).
     """
     rows = []
-    texts = {
-        name: frame["premise"] + "\0" + frame["hypothesis"] for name, frame in task.sets.items()
-    }
-    for number, (name, own) in enumerate(texts.items()):
-        for other in [*texts][: number + 1]:
+    texts: dict[str, pd.Series] = {}
+    for name, frame in task.sets.items():
+        texts[name] = own = frame["premise"] + "\0" + frame["hypothesis"]
+        for other in texts:
             same = own.duplicated() if other == name else own.isin(texts[other])
             if same.any():
-                example = task.sets[name]["id"][same].iloc[0]
-                rows.append((name, other, int(same.sum()), len(own), example))
+                rows.append((name, other, int(same.sum()), len(own), frame["id"][same].iloc[0]))
     return pd.DataFrame(rows, columns=["set", "also_in", "pairs", "of", "example"])
 
 
@@ -224,11 +220,7 @@ def _folder(name: str) -> Path:
 
 
 def _unread(folder: Path, read: list[str]) -> tuple[str, ...]:
-    """The data files of a folder that are not read.
-
-    Raises:
-        UserError: one that was probably meant to be, by its name.
-    """
+    """The data files of a folder that are not read; one that was meant to be is refused."""
     names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _DATA)
     unread = [name for name in names if name not in read]
     similar = [n for n in unread if re.sub("[^a-z]", "", n.split(".")[0].lower()) in _SIMILAR]

@@ -1,7 +1,6 @@
 """What a grid measured: a row a run, a row an answer, and which runs are for what.
 
-Everything that a chapter shows is computed from these two frames. They are read once, and hold all
-that is known of an answer: its pair's label, heuristic and subcase, and the draw of its run.
+Everything that a chapter shows is computed from these two frames.
 """
 
 import json
@@ -42,11 +41,10 @@ class Results:
     """The runs of a grid.
 
     `rows`: a row a run, with its `study`, `key`, the fields of its `Spec`, and its measurements.
-    `predictions`: a row a run and query: study, key, domain ("in-domain", "out-of-domain",
-    "content-free", "validation"), id, label, logp_entailment, logp_not (float32), the task's
-    heuristic and subcase where it has them, the `FIELDS` of the run, and `draw`, the id of its draw
-    of examples, orders and initialisation ("" where a method draws nothing: zero-shot), the same
-    for all methods.
+    `predictions`: a row a run and query: `ANSWER` (domain: "in-domain", "out-of-domain",
+    "content-free" or "validation"; log-probabilities in float32), study, the task's heuristic and
+    subcase where it has them, the `FIELDS` of the run, and `draw`, the id of its draw of examples,
+    orders and initialisation, the same for all methods ("" for zero-shot, which draws nothing).
     `groups`: the keys of the runs by the name of what they are for, and by study.
     """
 
@@ -57,13 +55,15 @@ class Results:
     def part(self, *names: str) -> "Results":
         """The runs of these groups, in their order, with a column `group` in both frames.
 
-        A run that is in two of them is there twice; a name of "..., *" stands for all groups that
-        begin with what is before the star.
+        A run that is in two of them is there twice.
 
         Raises:
             UserError: there is no such group.
         """
-        chosen = list(dict.fromkeys(one for name in names for one in self._named(name)))
+        chosen = list(dict.fromkeys(names))
+        for name in chosen:
+            if name not in self.groups:
+                raise UserError(f"no runs are for {name!r}: there are {', '.join(self.groups)}")
         members = pd.DataFrame(
             [
                 (name, study, key)
@@ -83,14 +83,6 @@ class Results:
         """Whether the study has runs of this group."""
         return study in self.groups.get(name, {})
 
-    def _named(self, name: str) -> list[str]:
-        found = [one for one in self.groups if name.endswith("*") and one.startswith(name[:-1])]
-        if name in self.groups:
-            return [name]
-        if not found:
-            raise UserError(f"no runs are for {name!r}: there are {', '.join(self.groups)}")
-        return found
-
     def of_study(self, study: str) -> "Results":
         """The same with the study's name in both frames."""
         return Results(
@@ -100,10 +92,7 @@ class Results:
         )
 
     def answers(self) -> pd.DataFrame:
-        """The predictions as they are stored: what follows from a run and its pair left out.
-
-        Those of a run that two studies share are there once.
-        """
+        """The predictions as they are stored, once where two studies share a run."""
         answers = self.predictions[list(ANSWER)]
         return answers.drop_duplicates(["key", "domain", "id"], ignore_index=True)
 
@@ -134,10 +123,7 @@ def joined(parts: Sequence[Results]) -> Results:
 
 
 def read(files: Sequence[Path]) -> Results:
-    """What `runs.run` left as `NAME.csv` and `NAME.parquet`, each run once, in no group.
-
-    Args:
-        files: the CSV files; each has its answers beside it.
+    """What `runs.run` left in CSV files and the Parquet files beside them, in no groups.
 
     Raises:
         UserError: a file is not there, cannot be read, or has no answers to a run of its rows.
@@ -161,11 +147,7 @@ def read(files: Sequence[Path]) -> Results:
 
 
 def _rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows as `runs.run` gave them, from those of its CSV file.
-
-    Raises:
-        ValueError, TypeError, RecursionError: they are not.
-    """
+    """The rows as `runs.run` gave them, from those of its CSV file, or a ValueError."""
     names = {field.name: type(field.default) for field in fields(Spec)}
     if lacking := [name for name in ("key", "study", "curve", *names) if name not in table]:
         raise ValueError(f"no column {lacking[0]}")

@@ -3,7 +3,7 @@
 A run's key is a hash of what decides its numbers: its specification, the task's data, the model's
 weights, and `PROTOCOL`. `run_grid` does the runs that the store lacks, so a grid can be killed at
 any moment and started again, and several processes, on one machine or on several that share the
-folder, can work on one grid. `verify.py` holds what is stored against the code as it is now.
+folder, can work on one grid.
 """
 
 import gc
@@ -61,10 +61,7 @@ Done = list[tuple[Spec, float]]
 def key_of(spec: Spec) -> str:
     """24 hex digits that stand for the run: the same numbers, the same key.
 
-    The digests stand for the task and the model, wherever they are on this machine.
-
-    Raises:
-        UserError: there is no such task or model.
+    Digests stand for the task and the model, wherever they are on this machine.
     """
     return _key(_identities([spec])[spec])
 
@@ -96,11 +93,8 @@ def _identities(specs: Iterable[Spec]) -> dict[Spec, dict[str, Any]]:
 def run(grid: Callable[[Study], Grid], studies: Sequence[Study], name: str = "") -> Results:
     """Do a chapter's runs for each of its studies, and return them together.
 
-    Args:
-        grid: a function of `grids`.
-        studies: what to do them for, and where and how.
-        name: when given, what was measured is also written to `<store>/<name>.csv` and `.parquet`:
-            under `llmft run`, into the folder of what it freezes.
+    `grid` is a function of `grids`. What was measured under a `name` is also written to
+    `<store>/<name>.csv` and `.parquet`: under `llmft run`, into the folder of what it freezes.
 
     Raises:
         UserError: as `run_grid` does.
@@ -123,13 +117,7 @@ def run(grid: Callable[[Study], Grid], studies: Sequence[Study], name: str = "")
 def publish(studies: Sequence[Study]) -> tuple[int, int, int]:
     """Put the finished runs of all chapters of these studies, and no others, into the book.
 
-    A clone has them then, and measures none of them again (`store.PUBLISHED`).
-
-    Returns:
-        How many runs the studies have, how many of them are published now, and how many new.
-
-    Raises:
-        UserError: the studies have several stores; a file cannot be read or written.
+    Returns how many runs the studies have, how many of them are published now, and how many new.
     """
     if len({study.store for study in studies}) > 1:
         raise UserError("the studies have several stores: publish from one")
@@ -154,14 +142,12 @@ def run_grid(
     Args:
         grid: the runs, by the names of what they are for; one that stands twice is done once.
         store: the folder of finished runs, see `params.store_folder`.
-        scheduler: "" = here; else a Dask scheduler's address, whose workers must see the same
-            store.
+        scheduler: "" = here; else a Dask scheduler's address, whose workers see the same store.
         device: as in `models.load`, chosen where the run is done.
         token_budget: tokens that go through the model at once, as in `scoring.score` and
             `training.train`; of training it changes what dropout drops.
-        workers: processes of this machine that share the runs; 0 = one a core on a CPU, as far as
-            the memory goes and where there is enough to do, and one with a GPU. Of several each
-            computes on one thread.
+        workers: processes of this machine that share the runs, each on one thread; 0 = as many as
+            `_workers` says.
         save_models: also keep what is trained, in `<store>/models/<key>`, for `models.load`; runs
             whose model is not there are done again.
 
@@ -266,7 +252,7 @@ def finish(
         if not mine:
             return done
         mine.sort(key=list(specs).index)
-        save = {spec: _saved(folder, keys[spec]) for spec in mine} if save_models else {}
+        save = {spec: folder / "models" / keys[spec] for spec in mine} if save_models else {}
         # Closed here whatever happens: the model, which later runs share, is then as it was.
         found = claims.enter_context(
             closing(methods.execute_all(mine, device=device, token_budget=token_budget, save=save))
@@ -281,13 +267,8 @@ def finish(
 
 
 def _there(folder: Path, key: str, spec: Spec, save_models: bool, since: int) -> bool:
-    saved = not save_models or spec.method not in TRAINED or _saved(folder, key).is_dir()
+    saved = not save_models or spec.method not in TRAINED or (folder / "models" / key).is_dir()
     return saved and records.read(folder, key, since=since) is not None
-
-
-def _saved(folder: Path, key: str) -> Path:
-    """Where the trained model of a run is kept."""
-    return folder / "models" / key
 
 
 def _row(folder: Path, key: str) -> dict[str, Any]:
@@ -320,9 +301,8 @@ def _provenance() -> dict[str, str]:
 def _workers(pieces: list[Piece], device: str) -> int:
     """One a core on a CPU, as far as the free memory goes; one with a GPU, which they would share.
 
-    None that has fewer than `WORTH` pieces to do. `models.weight` says the bytes of a
-    model as it is stored, often in 16 bits: ten times as many hold it in float32 with gradients,
-    Adam's two moments, and activations.
+    None that has fewer than `WORTH` pieces to do. A model is often stored in 16 bits: ten times as
+    many bytes hold it in float32 with gradients, Adam's two moments, and activations.
     """
     if models.choose_device(device).type != "cpu":
         return 1

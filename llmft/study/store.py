@@ -26,11 +26,7 @@ PUBLISHED = ROOT / "data" / "runs"
 
 
 def prepare(folder: Path) -> Path:
-    """The folder, prepared to hold records.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """The folder, prepared to hold records, or a UserError if it cannot be written."""
     with files.writing(folder):
         for part in ("records", "locks"):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -89,11 +85,7 @@ def _place(folder: Path, key: str) -> Path:
 
 
 def copy(folder: Path, keys: Sequence[str]) -> tuple[int, int]:
-    """Publish the runs that the store has finished, and no others: how many are there, and new.
-
-    Raises:
-        UserError: one cannot be read or written.
-    """
+    """Publish the runs that the store has finished, and no others: how many are there, and new."""
     there = PUBLISHED / "records"
     before = {path.stem for path in there.glob("*.json")}
     finished = [key for key in keys if read(folder, key)]
@@ -109,11 +101,7 @@ def copy(folder: Path, keys: Sequence[str]) -> tuple[int, int]:
 
 
 def keep(folder: Path, key: str, row: Mapping[str, Any], predictions: pd.DataFrame) -> None:
-    """Write a finished run.
-
-    Raises:
-        UserError: it could not be written; nothing else changed.
-    """
+    """Write a finished run, or raise a UserError and change nothing."""
     content = parquet(predictions)
     record = {"row": row, "sha256": _seal(key, row, content)}
     files.write(folder / "records" / f"{key}.parquet", content)
@@ -122,7 +110,8 @@ def keep(folder: Path, key: str, row: Mapping[str, Any], predictions: pd.DataFra
 
 def _seal(key: str, row: Mapping[str, Any], content: bytes) -> str:
     """The checksum of a whole record: a row or predictions of another run's key do not fit it."""
-    return digest({"key": key, "row": row, "predictions": _sha(content)})
+    predictions = hashlib.sha256(content).hexdigest()
+    return digest({"key": key, "row": row, "predictions": predictions})
 
 
 def answers(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
@@ -153,8 +142,5 @@ def parquet(frame: pd.DataFrame) -> bytes:
 
 def digest(value: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON: sorted names, no spaces, floats as Python writes them."""
-    return _sha(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
-
-
-def _sha(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -44,15 +44,9 @@ def verify(
 ) -> dict[str, Any]:
     """Do a random sample of published runs again, and compare every prediction.
 
-    Args:
-        files_: the CSV files of the published results, each with its Parquet file beside it.
-        studies: those whose runs may be drawn; of each its device and token budget.
-        sample: how many runs, of all of them at most.
-        seed: what draws them.
-
-    Returns:
-        What `verified.json` holds: the code's hash, PROTOCOL, the runs with their largest
-        difference, share of changed answers and device; versions, date.
+    `files_` are the CSV files of the published results, `studies` those whose runs may be drawn.
+    Returns what `verified.json` holds: the code's hash, PROTOCOL, the runs with their largest
+    difference, share of changed answers and device; versions, date.
 
     Raises:
         UserError: no results, data or weights that are not those of a run, or a run that differs by
@@ -96,11 +90,7 @@ def verify(
 
 
 def _done_again(row: Mapping[Any, Any], before: pd.DataFrame, study: Study) -> dict[str, Any]:
-    """A published run, with its answers, done again and compared.
-
-    Raises:
-        UserError: its data or weights are not here, or it was published with other measures.
-    """
+    """A published run, whose answers were those `before`, done again and compared."""
     spec = Spec(**{field.name: row[field.name] for field in fields(Spec)})
     if key_of(spec) != row["key"]:
         raise UserError(
