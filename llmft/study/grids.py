@@ -142,8 +142,8 @@ def check(study: Study) -> None:
         UserError: there is one.
     """
     whole = study.model_copy(update={"without": []})
+    known = {name for grid in (*CHAPTERS.values(), comparison) for name in grid(whole)}
     for pattern in study.without:
-        known = {name for grid in (*CHAPTERS.values(), comparison) for name in grid(whole)}
         if not fnmatch.filter(known, pattern):
             raise UserError(
                 f"study {study.study} is without {pattern!r}, and no chapter has such runs: use "

@@ -11,7 +11,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +134,8 @@ def answers(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
 
 def parquet(frame: pd.DataFrame) -> bytes:
     """The bytes of a Parquet file of the frame, to be written whole or not at all."""
-    buffer = BytesIO()
-    frame.to_parquet(buffer, index=False, compression="zstd")
-    return buffer.getvalue()
+    content: bytes = frame.to_parquet(index=False, compression="zstd")
+    return content
 
 
 def digest(value: Mapping[str, Any]) -> str:
