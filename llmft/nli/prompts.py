@@ -127,7 +127,7 @@ def label_tokens(tokenizer: Any, pattern: Pattern | str) -> tuple[int, ...]:
     prefix = token_ids(tokenizer, [stem := pattern.fill("a", "b")])[0]
     if not prefix:
         raise UserError("this model's tokenizer has no tokens for a text: its files are missing")
-    tokens = []
+    tokens: list[int] = []
     for word in pattern.verbalizer:
         ids = token_ids(tokenizer, [f"{stem} {word}"])[0]
         own = ids[len(prefix) :]
@@ -136,23 +136,19 @@ def label_tokens(tokenizer: Any, pattern: Pattern | str) -> tuple[int, ...]:
                 f"pattern {pattern.name}: for this model its end and the label word {word!r} "
                 "become one token: end the pattern with another character, such as ':' or '?'"
             )
+        wrong = ""
         if tokenizer.unk_token_id in own:
-            raise UserError(
-                f"pattern {pattern.name}: this model's vocabulary lacks the label word {word!r}: "
-                f"{_proposal(tokenizer, stem, prefix)}"
-            )
-        if len(own) != 1:
+            wrong = f"this model's vocabulary lacks the label word {word!r}"
+        elif len(own) != 1:
             pieces = ", ".join(repr(tokenizer.decode([token])) for token in own)
-            raise UserError(
-                f"pattern {pattern.name}: the label word {word!r} is {len(own)} tokens for this "
-                f"model ({pieces}), and must be one: {_proposal(tokenizer, stem, prefix)}"
-            )
+            wrong = f"the label word {word!r} is {len(own)} tokens for this model ({pieces}), and "
+            wrong += "must be one"
+        elif own[0] in tokens:
+            wrong = "its label words are one and the same token"
+        if wrong:
+            remedy = _proposal(tokenizer, stem, prefix)
+            raise UserError(f"pattern {pattern.name}: {wrong}: {remedy}")
         tokens.append(int(own[0]))
-    if len(set(tokens)) < len(tokens):
-        raise UserError(
-            f"pattern {pattern.name}: its label words are one and the same token: "
-            f"{_proposal(tokenizer, stem, prefix)}"
-        )
     return tuple(tokens)
 
 
