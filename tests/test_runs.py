@@ -918,7 +918,7 @@ def test_two_that_claim_the_same_runs_in_other_orders_both_end(
 def cluster() -> Iterator[str]:
     """Kept for several tests: its workers take long to start."""
     distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None) as here:
+    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=None) as here:
         yield here.scheduler_address
 
 
