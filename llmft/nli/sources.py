@@ -13,15 +13,15 @@ import glob
 import gzip
 import hashlib
 import http.client
+import io
 import json
 import numbers
 import re
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,8 @@ HANS_SHA256 = "c55b62feef9913070e88f38938dc2492018c945ac81f70139346472494124e79"
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".jsonl.gz", ".parquet")
 """The formats that `read` takes."""
 
-LARGEST_FILE, MOST_ROWS, LONGEST_LINE, LONGEST_TEXT = 2**30, 5_000_000, 1_000_000, 100_000
-"""Bytes (characters when unpacked) and rows of a file, characters of a line and of a value, at
-most."""
+LARGEST_FILE, MOST_ROWS, LONGEST_TEXT = 2**30, 5_000_000, 100_000
+"""Bytes of a file, packed and unpacked, its rows, and the characters of a value, at most."""
 
 MISSING, DROP_MISSING = "missing", "missing: drop"
 """A mapping's name for no label, and the mapping that drops rows without a label, premise or
@@ -238,7 +237,15 @@ def read(path: Path) -> pd.DataFrame:
             raise _too_large(path)
         if path.suffix == ".parquet":
             return _parquet(path)
-        return _json_lines(path) if ".jsonl" in path.suffixes else _csv(path)
+        opener: Any = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as stream:
+            content: bytes = stream.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE or content.count(b"\n") > MOST_ROWS:
+            raise _too_large(path)
+        if b"\0" in content:
+            raise UserError(f"{path} is not UTF-8 text (it holds NUL): save it as UTF-8")
+        text = content.decode("utf-8-sig")  # spreadsheets begin a file with a byte order mark
+        return _json_lines(text) if ".jsonl" in path.suffixes else _csv(text, path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
     except (
@@ -253,41 +260,22 @@ def _too_large(path: Path) -> UserError:
     return UserError(f"{what}, packed or unpacked: take a sample of it")
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, with or without gzip, with their ends; sizes are checked first."""
-    characters = rows = 0
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    # Spreadsheets begin a file with a byte order mark: utf-8-sig.
-    with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
-        while line := stream.readline(LONGEST_LINE + 1):
-            characters, rows = characters + len(line), rows + 1
-            if len(line) > LONGEST_LINE:
-                limit = f"{LONGEST_LINE:,} characters"
-                raise UserError(f"{path}: line {rows} has more than {limit}: shorten it")
-            if characters > LARGEST_FILE or rows > MOST_ROWS:
-                raise _too_large(path)
-            if "\0" in line:
-                raise UserError(f"{path} is not UTF-8 text (NUL in line {rows}): save it as UTF-8")
-            yield line
-
-
-def _csv(path: Path) -> pd.DataFrame:
+def _csv(text: str, path: Path) -> pd.DataFrame:
     """CSV, or TSV: without quotes as MNLI's own, or with, as pandas and spreadsheets write it."""
-    comma, lines = path.suffix == ".csv", _lines(path)
-    first = next(lines, "")
-    quotes = comma or first.startswith('"')
+    comma = path.suffix == ".csv"
+    quotes = comma or text.startswith('"')
     reader = csv.reader(
-        chain([first], lines),
+        io.StringIO(text, newline=""),
         delimiter="," if comma else "\t",
         quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
         strict=True,
     )
     records = filter(None, reader)  # without blank lines
-    header = [name.strip() for name in next(records, [])]
-    if not header:
-        raise ValueError("no header")
     rows: list[list[str]] = []
     try:
+        header = [name.strip() for name in next(records, [])]
+        if not header:
+            raise ValueError("no header")
         for row in records:
             if len(row) != len(header):
                 what = f"row {len(rows) + 1} has {len(row)} values and the header {len(header)}"
@@ -309,9 +297,9 @@ def _unquote(value: str) -> str:
     return value
 
 
-def _json_lines(path: Path) -> pd.DataFrame:
+def _json_lines(text: str) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
         if not line.strip():
             continue
         try:
