@@ -175,7 +175,7 @@ class Study(BaseModel):
     workers: Whole = _from(0, 1_000, "processes that share a grid (0 chooses)")
     results: Place = _about("folder of the chapters' results; '' is data/results")
     store: Place = _about("the folder of finished runs", min_length=1)
-    scheduler: Text = _about("'' is here, 'local', or a Dask scheduler's address")
+    scheduler: Text = _about("'' is here, else a Dask scheduler's address")
     # What the prediction of a study's cost assumes (chapters/reproducing.ipynb).
     pair_tokens: Real = _above(0, 1_000_000, "mean tokens of an in-domain pair")
     out_of_domain_tokens: Real = _above(0, 1_000_000, "mean tokens of an out-of-domain pair")

@@ -30,6 +30,7 @@ from llmft.study import fetch
 
 from .conftest import small_opt
 from .hub import Hub, Repository, serve
+from .pairs import chooser
 
 
 PRE_NORM, POST_NORM = "facebook/opt-125m", "facebook/opt-350m"
@@ -334,7 +335,6 @@ def test_rows_are_the_same_from_the_hub_and_from_a_folder(
     server: Hub, tmp_path: Path, monkeypatch: Any
 ) -> None:
     sizes = {"train": (8,), "validation": (4,), "in-domain": (4, 8), "out-of-domain": (8, 16)}
-    monkeypatch.setattr(selection, "SIZES", sizes)
     words = ["entailment", "neutral", "contradiction"]
     for name, part in (("train", "train"), ("validation", "validation_matched")):
         table = pd.read_parquet(io.BytesIO(mnli(30, part))).drop(columns="idx")
@@ -346,7 +346,7 @@ def test_rows_are_the_same_from_the_hub_and_from_a_folder(
     archive = tmp_path / "hans" / "heuristics_evaluation_set.txt.gz"
     archive.write_bytes(gzip.compress(HANS_FILE))
     rows = tmp_path / "rows.csv"
-    selection.choose(selection.pools_of(str(tmp_path)), seed=0).to_csv(rows, index=False)
+    chooser().choose(selection.pools_of(str(tmp_path)), 0, sizes).to_csv(rows, index=False)
     monkeypatch.setattr(selection, "PUBLISHED", rows)
 
     here = selection.load(rows, str(tmp_path), tmp_path / "here")

@@ -1,6 +1,5 @@
 """Which runs a chapter shows: valid specifications for every study of the book."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,13 +120,11 @@ def test_a_run_has_the_same_rows_in_every_clone() -> None:
     assert grids.spec(other, "icl").rows == "/elsewhere/rows.csv"
 
 
-def test_product_is_every_combination_and_refuses_unknown_names() -> None:
+def test_product_is_every_combination() -> None:
     specs = grids.product(Spec(), shots=[2, 4], data_seed=range(3))
     assert [(s.shots, s.data_seed) for s in specs] == [
         (2, 0), (2, 1), (2, 2), (4, 0), (4, 1), (4, 2),
     ]  # fmt: skip
-    with pytest.raises(UserError, match="no 'shot'"):
-        grids.product(Spec(), shot=[2])
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -159,13 +156,6 @@ def test_every_query_comes_up_at_least_once() -> None:
         assert grids.spec(study, "distillation", queries=queries).updates == updates
 
 
-@pytest.mark.parametrize(
-    ("choose", "sizes", "chosen"),
-    [
-        (grids.middle, [2], 2),
-        (grids.middle, [2, 4], 4),
-        (grids.middle, [2, 4, 8, 16, 32], 8),
-    ],
-)
-def test_sizes_between(choose: Callable[[list[int]], int], sizes: list[int], chosen: int) -> None:
-    assert choose(sizes) == chosen
+@pytest.mark.parametrize(("sizes", "chosen"), [([2], 2), ([2, 4], 4), ([2, 4, 8, 16, 32], 8)])
+def test_sizes_between(sizes: list[int], chosen: int) -> None:
+    assert grids.middle(sizes) == chosen

@@ -37,7 +37,6 @@ from .small import (
     MEASURED,
     QUERIES,
     ZERO_SHOT,
-    pairs,
     run,
     stored,
 )
@@ -782,7 +781,7 @@ def test_the_rounds_of_a_distillation_are_one_piece(base: Spec):
     first, *later = grids.product(replace(base, **DISTILLATION), rounds=[1, 2, 3])
     other = replace(first, data_seed=1)
     shown = grids.product(base, data_seed=[0, 1])
-    pieces = runs._pieces([*later, other, *shown, first])
+    pieces = methods.recursions([*later, other, *shown, first])
     assert pieces == [[*later, first], [other], shown[:1], shown[1:]]
 
 
@@ -821,14 +820,6 @@ def test_a_run_can_be_scored_on_held_out_pairs(lora: Spec, tmp_path: Path):
     logp, labels = held_out[metrics.LOGP].to_numpy(), held_out["label"].to_numpy()
     assert rows["validation_accuracy"][0] == metrics.accuracy(logp, labels)
     assert not [name for name in rows if "in_domain" in name or "out_of_domain" in name]
-
-
-def test_a_task_without_validation_pairs_of_both_labels_is_one_line(lora: Spec, tmp_path: Path):
-    folder = Path(shutil.copytree(lora.task, tmp_path / "task"))
-    one = pairs(6, 2).query("label == 0").assign(label="entailment")
-    one.to_csv(folder / "validation.csv", index=False)
-    with pytest.raises(UserError, match=r"validation .* has only entailment pairs"):
-        run([replace(lora, task=str(folder))], tmp_path / "store")
 
 
 def test_an_order_trains_on_the_same_examples_otherwise(lora: Spec, tmp_path: Path):
@@ -925,8 +916,9 @@ def test_two_that_claim_the_same_runs_in_other_orders_both_end(
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """What `scheduler="local"` starts, kept for several tests: its workers take long to start."""
-    with runs._cluster(pytest.importorskip("distributed"), "local") as here:
+    """Kept for several tests: its workers take long to start."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=None) as here:
         yield here.scheduler_address
 
 
@@ -944,7 +936,7 @@ def test_dask_gives_the_same_rows(base: Spec, change: dict[str, Any], tmp_path: 
 def test_a_run_that_fails_on_a_worker_is_the_same_line(base: Spec, tmp_path: Path, cluster: str):
     with pytest.raises(UserError, match="cannot draw 100"):
         run([base, replace(base, shots=100)], tmp_path, scheduler=cluster)
-    assert len(stored(tmp_path)) == 1
+    assert len(run([base], tmp_path, scheduler=cluster).rows) == 1, "the store is as good as before"
 
 
 def test_no_scheduler_there_is_one_line(base: Spec, tmp_path: Path):

@@ -8,12 +8,12 @@ import pytest
 
 from llmft import UserError
 from llmft.nli import selection, sources
-from llmft.nli.selection import COLUMNS, PUBLISHED, SIZES, choose, digest, find, load
+from llmft.nli.selection import COLUMNS, PUBLISHED, digest, find, load
 from llmft.nli.tasks import load as task
-from tests.pairs import FORMATS, hans
+from tests.pairs import FORMATS, chooser, hans
 
 
-ROWS = sources.read(PUBLISHED)
+ROWS, CHOOSER = sources.read(PUBLISHED), chooser()
 
 
 def test_the_published_rows_are_balanced_and_hold_no_text() -> None:
@@ -23,7 +23,7 @@ def test_the_published_rows_are_balanced_and_hold_no_text() -> None:
     assert ROWS["pair"].str.fullmatch(r"(ex\d+)?").all()
     for name, rows in ROWS.groupby("set"):
         assert (rows["pair"] != "").all() == (name == "out-of-domain")
-        for size in SIZES[str(name)]:
+        for size in CHOOSER.SIZES[str(name)]:
             inside = rows[rows["size"].astype(int) <= size]
             assert inside["label"].value_counts().tolist() == [size // 2] * 2
             assert set(inside.groupby("subcase").size()) in ({size}, {size // 30})
@@ -35,17 +35,16 @@ def test_the_published_rows_are_chosen_again_and_found(
     monkeypatch.setattr(selection, "PUBLISHED", tmp_path / "rows.csv")
     monkeypatch.setattr("sys.argv", ["selection", str(shared / "data")])
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
-    selection.main()
+    CHOOSER.main()
     assert (tmp_path / "rows.csv").read_bytes() == PUBLISHED.read_bytes()
-    found = task("mnli-hans", rows=str(PUBLISHED), data=str(shared / "data"), larger=True)
-    assert found.digest == "398d796f117f5a4a"
-    assert [len(frame) for frame in found.sets.values()] == [6000, 400, 560, 900]
-    premises = pd.concat([frame["premise"].str.lower() for frame in found.sets.values()])
-    assert premises.is_unique  # in one set or two
-    assert set(found.out_of_domain["heuristic"].value_counts()) == {300}
-    smaller = task("mnli-hans", rows=str(PUBLISHED))  # from the cache
-    assert smaller.digest == "0db18158fa73a992"
-    assert set(smaller.in_domain["id"]) < set(found.in_domain["id"])
+    found = load(PUBLISHED, str(shared / "data"))
+    assert found.groupby("set", sort=False).size().tolist() == [6000, 400, 560, 900]
+    assert found["premise"].str.lower().is_unique  # in one set or two
+    assert set(found["heuristic"].value_counts()[1:]) == {300}
+    smallest = task("mnli-hans", rows=str(PUBLISHED))  # from the cache
+    assert smallest.digest == "0db18158fa73a992"
+    assert [len(frame) for frame in smallest.sets.values()] == [6000, 400, 400, 450]
+    assert set(smallest.in_domain["id"].str.removeprefix("matched-")) < set(found["id"])
 
 
 SMALL = {"train": (8,), "validation": (4,), "in-domain": (4, 8), "out-of-domain": (6, 12)}
@@ -62,7 +61,6 @@ def pairs(n: int, source: str) -> list[dict[str, Any]]:
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: Any) -> Path:
     """A folder as `load` reads it, and no cache yet."""
-    monkeypatch.setattr(selection, "SIZES", SMALL)
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
     for name in ("mnli", "hans"):
         (tmp_path / "data" / name).mkdir(parents=True)
@@ -73,7 +71,7 @@ def data(tmp_path: Path, monkeypatch: Any) -> Path:
     frame["subcase"] = frame["gold_label"].str[0] + (frame.index // 2 % 3).astype(str)
     path = tmp_path / "data" / "hans" / selection._HANS_FILES[0]
     frame.to_csv(path, sep="\t", index=False)
-    table = choose(selection.pools_of(str(tmp_path / "data")), seed=1)
+    table = CHOOSER.choose(selection.pools_of(str(tmp_path / "data")), 1, SMALL)
     table.to_csv(tmp_path / "rows.csv", index=False)
     return tmp_path / "data"
 
@@ -86,16 +84,16 @@ def test_a_digest_is_of_the_text_and_not_of_its_spaces() -> None:
 
 def test_a_choice_is_repeatable_and_disjoint(data: Path) -> None:
     pools = selection.pools_of(str(data))
-    table = choose(pools, seed=1)
-    pd.testing.assert_frame_equal(choose(pools, seed=1), table)
-    assert not choose(pools, seed=2).equals(table)
+    table = CHOOSER.choose(pools, 1, SMALL)
+    pd.testing.assert_frame_equal(CHOOSER.choose(pools, 1, SMALL), table)
+    assert not CHOOSER.choose(pools, 2, SMALL).equals(table)
     found = find(table.astype(str), pools, "here")
     assert found["premise"].is_unique
     assert found.groupby("set").size().to_dict() == {k: v[-1] for k, v in SMALL.items()}
     assert set(table[table["subcase"] != ""].groupby(["subcase", "size"]).size()) == {1}
     pools["train"] = pools["train"].head(10)
     with pytest.raises(UserError, match=r"train: \d pairs of \d, not 4"):
-        choose(pools, seed=1)
+        CHOOSER.choose(pools, 1, SMALL)
 
 
 def test_the_cache_is_used_checked_and_made_again(data: Path, tmp_path: Path) -> None:
@@ -140,11 +138,9 @@ def test_a_folder_without_the_files_says_what_it_needs(data: Path, tmp_path: Pat
 
 
 def test_rows_make_a_task(data: Path, tmp_path: Path) -> None:
-    small = task("mnli-hans", rows=str(tmp_path / "rows.csv"), data=str(data))
-    large = task("mnli-hans", rows=str(tmp_path / "rows.csv"), larger=True)
+    load(tmp_path / "rows.csv", str(data))
+    small = task("mnli-hans", rows=str(tmp_path / "rows.csv"))
     assert [len(frame) for frame in small.sets.values()] == [8, 4, 4, 6]
-    assert [len(frame) for frame in large.sets.values()] == [8, 4, 8, 12]
-    assert small.digest != large.digest
     assert set(small.in_domain) == {"id", "premise", "hypothesis", "label"}
     assert small.out_of_domain.groupby("subcase").size().tolist() == [1] * 6
     assert small.train["id"].str.fullmatch("train-[0-9a-f]{16}").all()

@@ -51,12 +51,13 @@ def moved(answers: pd.DataFrame, by: float, share: float = 1.0) -> pd.DataFrame:
 
 
 def test_what_was_published_is_what_is_measured(
-    published: Path, study: params.Study, tmp_path: Path
+    published: Path, study: params.Study, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lines: list[str] = []
-    record = verify.verify([published], [study], sample=10, seed=0, say=lines.append)
+    capsys.readouterr()
+    record = verify.verify([published], [study], sample=10, seed=0)
+    lines = capsys.readouterr().err.splitlines()
     assert len(lines) == len(record["runs"]) == record["of"] == 5
-    assert lines[0].startswith("1/5 ")
+    assert lines[0].startswith("llmft: 1/5 ")
     assert all(
         one["same"] and one["largest"] < 1e-5 and not one["changed"] for one in record["runs"]
     )
@@ -71,7 +72,7 @@ def test_what_was_published_is_what_is_measured(
 
 def test_a_sample_is_drawn_by_its_seed(published: Path, study: params.Study) -> None:
     def drawn(seed: int) -> tuple[str, ...]:
-        record = verify.verify([published], [study], sample=2, seed=seed, say=lambda _: None)
+        record = verify.verify([published], [study], sample=2, seed=seed)
         return tuple(one["key"] for one in record["runs"])
 
     assert drawn(0) == drawn(0) != drawn(1)
@@ -94,7 +95,7 @@ def test_altered_answers_are_refused(
 ) -> None:
     alter(published, change)
     with pytest.raises(UserError, match=words) as error:
-        verify.verify([published], [study], sample=1, seed=0, say=lambda _: None)
+        verify.verify([published], [study], sample=1, seed=0)
     assert "\n" not in str(error.value)
 
 
@@ -102,19 +103,22 @@ def test_altered_rows_are_refused(published: Path, study: params.Study) -> None:
     rows = pd.read_csv(published)
     rows.assign(in_domain_ece=rows["in_domain_ece"] + 0.01).to_csv(published, index=False)
     with pytest.raises(UserError, match="its published in_domain_ece is"):
-        verify.verify([published], [study], sample=1, seed=0, say=lambda _: None)
+        verify.verify([published], [study], sample=1, seed=0)
 
 
 def test_code_that_measures_something_else_is_found(
-    published: Path, study: params.Study, monkeypatch: pytest.MonkeyPatch
+    published: Path,
+    study: params.Study,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """All of the sample are done, and the first that differs is named."""
     monkeypatch.setattr("llmft.engine.scoring.score", wrong(verify.methods.scoring.score))
-    lines: list[str] = []
+    capsys.readouterr()
     with pytest.raises(UserError, match=r"5 of 5 runs differ .* raise PROTOCOL") as error:
-        verify.verify([published], [study], sample=5, seed=0, say=lines.append)
+        verify.verify([published], [study], sample=5, seed=0)
     assert "\n" not in str(error.value)
-    assert len(lines) == 5
+    assert capsys.readouterr().err.count("largest difference") == 5
 
 
 def wrong(score: Any) -> Any:

@@ -1,9 +1,8 @@
 """Repositories of the Hugging Face Hub: downloaded once by its own client, then found offline.
 
 `huggingface_hub` downloads, resumes, caches, and shows its progress in a terminal. Ours is the
-choice of files (of a model its configuration, tokenizer and weights in one format, never its code;
-of a data set its tables), and one line in place of whatever its client raises. All files are in the
-Hub's own cache, so one variable, HF_HOME, says where everything is.
+choice of files (of a model its configuration, tokenizer and weights in one format, never its code),
+and one line in place of whatever its client raises. HF_HOME says where everything is.
 """
 
 import errno
@@ -31,11 +30,7 @@ _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, err
 
 
 def model(name: str, revision: str, home: Path | None = None) -> Path:
-    """The folder with the model's files, named by the commit; see `snapshot`.
-
-    Raises:
-        UserError: as `snapshot` does; a repository without weights.
-    """
+    """The folder with the model's files, named by the commit; see `snapshot`."""
     for weights in WEIGHTS:  # the second call is cheap: the client keeps the list of files
         folder = snapshot("model", name, revision, [*CONFIGURATION, weights], home)
         if any(folder.glob(weights)):
@@ -74,11 +69,7 @@ def snapshot(
 
 
 def verify(kind: str, name: str, folder: Path) -> None:
-    """Compare the files of a snapshot with the Hub's checksums, and remove those that differ.
-
-    Raises:
-        UserError: there are such files; the Hub cannot be asked.
-    """
+    """Compare a snapshot's files with the Hub's checksums; remove and refuse those that differ."""
     with one_line(kind, name, folder.name):
         result = huggingface_hub.HfApi().verify_repo_checksums(
             name,
@@ -91,18 +82,12 @@ def verify(kind: str, name: str, folder: Path) -> None:
         path.resolve().unlink()
         path.unlink(missing_ok=True)
     if result.mismatches:
-        raise UserError(
-            f"{name}: {result.mismatches[0]['path']} is damaged (wrong checksum) and was removed: "
-            "run it again"
-        )
+        damaged = f"{result.mismatches[0]['path']} is damaged (wrong checksum)"
+        raise UserError(f"{name}: {damaged} and was removed: run it again")
 
 
 def licence(kind: str, name: str, revision: str) -> str:
-    """What the repository's card says at that revision, or where to look.
-
-    Raises:
-        UserError: as `snapshot` does.
-    """
+    """What the repository's card says at that revision, or where to look."""
     with one_line(kind, name, revision):
         info: Any = huggingface_hub.HfApi().repo_info(name, repo_type=kind, revision=revision)
     card = info.card_data.to_dict() if info.card_data else {}
@@ -130,46 +115,42 @@ def one_line(kind: str, name: str, revision: str) -> Iterator[None]:
 
 
 def _why(error: BaseException, kind: str, name: str, revision: str) -> str:
+    """The cause of an error and the way out, by the first sign that there is of it."""
     chain = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) and inner not in chain:
         chain.append(inner)
     names = {base.__name__ for link in chain for base in type(link).__mro__}
     status = next((e.response.status_code for e in chain if hasattr(e, "response")), 0)
-    disk = next((e for e in chain if isinstance(e, OSError) and e.errno in _DISK), None)
+    disk = next((e for e in chain if isinstance(e, OSError) and e.errno in _DISK), OSError())
     detail = (str(chain[-1]).strip() or type(chain[-1]).__name__).splitlines()[0][:200]
     login = "log in with `hf auth login`, or set HF_TOKEN"
     absent = "it is not whole on this machine, and"
     fetch = "run `llmft fetch` where there is a network"
-    causes = {
-        "GatedRepoError": f"it is gated: accept its terms at {_page(kind, name)}, and {login}",
-        "RevisionNotFoundError": f"the Hub has no revision {revision!r} of it: check the name, or "
-        "leave it out",
-        "RepositoryNotFoundError": "the Hub has none by this name, or it is private: check the "
-        f"name, or {login}",
-        "OfflineModeIsEnabled": f"{absent} HF_HUB_OFFLINE is set: {fetch}",
-    }
-    if lines := [line for cause, line in causes.items() if cause in names]:
-        return lines[0]
-    if status == 429:
-        return "the Hub takes no more requests for now (429): run it again in some minutes"
-    if status in (401, 403):
-        return f"the Hub refuses it ({status}): {login}"
-    if status:
-        return f"the Hub answers with an error ({status}): run it again later"
-    if disk:
-        return (
-            f"{disk.strerror} ({disk.filename or 'while writing'}): make room, or choose another "
-            "disk with `llmft fetch --to` or HF_HOME, and run it again"
-        )
-    if names & {"ConnectError", "ConnectTimeout", "ProxyError"}:
-        return f"{absent} {constants.ENDPOINT} cannot be reached: {fetch}"
-    if "TransportError" in names or "Consistency check" in detail:
-        return f"the transfer broke: run it again, and it goes on with what is missing ({detail})"
-    return f"it cannot be downloaded: check its name, and the network ({detail})"
+    signs = [
+        ("GatedRepoError" in names,
+         f"it is gated: accept its terms at {_page(kind, name)}, and {login}"),
+        ("RevisionNotFoundError" in names,
+         f"the Hub has no revision {revision!r} of it: check the name, or leave it out"),
+        ("RepositoryNotFoundError" in names,
+         f"the Hub has none by this name, or it is private: check the name, or {login}"),
+        ("OfflineModeIsEnabled" in names, f"{absent} HF_HUB_OFFLINE is set: {fetch}"),
+        (status == 429,
+         "the Hub takes no more requests for now (429): run it again in some minutes"),
+        (status in (401, 403), f"the Hub refuses it ({status}): {login}"),
+        (status, f"the Hub answers with an error ({status}): run it again later"),
+        (disk.errno,
+         f"{disk.strerror} ({disk.filename or 'while writing'}): make room, or choose another "
+         "disk with `llmft fetch --to` or HF_HOME, and run it again"),
+        (names & {"ConnectError", "ConnectTimeout", "ProxyError"},
+         f"{absent} {constants.ENDPOINT} cannot be reached: {fetch}"),
+        ("TransportError" in names or "Consistency check" in detail,
+         f"the transfer broke: run it again, and it goes on with what is missing ({detail})"),
+    ]  # fmt: skip
+    usual = f"it cannot be downloaded: check its name, and the network ({detail})"
+    return next((line for sign, line in signs if sign), usual)
 
 
 def _page(kind: str, name: str) -> str:
-    """Where a repository's card is."""
     return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
 
 

@@ -3,15 +3,14 @@
 The patterns and label words (verbalizers; Schick & Schütze 2021) are those of Mosbach et al. 2023,
 arXiv:2305.16938, without three faults of their code: a prompt ends without a space (a byte-level
 BPE would have to begin the answer with a second one), line breaks are real, and demonstrations are
-in exactly the query's pattern, with the label words that are scored. One's own patterns and label
-words are text (`pattern_named`).
+in exactly the query's pattern, with the label words that are scored.
 
 Text is only ever text: `</s>` or `<|endoftext|>` in a premise is encoded as these characters, not
 as the special token. Of the special tokens that a tokenizer adds, those before a text are kept and
 those after it are not, since a prompt ends where the answer begins.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from string import Formatter
@@ -54,10 +53,7 @@ PATTERNS = {
 }
 
 INSTRUCTION = "Say whether the first sentence means that the second one is true."
-EXPLANATIONS = (
-    "because the first sentence says so",
-    "because the first sentence does not say so",
-)
+EXPLANATIONS = ("because the first sentence says so", "because the first sentence does not say so")
 """What an explained context adds to demonstrations: a first line, and a reason after each label (as
 Askell et al. 2021 and Snell et al. 2022 distil instructions and reasons)."""
 
@@ -73,14 +69,9 @@ CONTENT_FREE = ("N/A", "[MASK]", "")
 
 def content_free_queries() -> pd.DataFrame:
     """A query for each of `CONTENT_FREE`, in place of both sentences; their label is -1."""
-    return pd.DataFrame(
-        {
-            "id": [f"content-free-{i}" for i in range(len(CONTENT_FREE))],
-            "premise": CONTENT_FREE,
-            "hypothesis": CONTENT_FREE,
-            "label": -1,
-        }
-    )
+    ids = [f"content-free-{i}" for i in range(len(CONTENT_FREE))]
+    texts = {"premise": CONTENT_FREE, "hypothesis": CONTENT_FREE}
+    return pd.DataFrame({"id": ids} | texts | {"label": -1})
 
 
 def pattern_named(name: str, verbalizer: str = "") -> Pattern:
@@ -94,7 +85,7 @@ def pattern_named(name: str, verbalizer: str = "") -> Pattern:
     Raises:
         UserError: neither a name nor such a text, or not two different words.
     """
-    pattern = PATTERNS.get(name) or Pattern(_template(name), name)
+    pattern = PATTERNS.get(name) or _template(name)
     if not verbalizer.strip():
         return pattern
     words = tuple(word.strip() for word in verbalizer.split(","))
@@ -106,36 +97,21 @@ def pattern_named(name: str, verbalizer: str = "") -> Pattern:
     return replace(pattern, verbalizer=words)
 
 
-def _template(text: str) -> str:
-    """The name of a pattern of one's own: its text, in quotes and on one line.
-
-    Raises:
-        UserError: the text is no template.
-    """
+def _template(text: str) -> Pattern:
+    """A pattern of one's own; its name is its text, in quotes and on one line."""
     try:
-        parts = list(Formatter().parse(text))
+        parts = [rest for _, *rest in Formatter().parse(text) if rest[0] is not None]
     except ValueError as error:
         raise UserError(f"pattern {text!r}: {error}; write {{{{ for a brace itself") from None
-    fields = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
-    if not fields:
+    is_plain = all(part[1:] == ["", None] for part in parts)
+    names = sorted(str(name) for name, *_ in parts)
+    if not is_plain or names != ["hypothesis", "premise"] or text[-1].isspace():
         raise UserError(
-            f"unknown pattern {text!r}: use one of {', '.join(PATTERNS)}, or a text of your own "
-            "with {premise} and {hypothesis}"
+            f"unknown pattern {text!r}: use one of {', '.join(PATTERNS)}, or a text with "
+            "{premise} and {hypothesis}, each once, just so and no other field, that ends where "
+            "the answer goes, without the space before it"
         )
-    allowed = [("premise", "", None), ("hypothesis", "", None)]
-    if other := [name for name, *rest in fields if (name, *rest) not in allowed]:
-        raise UserError(
-            f"pattern {text!r} has a field {other[0]!r} or asks for its formatting: it may have "
-            "{premise} and {hypothesis}, just so"
-        )
-    if sorted(fields) != sorted(allowed):
-        raise UserError(f"pattern {text!r}: it must have {{premise}} and {{hypothesis}}, each once")
-    if text[-1].isspace():
-        raise UserError(
-            f"pattern {text!r} ends with white space: end it where the answer goes; the space "
-            "before the answer is added"
-        )
-    return repr(text)
+    return Pattern(repr(text), text)
 
 
 def label_tokens(tokenizer: Any, pattern: Pattern | str) -> tuple[int, ...]:
@@ -148,60 +124,48 @@ def label_tokens(tokenizer: Any, pattern: Pattern | str) -> tuple[int, ...]:
         UserError: a word that is no single known token there, or the same token as another's.
     """
     pattern = _pattern(pattern)
-    prefix = _ids(tokenizer, [stem := pattern.fill("a", "b")])[0]
+    prefix = token_ids(tokenizer, [stem := pattern.fill("a", "b")])[0]
     if not prefix:
         raise UserError("this model's tokenizer has no tokens for a text: its files are missing")
-    tokens = []
+    tokens: list[int] = []
     for word in pattern.verbalizer:
-        ids = _ids(tokenizer, [f"{stem} {word}"])[0]
+        ids = token_ids(tokenizer, [f"{stem} {word}"])[0]
         own = ids[len(prefix) :]
         if ids[: len(prefix)] != prefix:
             raise UserError(
                 f"pattern {pattern.name}: for this model its end and the label word {word!r} "
                 "become one token: end the pattern with another character, such as ':' or '?'"
             )
+        wrong = ""
         if tokenizer.unk_token_id in own:
-            raise UserError(
-                f"pattern {pattern.name}: this model's vocabulary lacks the label word {word!r}: "
-                f"{_proposal(tokenizer, stem, prefix)}"
-            )
-        if len(own) != 1:
+            wrong = f"this model's vocabulary lacks the label word {word!r}"
+        elif len(own) != 1:
             pieces = ", ".join(repr(tokenizer.decode([token])) for token in own)
-            raise UserError(
-                f"pattern {pattern.name}: the label word {word!r} is {len(own)} tokens for this "
-                f"model ({pieces}), and must be one: {_proposal(tokenizer, stem, prefix)}"
-            )
+            wrong = f"the label word {word!r} is {len(own)} tokens for this model ({pieces}), and "
+            wrong += "must be one"
+        elif own[0] in tokens:
+            wrong = "its label words are one and the same token"
+        if wrong:
+            remedy = _proposal(tokenizer, stem, prefix)
+            raise UserError(f"pattern {pattern.name}: {wrong}: {remedy}")
         tokens.append(int(own[0]))
-    if len(set(tokens)) < len(tokens):
-        raise UserError(
-            f"pattern {pattern.name}: its label words are one and the same token: "
-            f"{_proposal(tokenizer, stem, prefix)}"
-        )
     return tuple(tokens)
 
 
 def _proposal(tokenizer: Any, stem: str, prefix: Sequence[int]) -> str:
     """Label words that are single tokens for this model after this template."""
-
-    def single() -> Iterator[str]:
-        vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-        words = (tokenizer.decode([token]).strip() for _, token in vocabulary)
-        tokens: set[int] = set()
-        for word in (*ANSWERS, *(word for word in words if len(word) > 1 and word.isalpha())):
-            own = _ids(tokenizer, [f"{stem} {word}"])[0][len(prefix) :]
-            if len(own) == 1 and own[0] not in {*tokens, tokenizer.unk_token_id}:
-                tokens.add(own[0])
-                yield word
-
-    words = [word for word, _ in zip(single(), range(6), strict=False)]
-    return f"use a verbalizer of single tokens, such as '{', '.join(words[:2])}' (also: " + (
-        f"{', '.join(words[2:])})"
-    )
+    words: dict[int, str] = {}
+    for word in ANSWERS:
+        own = token_ids(tokenizer, [f"{stem} {word}"])[0][len(prefix) :]
+        if len(own) == 1 and own[0] != tokenizer.unk_token_id:
+            words.setdefault(own[0], word)
+    first, more = ", ".join([*words.values()][:2]), ", ".join([*words.values()][2:6])
+    return f"use a verbalizer of single tokens, such as '{first}' (also: {more})"
 
 
 def unknown_share(tokenizer: Any, texts: Sequence[str]) -> float:
     """The share of tokens of `texts` that are the tokenizer's unknown word."""
-    tokens = [token for ids in _ids(tokenizer, texts, special=False) for token in ids]
+    tokens = [token for ids in token_ids(tokenizer, texts, special=False) for token in ids]
     return tokens.count(tokenizer.unk_token_id) / max(1, len(tokens))
 
 
@@ -220,8 +184,7 @@ def encode(
         tokenizer: a transformers tokenizer.
         pattern: for the demonstrations and the queries alike, or its name.
         queries: columns `premise` and `hypothesis`; one prompt a row, in order.
-        demonstrations: columns `premise`, `hypothesis`, `label`, in the order to show them in;
-            None or no rows for zero-shot.
+        demonstrations: these and `label`, in the order to show them in; None for zero-shot.
         max_positions: the longest prompt that the model takes.
         explained: the demonstrations come with an instruction and explanations.
 
@@ -230,46 +193,42 @@ def encode(
     """
     pattern = _pattern(pattern)
     head = context(pattern, demonstrations, explained=explained)
-    texts = [
-        pattern.fill(p, h) for p, h in zip(queries["premise"], queries["hypothesis"], strict=True)
-    ]
-    tails = [pattern.separator + text for text in texts] if head else texts
-    ids = _after_head(tokenizer, head, tails) if head else _ids(tokenizer, tails)
-    longest = max(range(len(ids)), key=lambda i: len(ids[i]), default=0)
-    if ids and len(ids[longest]) > max_positions:
-        raise _too_long(tokenizer, pattern, queries, demonstrations, longest, ids, max_positions)
+    texts = _filled(pattern, queries)
+    if head:
+        ids = _after_head(tokenizer, head, [pattern.separator + text for text in texts])
+    else:
+        ids = token_ids(tokenizer, texts)
+    if max(map(len, ids), default=0) > max_positions:
+        shown = queries.iloc[:0] if demonstrations is None else demonstrations
+        raise _too_long(tokenizer, pattern, queries, shown, ids, max_positions)
     return ids
+
+
+def _filled(pattern: Pattern, pairs: pd.DataFrame) -> list[str]:
+    return [pattern.fill(p, h) for p, h in zip(pairs["premise"], pairs["hypothesis"], strict=True)]
 
 
 def _too_long(
     tokenizer: Any,
     pattern: Pattern,
     queries: pd.DataFrame,
-    demonstrations: pd.DataFrame | None,
-    longest: int,
+    demonstrations: pd.DataFrame,
     ids: Sequence[Sequence[int]],
-    max_positions: int,
+    most: int,
 ) -> UserError:
     """What to do about the longest prompt: a pair that is too long by itself, or fewer shots."""
-    examples = queries.iloc[:0] if demonstrations is None else demonstrations
-    for part, row in [(queries, longest), *((examples, i) for i in range(len(examples)))]:
-        pair = part.iloc[row]
-        alone = len(_ids(tokenizer, [pattern.fill(pair["premise"], pair["hypothesis"])])[0])
-        if alone > max_positions:
-            return UserError(
-                f"{_pair(part, row)} has {alone} tokens in pattern {pattern.name}, and "
-                f"the model takes {max_positions} (nothing is ever truncated): shorten or remove "
-                "the pair, or take a model with more positions"
-            )
+    pairs, remedy = pd.concat([queries, demonstrations]), "shorten or remove the pair"
+    lengths, others = list(map(len, token_ids(tokenizer, _filled(pattern, pairs)))), ""
+    if max(lengths) <= most:
+        pairs, remedy = queries, "use fewer shots"
+        lengths, others = list(map(len, ids)), f" with {len(demonstrations)} demonstrations"
+    row = lengths.index(max(lengths))
+    name = repr(pairs["id"].iloc[row]) if "id" in pairs else f"in row {row + 1}"
     return UserError(
-        f"{_pair(queries, longest)} with {len(examples)} demonstrations has {len(ids[longest])} "
-        f"tokens in pattern {pattern.name}, and the model takes {max_positions} (nothing is ever "
-        "truncated): use fewer shots, or a model with more positions"
+        f"the pair {name}{others} has {lengths[row]} tokens in pattern {pattern.name}, and the "
+        f"model takes {most} (nothing is ever truncated): {remedy}, or take a model with more "
+        "positions"
     )
-
-
-def _pair(pairs: pd.DataFrame, row: int) -> str:
-    return f"the pair {pairs['id'].iloc[row]!r}" if "id" in pairs else f"the pair in row {row + 1}"
 
 
 def context(
@@ -282,20 +241,11 @@ def context(
     pattern = _pattern(pattern)
     if demonstrations is None or not len(demonstrations):
         return ""
-    reasons = [f", {reason}." if explained else "" for reason in EXPLANATIONS]
-    begin = [INSTRUCTION] if explained else []
-    return pattern.separator.join(
-        begin
-        + [
-            f"{pattern.fill(premise, hypothesis)} {pattern.verbalizer[label]}{reasons[label]}"
-            for premise, hypothesis, label in zip(
-                demonstrations["premise"],
-                demonstrations["hypothesis"],
-                demonstrations["label"],
-                strict=True,
-            )
-        ]
-    )
+    parts = [INSTRUCTION] if explained else []
+    for text, label in zip(_filled(pattern, demonstrations), demonstrations["label"], strict=True):
+        reason = f", {EXPLANATIONS[label]}." if explained else ""
+        parts.append(f"{text} {pattern.verbalizer[label]}{reason}")
+    return pattern.separator.join(parts)
 
 
 def _after_head(tokenizer: Any, head: str, tails: Sequence[str]) -> list[list[int]]:
@@ -309,24 +259,19 @@ def _after_head(tokenizer: Any, head: str, tails: Sequence[str]) -> list[list[in
         return []
     by_length = sorted(range(len(tails)), key=lambda i: len(tails[i]))
     witnesses = sorted({0, by_length[0], by_length[-1]})
-    start = _ids(tokenizer, [head])[0]
-    ids = [start + own for own in _ids(tokenizer, tails, special=False)]
-    whole = _ids(tokenizer, [head + tails[i] for i in witnesses])
-    if all(ids[i] == exact for i, exact in zip(witnesses, whole, strict=True)):
+    start = token_ids(tokenizer, [head])[0]
+    ids = [start + own for own in token_ids(tokenizer, tails, special=False)]
+    if [ids[i] for i in witnesses] == token_ids(tokenizer, [head + tails[i] for i in witnesses]):
         return ids
-    return _ids(tokenizer, [head + tail for tail in tails])
+    return token_ids(tokenizer, [head + tail for tail in tails])
 
 
-def token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def token_ids(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
     """The ids of plain texts, with the special tokens that the tokenizer puts before one.
 
     Raises:
         UserError: a special token written in a text, and a tokenizer that takes it for one.
     """
-    return _ids(tokenizer, texts)
-
-
-def _ids(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[list[int]]:
     if not texts:
         return []
     # verbose=False: the limit is `encode`'s to check, not the tokenizer's to warn about.
@@ -340,15 +285,12 @@ def _ids(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> list[
                 f"a text holds {mark!r}, which this model's tokenizer takes for its special token: "
                 "write it otherwise, such as with spaces"
             )
-    prefix = _prefix(tokenizer) if special else []
+    prefix = []
+    if special:  # those before a text, not those after it
+        example = tokenizer("a", return_special_tokens_mask=True)
+        marked = zip(example["input_ids"], example["special_tokens_mask"], strict=True)
+        prefix = [token for token, _ in takewhile(lambda item: item[1], marked)]
     return [prefix + ids for ids in sequences]
-
-
-def _prefix(tokenizer: Any) -> list[int]:
-    """The special tokens that a tokenizer puts before a text, not those it puts after."""
-    example = tokenizer("a", return_special_tokens_mask=True)
-    special = zip(example["input_ids"], example["special_tokens_mask"], strict=True)
-    return [token for token, _ in takewhile(lambda item: item[1], special)]
 
 
 def _pattern(pattern: Pattern | str) -> Pattern:

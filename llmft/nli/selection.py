@@ -1,18 +1,13 @@
 """Which rows of MNLI and HANS a study uses: chosen once, written down without their text.
 
-A row is named by its digest, of the pair without regard to white space, so that it is found again
-in GLUE from the Hub and in any other copy of the raw text (`find`); a tokenised copy has other
-digests. What was found is kept in the user's cache, where `tasks.load` finds it without a network.
-`choose` made the published file from a seed.
+A row is named by the digest of its pair, so that it is found again in GLUE from the Hub and in any
+other copy of the raw text, and then kept in the user's cache. A tokenised copy has other digests.
 """
 
 import hashlib
-import io
-import sys
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from llmft import ROOT, UserError, files
@@ -20,28 +15,16 @@ from llmft.nli import hub, sources
 
 
 PUBLISHED = ROOT / "data" / "mnli-hans" / "rows.csv"
-"""The published study's rows: `python -m llmft.nli.selection DIR` chose them, and does so again."""
+"""The published rows; `choose.py` beside them says how they were drawn."""
 
 COLUMNS = ("set", "size", "label", "digest", "pair", "subcase")
 """A row's set, the smallest size of this set that it is in (sets of several sizes are nested), its
 label in words, its digest, and of HANS the pair's id and subcase."""
 
-SIZES = {
-    "train": (6_000,),
-    "validation": (400,),
-    "in-domain": (400, 560),
-    "out-of-domain": (450, 900),
-}
-"""How many rows each set has: what a laptop measures, and what there is for whoever has a GPU.
-
-Of the matched set, 560 is what the copy that the rows were chosen from can balance without a
-premise that occurs twice; the Hub's has 6,692 pairs, which `tasks.load` without rows gives.
-"""
-
 ORIGIN = {"train": "train", "validation": "train", "in-domain": "matched", "out-of-domain": "hans"}
 """Where the rows of a set stand: validation pairs are training pairs that are held out."""
 
-_LABELS = ("entailment", "not entailment")
+LABELS = ("entailment", "not entailment")
 _HANS_FILES = ("heuristics_evaluation_set.txt", "heuristics_evaluation_set.txt.gz")
 
 
@@ -54,47 +37,6 @@ def digest(premise: str, hypothesis: str) -> str:
     """What names a pair: 16 hex digits of the SHA-256 of its two plain texts."""
     text = f"{plain(premise)}\0{plain(hypothesis)}"
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def choose(pools: dict[str, pd.DataFrame], seed: int) -> pd.DataFrame:
-    """Draw the rows of all sets: labels (of HANS subcases) balanced, no premise in two rows.
-
-    Args:
-        pools: "train", "matched" and "hans", each as `pools_of` gives them.
-        seed: of the draw.
-
-    Returns:
-        A row a pair, with `COLUMNS`, in the order of `SIZES`, then of size and digest.
-
-    Raises:
-        UserError: a pool is too small.
-    """
-    rng = np.random.default_rng(seed)
-    used: set[str] = set()
-    parts = []
-    for name in reversed(SIZES):  # what is reported has the first choice, training pairs the last
-        pool = pools[ORIGIN[name]]
-        pool = pool[~pool["digest"].duplicated(keep=False)]  # some pairs have both labels
-        groups = [*pool.groupby("subcase" if ORIGIN[name] == "hans" else "label")]
-        groups.sort(key=lambda group: len(group[1]))  # the scarcest first: premises are shared
-        sizes = [size // len(groups) for size in SIZES[name]]
-        for group, rows in groups:
-            shuffled = rows.iloc[rng.permutation(len(rows))]
-            premise = shuffled["premise"].str.lower()
-            drawn = shuffled[~premise.duplicated() & ~premise.isin(used)][: sizes[-1]]
-            if len(drawn) < sizes[-1]:
-                raise UserError(f"{name}: {len(drawn)} pairs of {group}, not {sizes[-1]}")
-            used |= {*premise[drawn.index]}
-            size = np.array(SIZES[name])[np.searchsorted(sizes, np.arange(len(drawn)), "right")]
-            parts.append(drawn.assign(set=name, size=size))
-    table = pd.concat(parts, ignore_index=True)
-    is_hans = table["set"] == "out-of-domain"
-    table["pair"] = table["id"].str.removeprefix("hans-").where(is_hans, "")
-    table["subcase"] = table["subcase"].where(is_hans, "")
-    table["label"] = table["label"].map(dict(enumerate(_LABELS)))
-    order = table["set"].map({name: at for at, name in enumerate(SIZES)})
-    table = table.assign(order=order).sort_values(["order", "size", "digest"])
-    return pd.DataFrame(table[[*COLUMNS]].reset_index(drop=True))
 
 
 def load(path: Path, data: str = "", home: Path | None = None) -> pd.DataFrame:
@@ -117,8 +59,8 @@ def load(path: Path, data: str = "", home: Path | None = None) -> pd.DataFrame:
     rows = sources.read(path)
     if missing := [name for name in COLUMNS if name not in rows]:
         raise UserError(f"{path} has no column {', '.join(missing)}: restore it")
-    whole = {*rows["set"]} == {*SIZES} and rows["size"].str.isdecimal().all()
-    if not whole or {*rows["label"]} - {*_LABELS}:
+    whole = {*rows["set"]} == {*ORIGIN} and rows["size"].str.isdecimal().all()
+    if not whole or {*rows["label"]} - {*LABELS}:
         raise UserError(f"{path} lacks a set, or has an unknown set, size or label: restore it")
     name = hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:16]
     cached = hub.cache(home) / f"rows-{name}.parquet"
@@ -127,18 +69,12 @@ def load(path: Path, data: str = "", home: Path | None = None) -> pd.DataFrame:
         if _digests(table) == rows["digest"].tolist():
             return table
     table = find(rows, pools_of(data, home), data or "GLUE and HANS")
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    files.write(cached, buffer.getvalue())
+    files.write(cached, table.to_parquet(index=False))
     return table
 
 
 def pools_of(data: str = "", home: Path | None = None) -> dict[str, pd.DataFrame]:
     """The pairs of MNLI's training and matched sets and of HANS, with their plain texts.
-
-    Args:
-        data: as in `load`.
-        home: as in `load`.
 
     Returns:
         "train", "matched" and "hans", as `sources.parse` gives them, with `digest`.
@@ -176,7 +112,7 @@ def find(rows: pd.DataFrame, pools: dict[str, pd.DataFrame], where: str) -> pd.D
     """
     key = ["set", "digest", "label"]
     pool = pd.concat([pools[origin].assign(set=name) for name, origin in ORIGIN.items()])
-    pool["label"] = pool["label"].map(dict(enumerate(_LABELS)))
+    pool["label"] = pool["label"].map(dict(enumerate(LABELS)))
     pool = pool[[*key, "premise", "hypothesis", "heuristic"]].drop_duplicates(key)
     table = rows.merge(pool, on=key, how="left")  # in the order of `rows`
     table["id"] = table["pair"].where(table["pair"] != "", table["digest"])
@@ -192,30 +128,3 @@ def find(rows: pd.DataFrame, pools: dict[str, pd.DataFrame], where: str) -> pd.D
 
 def _digests(pairs: pd.DataFrame) -> list[str]:
     return [digest(p, h) for p, h in zip(pairs["premise"], pairs["hypothesis"], strict=True)]
-
-
-def main() -> None:
-    """Choose the published rows again from the data in the folder that the command line names.
-
-    The raw validation rows there are of MultiNLI's matched and mismatched sets. Only the matched
-    set is in-domain; which rows are of it is told by a tokenised copy, compared by its letters.
-    """
-    folder = sys.argv[1]
-    pools = pools_of(folder)
-    tokenised, _ = sources.parse(
-        sources.read(Path(folder, "mnli", "validation_matched_tokenised.jsonl.gz")), "matched"
-    )
-    is_matched = _letters(pools["matched"]).isin(_letters(tokenised))
-    table = choose(pools | {"matched": pools["matched"][is_matched]}, seed=0)
-    PUBLISHED.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(PUBLISHED, index=False, lineterminator="\n")
-
-
-def _letters(pairs: pd.DataFrame) -> pd.Series:
-    """The pairs' letters and digits: what a tokeniser leaves, but for its names of brackets."""
-    texts = pairs["premise"] + "|" + pairs["hypothesis"]
-    return texts.str.lower().str.replace(r"-[lr]rb-|[^a-z0-9|]", "", regex=True)
-
-
-if __name__ == "__main__":
-    main()

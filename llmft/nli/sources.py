@@ -1,15 +1,11 @@
 """Where sentence pairs come from: files, MNLI and HANS, all parsed to one table.
 
-The table has the columns `id`, `premise`, `hypothesis` and `label` (0 entailment, 1 not
-entailment; MultiNLI's neutral is dropped unless a mapping of labels says otherwise), and where the
-source has them, as HANS, `heuristic` and `subcase`. `read` returns a file's table as it is written;
-`parse` turns any table into pairs, so every source is checked alike. Downloads are pinned: GLUE by
-its revision on the Hub, HANS by commit and SHA-256.
+`read` returns a file's table as it is written; `parse` turns any table into pairs, so every source
+is checked alike. Downloads are pinned: GLUE by its revision on the Hub, HANS by commit and SHA-256.
 
 Parquet is read by `datasets`, CSV and JSON by the standard library: the readers of `datasets` guess
 types (007 becomes 7, a premise 2024-01-01 a date), lose the first value of rows that are longer
-than the header, fill shorter ones, take quotes out of a TSV's sentences, and reuse their copy of a
-changed file that has its old time.
+than the header, fill shorter ones, and take quotes out of a TSV's sentences.
 """
 
 import csv
@@ -17,15 +13,15 @@ import glob
 import gzip
 import hashlib
 import http.client
+import io
 import json
 import numbers
 import re
 import tempfile
 import urllib.request
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +47,8 @@ HANS_SHA256 = "c55b62feef9913070e88f38938dc2492018c945ac81f70139346472494124e79"
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".jsonl.gz", ".parquet")
 """The formats that `read` takes."""
 
-LARGEST_FILE, MOST_ROWS = 2**30, 5_000_000
-"""Bytes, characters when unpacked, and rows of a file, at most."""
-
-LONGEST_LINE, LONGEST_TEXT = 1_000_000, 100_000
-"""Characters of a line and of one value, at most."""
+LARGEST_FILE, MOST_ROWS, LONGEST_TEXT = 2**30, 5_000_000, 100_000
+"""Bytes of a file, packed and unpacked, its rows, and the characters of a value, at most."""
 
 MISSING, DROP_MISSING = "missing", "missing: drop"
 """A mapping's name for no label, and the mapping that drops rows without a label, premise or
@@ -63,8 +56,9 @@ hypothesis."""
 
 _COMPLETE = "complete or remove such rows, or drop them with the parameter labels:"
 
-_NOT = {f"{no}{mark}entailment": 1 for no in ("not", "non") for mark in " _-"}
-_MEANINGS = {"entailment": 0, "contradiction": 1, "neutral": -1} | _NOT
+_MEANINGS = {"entailment": 0, "contradiction": 1, "neutral": -1} | {
+    f"{no}{mark}entailment": 1 for no in ("not", "non") for mark in " _-"
+}
 """What the usual words mean, HANS's among them."""
 
 _TARGETS = {"entailment": 0, "not entailment": 1, "drop": -1}
@@ -83,7 +77,6 @@ _NAMES = {
 """A column's names: MNLI's on the Hub first, then those of HANS, RTE and MNLI's own files."""
 
 _TEXTS = ("premise", "hypothesis")
-_REQUIRED = (*_TEXTS, "label")
 
 _BLANK = " \t\r\n\xa0\u200b\u200c\u200d\u2060\ufeff"
 """White space, also of no width: a text of nothing else is empty."""
@@ -95,9 +88,8 @@ _KINDS = {list: "a list", dict: "a mapping", bool: "true or false", numbers.Numb
 def meanings(labels: str = "") -> dict[str, int]:
     """What each label means, 0, 1 or -1 (drop): the usual words, and what `labels` adds.
 
-    Args:
-        labels: what differs, such as "neutral: not entailment" or "e: entailment, n: drop, c: not
-            entailment"; "missing: drop" drops the rows without a label, premise or hypothesis.
+    `labels` is such as "e: entailment, n: drop, c: not entailment"; "missing: drop" drops the rows
+    without a label, premise or hypothesis.
 
     Raises:
         UserError: a mapping that cannot be read.
@@ -131,18 +123,17 @@ def parse(frame: pd.DataFrame, source: str, labels: str = "") -> tuple[pd.DataFr
     """Binary pairs from a table, and what its labels mean.
 
     Args:
-        frame: the columns `premise`, `hypothesis` and `label`, or as HANS and MNLI's own files call
-            them, in upper or lower case. Labels are MNLI's numbers (0 entailment, 1 neutral, 2
-            contradiction) or words. `id`, `idx` or `pairID` numbers the pairs, else their order
-            does; `heuristic` and `subcase` are kept; other columns are not read.
+        frame: the columns of `_NAMES`, in upper or lower case; others are not read. Labels are
+            words, or MNLI's numbers (0 entailment, 1 neutral, 2 contradiction). Without ids the
+            order numbers the pairs.
         source: the beginning of each id, such as "train" in "train-17".
         labels: what other labels mean, or these; see `meanings`.
 
     Returns:
-        The pairs in the same order, with `id`, `premise`, `hypothesis`, `label`, without those that
-        are dropped: neutral, unless `labels` says otherwise. And a row for each label in order of
-        appearance: `label`, `meaning` ("entailment", "not entailment" or "drop"), `rows`, and an
-        example's `premise` and `hypothesis`.
+        The pairs that are not dropped, in the same order: `id`, `premise`, `hypothesis`, `label` (0
+        entailment, 1 not), and `heuristic` and `subcase` where the table has them. And a row for
+        each label in order of appearance: `label`, `meaning` ("entailment", "not entailment" or
+        "drop"), `rows`, and an example's `premise` and `hypothesis`.
 
     Raises:
         UserError: a missing or repeated column; a value that is missing, no text, too long or
@@ -163,28 +154,25 @@ def parse(frame: pd.DataFrame, source: str, labels: str = "") -> tuple[pd.DataFr
     if "" in own:
         what = f"{source}: the id is missing in row {own.index('') + 1}"
         raise UserError(f"{what}: complete the ids, or remove the column")
+    columns = {"id": [f"{source}-{number}" for number in own]}
+    columns |= {name: values[name] for name in _TEXTS}
+    for name in ("heuristic", "subcase"):
+        if name in values:
+            columns[name] = [word or f"no {name}" for word in values[name]]
+    pairs = pd.DataFrame(columns, dtype="str")
     value = label.map(meaning)
-    texts = {name: values[name] for name in _TEXTS}
-    groups = {
-        name: [word or f"no {name}" for word in values[name]]
-        for name in ("heuristic", "subcase")
-        if name in values
-    }
-    ids = [f"{source}-{number}" for number in own]
-    pairs = pd.DataFrame({"id": ids} | texts | groups, dtype="str")
     pairs.insert(3, "label", value)
     words = {number: word for word, number in _TARGETS.items()}
     rows = label.map(label.value_counts())
-    first = pairs[[*_TEXTS]].assign(label=label, meaning=value.map(words), rows=rows)
-    first = first.loc[~label.duplicated(), ["label", "meaning", "rows", *_TEXTS]]
+    about = pd.DataFrame({"label": label, "meaning": value.map(words), "rows": rows})
+    first = about.join(pairs[[*_TEXTS]])[~label.duplicated()]
     return pairs[value >= 0].reset_index(drop=True), first.reset_index(drop=True)
 
 
 def hans_file(home: Path | None = None) -> Path:
     """The official HANS file at its pinned commit: from the cache, else downloaded and checked.
 
-    The cache is `$HF_HOME/llmft` (`~/.cache/huggingface/llmft`), or `home`'s; one may put a copy
-    there by hand.
+    The cache is `llmft/` in HF_HOME, or in `home`; one may put a copy there by hand.
 
     Raises:
         UserError: it cannot be downloaded, or is not the pinned file.
@@ -209,14 +197,14 @@ def hans_file(home: Path | None = None) -> Path:
 def glue(home: Path | None = None) -> dict[str, pd.DataFrame]:
     """MNLI's training and matched validation rows at the pinned revision of GLUE, as in `MNLI`.
 
-    Args:
-        home: the folder to use in HF_HOME's place.
-
     Raises:
         UserError: they are not in the Hub's cache and cannot be downloaded, or are damaged.
     """
     folder = hub.snapshot("dataset", *GLUE, [*MNLI.values()], home)
-    return {name: read(*sorted(folder.glob(shards))) for name, shards in MNLI.items()}
+    return {
+        name: pd.concat([read(path) for path in sorted(folder.glob(shards))], ignore_index=True)
+        for name, shards in MNLI.items()
+    }
 
 
 def find(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -234,11 +222,11 @@ def find(folder: Path, names: tuple[str, ...]) -> Path | None:
     return paths[0] if paths else None
 
 
-def read(path: Path, *more: Path) -> pd.DataFrame:
+def read(path: Path) -> pd.DataFrame:
     """The table at `path`, as it is written: a column is text, or what JSON and Parquet hold.
 
-    No text counts as a missing value: "n/a" is a hypothesis in MNLI. JSON and Parquet give only the
-    columns that `parse` reads. `more` are further parts of a Parquet table.
+    No text counts as a missing value: "n/a" is a hypothesis in MNLI. Of Parquet only the columns
+    that `parse` reads are there.
 
     Raises:
         UserError: a damaged, cut off or too large file; a row of another length than the header;
@@ -248,14 +236,21 @@ def read(path: Path, *more: Path) -> pd.DataFrame:
         if path.stat().st_size > LARGEST_FILE:
             raise _too_large(path)
         if path.suffix == ".parquet":
-            return _parquet(path, *more)
-        return _json_lines(path) if ".jsonl" in path.suffixes else _csv(path)
+            return _parquet(path)
+        opener: Any = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as stream:
+            content: bytes = stream.read(LARGEST_FILE + 1)
+        if len(content) > LARGEST_FILE or content.count(b"\n") > MOST_ROWS:
+            raise _too_large(path)
+        if b"\0" in content:
+            raise UserError(f"{path} is not UTF-8 text (it holds NUL): save it as UTF-8")
+        text = content.decode("utf-8-sig")  # spreadsheets begin a file with a byte order mark
+        return _json_lines(text) if ".jsonl" in path.suffixes else _csv(text, path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
     except (
-        *(OSError, EOFError, ValueError, RecursionError),
-        *(csv.Error, zlib.error, pa.ArrowException),
-    ) as error:
+        OSError, EOFError, ValueError, RecursionError, csv.Error, zlib.error, pa.ArrowException,
+    ) as error:  # fmt: skip
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} cannot be read ({line}): restore it, or fetch it again") from error
 
@@ -265,41 +260,22 @@ def _too_large(path: Path) -> UserError:
     return UserError(f"{what}, packed or unpacked: take a sample of it")
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, with or without gzip, with their ends; sizes are checked first."""
-    characters = rows = 0
-    opener: Any = gzip.open if path.suffix == ".gz" else open
-    # Spreadsheets begin a file with a byte order mark: utf-8-sig.
-    with opener(path, "rt", encoding="utf-8-sig", newline="") as stream:
-        while line := stream.readline(LONGEST_LINE + 1):
-            characters, rows = characters + len(line), rows + 1
-            if len(line) > LONGEST_LINE:
-                limit = f"{LONGEST_LINE:,} characters"
-                raise UserError(f"{path}: line {rows} has more than {limit}: shorten it")
-            if characters > LARGEST_FILE or rows > MOST_ROWS:
-                raise _too_large(path)
-            if "\0" in line:
-                raise UserError(f"{path} is not UTF-8 text (NUL in line {rows}): save it as UTF-8")
-            yield line
-
-
-def _csv(path: Path) -> pd.DataFrame:
+def _csv(text: str, path: Path) -> pd.DataFrame:
     """CSV, or TSV: without quotes as MNLI's own, or with, as pandas and spreadsheets write it."""
-    comma, lines = path.suffix == ".csv", _lines(path)
-    first = next(lines, "")
-    quotes = comma or first.startswith('"')
+    comma = path.suffix == ".csv"
+    quotes = comma or text.startswith('"')
     reader = csv.reader(
-        chain([first], lines),
+        io.StringIO(text, newline=""),
         delimiter="," if comma else "\t",
         quoting=csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE,
         strict=True,
     )
     records = filter(None, reader)  # without blank lines
-    header = [name.strip() for name in next(records, [])]
-    if not header:
-        raise ValueError("no header")
     rows: list[list[str]] = []
     try:
+        header = [name.strip() for name in next(records, [])]
+        if not header:
+            raise ValueError("no header")
         for row in records:
             if len(row) != len(header):
                 what = f"row {len(rows) + 1} has {len(row)} values and the header {len(header)}"
@@ -321,10 +297,9 @@ def _unquote(value: str) -> str:
     return value
 
 
-def _json_lines(path: Path) -> pd.DataFrame:
+def _json_lines(text: str) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
-    names: dict[str, None] = {}
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
         if not line.strip():
             continue
         try:
@@ -333,15 +308,10 @@ def _json_lines(path: Path) -> pd.DataFrame:
             raise ValueError(f"line {number}: {getattr(error, 'msg', error)}") from error
         if not isinstance(row, dict):
             raise ValueError(f"line {number} is not an object")
-        names |= dict.fromkeys(row)
-        rows.append({name: value for name, value in row.items() if _is_known(name)})
+        rows.append(row)
     if not rows:
         raise ValueError("no examples")
-    _columns(names, path.name)
-    columns = filter(_is_known, names)
-    return pd.DataFrame(
-        {name: pd.Series([r.get(name) for r in rows], dtype=object) for name in columns}
-    )
+    return pd.DataFrame(rows, dtype=object)
 
 
 def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -351,17 +321,16 @@ def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
     return row
 
 
-def _parquet(*paths: Path) -> pd.DataFrame:
+def _parquet(path: Path) -> pd.DataFrame:
     import datasets  # here: it takes half a second, and only this format needs it
 
-    names = parquet.read_schema(paths[0]).names
-    _columns(names, paths[0].name)
-    columns = [name for name in names if _is_known(name)]
+    names = parquet.read_schema(path).names
+    columns = [names[at] for at in _columns(names, path.name).values()]
     rows: list[tuple[Any, ...]] = []
     size = 0
     with tempfile.TemporaryDirectory() as cache:  # streaming copies nothing, but leaves locks
         stream = datasets.IterableDataset.from_parquet(
-            [glob.escape(str(path)) for path in paths],  # it takes them for patterns
+            glob.escape(str(path)),  # it takes a path for a pattern
             split="train",
             columns=columns,
             batch_size=1_000,
@@ -372,16 +341,12 @@ def _parquet(*paths: Path) -> pd.DataFrame:
             size += sum(len(v) for column in values for v in column if isinstance(v, str))
             rows += zip(*values, strict=True)
             if size > LARGEST_FILE or len(rows) > MOST_ROWS:
-                raise _too_large(paths[0])
+                raise _too_large(path)
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def _columns(names: Collection[object], source: str) -> dict[str, int]:
-    """The places of the columns of `_NAMES`.
-
-    Raises:
-        UserError: a required one is missing, or one occurs twice; with the names that are there.
-    """
+    """The places of the columns of `_NAMES`."""
     keys = [_fold(name) for name in names]
     twice = next((name for i, name in enumerate(keys) if name and name in keys[:i]), None)
     if twice is not None:
@@ -390,25 +355,22 @@ def _columns(names: Collection[object], source: str) -> dict[str, int]:
     for column, aliases in _NAMES.items():
         if at := [keys.index(name) for name in aliases if name in keys]:
             places[column] = at[0]
-    if missing := [column for column in _REQUIRED if column not in places]:
-        what = f"{source}: no column {', '.join(missing)} (needed: {', '.join(_REQUIRED)}"
-        originals = [" ".join(str(name).split())[:40] for name in names]
-        more = ", ..." if len(originals) > 20 else ""
-        raise UserError(f"{what}; there: {', '.join(originals[:20])}{more})")
+    required = (*_TEXTS, "label")
+    if missing := [column for column in required if column not in places]:
+        what = f"{source}: no column {', '.join(missing)} (needed: {', '.join(required)}"
+        there = [" ".join(str(name).split())[:40] for name in names]
+        there = [*there[:20], *["..."] * (len(there) > 20)]
+        raise UserError(f"{what}; there: {', '.join(there)})")
     return places
 
 
 def _meaning(label: pd.Series, source: str, labels: str) -> dict[str, int]:
-    """What the labels of a table mean; numbers are MNLI's if they can be nothing else.
-
-    Raises:
-        UserError: labels without a meaning, all of them at once, with a mapping to complete.
-    """
-    first: dict[str, int] = {}
+    """What the labels of a table mean; numbers are MNLI's if they can be nothing else."""
+    first: dict[str, int] = {}  # the row in which each is first
     for row, name in enumerate(label, 1):
         first.setdefault(name, row)
-    figures = {name for name in first if name.isdecimal()}
     meaning = meanings(labels)
+    figures = {name for name in first if name.isdecimal()}
     has_numbers = any(name.isdecimal() for name in meaning)
     if not has_numbers and {"0", "2"} <= figures <= _MNLI_NUMBERS.keys():
         meaning |= {number: meaning[word] for number, word in _MNLI_NUMBERS.items()}
@@ -432,12 +394,7 @@ def _meaning(label: pd.Series, source: str, labels: str) -> dict[str, int]:
 
 
 def _strings(column: pd.Series, name: str, source: str) -> list[str]:
-    """A column's values as text, whatever their type in the file: 1.0 as 1, none as ''.
-
-    Raises:
-        UserError: a value that is no text (of other columns: nor a number), is too long, or holds
-            NUL or half a surrogate pair, which no tokenizer and no file takes.
-    """
+    """A column's values as text, whatever their type in the file: 1.0 as 1, none as ''."""
     is_text = name in _TEXTS
     kinds = (str,) if is_text else (str, numbers.Number, np.bool_)
     strings = []
@@ -461,10 +418,6 @@ def _strings(column: pd.Series, name: str, source: str) -> list[str]:
 def _fold(name: object) -> str:
     """A label or a column's name as it is compared: lower case, single spaces, 1.0 as 1."""
     return _whole(" ".join(str(name).split()).lower())
-
-
-def _is_known(name: str) -> bool:
-    return any(_fold(name) in aliases for aliases in _NAMES.values())
 
 
 def _whole(word: str) -> str:

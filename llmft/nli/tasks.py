@@ -1,10 +1,8 @@
 """NLI tasks: training, validation and test sets, and how few-shot samples are drawn.
 
-A task has a training pool (demonstrations, few-shot samples), a validation set from the training
-data, and two test domains: in-domain (as MultiNLI's matched set, Williams et al. 2018) and
-out-of-domain (as HANS, McCoy et al. 2019, where word overlap says nothing), which a user's own task
-may lack. The pocket world, the real data and a user's folder go through the same parsers
-(`sources.py`).
+A task has a training pool (demonstrations, few-shot samples), a validation set, and two test
+domains: in-domain (as MultiNLI's matched set, Williams et al. 2018) and out-of-domain (as HANS,
+McCoy et al. 2019, where word overlap says nothing), which a user's own task may lack.
 """
 
 import hashlib
@@ -12,7 +10,6 @@ import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,16 +39,15 @@ FILES = {
 }
 """The sets of a task in order, and what a folder calls their files."""
 
-_SIMILAR = frozenset(
+_SIMILAR = (
     "train dev devel development valid validation val eval evaluation test "
-    "indomain ood outofdomain hans".split()
-)
+    "indomain ood outofdomain hans"
+).split()
 """Names of files that were probably meant to be read, without marks and capitals."""
 
-_DATA = frozenset(
-    ".csv .tsv .txt .json .jsonl .ndjson .parquet .arrow .feather .xlsx .xls .gz .bz2 .xz .zst "
-    ".zip".split()
-)
+_DATA = (
+    ".csv .tsv .txt .json .jsonl .ndjson .parquet .arrow .feather .xlsx .xls .gz .bz2 .xz .zst .zip"
+).split()
 
 
 @dataclass(frozen=True)
@@ -60,10 +56,9 @@ class Task:
 
     They have `heuristic` and `subcase`, too, where their source has them. `out_of_domain` has no
     rows where the task has no such set. Ids are unique in a task. `digest` is a SHA-256 (16 hex
-    digits) of the source files or pinned revisions, and of the mapping of labels. `labels` has what
-    each label in each file means: `file`, `label`, `meaning`, `rows`, and an example's `premise`
-    and `hypothesis` (`sources.parse`). `unread` has the names of data files in the folder that the
-    task does not read.
+    digits) of the source files or pinned revisions, and of the mapping of labels. `labels` says
+    what each label in each `file` means (`sources.parse`). `unread` names the data files in the
+    folder that the task does not read.
     """
 
     name: str
@@ -87,31 +82,19 @@ class Task:
         return {"train": self.train, "validation": self.validation} | self.domains
 
 
-def load(
-    name: str,
-    *,
-    limit: int = 0,
-    seed: int = 0,
-    labels: str = "",
-    rows: str = "",
-    larger: bool = False,
-    data: str = "",
-) -> Task:
+def load(name: str, *, limit: int = 0, labels: str = "", rows: str = "") -> Task:
     """The task `name`: "pocket", "mnli-hans", or a folder.
 
     A folder holds `train` and `test`, and may hold `validation` and `out-of-domain` (or `hans`),
-    each in a format of `sources.SUFFIXES`, with the columns that `sources.parse` reads.
+    each in a format of `sources.SUFFIXES`, with the columns that `sources.parse` reads. A relative
+    path starts where the program was started, `~` is the home folder.
 
     Args:
-        name: the task. A folder's relative path starts where the program was started, `~` is the
-            home folder.
+        name: the task.
         limit: test examples kept in each domain, 0 = all; stratified by label and subcase.
-        seed: draws which examples `limit` keeps.
-        labels: what the labels mean, where they are other words or should mean something else
-            (`sources.meanings`): in all files.
-        rows: of "mnli-hans", a file of `selection.COLUMNS`: these rows only, with its labels.
-        larger: the largest sets of `rows`, not the smallest.
-        data: where to look for `rows` (`selection.load`).
+        labels: what labels mean in all files, where that is not the usual (`sources.meanings`).
+        rows: of "mnli-hans", a file of `selection.COLUMNS`: the smallest sets of these rows only,
+            with its labels.
 
     Raises:
         UserError: an unknown task; a missing, unread or damaged file; a set without both labels;
@@ -122,14 +105,12 @@ def load(
     if rows and (name != "mnli-hans" or labels):
         raise UserError(f"rows = {rows}: only of mnli-hans, and without labels: leave one out")
     if rows:
-        task = _from_rows(selection.load(Path(rows).expanduser(), data), larger)
+        task = _from_rows(Path(rows).expanduser())
     else:
         task = _mnli_hans(labels) if name == "mnli-hans" else _from_folder(name, labels)
     if not limit:
         return task
-    in_domain, out_of_domain = (
-        _stratify(frame, limit, seed) for frame in (task.in_domain, task.out_of_domain)
-    )
+    in_domain, out_of_domain = (_stratify(f, limit) for f in (task.in_domain, task.out_of_domain))
     task = replace(task, in_domain=in_domain, out_of_domain=out_of_domain)
     for domain, frame in task.domains.items():
         if frame["label"].nunique() < len(LABELS):
@@ -140,21 +121,17 @@ def load(
 def shared_pairs(task: Task) -> pd.DataFrame:
     """How many pairs of a set stand in another set, or twice in the same one, word for word.
 
-    Returns:
-        A row for each two sets that share pairs, with the columns `set`, `also_in` (an earlier set
-        or the same one), `pairs` (how many of `set`), `of` (the size of `set`) and `example` (the
-        id of one in `set`).
+    Returns a row for each two sets that share pairs: `set`, `also_in` (an earlier set or the same
+    one), `pairs` (how many of `set`), `of` (the size of `set`) and `example` (the id of one).
     """
     rows = []
-    texts = {
-        name: frame["premise"] + "\0" + frame["hypothesis"] for name, frame in task.sets.items()
-    }
-    for number, (name, own) in enumerate(texts.items()):
-        for other in [*texts][: number + 1]:
+    texts: dict[str, pd.Series] = {}
+    for name, frame in task.sets.items():
+        texts[name] = own = frame["premise"] + "\0" + frame["hypothesis"]
+        for other in texts:
             same = own.duplicated() if other == name else own.isin(texts[other])
             if same.any():
-                example = task.sets[name]["id"][same].iloc[0]
-                rows.append((name, other, int(same.sum()), len(own), example))
+                rows.append((name, other, int(same.sum()), len(own), frame["id"][same].iloc[0]))
     return pd.DataFrame(rows, columns=["set", "also_in", "pairs", "of", "example"])
 
 
@@ -185,50 +162,48 @@ def sample(pool: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
 
 def _mnli_hans(labels: str) -> Task:
     hans, mnli = sources.read(sources.hans_file()), sources.glue()
-    tables = {"train": mnli["train"], "in-domain": mnli["matched"], "out-of-domain": hans}
-    files = {"train": "train", "in-domain": "matched", "out-of-domain": "hans"}
-    source = f"{sources.GLUE} {sources.HANS_SHA256} {VALIDATION} {labels}"
-    return _task("mnli-hans", files, tables, labels, hashlib.sha256(source.encode()))
-
-
-def _from_rows(table: pd.DataFrame, larger: bool) -> Task:
-    smallest = table.groupby("set")["size"].transform("min")
-    table = table if larger else table[table["size"] == smallest]
-    tables = {str(part): frame for part, frame in table.groupby("set", sort=False)}
-    for part in ("train", "validation", "in-domain"):
-        tables[part] = tables[part].drop(columns=["heuristic", "subcase"])
-    files = {
-        part: "validation" if part == "validation" else selection.ORIGIN[part] for part in tables
+    tables = {
+        "train": ("train", mnli["train"]),
+        "in-domain": ("matched", mnli["matched"]),
+        "out-of-domain": ("hans", hans),
     }
-    digest = hashlib.sha256(table.to_csv(index=False).encode())
-    return _task("mnli-hans", files, tables, "", digest)
+    source = f"{sources.GLUE} {sources.HANS_SHA256} {VALIDATION} {labels}"
+    return _task("mnli-hans", tables, labels, source.encode())
+
+
+def _from_rows(path: Path) -> Task:
+    table = selection.load(path)
+    table = table[table["size"] == table.groupby("set")["size"].transform("min")]
+    tables = {}
+    for part, frame in table.groupby("set", sort=False):
+        file = "validation" if part == "validation" else selection.ORIGIN[str(part)]
+        groups = [] if part == "out-of-domain" else ["heuristic", "subcase"]
+        tables[str(part)] = file, frame.drop(columns=groups)
+    return _task("mnli-hans", tables, "", table.to_csv(index=False).encode())
 
 
 def _from_folder(name: str, labels: str) -> Task:
     folder = ROOT / "data" / "pocket" if name == "pocket" else _folder(name)
-    candidates = {part: sources.find(folder, names) for part, names in FILES.items()}
-    paths = {part: path for part, path in candidates.items() if path}
-    unread = _unread(folder, {path.name for path in paths.values()})
+    found = {part: sources.find(folder, names) for part, names in FILES.items()}
+    paths = {part: path for part, path in found.items() if path}
+    unread = _unread(folder, [path.name for path in paths.values()])
+    kinds = ", ".join(sources.SUFFIXES)
     for part in ("train", "in-domain"):
         if part not in paths:
-            listing = f"; there: {', '.join(unread)}" if unread else ""
-            kinds = ", ".join(sources.SUFFIXES)
-            raise UserError(
-                f"task {name}: {folder} has no {FILES[part][0]} file ({kinds}){listing}"
-            )
-    digest = hashlib.sha256(labels.encode())  # the usual meanings are not in it
+            there = f"; there: {', '.join(unread)}" if unread else ""
+            raise UserError(f"task {name}: {folder} has no {FILES[part][0]} file ({kinds}){there}")
+    content = labels.encode()  # the usual meanings are not in it
     tables = {}
     for part, path in paths.items():
-        tables[part] = sources.read(path)
-        if tables[part].empty:
+        tables[part] = path.name, sources.read(path)
+        if tables[part][1].empty:
             raise UserError(f"{path} has no examples: fill it or remove it")
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    files = {part: path.name for part, path in paths.items()}
-    return replace(_task(name, files, tables, labels, digest), unread=unread)
+        content += path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest()
+    return replace(_task(name, tables, labels, content), unread=unread)
 
 
 def _folder(name: str) -> Path:
-    """The folder of a user's task; a relative one starts where the program was started."""
+    """The folder of a user's task."""
     try:
         path = Path(name).expanduser().absolute()
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -244,14 +219,10 @@ def _folder(name: str) -> Path:
     return path
 
 
-def _unread(folder: Path, read_names: set[str]) -> tuple[str, ...]:
-    """The data files of a folder that are not read.
-
-    Raises:
-        UserError: one that was probably meant to be, by its name.
-    """
-    names = sorted(path.name for path in folder.iterdir())
-    unread = [n for n in names if Path(n).suffix.lower() in _DATA and n not in read_names]
+def _unread(folder: Path, read: list[str]) -> tuple[str, ...]:
+    """The data files of a folder that are not read; one that was meant to be is refused."""
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _DATA)
+    unread = [name for name in names if name not in read]
     similar = [n for n in unread if re.sub("[^a-z]", "", n.split(".")[0].lower()) in _SIMILAR]
     if similar:
         names = [" or ".join(kind) for kind in FILES.values()]
@@ -261,48 +232,36 @@ def _unread(folder: Path, read_names: set[str]) -> tuple[str, ...]:
 
 
 def _task(
-    name: str, files: dict[str, str], tables: dict[str, pd.DataFrame], labels: str, digest: Any
+    name: str, tables: dict[str, tuple[str, pd.DataFrame]], labels: str, content: bytes
 ) -> Task:
-    """A task from the tables of its sets, with the checks that every source must pass.
+    """A task from its sets' tables, with the checks that every source must pass.
 
-    Args:
-        name: as in `load`.
-        files: each set's file; the stem begins its pairs' ids.
-        tables: each set as it is written, in the order of `FILES`; train and in-domain are there.
-        labels: as in `load`.
-        digest: the hash of the sources.
+    Each table, in the order of `FILES`, comes with the name of its file, whose stem begins its
+    pairs' ids; `content` is what the digest is of.
     """
-    sets, meanings = {}, {}
-    for part, table in tables.items():
-        sets[part], meanings[part] = sources.parse(table, files[part].split(".")[0], labels)
-        meanings[part].insert(0, "file", files[part])
-    all_labels = pd.concat(meanings.values(), ignore_index=True)
+    sets, meanings = {}, []
+    for part, (file, table) in tables.items():
+        sets[part], meaning = sources.parse(table, file.split(".")[0], labels)
+        meaning.insert(0, "file", file)
+        meanings.append(meaning)
+    all_labels = pd.concat(meanings, ignore_index=True)
     # A misspelt label in the mapping would silently leave the real one its usual meaning.
-    usual = {*sources.meanings(), sources.MISSING}
-    if unused := sources.meanings(labels).keys() - usual - {*all_labels["label"]}:
+    there = {*all_labels["label"]}
+    if unused := sources.meanings(labels).keys() - sources.meanings() - {sources.MISSING} - there:
         what = f"labels = {labels!r}: task {name} has no label {sorted(unused)[0]!r}"
-        raise UserError(f"{what}; there are {', '.join(sorted({*all_labels['label']}))}")
-    for part, frame in sets.items():
-        _check_labels(f"task {name}: {part} ({files[part]})", frame, meanings[part], labels)
+        raise UserError(f"{what}; there are {', '.join(sorted(there))}")
+    for (part, frame), meaning in zip(sets.items(), meanings, strict=True):
+        _check_labels(f"task {name}: {part} ({tables[part][0]})", frame, meaning, labels)
     if "validation" not in sets:
         sets["train"], sets["validation"] = _split(sets["train"])
         if sets["validation"]["label"].nunique() < len(LABELS):
-            what = f"task {name}: {files['train']} has too few examples to set some aside"
+            what = f"task {name}: {tables['train'][0]} has too few examples to set some aside"
             raise UserError(f"{what}: add a validation file")
     train, validation, in_domain = sets["train"], sets["validation"], sets["in-domain"]
     out_of_domain = sets.get("out-of-domain", in_domain.iloc[:0])
-    code = digest.hexdigest()[:16]
-    task = Task(name, train, validation, in_domain, out_of_domain, code, all_labels)
-    ids = pd.concat([frame["id"] for frame in task.sets.values()])
-    if not ids.is_unique:
-        what = f"task {name}: the id {ids[ids.duplicated()].iloc[0]!r} appears twice"
-        raise UserError(f"{what}: make ids unique, or remove the column")
-    for row in shared_pairs(task).to_dict("records"):
-        leaks = row["set"] != row["also_in"] and row["also_in"] in ("train", "validation")
-        if leaks and row["pairs"] > MOST_SHARED * row["of"]:
-            what = f"{row['pairs']} of the {row['of']} pairs of {row['set']} stand in"
-            also = f"{row['also_in']}, too, such as {row['example']!r}"
-            raise UserError(f"task {name}: {what} {also}: remove them from one of the two")
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    task = Task(name, train, validation, in_domain, out_of_domain, digest, all_labels)
+    _check_pairs(task)
     return task
 
 
@@ -325,6 +284,20 @@ def _check_labels(where: str, frame: pd.DataFrame, meanings: pd.DataFrame, label
     raise UserError(f"{where} has {line}")
 
 
+def _check_pairs(task: Task) -> None:
+    """Refuse an id that is there twice, and test pairs that may have been learnt."""
+    ids = pd.concat([frame["id"] for frame in task.sets.values()])
+    if not ids.is_unique:
+        what = f"task {task.name}: the id {ids[ids.duplicated()].iloc[0]!r} appears twice"
+        raise UserError(f"{what}: make ids unique, or remove the column")
+    for row in shared_pairs(task).to_dict("records"):
+        leaks = row["set"] != row["also_in"] and row["also_in"] in ("train", "validation")
+        if leaks and row["pairs"] > MOST_SHARED * row["of"]:
+            what = f"{row['pairs']} of the {row['of']} pairs of {row['set']} stand in"
+            also = f"{row['also_in']}, too, such as {row['example']!r}"
+            raise UserError(f"task {task.name}: {what} {also}: remove them from one of the two")
+
+
 def _split(train: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Training pool and validation set: a fixed draw, at most a tenth of the pairs."""
     n = min(VALIDATION, len(train) // 10)
@@ -333,13 +306,13 @@ def _split(train: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return train[~held_out].reset_index(drop=True), train[held_out].reset_index(drop=True)
 
 
-def _stratify(frame: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
-    """`limit` rows in file order: each label keeps its share, and in it each subcase."""
+def _stratify(frame: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """`limit` rows, always the same: each label keeps its share, and in it each subcase."""
     if limit >= len(frame):
         return frame
     label = frame["label"].to_numpy()
     group = frame["subcase"].to_numpy(dtype=str) if "subcase" in frame else label
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     parts = []
     values, sizes = np.unique(label, return_counts=True)
     for value, quota in zip(values, _shares(sizes, limit), strict=True):

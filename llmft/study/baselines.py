@@ -1,15 +1,13 @@
 """What needs no language model: a constant, the best single cue, and a small classifier.
 
-A method that does no better than these has not been shown to understand anything. The classifier
-learns from the same labelled examples of the same draws as a method, and its predictions have the
-columns of a run's, so it is scored, compared and drawn like every method.
+The classifier learns from the same labelled examples of the same draws as a method, and its
+predictions have the columns of a run's, so it is scored, compared and drawn like every method.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any
+from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
@@ -27,10 +25,7 @@ CLASSIFIER = "cue classifier"
 
 
 def features(pairs: pd.DataFrame) -> pd.DataFrame:
-    """What the classifier sees: every cue of `cues.table`, and how the two sentences align.
-
-    Returns a row a pair, in the pairs' order, of numbers: none of them needs a parser or a model.
-    """
+    """What the classifier sees of each pair: every cue of `cues.table`, and `alignment`."""
     both = zip(pairs["premise"], pairs["hypothesis"], strict=True)
     return pd.DataFrame([_features(p, h) for p, h in both], index=pairs.index)
 
@@ -70,10 +65,7 @@ def negations(pairs: pd.DataFrame) -> pd.Series:
 
 
 def negation_rule(pairs: pd.DataFrame) -> pd.Series:
-    """The label by one rule: not entailed (1) where either sentence is negated, else entailed (0).
-
-    Where neither is, the rule is silent, and so "entailed".
-    """
+    """The label by one rule: not entailed (1) where a sentence is negated, else entailed (0)."""
     return (negations(pairs) > 0).astype(int)
 
 
@@ -87,9 +79,8 @@ class Rule:
 
     def labels(self, pairs: pd.DataFrame) -> pd.Series:
         """The rule's label of each pair, 0 or 1."""
-        return (features(pairs)[self.cue] > self.threshold).map(
-            {True: self.above, False: 1 - self.above}
-        )
+        is_above = features(pairs)[self.cue] > self.threshold
+        return is_above.map({True: self.above, False: 1 - self.above})
 
 
 def best_rule(pairs: pd.DataFrame) -> Rule:
@@ -110,19 +101,17 @@ def best_rule(pairs: pd.DataFrame) -> Rule:
 def floors(task: Task) -> pd.DataFrame:
     """Accuracy of the constant predictor and of the best single cue, a row a rule and domain.
 
-    The constant is the training pool's more frequent label; the cue and its threshold are its best:
-    nothing is chosen on the test pairs. Columns: rule, domain, accuracy, n.
+    Both are chosen on the training pool. Columns: rule, domain, accuracy, n.
     """
     rule = best_rule(task.train)
     constant = int(task.train["label"].mean() > 0.5)
     lines = []
     for domain, pairs in task.domains.items():
-        label = pairs["label"]
         for name, prediction in (
-            ("constant", pd.Series(constant, index=pairs.index)),
+            ("constant", constant),
             (f"best cue: {rule.cue}", rule.labels(pairs)),
         ):
-            accuracy = float((prediction == label).mean())
+            accuracy = float((pairs["label"] == prediction).mean())
             lines.append({"rule": name, "domain": domain, "accuracy": accuracy, "n": len(pairs)})
     return pd.DataFrame(lines)
 
@@ -130,14 +119,9 @@ def floors(task: Task) -> pd.DataFrame:
 def classifier(task: Task, shots: Sequence[int], seeds: Sequence[int]) -> pd.DataFrame:
     """Logistic regression on `features`, trained on the very samples that the methods learn from.
 
-    Args:
-        task: as the runs have it.
-        shots: numbers of labelled examples.
-        seeds: of the draws (`tasks.sample`).
-
-    Returns:
-        The columns of `Results.predictions` with the fields method, shots and data_seed: a row a
-        classifier and pair of both domains, with normalised log-probabilities.
+    `seeds` are of the draws (`tasks.sample`) of each number of `shots`. Returns the columns of
+    `Results.predictions` with the fields method, shots and data_seed: a row a classifier and pair
+    of both domains, with normalised log-probabilities.
     """
     test = pd.concat(
         [pairs.assign(domain=domain) for domain, pairs in task.domains.items()], ignore_index=True
@@ -146,15 +130,12 @@ def classifier(task: Task, shots: Sequence[int], seeds: Sequence[int]) -> pd.Dat
     pool_features = features(task.train).set_index(task.train["id"])
     columns = [c for c in ("domain", "id", "label", "heuristic", "subcase") if c in test]
     parts = []
-    for n in shots:
-        for seed in seeds:
-            sample = tasks.sample(task.train, n, seed)
-            # C = 1, scikit-learn's default: nothing of it was tuned here.
-            model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
-            model.fit(pool_features.loc[sample["id"]], sample["label"])
-            columns_of_logp = model.predict_log_proba(test_features).T
-            logp: dict[str, Any] = dict(zip(metrics.LOGP, columns_of_logp, strict=True))
-            fields: dict[str, Any] = {"method": CLASSIFIER, "shots": n, "data_seed": seed}
-            predictions = test[columns].assign(key=f"{CLASSIFIER} {n} {seed}", **logp, **fields)
-            parts.append(predictions)
+    for n, seed in product(shots, seeds):
+        sample = tasks.sample(task.train, n, seed)
+        # C = 1, scikit-learn's default: nothing of it was tuned here.
+        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
+        model.fit(pool_features.loc[sample["id"]], sample["label"])
+        part = test[columns].assign(key=f"{CLASSIFIER} {n} {seed}")
+        part[metrics.LOGP] = model.predict_log_proba(test_features)
+        parts.append(part.assign(method=CLASSIFIER, shots=n, data_seed=seed))
     return pd.concat(parts, ignore_index=True)

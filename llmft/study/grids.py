@@ -1,14 +1,14 @@
 """Which runs a chapter shows: one function a chapter, from a study to named lists of runs.
 
-The lists' names are what the chapter's figures and tables speak of. The same functions serve the
-comparison, which looks at the other chapters' runs, and the prediction of what a study costs.
+The lists' names are what the chapter's figures and tables speak of. The comparison and the
+prediction of what a study costs use the same functions.
 """
 
+import fnmatch
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from fnmatch import fnmatchcase
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -36,13 +36,12 @@ def spec(study: Study, method: str, **fields: Any) -> Spec:
     Its examples are as many as the context to distil has. Training sees each of them as often as
     the study's `epochs` say, at least. A distillation has the middle one of the numbers of queries,
     each of which comes up at least once, and one round.
-
-    Raises:
-        UserError: an unknown method, or fields that do not go together.
     """
+    book = Path(study.rows)
+    rows = book.relative_to(ROOT).as_posix() if book.is_relative_to(ROOT) else study.rows
     common: dict[str, Any] = {
         "task": study.task,
-        "rows": _in_book(study.rows),
+        "rows": rows,  # from the book's folder: a run is the same in every clone
         "labels": study.labels,
         "model": study.model,
         "pattern": study.pattern,
@@ -79,26 +78,13 @@ def spec(study: Study, method: str, **fields: Any) -> Spec:
     return Spec(**common | {"method": method} | training | fields)
 
 
-def _in_book(path: str) -> str:
-    """The path from the book's folder, where it is in it: a run is the same in every clone."""
-    inside = path and Path(path).is_relative_to(ROOT)
-    return Path(path).relative_to(ROOT).as_posix() if inside else path
-
-
 def low_rank(study: Study) -> dict[str, Any]:
     """The fields of a run that changes weights by LoRA alone."""
     return {"rank": study.lora_rank, "alpha": study.lora_alpha, "targets": study.lora_targets}
 
 
 def product(base: Spec, **axes: Sequence[Any]) -> list[Spec]:
-    """Every combination of the axes' values, the last axis fastest.
-
-    Raises:
-        UserError: a name that is no field of `Spec`, or a value that does not fit it.
-    """
-    for name in axes:
-        if name not in asdict(base):
-            raise UserError(f"a run has no {name!r}: it has {', '.join(asdict(base))}")
+    """Every combination of the axes' values, the last axis fastest."""
     return [
         replace(base, **dict(zip(axes, values, strict=True)))
         for values in itertools.product(*axes.values())
@@ -124,11 +110,6 @@ def few(study: Study) -> range:
     return draws(study)[: max(2, study.repeats // 2)]
 
 
-def apart(study: Study, most: int) -> range:
-    """At most so many draws that no reported run has, for searches."""
-    return range(study.seed + 1_000, study.seed + 1_000 + min(most, study.repeats))
-
-
 def middle(sizes: Sequence[int]) -> int:
     """The middle one of some numbers of examples, the upper one of two."""
     return sizes[len(sizes) // 2]
@@ -147,14 +128,11 @@ def chapter(grid: Callable[[Study], Grid]) -> Callable[[Study], Grid]:
 
     @wraps(grid)
     def of_study(study: Study) -> Grid:
-        found = grid(study).items()
-        return {name: specs for name, specs in found if not _left_out(name, study)}
+        found = grid(study)
+        left_out = {name for pattern in study.without for name in fnmatch.filter(found, pattern)}
+        return {name: specs for name, specs in found.items() if name not in left_out}
 
     return of_study
-
-
-def _left_out(name: str, study: Study) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in study.without)
 
 
 def check(study: Study) -> None:
@@ -163,12 +141,10 @@ def check(study: Study) -> None:
     Raises:
         UserError: there is one.
     """
-    if not study.without:
-        return
     whole = study.model_copy(update={"without": []})
     known = {name for grid in (*CHAPTERS.values(), comparison) for name in grid(whole)}
     for pattern in study.without:
-        if not any(fnmatchcase(name, pattern) for name in known):
+        if not fnmatch.filter(known, pattern):
             raise UserError(
                 f"study {study.study} is without {pattern!r}, and no chapter has such runs: use "
                 f"{', '.join(sorted(known))}"
@@ -217,12 +193,13 @@ def few_shot(study: Study) -> Grid:
 def search(
     study: Study, method: str, factors: Sequence[float], size: int, most: int = 1_000
 ) -> list[Spec]:
-    """A search of the learning rate on validation pairs, with draws of its own, `most` at most."""
+    """A search of the learning rate on validation pairs, with at most so many draws of its own."""
     base = spec(study, method, shots=size, split="validation")
+    start = study.seed + 1_000  # no reported run has these draws
     return product(
         base,
         learning_rate=[base.learning_rate * factor for factor in factors],
-        data_seed=apart(study, min(most, study.search_draws)),
+        data_seed=range(start, start + min(most, study.search_draws, study.repeats)),
     )
 
 
@@ -233,6 +210,7 @@ def lora(study: Study) -> Grid:
     full, base = (spec(study, method, shots=size) for method in ("fine-tuning", "lora"))
     scale = study.lora_alpha / study.lora_rank
     biases = replace(full, method="bitfit", learning_rate=study.lora_learning_rate)
+    other_layers = QUERIES_VALUES if study.lora_targets == ALL_LAYERS else ALL_LAYERS
     return {
         "search": search(study, "lora", [0.1, 0.3, 1.0, 3.0], size),
         "zero-shot": [spec(study, "zero-shot")],
@@ -243,15 +221,10 @@ def lora(study: Study) -> Grid:
             for rank in (1, 2, 4, 8)
             for one in product(replace(base, rank=rank, alpha=scale * rank), **at)
         ],
-        "other layers": product(base, **at, targets=[other_layers(study)]),
+        "other layers": product(base, **at, targets=[other_layers]),
         "BitFit": product(biases, **at),
         "not learning": product(base, **at, rank=[4], learning_rate=[1e-5]),
     }
-
-
-def other_layers(study: Study) -> str:
-    """LoRA's other usual choice of layers: all, or the attention's queries and values."""
-    return QUERIES_VALUES if study.lora_targets == ALL_LAYERS else ALL_LAYERS
 
 
 @chapter

@@ -1,12 +1,12 @@
-"""What a run is and does: from a specification to label log-probabilities and their cost.
+"""What a run does: from a specification to label log-probabilities and their cost.
 
-A specification (`spec.py`) says everything that decides the numbers, and `execute` turns it into
-them: examples are drawn and put into the prompt (ICL) or trained on, then every query of both
-domains and the content-free ones is scored, and time and memory of just that are measured. Every
-method ends in `evaluate`, so a column means the same in every row.
+A specification (`engine/spec.py`) says everything that decides the numbers. Examples are drawn and
+put into the prompt (ICL) or trained on, then every query of both domains and the content-free ones
+is scored, and time and memory of just that are measured. Every method ends in `evaluate`, so a
+column means the same in every row.
 """
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -37,6 +37,9 @@ SMALL = 20_000_000
 TEXTS = 256
 """Sentences whose likelihood says whether a trained model still knows its language (`text_nll`)."""
 
+_KNOWN: dict[tuple[str, ...], float] = {}
+"""What is the same for all runs of a task and a model as it came, computed once a process."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -52,8 +55,7 @@ class Result:
 def task_of(name: str, limit: int, labels: str = "", rows: str = "") -> tasks.Task:
     """The task, read once a process, and again when a file of its folder has changed.
 
-    Which examples a limit keeps is the same for every run. A relative path of `rows` starts at the
-    book's folder.
+    A relative path of `rows` starts at the book's folder.
     """
     rows = str(ROOT / Path(rows).expanduser()) if rows else ""
     versions: list[tuple[Any, ...]] = []
@@ -66,7 +68,7 @@ def task_of(name: str, limit: int, labels: str = "", rows: str = "") -> tasks.Ta
 
 @lru_cache(maxsize=4)
 def _task(name: str, limit: int, labels: str, rows: str, _files: tuple[Any, ...]) -> tasks.Task:
-    return tasks.load(name, limit=limit, seed=0, labels=labels, rows=rows)
+    return tasks.load(name, limit=limit, labels=labels, rows=rows)
 
 
 def model_of(name: str, revision: str, device: str, dtype: str) -> models.Model:
@@ -88,30 +90,21 @@ def _model(
     return model
 
 
-@lru_cache(maxsize=16)
-def _unknown_share(
-    task: tuple[str, int, str, str], model: str, revision: str, device: str, dtype: str
-) -> float:
-    """The share of a task's tokens that a model does not know, counted once a process."""
-    pairs_of = task_of(*task)
-    texts = [
-        text
-        for pairs in (pairs_of.train, *pairs_of.domains.values())
-        for column in ("premise", "hypothesis")
-        for text in pairs[column].iloc[:WORDS]
-    ]
-    return prompts.unknown_share(model_of(model, revision, device, dtype).tokenizer, texts)
+def _once(compute: Callable[[], float], *key: str) -> float:
+    if key not in _KNOWN:
+        _KNOWN[key] = compute()
+    return _KNOWN[key]
 
 
-def _check_words(spec: Spec, device: str) -> None:
+def _check_words(model: models.Model, task: tasks.Task, spec: Spec) -> None:
     """Refuse a model that reads most of a task as one and the same unknown word."""
-    share = _unknown_share(
-        (spec.task, spec.limit, spec.labels, spec.rows),
-        spec.model,
-        spec.revision,
-        device,
-        spec.dtype,
-    )
+
+    def share_of_unknown() -> float:
+        parts = [task.train.iloc[:WORDS], *(pairs.iloc[:WORDS] for pairs in task.domains.values())]
+        texts = [text for part in parts for text in (*part["premise"], *part["hypothesis"])]
+        return prompts.unknown_share(model.tokenizer, texts)
+
+    share = _once(share_of_unknown, "unknown", model.digest, task.digest, str(spec.limit))
     if share > prompts.UNKNOWN:
         raise UserError(
             f"{share:.0%} of the tokens of task {spec.task} are unknown to the tokenizer of model "
@@ -138,6 +131,18 @@ def execute(spec: Spec, *, device: str = "auto", token_budget: int = 0) -> Resul
     return next(execute_all([spec], device=device, token_budget=token_budget))[1]
 
 
+def recursions(specs: Sequence[Spec]) -> list[list[Spec]]:
+    """The runs that are done in one go: the rounds of one distillation, or any other run alone."""
+    together: dict[Spec, list[Spec]] = {}
+    for spec in specs:
+        together.setdefault(_first_round(spec), []).append(spec)
+    return list(together.values())
+
+
+def _first_round(spec: Spec) -> Spec:
+    return replace(spec, rounds=min(spec.rounds, 1))
+
+
 def execute_all(
     specs: Sequence[Spec],
     *,
@@ -145,22 +150,19 @@ def execute_all(
     token_budget: int = 0,
     save: Mapping[Spec, Path] | None = None,
 ) -> Generator[tuple[Spec, Result]]:
-    """Do runs one after another; those that differ by their rounds only come from one recursion.
+    """Do runs one after another, the rounds of one distillation together; each as soon as it is.
 
-    `save` says for which of them the trained model is kept, and in which folder. Each result comes
-    as soon as it is there.
+    `save` says for which of them the trained model is kept, and in which folder.
 
     Raises:
         UserError: as `execute` does; it names the run.
     """
-    recursions: dict[Spec, list[Spec]] = {}
-    for spec in specs:
-        recursions.setdefault(_first_round(spec), []).append(spec)
-    for run, some in recursions.items():
+    for some in recursions(specs):
+        run = some[0]
         task = task_of(run.task, run.limit, run.labels, run.rows)
         model = model_of(run.model, run.revision, device, run.dtype)
         try:
-            _check_words(run, device)
+            _check_words(model, task, run)
             with one_thread() if model.parameters <= SMALL else nullcontext():
                 if run.method in TRAINED:
                     yield from _trained(some, task, model, token_budget, save or {})
@@ -169,12 +171,7 @@ def execute_all(
                     row, predictions = evaluate(model, task, run, demonstrations, token_budget)
                     yield run, _result(run, model, demonstrations, row, predictions)
         except UserError as error:
-            raise UserError(f"run {some[0]}: {error}") from error
-
-
-def _first_round(spec: Spec) -> Spec:
-    """The run that a distillation is in its first round; any other run is itself."""
-    return replace(spec, rounds=min(spec.rounds, 1))
+            raise UserError(f"run {run}: {error}") from error
 
 
 def _trained(
@@ -261,31 +258,26 @@ def _job(
     token_budget: int,
 ) -> training.Job:
     """A round's training: what the run learns from, and what it is measured on."""
+    begin = before.weights if before else None
     if run.method == "distillation":
         # No label of either is used, nor is there a column for it.
         queries = distill.queries(task.train, run.queries, run.data_seed, frame)
         most = min(distill.HELD_OUT, len(task.validation))
         held_out = distill.queries(task.validation, most, run.data_seed, frame)
-        with (
-            learner.with_weights(learning, before.weights)
-            if before
-            else nullcontext(learning.model) as teacher
-        ):
+        place = learner.with_weights(learning, begin) if begin else nullcontext(learning.model)
+        with place as teacher:
             train, validation = (
                 distill.teacher_targets(teacher, run, part, frame, token_budget)
                 for part in (queries, held_out)
             )
     else:
         # As many validation pairs as a curve reads, or as the smaller label has: balanced.
-        fewest = int(task.validation["label"].value_counts().reindex([0, 1], fill_value=0).min())
+        fewest = int(task.validation["label"].value_counts().min())
         n = 2 * min(training.CURVE_EXAMPLES // 2, fewest)
-        if not n:
-            raise UserError(f"task {task.name} has no validation pairs of both labels")
         held_out = tasks.sample(task.validation, n, run.data_seed)
         train, validation = (
             training.labelled(part, run, learning.model) for part in (frame, held_out)
         )
-    begin = before.weights if before else None
     return training.Job(
         train, validation, run.init_seed, run.order_seed, str(run), begin, number - 1
     )
@@ -352,7 +344,7 @@ def evaluate(
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Ask the model every query of each domain, and the content-free ones, behind `demonstrations`.
 
-    A run asked for "validation" is asked those pairs in place of the domains'. The content-free
+    A run of the split "validation" is asked those pairs in place of the domains'. The content-free
     queries are no domain of the task but what contextual calibration needs.
 
     Returns the measurements (by domain: metrics, seconds, the most memory in use, or an n of 0 for
@@ -361,10 +353,10 @@ def evaluate(
     """
     domains = task.domains if spec.split == "test" else {spec.split: task.validation}
     sets = domains | {"content-free": prompts.content_free_queries()}
-    ids: list[list[int]] = []
     row: dict[str, Any] = {"eval_seconds": 0.0}
     if spec.split == "test":
         row |= {f"{name.replace('-', '_')}_n": 0 for name in tasks.DOMAINS}
+    ids: list[list[int]] = []
     answers: list[Any] = []
     memories: list[dict[str, Any]] = []
     for name, queries in sets.items():
@@ -376,7 +368,7 @@ def evaluate(
         memories.append(memory)
         row["eval_seconds"] += seconds
         if name in domains:
-            found = _metrics(logp, queries["label"].to_numpy())
+            found = metrics.summary(logp, queries["label"].to_numpy())
             found |= {"seconds": seconds, "peak_memory_mib": memory["peak_memory_mib"]}
             row |= {f"{name.replace('-', '_')}_{what}": value for what, value in found.items()}
     prefix = scoring.common_prefix(ids)
@@ -388,8 +380,10 @@ def evaluate(
         "examples_per_second": len(ids) / row["eval_seconds"],
         **max(memories, key=lambda found: found["peak_memory_mib"]),
     }
-    answered = [part[["id", "label"]].assign(domain=name) for name, part in sets.items()]
-    predictions = pd.concat(answered, ignore_index=True)[["domain", "id", "label"]]
+    predictions = pd.concat(
+        [queries[["id", "label"]].assign(domain=name) for name, queries in sets.items()],
+        ignore_index=True,
+    )[["domain", "id", "label"]]
     logps = np.concatenate(answers).astype(np.float32)
     return row, predictions.assign(**dict(zip(metrics.LOGP, logps.T, strict=True)))
 
@@ -423,29 +417,14 @@ def _ask(
     return encoded, logp, seconds, memory
 
 
-def _metrics(logp: Any, gold: Any) -> dict[str, Any]:
-    """What a domain's answers are worth, and how many there are."""
-    return {
-        "accuracy": metrics.accuracy(logp, gold),
-        "nll": metrics.nll(logp, gold),
-        "brier": metrics.brier(logp, gold),
-        "ece": metrics.ece(logp, gold),
-        "share_entailment": metrics.share_entailment(logp),
-        "n": len(gold),
-    }
-
-
-_UNTRAINED: dict[tuple[str, ...], float] = {}
-"""The likelihood that a model as it came gives to a task's sentences: the same for all its runs."""
-
-
 def _text_nll(model: models.Model, task: tasks.Task, spec: Spec, token_budget: int) -> float:
     """Nats a token on plain sentences: the first premises of validation, as sentences are read."""
-    known = (model.digest, str(model.device), spec.dtype, task.digest, str(token_budget))
-    if spec.method not in TRAINED and known in _UNTRAINED:
-        return _UNTRAINED[known]
-    texts = prompts.token_ids(model.tokenizer, list(task.validation["premise"].iloc[:TEXTS]))
-    found = scoring.text_nll(model.model, texts, token_budget=token_budget)
-    if spec.method not in TRAINED:
-        _UNTRAINED[known] = found
-    return found
+
+    def measured() -> float:
+        texts = prompts.token_ids(model.tokenizer, list(task.validation["premise"].iloc[:TEXTS]))
+        return scoring.text_nll(model.model, texts, token_budget=token_budget)
+
+    if spec.method in TRAINED:
+        return measured()
+    where = (str(model.device), spec.dtype, str(token_budget))
+    return _once(measured, "text", model.digest, task.digest, *where)

@@ -1,8 +1,8 @@
 """What label log-probabilities say: accuracy, likelihood, calibration.
 
 Everything starts from one table: a row an example, a column a label, entries log p(label)
-normalised over the labels (what `scoring.score` returns; label 0 = entailment, 1 = not entailment).
-In a frame the table is the two columns `LOGP`, beside `label`.
+normalised over the labels (label 0 = entailment, 1 = not entailment). In a frame the table is the
+two columns `LOGP`, beside `label`.
 """
 
 from typing import Any
@@ -62,10 +62,10 @@ def brier(logp: Any, labels: Any) -> float:
 
 
 def reliability(logp: Any, labels: Any, bins: int = 10) -> pd.DataFrame:
-    """Confidence against accuracy in equal-width bins of confidence, empty bins left out.
+    """Confidence against accuracy in bins of confidence, empty bins left out.
 
-    Confidence is the probability of the predicted label, so it lies in [1/labels, 1], and the bins
-    cut that range. Columns: confidence, accuracy (means in the bin), n.
+    Confidence is the probability of the predicted label; the bins cut its range, [1/labels, 1],
+    into equal widths. Columns: confidence, accuracy (means in the bin), n.
     """
     table, gold = _check(logp, labels)
     confidence, right = np.exp(table.max(1)), correct(table, gold)
@@ -77,10 +77,7 @@ def reliability(logp: Any, labels: Any, bins: int = 10) -> pd.DataFrame:
 
 
 def ece(logp: Any, labels: Any, bins: int = 10) -> float:
-    """Expected calibration error: mean over examples of |accuracy - confidence| of their bin.
-
-    Bins of equal width over the range of confidence, [1/2, 1] for two labels (Guo et al. 2017).
-    """
+    """Expected calibration error (Guo et al. 2017): mean |accuracy - confidence| of the bins."""
     table = reliability(logp, labels, bins)
     gap = (table["accuracy"] - table["confidence"]).abs()
     return float((gap * table["n"]).sum() / table["n"].sum())
@@ -90,8 +87,7 @@ def auc_parts(logp: Any, labels: Any) -> Floats:
     """One value an example whose mean is the AUC; (n, 2), (n,) -> (n,).
 
     The AUC (area under the ROC curve) is how often an entailed pair is ranked above one that is
-    not. It needs no threshold: a method that leans to one label but ranks the pairs well is far
-    above one half, which is a constant's. Ties count one half. NaN if all labels are the same.
+    not, whatever the threshold. Ties count one half. NaN if all labels are the same.
 
     In DeLong et al. (1988) an example's part is V, the share of the other label's examples that it
     is ranked rightly against. Here it is AUC + n / n_label (V - AUC), so that the mean over all
@@ -117,13 +113,26 @@ def share_entailment(logp: Any) -> float:
     return float((np.asarray(logp).argmax(1) == 0).mean())
 
 
+def summary(logp: Any, labels: Any) -> dict[str, Any]:
+    """What a run's row says of the answers to a set, and how many there are."""
+    return {
+        "accuracy": accuracy(logp, labels),
+        "nll": nll(logp, labels),
+        "brier": brier(logp, labels),
+        "ece": ece(logp, labels),
+        "share_entailment": share_entailment(logp),
+        "n": len(labels),
+    }
+
+
 def calibrate(logp: Any, content_free: Any) -> Floats:
     """Contextual calibration (Zhao et al. 2021, arXiv:2102.09690): divide by the prompt's own bias.
 
     `logp` (n, labels) are the queries' log-probabilities, `content_free` (m, labels) those of
     queries without content after the same demonstrations. The probability of each label is divided
     by its mean over those, and the result normalised again (the paper's W = diag(p_cf)^-1, b = 0).
-    Returns (n, labels) log-probabilities.
+    With the queries' own log-probabilities in their place it is batch calibration (Zhou et al.
+    2023, arXiv:2309.17249), which needs labels that are about balanced. Returns (n, labels).
     """
     table, blank = np.asarray(logp, np.float64), np.atleast_2d(np.asarray(content_free, np.float64))
     bias = np.log(np.exp(blank).mean(0))
@@ -134,9 +143,8 @@ def calibrate(logp: Any, content_free: Any) -> Floats:
 def with_scores(predictions: pd.DataFrame) -> pd.DataFrame:
     """The frame with the scores of each prediction: `correct` (0/1), `nll` (nats) and `auc`.
 
-    `auc` is the prediction's part of its run's AUC in its domain (`auc_parts`): its mean is the
-    AUC, and its intervals are those of any mean. Content-free queries, which have no gold label,
-    are left out. Expects the columns key, domain, label and the log-probabilities.
+    `auc` is the prediction's part of its run's AUC in its domain (`auc_parts`). Content-free
+    queries, which have no gold label, are left out.
     """
     scored = predictions[predictions["domain"] != "content-free"]
     logp, labels = scored[LOGP].to_numpy(), scored["label"].to_numpy()
@@ -144,16 +152,6 @@ def with_scores(predictions: pd.DataFrame) -> pd.DataFrame:
     for rows in scored.groupby(["key", "domain"], sort=False).indices.values():
         parts[rows] = auc_parts(logp[rows], labels[rows])
     return scored.assign(correct=correct(logp, labels), nll=losses(logp, labels), auc=parts)
-
-
-def batch_calibrate(logp: Any) -> Floats:
-    """Batch calibration (Zhou et al. 2023, arXiv:2309.17249): divide by the queries' own mean.
-
-    The mean probability of each label over all queries stands for the prompt's bias; no label is
-    needed, but the queries must be there together, and their labels about balanced. Takes and
-    returns (n, labels) log-probabilities.
-    """
-    return calibrate(logp, logp)
 
 
 def threshold(logp: Any, labels: Any) -> float:
@@ -181,11 +179,8 @@ content-free queries, or by the mean of all queries; a threshold fitted on label
 def with_corrections(predictions: pd.DataFrame, validation: pd.DataFrame) -> pd.DataFrame:
     """The test predictions under each of `CORRECTIONS`, in the column `correction`.
 
-    Args:
-        predictions: with the columns key, domain ("content-free" marks queries without a label),
-            label, the log-probabilities, and those of `validation` but for `domain`.
-        validation: what the same runs predict for labelled validation pairs, one column of which,
-            `of`, is the key of the run in `predictions`. Runs without any have no threshold.
+    `validation` is what the same runs predict for labelled validation pairs; its column `of` is the
+    key of the run in `predictions`. Runs without any have no threshold.
     """
     fitted = {
         key: threshold(part[LOGP].to_numpy(), part["label"].to_numpy())
@@ -199,7 +194,7 @@ def with_corrections(predictions: pd.DataFrame, validation: pd.DataFrame) -> pd.
             found = {
                 "none": logp,
                 "contextual": calibrate(logp, run.loc[blank, LOGP].to_numpy()),
-                "batch": batch_calibrate(logp),
+                "batch": calibrate(logp, logp),
             }
             if key in fitted:
                 found["threshold"] = calibrate(logp, [[fitted[key], 0.0]])

@@ -1,7 +1,6 @@
 """What a grid measured: a row a run, a row an answer, and which runs are for what.
 
-Everything that a chapter shows is computed from these two frames. They are read once, and hold all
-that is known of an answer: its pair's label, heuristic and subcase, and the draw of its run.
+Everything that a chapter shows is computed from these two frames.
 """
 
 import json
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from llmft import UserError
@@ -41,11 +41,10 @@ class Results:
     """The runs of a grid.
 
     `rows`: a row a run, with its `study`, `key`, the fields of its `Spec`, and its measurements.
-    `predictions`: a row a run and query: study, key, domain ("in-domain", "out-of-domain",
-    "content-free", "validation"), id, label, logp_entailment, logp_not (float32), the task's
-    heuristic and subcase where it has them, the `FIELDS` of the run, and `draw`, the id of its draw
-    of examples, orders and initialisation ("" where a method draws nothing: zero-shot), the same
-    for all methods.
+    `predictions`: a row a run and query: `ANSWER` (domain: "in-domain", "out-of-domain",
+    "content-free" or "validation"; log-probabilities in float32), study, the task's heuristic and
+    subcase where it has them, the `FIELDS` of the run, and `draw`, the id of its draw of examples,
+    orders and initialisation, the same for all methods ("" for zero-shot, which draws nothing).
     `groups`: the keys of the runs by the name of what they are for, and by study.
     """
 
@@ -56,38 +55,33 @@ class Results:
     def part(self, *names: str) -> "Results":
         """The runs of these groups, in their order, with a column `group` in both frames.
 
-        A run that is in two of them is there twice; a name of "..., *" stands for all groups that
-        begin with what is before the star.
+        A run that is in two of them is there twice.
 
         Raises:
             UserError: there is no such group.
         """
-        chosen = list(dict.fromkeys(one for name in names for one in self._named(name)))
-        rows, answers = [], []
-        for name, study in [(one, study) for one in chosen for study in self.groups[one]]:
-            keys = list(dict.fromkeys(self.groups[name][study]))
-            own = _of(self.rows, study, keys, name)
-            place = {key: i for i, key in enumerate(keys)}
-            order = own["key"].map(place).to_numpy().argsort(kind="stable")
-            rows.append(own.iloc[order].assign(group=name))
-            answers.append(_of(self.predictions, study, keys, name).assign(group=name))
-        return Results(
-            pd.concat(rows, ignore_index=True),
-            pd.concat(answers, ignore_index=True),
-            {name: self.groups[name] for name in chosen},
+        chosen = list(dict.fromkeys(names))
+        for name in chosen:
+            if name not in self.groups:
+                raise UserError(f"no runs are for {name!r}: there are {', '.join(self.groups)}")
+        members = pd.DataFrame(
+            [
+                (name, study, key)
+                for name in chosen
+                for study, keys in self.groups[name].items()
+                for key in dict.fromkeys(keys)
+            ],
+            columns=["group", "study", "key"],
         )
+        rows, answers = (
+            members.merge(frame, on=[name for name in members.columns if name in frame])
+            for frame in (self.rows, self.predictions)
+        )
+        return Results(rows, answers, {name: self.groups[name] for name in chosen})
 
     def has(self, name: str, study: str) -> bool:
         """Whether the study has runs of this group."""
         return study in self.groups.get(name, {})
-
-    def _named(self, name: str) -> list[str]:
-        found = [one for one in self.groups if name.endswith("*") and one.startswith(name[:-1])]
-        if name in self.groups:
-            return [name]
-        if not found:
-            raise UserError(f"no runs are for {name!r}: there are {', '.join(self.groups)}")
-        return found
 
     def of_study(self, study: str) -> "Results":
         """The same with the study's name in both frames."""
@@ -98,13 +92,8 @@ class Results:
         )
 
     def answers(self) -> pd.DataFrame:
-        """The predictions as they are stored: what follows from a run and its pair left out.
-
-        Those of a run that two studies share are there once.
-        """
+        """The predictions as they are stored, once where two studies share a run."""
         answers = self.predictions[list(ANSWER)]
-        if self.rows["key"].is_unique:
-            return answers
         return answers.drop_duplicates(["key", "domain", "id"], ignore_index=True)
 
     def csv(self) -> bytes:
@@ -114,8 +103,8 @@ class Results:
 
 
 def loaded(rows: Sequence[dict[str, Any]], folder: Path, groups: dict[str, list[str]]) -> Results:
-    """The results of runs that the store has, their answers read from it."""
-    frame = pd.DataFrame(rows)
+    """The results of runs that the store has, of a study without a name."""
+    frame = pd.DataFrame(rows).assign(study="")
     answers = _whole(frame, store.answers(folder, list(frame["key"])))
     return Results(frame, answers, {name: {"": keys} for name, keys in groups.items()})
 
@@ -134,10 +123,7 @@ def joined(parts: Sequence[Results]) -> Results:
 
 
 def read(files: Sequence[Path]) -> Results:
-    """What `runs.run` left as `NAME.csv` and `NAME.parquet`, each run once, in no group.
-
-    Args:
-        files: the CSV files; each has its answers beside it.
+    """What `runs.run` left in CSV files and the Parquet files beside them, in no groups.
 
     Raises:
         UserError: a file is not there, cannot be read, or has no answers to a run of its rows.
@@ -146,7 +132,7 @@ def read(files: Sequence[Path]) -> Results:
     for file in files:
         try:
             frames.append(_rows(pd.read_csv(file)))
-            answers.append(_answers(pd.read_parquet(file.with_suffix(".parquet"))))
+            answers.append(pd.read_parquet(file.with_suffix(".parquet"), columns=list(ANSWER)))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             why = " ".join(str(error).split())[:200]
             raise UserError(
@@ -160,6 +146,25 @@ def read(files: Sequence[Path]) -> Results:
     return Results(rows, _whole(rows, found), {})
 
 
+def _rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows as `runs.run` gave them, from those of its CSV file, or a ValueError."""
+    names = {field.name: type(field.default) for field in fields(Spec)}
+    if lacking := [name for name in ("key", "study", "curve", *names) if name not in table]:
+        raise ValueError(f"no column {lacking[0]}")
+    for name, kind in names.items():
+        if kind is str:  # an empty text is no missing value
+            table[name] = table[name].astype(object).fillna("").astype(str)
+    table["curve"] = table["curve"].map(json.loads)
+    for key, curve, *values in table[["key", "curve", *names]].itertuples(index=False, name=None):
+        try:
+            Spec(**dict(zip(names, values, strict=True)))
+        except UserError as error:
+            raise ValueError(f"run {key}: {error}") from None
+        if not isinstance(curve, list) or not all(isinstance(point, dict) for point in curve):
+            raise ValueError(f"run {key}: its curve is none")
+    return table
+
+
 def select(results: Results, grids: dict[str, Grid]) -> Results:
     """The runs of these grids, by the names of studies, with the grids' groups.
 
@@ -170,51 +175,41 @@ def select(results: Results, grids: dict[str, Grid]) -> Results:
     parts = []
     for study, grid in grids.items():
         own = results.rows[results.rows["study"] == study]
-        at: dict[tuple[Any, ...], str] = {}
-        for key, *values in own[["key", *names]].itertuples(index=False, name=None):
-            if at.setdefault(tuple(values), key) != key:
-                raise UserError(
-                    f"the results of {study} have two runs for one, {at[tuple(values)]} and {key}, "
-                    "of different data, weights or protocol: run its chapters again"
-                )
+        for key in own.loc[own.duplicated(names), "key"]:
+            raise UserError(
+                f"the results of {study} have two runs for one, {key} the second, of different "
+                "data, weights or protocol: run its chapters again"
+            )
+        specs = own[names].itertuples(index=False, name=None)
+        key_of = dict(zip(specs, own["key"], strict=True))
         groups: dict[str, dict[str, list[str]]] = {name: {study: []} for name in grid}
         for group, spec in [(group, spec) for group, specs in grid.items() for spec in specs]:
-            found = at.get(tuple(asdict(spec)[name] for name in names))
-            if found is None:
+            key = key_of.get(tuple(asdict(spec)[name] for name in names))
+            if key is None:
                 raise UserError(
                     f"the results of {study} have no run {spec}: run its chapter with its "
                     "parameters"
                 )
-            groups[group][study].append(found)
-        keys = [key for group in groups.values() for key in group[study]]
-        frames = _of(results.rows, study, keys), _of(results.predictions, study, keys)
-        parts.append(Results(*frames, groups))
+            groups[group][study].append(key)
+        keys = {key for group in groups.values() for key in group[study]}
+        rows, answers = (
+            frame[(frame["study"] == study) & frame["key"].isin(keys)]
+            for frame in (results.rows, results.predictions)
+        )
+        parts.append(Results(rows, answers, groups))
     return joined(parts)
-
-
-def _of(frame: pd.DataFrame, study: str, keys: Sequence[str], group: str = "") -> pd.DataFrame:
-    """The rows of these runs of a study: another may have the same run for something else.
-
-    In the results of groups a run is there for each; then those of this `group`.
-    """
-    mine = frame["key"].isin(keys)
-    if study:
-        mine &= frame["study"] == study
-    if group and "group" in frame:
-        mine &= frame["group"] == group
-    return frame[mine]
 
 
 def _whole(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """The answers with what their run and their pair say of them."""
-    about = rows[["key", *(["study"] if "study" in rows else []), *FIELDS]]
     drawn = rows[list(SEEDS)].astype(str).agg("-".join, axis=1)
+    about = rows[["key", "study", *FIELDS]]
     about = about.assign(draw=drawn.where(rows["method"] != "zero-shot", ""))
     parts = []
     for _, own in rows.groupby(["task", "limit", "labels", "rows"], sort=False):
         task, limit, labels, table = own[["task", "limit", "labels", "rows"]].iloc[0]
         read = methods.task_of(task, int(limit), labels, table)
-        if "task_digest" in own and set(own["task_digest"]) != {read.digest}:
+        if set(own.get("task_digest", [])) - {read.digest}:
             raise UserError(
                 f"the data of task {task} is not what was measured: run its chapters again"
             )
@@ -226,37 +221,6 @@ def _whole(rows: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows as `runs.run` gave them, from those of its CSV file.
-
-    Raises:
-        ValueError, TypeError, RecursionError: they are not.
-    """
-    names = {field.name: type(field.default) for field in fields(Spec)}
-    if lacking := [name for name in ("key", "study", "curve", *names) if name not in table]:
-        raise ValueError(f"no column {lacking[0]}")
-    for name, kind in names.items():
-        if kind is str:  # an empty text is no missing value
-            table[name] = table[name].astype(object).fillna("").astype(str)
-    for key, *values in table[["key", *names]].itertuples(index=False, name=None):
-        try:
-            Spec(**dict(zip(names, values, strict=True)))
-        except UserError as error:
-            raise ValueError(f"run {key}: {error}") from None
-    curves = table["curve"].map(json.loads)
-    for key, curve in zip(table["key"], curves, strict=True):
-        if not isinstance(curve, list) or not all(isinstance(point, dict) for point in curve):
-            raise ValueError(f"run {key}: its curve is none")
-    return table.assign(curve=curves)
-
-
-def _answers(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame, if it has the columns of answers; else a ValueError."""
-    if lacking := {*ANSWER} - set(frame):
-        raise ValueError(f"no column {min(lacking)} in the .parquet")
-    return frame
-
-
 # --- frames ------------------------------------------------------------------------------------
 
 
@@ -266,13 +230,11 @@ def by_domain(rows: pd.DataFrame) -> pd.DataFrame:
     The runs' other columns are kept. A domain on which a run was not scored has no row.
     """
     stems = {domain: f"{domain.replace('-', '_')}_" for domain in DOMAINS}
-    own = [c for c in rows.columns if c.startswith(tuple(stems.values()))]
-    parts = [
-        rows.drop(columns=own).assign(
-            domain=domain, **{c.removeprefix(stem): rows[c] for c in own if c.startswith(stem)}
-        )
-        for domain, stem in stems.items()
-    ]
+    common = [name for name in rows.columns if not name.startswith(tuple(stems.values()))]
+    parts = []
+    for domain, stem in stems.items():
+        own = {c.removeprefix(stem): rows[c] for c in rows.columns if c.startswith(stem)}
+        parts.append(rows[common].assign(domain=domain, **own))
     return pd.concat([part[part["n"] > 0] for part in parts], ignore_index=True)
 
 
@@ -282,14 +244,9 @@ def curves(rows: pd.DataFrame, names: Sequence[str] = ()) -> pd.DataFrame:
     Columns: key, the columns `names` of the rows, update, epoch, train_loss, train_accuracy,
     validation_loss, validation_accuracy (losses in nats, without dropout).
     """
-    named = ["key", *names]
-    return pd.DataFrame(
-        [
-            dict(zip(named, values, strict=True)) | point
-            for *values, curve in rows[[*named, "curve"]].itertuples(index=False, name=None)
-            for point in curve
-        ]
-    )
+    points = rows[["key", *names, "curve"]].explode("curve").dropna(subset=["curve"])
+    points = points.reset_index(drop=True)
+    return points.drop(columns="curve").join(pd.DataFrame(points["curve"].tolist()))
 
 
 def on_one_machine(rows: pd.DataFrame) -> pd.DataFrame:
@@ -302,15 +259,14 @@ def on_one_machine(rows: pd.DataFrame) -> pd.DataFrame:
         UserError: no machine has made every kind, so costs would compare machines, not methods.
     """
     kind, machine = (
-        rows.groupby(list(names), dropna=False, sort=False).ngroup()
+        rows.groupby(list(names), dropna=False, sort=False).ngroup().to_numpy()
         for names in ([name for name in FIELDS if name not in SEEDS], MACHINE)
     )
-    study = rows["study"] if "study" in rows else pd.Series("", index=rows.index)
-    chosen = pd.Series(False, index=rows.index)
-    for one in study.unique():
-        own = study == one
-        makes = {n: set(kind[own & (machine == n)]) for n in machine[own].value_counts().index}
-        able = [n for n, made in makes.items() if made == set(kind[own])]
+    chosen = np.zeros(len(rows), dtype=bool)
+    for study in rows["study"].unique():
+        own = (rows["study"] == study).to_numpy()
+        by_size = pd.Series(machine[own]).value_counts().index
+        able = [n for n in by_size if {*kind[own & (machine == n)]} == {*kind[own]}]
         if not able:
             each = rows[own][list(MACHINE)].astype(str).drop_duplicates().agg(", ".join, axis=1)
             raise UserError(

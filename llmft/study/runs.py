@@ -3,7 +3,7 @@
 A run's key is a hash of what decides its numbers: its specification, the task's data, the model's
 weights, and `PROTOCOL`. `run_grid` does the runs that the store lacks, so a grid can be killed at
 any moment and started again, and several processes, on one machine or on several that share the
-folder, can work on one grid. `verify.py` holds what is stored against the code as it is now.
+folder, can work on one grid.
 """
 
 import gc
@@ -15,17 +15,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import (
-    AbstractContextManager,
-    ExitStack,
-    closing,
-    contextmanager,
-    nullcontext,
-    suppress,
-)
-from dataclasses import asdict, replace
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -64,17 +57,11 @@ Piece = list[Spec]
 Done = list[tuple[Spec, float]]
 """Runs that the store holds, with the seconds that each took; 0: it was there."""
 
-Each = Callable[[list[Piece], dict[str, Any]], Iterator[tuple[Piece, Done]]]
-"""Calls `finish` for each piece, with these options, somewhere: each piece with what came back."""
-
 
 def key_of(spec: Spec) -> str:
     """24 hex digits that stand for the run: the same numbers, the same key.
 
-    The digests stand for the task and the model, wherever they are on this machine.
-
-    Raises:
-        UserError: there is no such task or model.
+    Digests stand for the task and the model, wherever they are on this machine.
     """
     return _key(_identities([spec])[spec])
 
@@ -106,18 +93,19 @@ def _identities(specs: Iterable[Spec]) -> dict[Spec, dict[str, Any]]:
 def run(grid: Callable[[Study], Grid], studies: Sequence[Study], name: str = "") -> Results:
     """Do a chapter's runs for each of its studies, and return them together.
 
-    Args:
-        grid: a function of `grids`.
-        studies: what to do them for, and where and how.
-        name: when given, what was measured is also written to `<store>/<name>.csv` and `.parquet`:
-            under `llmft run`, into the folder of what it freezes.
+    `grid` is a function of `grids`. What was measured under a `name` is also written to
+    `<store>/<name>.csv` and `.parquet`: under `llmft run`, into the folder of what it freezes.
 
     Raises:
         UserError: as `run_grid` does.
     """
     for study in studies:
         grids.check(study)
-    parts = [run_grid(grid(study), **options(study)).of_study(study.study) for study in studies]
+    parts = []
+    for study in studies:
+        names = ("store", "scheduler", "device", "token_budget", "workers", "save_models")
+        options: dict[str, Any] = {option: getattr(study, option) for option in names}
+        parts.append(run_grid(grid(study), **options).of_study(study.study))
     found = results.joined(parts)
     if name:
         folder = studies[0].folder
@@ -129,13 +117,7 @@ def run(grid: Callable[[Study], Grid], studies: Sequence[Study], name: str = "")
 def publish(studies: Sequence[Study]) -> tuple[int, int, int]:
     """Put the finished runs of all chapters of these studies, and no others, into the book.
 
-    A clone has them then, and measures none of them again (`store.PUBLISHED`).
-
-    Returns:
-        How many runs the studies have, how many of them are published now, and how many new.
-
-    Raises:
-        UserError: the studies have several stores; a file cannot be read or written.
+    Returns how many runs the studies have, how many of them are published now, and how many new.
     """
     if len({study.store for study in studies}) > 1:
         raise UserError("the studies have several stores: publish from one")
@@ -143,12 +125,6 @@ def publish(studies: Sequence[Study]) -> tuple[int, int, int]:
     keys = list(dict.fromkeys(_key(one) for one in _identities(specs).values()))
     finished, new = records.copy(params.store_folder(studies[0].store), keys)
     return len(keys), finished, new
-
-
-def options(study: Study) -> dict[str, Any]:
-    """Where and how a study's runs are done: `run_grid`'s arguments."""
-    names = ("store", "scheduler", "device", "token_budget", "workers", "save_models")
-    return {name: getattr(study, name) for name in names}
 
 
 def run_grid(
@@ -166,15 +142,12 @@ def run_grid(
     Args:
         grid: the runs, by the names of what they are for; one that stands twice is done once.
         store: the folder of finished runs, see `params.store_folder`.
-        scheduler: "" = here; "local" = a Dask cluster on this machine, a worker for each GPU, or
-            without one a worker for each two CPU cores; else a Dask scheduler's address, whose
-            workers must see the same store.
+        scheduler: "" = here; else a Dask scheduler's address, whose workers see the same store.
         device: as in `models.load`, chosen where the run is done.
         token_budget: tokens that go through the model at once, as in `scoring.score` and
             `training.train`; of training it changes what dropout drops.
-        workers: processes of this machine that share the runs; 0 = one a core on a CPU, as far as
-            the memory goes and where there is enough to do, and one with a GPU. Of several each
-            computes on one thread.
+        workers: processes of this machine that share the runs, each on one thread; 0 = as many as
+            `_workers` says.
         save_models: also keep what is trained, in `<store>/models/<key>`, for `models.load`; runs
             whose model is not there are done again.
 
@@ -188,6 +161,7 @@ def run_grid(
         raise UserError("no runs were asked for")
     folder = records.prepare(params.store_folder(store))
     how: dict[str, Any] = {
+        "folder": folder,
         "device": device,
         "token_budget": token_budget,
         "save_models": save_models,
@@ -198,56 +172,54 @@ def run_grid(
     wanted = {key: spec for spec, key in keys.items()}  # two spellings of one run are one
     missing = [s for k, s in wanted.items() if not _there(folder, k, s, save_models, how["since"])]
     if missing:
-        progress = _Progress(len(wanted), len(wanted) - len(missing))
-        _do(_pieces(missing), folder, scheduler, workers, how, progress)
+        pieces = methods.recursions(missing)
+        number = min(workers or _workers(pieces, device), len(pieces))
+        place = _dask(scheduler) if scheduler else _pool(number) if number > 1 else nullcontext()
+        with place as pool:
+            _do(pieces, len(wanted), pool, how)
     # The task and the model by their names of now: who did a run may have had them elsewhere.
     rows = [_row(folder, key) | identities[spec] for key, spec in wanted.items()]
     named = {name: [keys[spec] for spec in group] for name, group in groups.items()}
     return results.loaded(rows, folder, named)
 
 
-def _pieces(specs: Sequence[Spec]) -> list[Piece]:
-    """The rounds of one distillation together: each comes from the last."""
-    together: dict[Spec, Piece] = {}
-    for spec in specs:
-        together.setdefault(replace(spec, rounds=min(spec.rounds, 1)), []).append(spec)
-    return list(together.values())
+def _do(pieces: list[Piece], total: int, pool: Executor | None, how: dict[str, Any]) -> None:
+    """All pieces; what another process has claimed is left to the end, then waited for.
+
+    Each run that is done, of the grid's `total`, is a line on standard error, with the time left.
+    """
+    there, measured, start = total - sum(map(len, pieces)), 0, time.perf_counter()
+    for wait in (False, True):
+        left = []
+        for piece, done in _each(pieces, pool, {"wait": wait, **how}):
+            for spec, seconds in done:
+                there += 1
+                if seconds:
+                    measured += 1
+                    rest = (time.perf_counter() - start) / measured * (total - there)
+                    note = f", about {rest:.0f} s left" if there < total else ""
+                    files.say(f"{there}/{total} {spec}: {seconds:.1f} s{note}")
+            left.append([spec for spec in piece if spec not in dict(done)])
+        pieces = [piece for piece in left if piece]
 
 
-def _do(
-    pieces: list[Piece],
-    folder: Path,
-    scheduler: str,
-    workers: int,
-    how: dict[str, Any],
-    progress: "_Progress",
-) -> None:
-    """All pieces; what another process has claimed is left to the end, then waited for."""
-    place: AbstractContextManager[Each]
-    if scheduler:
-        place = _dask(scheduler)
+def _each(
+    pieces: list[Piece], pool: Executor | None, how: dict[str, Any]
+) -> Iterator[tuple[Piece, Done]]:
+    """Each piece with the runs of it that are done now: in this process, or by those of a pool."""
+    if pool is None:
+        gc.collect()
+        gc.freeze()  # no run has to look through what is there now for garbage (0.3 s each)
+        try:
+            for piece in pieces:
+                yield piece, finish(piece, **how)
+        finally:
+            gc.unfreeze()
     else:
-        number = min(workers or _workers(pieces, how["device"]), len(pieces))
-        place = _pool(number) if number > 1 else nullcontext(_here)
-    with place as each:
-        for wait in (False, True):
-            left = []
-            for piece, done in each(pieces, {"folder": folder, "wait": wait, **how}):
-                progress.step(done)
-                had = {spec for spec, _ in done}
-                left += [[spec for spec in piece if spec not in had]]
-            pieces = [piece for piece in left if piece]
-
-
-def _here(pieces: list[Piece], how: dict[str, Any]) -> Iterator[tuple[Piece, Done]]:
-    """Each piece in this process."""
-    gc.collect()
-    gc.freeze()  # what is there now stays: no run has to look through it for garbage (0.3 s each)
-    try:
-        for piece in pieces:
-            yield piece, finish(piece, **how)
-    finally:
-        gc.unfreeze()
+        with _apart():
+            futures = {pool.submit(finish, piece, **how): piece for piece in pieces}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
 
 
 def finish(
@@ -280,7 +252,7 @@ def finish(
         if not mine:
             return done
         mine.sort(key=list(specs).index)
-        save = {spec: _saved(folder, keys[spec]) for spec in mine} if save_models else {}
+        save = {spec: folder / "models" / keys[spec] for spec in mine} if save_models else {}
         # Closed here whatever happens: the model, which later runs share, is then as it was.
         found = claims.enter_context(
             closing(methods.execute_all(mine, device=device, token_budget=token_budget, save=save))
@@ -295,13 +267,8 @@ def finish(
 
 
 def _there(folder: Path, key: str, spec: Spec, save_models: bool, since: int) -> bool:
-    saved = not save_models or spec.method not in TRAINED or _saved(folder, key).is_dir()
+    saved = not save_models or spec.method not in TRAINED or (folder / "models" / key).is_dir()
     return saved and records.read(folder, key, since=since) is not None
-
-
-def _saved(folder: Path, key: str) -> Path:
-    """Where the trained model of a run is kept."""
-    return folder / "models" / key
 
 
 def _row(folder: Path, key: str) -> dict[str, Any]:
@@ -328,31 +295,14 @@ def _provenance() -> dict[str, str]:
     }
 
 
-class _Progress:
-    """A plain line on standard error for each run that was done, with the time left."""
-
-    def __init__(self, total: int, done: int) -> None:
-        self.total, self.done, self.measured, self.start = total, done, 0, time.perf_counter()
-
-    def step(self, finished: Iterable[tuple[Spec, float]]) -> None:
-        for spec, seconds in finished:
-            self.done += 1
-            if seconds:
-                self.measured += 1
-                left = (time.perf_counter() - self.start) / self.measured * (self.total - self.done)
-                note = f", about {left:.0f} s left" if self.done < self.total else ""
-                files.say(f"{self.done}/{self.total} {spec}: {seconds:.1f} s{note}")
-
-
 # --- several processes -------------------------------------------------------------------------
 
 
 def _workers(pieces: list[Piece], device: str) -> int:
     """One a core on a CPU, as far as the free memory goes; one with a GPU, which they would share.
 
-    None that has fewer than `WORTH` pieces to do. `models.weight` says the bytes of a
-    model as it is stored, often in 16 bits: ten times as many hold it in float32 with gradients,
-    Adam's two moments, and activations.
+    None that has fewer than `WORTH` pieces to do. A model is often stored in 16 bits: ten times as
+    many bytes hold it in float32 with gradients, Adam's two moments, and activations.
     """
     if models.choose_device(device).type != "cpu":
         return 1
@@ -371,20 +321,13 @@ def _free() -> float:
 
 
 @contextmanager
-def _pool(number: int) -> Iterator[Each]:
-    """Each piece in one of `number` processes of this machine, which end with the block."""
+def _pool(number: int) -> Iterator[Executor]:
+    """`number` processes of this machine, which end with the block."""
     context = get_context("spawn")  # torch's threads do not survive a fork
     others = set(active_children())
-
-    def each(pieces: list[Piece], how: dict[str, Any]) -> Iterator[tuple[Piece, Done]]:
-        with _apart():
-            futures = {pool.submit(finish, piece, **how): piece for piece in pieces}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-
     with ProcessPoolExecutor(number, context, _follow, (os.getpid(),)) as pool:
         try:
-            yield each
+            yield pool
         except BrokenProcessPool:
             raise UserError(
                 "a worker died, most likely for want of memory: set workers to 1; finished runs "
@@ -423,61 +366,22 @@ def _follow(parent: int) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     torch.set_num_threads(1)
-    gc.freeze()  # as in `_here`
+    gc.freeze()  # as in `_each`
 
 
 @contextmanager
-def _dask(scheduler: str) -> Iterator[Each]:
-    """Each piece on a Dask cluster, where one whose worker dies is tried again."""
+def _dask(scheduler: str) -> Iterator[Executor]:
+    """The workers of a Dask cluster, where a piece whose worker dies is tried again."""
     try:
         distributed: Any = importlib.import_module("distributed")  # an extra, and slow to import
     except ImportError:
         raise UserError("a scheduler needs Dask: pip install 'llmft[cluster]'") from None
-
-    def each(pieces: list[Piece], how: dict[str, Any]) -> Iterator[tuple[Piece, Done]]:
-        futures = [client.submit(finish, piece, pure=False, **how) for piece in pieces]
-        by_key = {future.key: piece for future, piece in zip(futures, pieces, strict=True)}
-        for future, done in distributed.as_completed(futures, with_results=True):
-            yield by_key[future.key], done
-
-    with _cluster(distributed, scheduler) as address:
+    try:
+        client = distributed.Client(scheduler, timeout=20)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no Dask scheduler at {scheduler!r}: {error}") from None
+    with client:
         try:
-            client = distributed.Client(address, timeout=20)
-        except (OSError, ValueError) as error:
-            raise UserError(f"no Dask scheduler at {scheduler!r}: {error}") from None
-        with client:
-            try:
-                yield each
-            except distributed.KilledWorker as error:
-                raise UserError(f"workers died over one run (out of memory?): {error}") from None
-
-
-@contextmanager
-def _cluster(distributed: Any, scheduler: str) -> Iterator[Any]:
-    """The address to connect to: the one given, or that of a cluster on this machine."""
-    if scheduler != "local":
-        yield scheduler
-        return
-    gpus, cores = torch.cuda.device_count(), os.cpu_count() or 1
-    n = gpus or max(1, cores // 2)
-    workers = {
-        i: {
-            "cls": distributed.Nanny,
-            "options": {
-                "nthreads": 1,
-                # Set before torch starts there: each worker has its GPU, or its share of cores.
-                "env": {"CUDA_VISIBLE_DEVICES": str(i)} if gpus else {},
-                "config": {
-                    "distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": str(cores // n or 1)}
-                },
-            },
-        }
-        for i in range(n)
-    }
-    options = {"dashboard": False, "host": "127.0.0.1", "port": 0}
-    with distributed.SpecCluster(
-        workers=workers,
-        scheduler={"cls": distributed.Scheduler, "options": options},
-        silence_logs=40,  # errors only
-    ) as cluster:
-        yield cluster
+            yield client.get_executor(pure=False)
+        except distributed.KilledWorker as error:
+            raise UserError(f"workers died over one run (out of memory?): {error}") from None

@@ -5,16 +5,12 @@ with a checksum of its key and of both): a run is there when its JSON is. Each f
 beside its place, forced to the disk and renamed, so a kill, a crash or a full disk leaves what was
 there before. A lock held by the operating system claims a run, and dies with the process that held
 it. (On a network file system that needs working `flock`, as NFS 4 and Lustre have.)
-
-What takes hours is in the book itself: a run that a store lacks is read from `PUBLISHED`, which
-`llmft publish` fills.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +21,11 @@ from llmft import ROOT, UserError, files
 
 
 PUBLISHED = ROOT / "data" / "runs"
-"""A store that is only read: the finished runs of studies that take hours."""
+"""A store that is only read, filled by `llmft publish`: the runs of studies that take hours."""
 
 
 def prepare(folder: Path) -> Path:
-    """The folder, prepared to hold records.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """The folder, prepared to hold records, or a UserError if it cannot be written."""
     with files.writing(folder):
         for part in ("records", "locks"):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -92,11 +84,7 @@ def _place(folder: Path, key: str) -> Path:
 
 
 def copy(folder: Path, keys: Sequence[str]) -> tuple[int, int]:
-    """Publish the runs that the store has finished, and no others: how many are there, and new.
-
-    Raises:
-        UserError: one cannot be read or written.
-    """
+    """Publish the runs that the store has finished, and no others: how many are there, and new."""
     there = PUBLISHED / "records"
     before = {path.stem for path in there.glob("*.json")}
     finished = [key for key in keys if read(folder, key)]
@@ -112,11 +100,7 @@ def copy(folder: Path, keys: Sequence[str]) -> tuple[int, int]:
 
 
 def keep(folder: Path, key: str, row: Mapping[str, Any], predictions: pd.DataFrame) -> None:
-    """Write a finished run.
-
-    Raises:
-        UserError: it could not be written; nothing else changed.
-    """
+    """Write a finished run, or raise a UserError and change nothing."""
     content = parquet(predictions)
     record = {"row": row, "sha256": _seal(key, row, content)}
     files.write(folder / "records" / f"{key}.parquet", content)
@@ -125,7 +109,8 @@ def keep(folder: Path, key: str, row: Mapping[str, Any], predictions: pd.DataFra
 
 def _seal(key: str, row: Mapping[str, Any], content: bytes) -> str:
     """The checksum of a whole record: a row or predictions of another run's key do not fit it."""
-    return digest({"key": key, "row": row, "predictions": _sha(content)})
+    predictions = hashlib.sha256(content).hexdigest()
+    return digest({"key": key, "row": row, "predictions": predictions})
 
 
 def answers(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
@@ -149,15 +134,11 @@ def answers(folder: Path, keys: Sequence[str]) -> pd.DataFrame:
 
 def parquet(frame: pd.DataFrame) -> bytes:
     """The bytes of a Parquet file of the frame, to be written whole or not at all."""
-    buffer = BytesIO()
-    frame.to_parquet(buffer, index=False, compression="zstd")
-    return buffer.getvalue()
+    content: bytes = frame.to_parquet(index=False, compression="zstd")
+    return content
 
 
 def digest(value: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON: sorted names, no spaces, floats as Python writes them."""
-    return _sha(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
-
-
-def _sha(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,15 +1,14 @@
 """Are the published numbers still what this code measures? Some runs are done again and compared.
 
-Published results are data with provenance: a changed module does not throw them away. Instead
-`data/results/verified.json` says which code they were last verified with, by a hash of the modules
-that measure, comments and docstrings left out. Where the hash differs, `llmft check` says so, and
-`llmft verify` does a random sample of the runs again, here and now, and compares every prediction.
+`data/results/verified.json` says which code the published results were last verified with, by a
+hash of the modules that measure (`provenance`). Where the hash differs, `llmft check` says so, and
+`llmft verify` does a random sample of the runs again and compares every prediction.
 """
 
 import json
 import platform
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,11 +31,8 @@ SCORED = 1e-3
 """Of a method that trains nothing: the largest difference in a log-probability, nats, that counts
 as the same number. Another order of additions on another machine makes 1e-5."""
 
-MEASURES = ("accuracy", "nll", "brier", "ece")
-"""What a row says of each domain's answers and labels."""
-
 EXACT = 1e-5
-"""The largest difference of such a measure from the same computed again: answers are float32."""
+"""The largest difference of a row's measure from the same of its answers, which are float32."""
 
 TRAINED = 0.02
 """Of a method that trains: the largest share of its answers that may change. Each update multiplies
@@ -44,24 +40,13 @@ the differences of the ones before it."""
 
 
 def verify(
-    files_: Sequence[Path],
-    studies: Sequence[Study],
-    sample: int,
-    seed: int,
-    say: Callable[[str], object] = files.say,
+    files_: Sequence[Path], studies: Sequence[Study], sample: int, seed: int
 ) -> dict[str, Any]:
     """Do a random sample of published runs again, and compare every prediction.
 
-    Args:
-        files_: the CSV files of the published results, each with its Parquet file beside it.
-        studies: those whose runs may be drawn; of each its device and token budget.
-        sample: how many runs, of all of them at most.
-        seed: what draws them.
-        say: is told of each run.
-
-    Returns:
-        What `verified.json` holds: the code's hash, PROTOCOL, the runs with their largest
-        difference, share of changed answers and device; versions, date.
+    `files_` are the CSV files of the published results, `studies` those whose runs may be drawn.
+    Returns what `verified.json` holds: the code's hash, PROTOCOL, the runs with their largest
+    difference, share of changed answers and device; versions, date.
 
     Raises:
         UserError: no results, data or weights that are not those of a run, or a run that differs by
@@ -82,12 +67,11 @@ def verify(
         mine = (answers["key"] == row["key"]) & (answers["study"] == row["study"])
         one = _done_again(row, answers[mine], where[str(row["study"])])
         found.append(one)
-        say(
+        files.say(
             f"{number}/{len(drawn)} {one['run']}: largest difference {one['largest']:.2g} nats, "
             f"{one['changed']:.2%} of the answers changed"
         )
-    wrong = [one for one in found if not one["same"]]
-    if wrong:
+    if wrong := [one for one in found if not one["same"]]:
         raise UserError(
             f"{len(wrong)} of {len(found)} runs differ from what is published, {wrong[0]['run']} "
             f"by {wrong[0]['largest']:.2g} nats and in {wrong[0]['changed']:.2%} of its answers: "
@@ -106,11 +90,7 @@ def verify(
 
 
 def _done_again(row: Mapping[Any, Any], before: pd.DataFrame, study: Study) -> dict[str, Any]:
-    """A published run, with its answers, done again and compared.
-
-    Raises:
-        UserError: its data or weights are not here, or it was published with other measures.
-    """
+    """A published run, whose answers were those `before`, done again and compared."""
     spec = Spec(**{field.name: row[field.name] for field in fields(Spec)})
     if key_of(spec) != row["key"]:
         raise UserError(
@@ -144,15 +124,9 @@ def compared(before: pd.DataFrame, after: pd.DataFrame) -> dict[str, float]:
 
 
 def _check_measures(row: Mapping[Any, Any], answers: pd.DataFrame) -> None:
-    """Refuse a published row whose measures are not those of its published answers.
-
-    Raises:
-        UserError: its name and what the answers give.
-    """
+    """Refuse a published row whose measures are not those of its published answers."""
     for domain, part in answers[answers["domain"] != "content-free"].groupby("domain"):
-        logp, labels = part[LOGP].to_numpy(), part["label"].to_numpy()
-        found = {name: getattr(metrics, name)(logp, labels) for name in MEASURES}
-        found["share_entailment"] = metrics.share_entailment(logp)
+        found = metrics.summary(part[LOGP].to_numpy(), part["label"].to_numpy())
         for name, value in found.items():
             column = f"{str(domain).replace('-', '_')}_{name}"
             if not abs(value - row[column]) <= EXACT:
