@@ -179,6 +179,8 @@ def test_papermill_refuses_what_the_command_refuses(made: Path, tmp_path: Path) 
         (["run", "--out", "~nosuchuser/x"], "'~nosuchuser/x' is not a path"),
         (["run", "--out", "out", "-p", "store=data/results"], "the book's own: choose another"),
         (["run", "-p", "repeats=2"], "add --out FOLDER"),
+        (["run", "toy", "-p", "studies=[mine]"], "add --out FOLDER"),
+        (["run", "toy", "-p", "store=elsewhere"], "add --out FOLDER"),
         (["run", "--out", "out", "-p", "shots=" + "[" * 3000], "nested too deeply"),
         (["run", "--out", "out", "-p", "repeats=" + "9" * 5000], "parameter repeats"),
         (["run", "other", "-p", "repeats=3"], "unknown parameter 'repeats'"),

@@ -28,7 +28,7 @@ MIME_TYPES = frozenset(
 """What a frozen output may hold: everything that needs no JavaScript, and so no network."""
 
 ABSOLUTE = re.compile(r"(?<![\w:/.>])/(home|root|Users|tmp|var|private|mnt|work|scratch)/[\w.-]+")
-LABEL = re.compile(r"(fig|tbl|sec|eq|lst)-[a-z0-9]+(-[a-z0-9]+)*")
+LABEL = re.compile(r"(fig|tbl|sec|eq)-[a-z0-9]+(-[a-z0-9]+)*")
 REFERENCE = re.compile(r"(?<![\w@/.:\\])@(\{[^}\s]+\}|[A-Za-z0-9_][\w:.#$%&+?<>~/-]*)")
 CODE = re.compile(r"(?ms)^(`{3,}|~{3,}).*?^\1\s*$|`+[^`]*`+|<!--.*?-->")
 """What of a page's Markdown is no prose."""
@@ -401,10 +401,8 @@ def check_links(files: list[Path], root: Path = ROOT) -> Iterator[Problem]:
     cited = {key for _, references in links.values() for key in references}
     for label, name in defined.items():
         if not LABEL.fullmatch(label):
-            yield Problem(
-                name,
-                f"label `{label}` must be fig-, tbl-, sec-, eq- or lst-, a-z, 0-9 and hyphens",
-            )
+            what = f"label `{label}` must be fig-, tbl-, sec- or eq-, a-z, 0-9 and hyphens"
+            yield Problem(name, what)
         elif label.startswith(("fig-", "tbl-")) and label not in cited:
             yield Problem(name, f"nothing refers to @{label}: say in prose what it shows")
     for name, (_, references) in links.items():
