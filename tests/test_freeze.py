@@ -503,7 +503,12 @@ def test_chapters_and_the_list_of_chapters(root: Path) -> None:
     assert "lists none.qmd, which does not exist" in found
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"cells": 3}', '{"cells": [3]}', "[]"])
+EMPTY = '{"cells": [{"cell_type": "code"}], "metadata": {}}'
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[" * 100_000, '{"cells": 3}', '{"cells": [3]}', "[]", EMPTY]
+)
 def test_a_broken_notebook_is_one_line(root: Path, text: str) -> None:
     (root / "chapters/toy.ipynb").write_text(text)
     with pytest.raises(UserError, match="not a notebook"):

@@ -115,26 +115,37 @@ def check(root: Path = ROOT) -> list[Problem]:
             problems.append(Problem(path.stem, "is not listed in _quarto.yml"))
             sources[f"chapters/{path.name}"] = path
     files = [file for file in sources.values() if file.is_file()]
-    pages = {file for file in files if file.suffix != ".ipynb"}
-    for page in sorted(pages | {*root.glob("*.qmd")}):
-        problems += [Problem(page.name, what) for what in _page(page, root, page in pages)]
+    pages = {file for file in files if file.suffix != ".ipynb"} | {*root.glob("*.qmd")}
+    for page in sorted(pages):
+        problems += [Problem(page.name, what) for what in _page(page, root)]
     for figure in sorted(root.glob("data/results/*.svg")):
         live = inert.svg_problems(figure.read_text(encoding="utf-8"))
         problems += [Problem(figure.name, f"has {what}") for what in live]
     return [*problems, *_around(root), *check_links(files, root)]
 
 
-def _page(page: Path, root: Path, in_book: bool) -> Iterator[str]:
+def _page(page: Path, root: Path) -> Iterator[str]:
     """What is wrong with a page that is no notebook."""
     for what in inert.markdown_problems(page_text(page, root)):
         yield f"has {what}"
     text = page.read_text(encoding="utf-8")
     # Prose without links' targets, attributes and citations.
     prose = re.sub(r"\]\([^)]*\)|\{[^{}]*\}|@[\w:.-]+", " ", CODE.sub(" ", text))
-    for number in TYPED.findall(prose) if in_book else []:
+    for number in TYPED.findall(prose):
         yield f"has the number {number}, typed: include a result instead"
     for hides in HIDDEN.findall(text):
         yield f"has `{hides}`, which could hide a result"
+
+
+def page_text(path: Path, root: Path) -> str:
+    """The text of a page that is no notebook, with the files of the book that it includes."""
+
+    def included(match: re.Match[str]) -> str:
+        file = (path.parent / match[1]).resolve()
+        known = file.is_relative_to(root.resolve()) and file.is_file()
+        return file.read_text(encoding="utf-8") if known else match[0]
+
+    return re.sub(INCLUDE, included, path.read_text(encoding="utf-8"))
 
 
 def _around(root: Path) -> Iterator[Problem]:
@@ -239,7 +250,7 @@ def _execution(notebook: stamp.Notebook) -> Iterator[str]:
     """Signs that the outputs do not come from one whole run, top to bottom."""
     cells = [c for c in notebook["cells"] if c["cell_type"] == "code" and c["source"]]
     outputs = [output for cell in cells for output in cell["outputs"]]
-    for error in (output for output in outputs if output["output_type"] == "error"):
+    for error in (output for output in outputs if output.get("output_type") == "error"):
         yield f"holds an error output: {error.get('ename')}: {error.get('evalue')}"
     counts = [cell["execution_count"] for cell in cells]
     if not outputs or None in counts:
@@ -352,17 +363,6 @@ def _name(cell: stamp.Cell) -> str:
 
 
 # --- references ----------------------------------------------------------------------------------
-
-
-def page_text(path: Path, root: Path) -> str:
-    """The text of a page that is no notebook, with the files of the book that it includes."""
-
-    def included(match: re.Match[str]) -> str:
-        file = (path.parent / match[1]).resolve()
-        known = file.is_relative_to(root.resolve()) and file.is_file()
-        return file.read_text(encoding="utf-8") if known else match[0]
-
-    return re.sub(INCLUDE, included, path.read_text(encoding="utf-8"))
 
 
 def links_of(path: Path) -> tuple[list[str], list[str]]:

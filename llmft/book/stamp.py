@@ -38,12 +38,17 @@ def read(path: Path) -> Notebook:
     Raises:
         UserError: no such file, or not a notebook.
     """
+    broken = UserError(f"{path} is not a notebook: bring it back with git, then run it")
     try:
         notebook: Notebook = nbformat.v4.reads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except (ValueError, AttributeError, TypeError, RecursionError):
-        raise UserError(f"{path} is not a notebook: bring it back with git, then run it") from None
+        raise broken from None
+    for cell in notebook["cells"]:
+        of_code = {"outputs", "execution_count"} if cell.get("cell_type") == "code" else set()
+        if not cell.keys() >= {"cell_type", "metadata", "source"} | of_code:
+            raise broken
     return notebook
 
 
