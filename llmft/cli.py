@@ -12,7 +12,9 @@ from pathlib import Path
 
 import click
 
-from llmft import ROOT, UserError, __version__
+from llmft import ROOT, UserError, __version__, params
+from llmft.book import freeze, gate
+from llmft.book import render as renderer
 
 
 STOPPED = "llmft: stopped; the frozen chapter is as it was; run again to resume"
@@ -20,8 +22,6 @@ STOPPED = "llmft: stopped; the frozen chapter is as it was; run again to resume"
 
 def _path(_: click.Context, option: click.Parameter, value: str | None) -> str | None:
     """An option's path, absolute: see `params.located`."""
-    from llmft import params
-
     try:
         return None if value is None else str(params.located(value))
     except UserError as error:
@@ -37,18 +37,9 @@ def cli() -> None:
 @cli.command()
 @click.argument("chapter", nargs=-1)
 @click.option("-p", "pairs", metavar="NAME=VALUE", multiple=True, help="One parameter.")
-@click.option("--all", "every", is_flag=True, help="Run the chapters that are current, too.")
 @click.option("--force", is_flag=True, help="Measure again what the store holds already.")
-@click.option(
-    "--out", metavar="FOLDER", callback=_path, help="Put the runs there, and freeze nothing."
-)
-def run(
-    chapter: tuple[str, ...],
-    pairs: tuple[str, ...],
-    every: bool,
-    force: bool,
-    out: str | None,
-) -> None:
+@click.option("--out", metavar="DIR", callback=_path, help="Put the runs there, freeze nothing.")
+def run(chapter: tuple[str, ...], pairs: tuple[str, ...], force: bool, out: str | None) -> None:
     """Run chapters and freeze what they show.
 
     Without a CHAPTER, those are run that are not current: whose code, data or parameters have
@@ -57,18 +48,18 @@ def run(
 
     Every path, in options and parameters, starts at the current folder; `~` is the home folder.
     """
-    from llmft.book import freeze, gate
-
     values = freeze.assignments(pairs)
-    named = [freeze.chapter_path(name) for name in chapter]
-    paths = named or gate.chapters()
+    paths = [freeze.chapter_path(name) for name in chapter] or gate.chapters()
+    declared = {path: freeze.declared(path) for path in paths}
+    known = sorted({name for names in declared.values() for name in names})
+    for name in values:
+        if name not in known:
+            raise UserError(params.unknown(name, known))
     since = time.time_ns() if force else 0  # one time for all: what two chapters share is done once
-    always = bool(named or every or force or (values and not out))
-    freeze.known_by_some(values, paths)
+    always = bool(chapter or force or (values and not out))
     for path in paths:
-        known = freeze.declared(path)
-        mine = {n: v for n, v in values.items() if n in known}
-        if out and len(paths) > 1 and "results" in known:
+        mine = {name: value for name, value in values.items() if name in declared[path]}
+        if out and len(paths) > 1 and "results" in declared[path]:
             mine = {"results": out, **mine}  # those that the chapters before it leave there
         if not always and freeze.is_current(path, values=mine, out=out):
             click.echo(f"{path.stem}: current", err=True)
@@ -83,18 +74,9 @@ def run(
 @cli.command()
 @click.argument("study", nargs=-1, required=True)
 @click.option(
-    "--to",
-    "folder",
-    metavar="DIR",
-    callback=_path,
-    help="Put all of it below DIR, not in HF_HOME.",
+    "--to", "folder", metavar="DIR", callback=_path, help="Put all of it there, not in HF_HOME."
 )
-@click.option(
-    "--data",
-    metavar="DIR",
-    callback=_path,
-    help="Take the published rows of MNLI and HANS from DIR, not from the network.",
-)
+@click.option("--data", metavar="DIR", callback=_path, help="A folder with MNLI and HANS.")
 @click.option("--accept-terms", is_flag=True, help="You accept a model's terms of use.")
 def fetch(
     study: tuple[str, ...], folder: str | None, data: str | None, *, accept_terms: bool
@@ -104,8 +86,6 @@ def fetch(
     Afterwards no network is needed. What is complete is kept, so it can be interrupted and run
     again. The one line on the standard output is for the shell that runs the book later.
     """
-    from llmft import params
-
     studies = [params.study(name) for name in study]
     from llmft.nli import hub
     from llmft.study import fetch as fetching  # which takes seconds
@@ -127,9 +107,6 @@ def publish(study: tuple[str, ...], store: str | None) -> None:
 
     For studies whose runs take hours: a clone has them then, and does none of them again.
     """
-    from llmft import params
-    from llmft.book import gate
-
     gate.listed()  # in the book's folder, or not at all
     studies = [params.study(name, {"store": store} if store else {}) for name in study]
     from llmft.study import runs  # which takes seconds
@@ -141,8 +118,6 @@ def publish(study: tuple[str, ...], store: str | None) -> None:
 @cli.command()
 def check() -> None:
     """Say what is wrong with the frozen book; nothing is executed."""
-    from llmft.book import gate
-
     problems = gate.check()
     for problem in problems:
         click.echo(problem)
@@ -157,21 +132,13 @@ def check() -> None:
 
 
 @cli.command()
-@click.option(
-    "--sample",
-    type=click.IntRange(1),
-    default=10,
-    show_default=True,
-    help="How many runs to do again.",
-)
+@click.option("--sample", type=click.IntRange(1), default=10, show_default=True, help="Runs to do.")
 @click.option("--seed", default=None, type=int, help="What draws them; by default the time.")
 def verify(sample: int, seed: int | None) -> None:
     """Do a random sample of the published runs again and compare every prediction.
 
     What was compared is kept in data/results/verified.json. A run that differs is an error.
     """
-    from llmft import params
-    from llmft.book import gate
     from llmft.study import verify as verifying  # which takes seconds
 
     chapters = [ROOT / "data" / "results" / f"{path.stem}.csv" for path in gate.chapters()]
@@ -191,9 +158,6 @@ def render(folder: tuple[str, ...], plain: bool) -> None:
     And the book of each FOLDER that `llmft run --out FOLDER` filled, into _book/ by the folder's
     name: build/here into _book/here/.
     """
-    from llmft import params
-    from llmft.book import render as renderer
-
     folders = [params.located(name) for name in folder]
     pages, how = renderer.render(plain=plain, folders=folders)
     click.echo(f"rendered {how}", err=True)
@@ -204,7 +168,6 @@ def render(folder: tuple[str, ...], plain: bool) -> None:
 @cli.command()
 def pocket() -> None:
     """Make the pocket world again: its data sets and its pretrained checkpoint."""
-    from llmft.book import gate
     from llmft.pocket import pretrain
 
     gate.listed()  # in the book's folder, or not at all

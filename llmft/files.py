@@ -34,7 +34,7 @@ def _sha256(path: Path, _version: tuple[int, ...]) -> str:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put the file there whole or not at all, also when the machine loses its power meanwhile.
+    """Put the file there whole or not at all.
 
     Raises:
         UserError: it could not be written; what was there before still is.
@@ -48,12 +48,6 @@ def write(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
-            # The new name itself is safe only when the folder has been written, too.
-            descriptor = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
         finally:
             partial.unlink(missing_ok=True)
 

@@ -24,7 +24,6 @@ FENCED = re.compile(
     r"(?ms)(?:\A|\n[ \t]*\n)(?::::[^\n]*\n)?"  # so that nothing before it can swallow its beginning
     rf"(`{{3,}})([ \t]*(?:[\w+#-]*|{ATTRIBUTES}))[ \t]*\n(?:.*?\n)?? {{0,3}}\1`*[ \t]*$"
 )
-RAW = r"<(?!(?:https?://|mailto:)[^\s<>\"']*>)[A-Za-z/!?]"
 DEFINITION = r"(?m)^[\s>*+\-\d.)]*\[(?:\\.|[^\]\\])*\]:([^\n]*(?:\n[^\n]+)?)"
 LOADS = r"(?i)url\((?!\s*[\"']?#)|@import|javascript:|expression\(|\\"
 
@@ -83,13 +82,16 @@ def fence(text: object, language: str = "text") -> Markdown:
 # --- what is found in a chapter ------------------------------------------------------------------
 
 LIVE = {
-    "raw HTML (show it in a fence, or write &lt;)": RAW,
+    "raw HTML (show it in a fence, or write &lt;)": (
+        r"<(?!(?:https?://|mailto:)[^\s<>\"']*>)[A-Za-z/!?]"
+    ),
     "a raw block": r"\{[ \t]*=[ \t]*\w",
     "an attribute that runs": r"(?i)\{(?:[^{}\"']|\"[^\"]*\"|'[^']*')*?\bon[a-z]+\s*=",
     "a fence that not all read alike (begin and end it with ``` at the margin, after an empty "
     "line, with no more than a language or {.class} behind it)": (
         r"(?m)^[ \t>*+\-\d.)]*(?:`{3,}|~{3,})"
     ),
+    "a picture from another host": r"!\[[^\]]*\]\(\s*<?(?:(?i:https?:)?//)",
 }
 
 
@@ -107,21 +109,12 @@ def markdown_problems(markdown: str) -> Iterator[str]:
     links = [match[1] for match in re.finditer(r"\]\(([^)]*)", prose)]
     links += [match[1] for match in re.finditer(DEFINITION, prose)]
     yield from (f"a link to {_short(link)}" for link in links if not safe_link(link))
-    for found in re.finditer(r"!\[[^\]]*\]\(\s*<?((?i:https?:)?//[^)]*)", prose):
-        yield f"a picture from another host: {_short(found[1])}"
 
 
 def printed_problems(text: str) -> Iterator[str]:
     """What Quarto would act upon in printed text, which pages show as code."""
     for found in SHORTCODE.finditer(text):
         yield f"a shortcode of Quarto: {_short(text[found.start() : found.end() + 40])}"
-
-
-def option_problems(name: str, value: object) -> Iterator[str]:
-    """What a page would act upon in a `#|` option of a cell: a caption is Markdown, too."""
-    if name == "output" and value == "asis":
-        yield "asis, which makes what is printed part of the page: show Markdown instead"
-    yield from markdown_problems(f"{{{value}}}" if name.startswith("attr-") else str(value))
 
 
 def safe_link(target: str) -> bool:

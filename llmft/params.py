@@ -8,24 +8,16 @@ take the place of every study's own (None: the study's own counts). Its next cel
 """
 
 import difflib
-import errno
 import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from llmft import ROOT, UserError
 
@@ -40,7 +32,7 @@ began, at this nanosecond."""
 LIMIT = 65_536
 """Characters of a parameter file or of a list written as text, at most."""
 
-OWN = ("chapters", "data", "llmft", "params", "tests", "_book")
+OWN = ("", "chapters", "data", "llmft", "params", "tests", "_book")
 """The book's own folders: no run is stored there, and nothing put out."""
 
 NAMES = {
@@ -56,8 +48,10 @@ DECIMAL = re.compile(r"[-+]?(0|[1-9]\d*)?(\.\d*)?([eE][-+]?\d+)?", re.ASCII)
 """How a number must be written: `010` is 8 in YAML 1.1 and 10 elsewhere, `1:30` is 90."""
 
 
+# --- the parameters ------------------------------------------------------------------------------
+
+
 def _number(value: object) -> object:
-    """`yes` is a boolean in YAML 1.1, and a boolean is a number in Python: refuse that pair."""
     if isinstance(value, bool):
         raise ValueError("a boolean is not a number")
     if isinstance(value, str) and not DECIMAL.fullmatch(value.strip()):
@@ -72,18 +66,41 @@ def _printable(value: str) -> str:
 
 
 def _place(value: str) -> str:
-    try:
-        located(value or ".")
-    except UserError as error:
-        raise ValueError(str(error)) from None
+    located(value or ".")
     return value
 
 
+def _store(value: str) -> str:
+    store_folder(value)
+    return value
+
+
+def _listed(value: object) -> list[Any]:
+    """A list, which may come as text, as papermill's `-p` and `llmft run` give it."""
+    if isinstance(value, str):
+        value = read_yaml(value)
+    if not isinstance(value, list | tuple):
+        raise ValueError("not a list")
+    return list(value)
+
+
+def _ascending(values: list[int]) -> list[int]:
+    if len(set(values)) < len(values):
+        raise ValueError("the same value twice")
+    return sorted(values)
+
+
 Whole = Annotated[int, BeforeValidator(_number)]
+Even = Annotated[Whole, Field(ge=2, multiple_of=2)]
 Real = Annotated[float, BeforeValidator(_number)]
 Text = Annotated[str, Field(max_length=2_000), AfterValidator(_printable)]
 Place = Annotated[Text, AfterValidator(_place)]
 """Text that may be the path of a folder."""
+
+T = TypeVar("T")
+Listed = Annotated[list[T], BeforeValidator(_listed), Field(max_length=100)]
+Sizes = Annotated[Listed[T], Field(min_length=1), AfterValidator(_ascending)]
+"""Different numbers of examples, which are put into ascending order."""
 
 
 def _about(what: str, **bounds: Any) -> Any:
@@ -100,10 +117,6 @@ def _above(least: float, most: float, what: str) -> Any:
     return Field(gt=least, le=most, description=f"{what}, above {least:,} to {most:,}")
 
 
-def _list(what: str) -> Any:
-    return Field(min_length=1, max_length=100, description=what)
-
-
 class Study(BaseModel):
     """What is measured: one model, one task, the grid's sizes; and where and how it is done.
 
@@ -118,21 +131,19 @@ class Study(BaseModel):
     rows: Place = _about("of mnli-hans: the table of the rows that are used; '' is all")
     labels: Text = _about("what other labels mean, such as 'e: entailment, n: drop', or ''")
     model: Place = _about("'pocket', a Hub id or a folder", min_length=1)
-    shots: list[Whole] = _list(
+    shots: Sizes[Annotated[Even, Field(le=10_000)]] = _about(
         "a list of even numbers of demonstrations, each 2 to 10,000, such as [2, 8]"
     )
-    train_shots: list[Whole] = _list(
+    train_shots: Sizes[Annotated[Even, Field(le=1_000_000)]] = _about(
         "a list of even numbers of training examples, each 2 to 1,000,000, such as [2, 8]"
     )
     side_shots: Whole = _from(2, 1_000_000, "training examples of searches and side experiments")
     repeats: Whole = _from(1, 1_000, "how many seeds a point")
     search_draws: Whole = _from(1, 1_000, "draws in a search for a learning rate, at most")
     half_from: Whole = _from(0, 1_000_000, "examples from which on a point has half of the seeds")
-    without: list[Text] = Field(
-        max_length=100, description="a list of groups of runs to leave out, such as [orders]"
-    )
+    without: Listed[Text] = _about("a list of groups of runs to leave out, such as [orders]")
     pattern: Text = _about(
-        "a prompt pattern's name, or a text with {premise} and {hypothesis}", min_length=1
+        "a pattern's name, or a text with {premise} and {hypothesis}", min_length=1
     )
     verbalizer: Text = _about("two label words, entailment's first, such as 'Yes, No', or ''")
     limit: Whole = _from(0, 10_000_000, "evaluation examples a domain (0 is all of them)")
@@ -141,28 +152,20 @@ class Study(BaseModel):
     updates: Whole = _from(1, 1_000_000, "optimiser steps a run, at least")
     epochs: Real = _from(0, 10_000, "passes over a run's examples, at least")
     batch_size: Whole = _from(1, 1_000_000, "most examples an update")
-    objective: Literal["label words", "vocabulary", "query", "head"] = _about(
-        "'label words', 'vocabulary', 'query' or 'head'"
-    )
-    selection: Literal["last", "best"] = _about(
-        "the weights kept: 'last', or 'best' by validation loss"
-    )
+    objective: Literal["label words", "vocabulary", "query", "head"] = _about("the loss")
+    selection: Literal["last", "best"] = _about("the weights kept; 'best' is by validation loss")
     lora_learning_rate: Real = _above(0, 100, "LoRA's largest learning rate")
     lora_rank: Whole = _from(1, 10_000, "the rank of LoRA's corrections")
     lora_alpha: Real = _above(0, 1_000_000, "LoRA's scale times its rank")
     lora_targets: Text = _about("names of linear layers with commas between", min_length=1)
-    context_shots: Annotated[Whole, Field(multiple_of=2)] = _from(
-        2, 10_000, "demonstrations to distil, even"
-    )
-    context: Literal["demonstrations", "explained"] = _about("'demonstrations' or 'explained'")
-    queries: list[Whole] = _list(
+    context_shots: Even = _about("demonstrations to distil, from 2 to 10,000", le=10_000)
+    context: Literal["demonstrations", "explained"] = _about("what is distilled")
+    queries: Sizes[Annotated[Whole, Field(ge=1, le=1_000_000)]] = _about(
         "a list of numbers of unlabelled queries, each 1 to 1,000,000, such as [16, 256]"
     )
     rounds: Whole = _from(1, 1_000, "rounds of recursive distillation")
     temperature: Real = _above(0, 1_000, "what softens teacher and student")
-    distill_objective: Literal["vocabulary", "label words", "query"] = _about(
-        "'query', 'vocabulary' or 'label words'"
-    )
+    distill_objective: Literal["vocabulary", "label words", "query"] = _about("distillation's loss")
     distill_learning_rate: Real = _above(0, 100, "distillation's largest learning rate")
     distill_updates: Whole = _from(1, 1_000_000, "distillation's optimiser steps a round")
     distill_batch_size: Whole = _from(1, 1_000_000, "most queries an update")
@@ -170,11 +173,13 @@ class Study(BaseModel):
     device: Text = _about(
         "auto, cpu, cuda, cuda:N or mps", pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = _about("float32, bfloat16 or float16")
+    dtype: Literal["float32", "bfloat16", "float16"] = _about("the weights' numbers")
     token_budget: Whole = _from(0, 1_000_000_000, "tokens a batch (0 chooses by the device)")
     workers: Whole = _from(0, 1_000, "processes that share a grid (0 chooses)")
     results: Place = _about("folder of the chapters' results; '' is data/results")
-    store: Place = _about("the folder of finished runs", min_length=1)
+    store: Annotated[Text, AfterValidator(_store)] = _about(
+        "the folder of finished runs", min_length=1
+    )
     scheduler: Text = _about("'' is here, else a Dask scheduler's address")
     # What the prediction of a study's cost assumes (chapters/reproducing.ipynb).
     pair_tokens: Real = _above(0, 1_000_000, "mean tokens of an in-domain pair")
@@ -184,42 +189,6 @@ class Study(BaseModel):
     small_gpu_tflops: Real = _above(0, 1_000_000, "a small GPU's peak, TFLOP/s")
     large_gpu_tflops: Real = _above(0, 1_000_000, "a large GPU's peak, TFLOP/s")
     utilisation: Real = _above(0, 1, "share of the peak in use")
-
-    @field_validator("shots", "train_shots", "queries", "without", mode="before")
-    @classmethod
-    def _from_text(cls, value: object) -> object:
-        return listed(value)
-
-    @field_validator("shots", "train_shots", "queries")
-    @classmethod
-    def _numbers(cls, value: list[int], info: ValidationInfo) -> list[int]:
-        """Numbers of examples come in ascending order, whatever the order they are given in."""
-        least, most = {"shots": (2, 10_000), "queries": (1, 1_000_000)}.get(
-            str(info.field_name), (2, 1_000_000)
-        )
-        if len(set(value)) < len(value):
-            raise ValueError("the same value twice")
-        if min(value) < least:
-            raise ValueError(f"less than {least}")
-        if max(value) > most:
-            raise ValueError(f"more than {most:,}")
-        if least == 2 and any(n % 2 for n in value):
-            raise ValueError("odd, so the two labels cannot be balanced")
-        return sorted(value)
-
-    @field_validator("store")
-    @classmethod
-    def _no_own_folder(cls, value: str) -> str:
-        try:
-            store_folder(value)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-    @field_validator("results")
-    @classmethod
-    def _absolute(cls, value: str) -> str:
-        return str(located(value)) if value else ""
 
     @property
     def folder(self) -> Path:
@@ -236,104 +205,6 @@ class Study(BaseModel):
         except OSError as error:
             raise UserError(f"cannot write {folder}: {error.strerror}") from None
         return folder
-
-
-# --- studies -----------------------------------------------------------------------------------
-
-
-def studies(namespace: Mapping[str, object]) -> list[Study]:
-    """The studies that a chapter shows, each with the parameters that were given in place of its.
-
-    Args:
-        namespace: `globals()` of the notebook after its `parameters` and injected cells: `studies`
-            (names of files in `params/`, or paths), and parameters that are not None.
-
-    Raises:
-        UserError: an unknown study or parameter, a wrong value, or the same study twice.
-    """
-    names = namespace["studies"]
-    given = {
-        name: namespace[name]
-        for name in Study.model_fields
-        if name != "study" and namespace.get(name) is not None
-    }
-    if isinstance(names, list) and names and isinstance(names[0], Study):  # the cell again
-        return [parse({**before.model_dump(), **given}) for before in names]
-    _known(namespace)
-    return [study(name, given) for name in studies_named(names)]
-
-
-def studies_named(value: object) -> list[str]:
-    """The names in a list of studies, or in its text: "[pocket, opt-125m]", "pocket".
-
-    Raises:
-        UserError: it is empty, or no list of different names.
-    """
-    try:
-        names = listed(f"[{value}]" if isinstance(value, str) and value[:1] != "[" else value)
-    except ValueError as error:
-        raise UserError(f"parameter studies = {abbreviated(value)}: {error}") from None
-    if not names or not all(isinstance(n, str) and n for n in names) or len({*names}) < len(names):
-        raise UserError(
-            f"parameter studies = {abbreviated(value)}: it must name different studies, such as "
-            "[pocket, smoke]"
-        )
-    return names
-
-
-def study(name: str, given: Mapping[str, object] | None = None, root: Path = ROOT) -> Study:
-    """The study of a parameter file: `pocket.yaml`, what the file says differs, what is `given`.
-
-    Args:
-        name: a file in `params/` ("smoke"), or the path of one elsewhere ("my/own.yaml").
-        given: parameters that take the place of the study's.
-        root: the book's folder.
-
-    Raises:
-        UserError: no such study, or a wrong name or value in its file or in `given`.
-    """
-    file = study_file(name, root)
-    usual = load(root / "params" / "pocket.yaml", root)
-    values = {**usual, **load(file, root), "study": file.stem}
-    checked = parse(values)  # what is wrong in the file is said of the file
-    return parse({**checked.model_dump(), **given}) if given else checked
-
-
-def study_file(name: str, root: Path = ROOT) -> Path:
-    """The parameter file of a study.
-
-    Raises:
-        UserError: there is none.
-    """
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        return located(name)
-    known = {path.stem: path for path in sorted((root / "params").glob("*.yaml"))}
-    known.pop("book", None)  # which lists studies
-    if name not in known:
-        raise UserError(unknown(name, list(known), "study"))
-    return known[name]
-
-
-def published(root: Path = ROOT, chapter: str = "") -> list[str]:
-    """The studies of the published book, or those that one of its chapters shows.
-
-    `params/book.yaml` lists them, and chapters that show others.
-
-    Raises:
-        UserError: the file is missing or says something else.
-    """
-    values = load(root / "params" / "book.yaml", root)
-    chapters = values.get("chapters", {})
-    if not {"studies"} <= set(values) <= {"studies", "chapters"} or not isinstance(chapters, dict):
-        raise UserError(
-            "params/book.yaml must hold `studies: [...]`, may hold `chapters: {name: [...]}`, and "
-            "nothing else"
-        )
-    found = {str(name): studies_named(names) for name, names in chapters.items()}
-    usual = studies_named(values["studies"])
-    if chapter:
-        return found.get(chapter, usual)
-    return list(dict.fromkeys(name for names in (usual, *found.values()) for name in names))
 
 
 def parse(values: Mapping[str, object]) -> Study:
@@ -360,30 +231,120 @@ def parse(values: Mapping[str, object]) -> Study:
         raise UserError(f"parameter {name} = {value}: {why}; {name} is {what}") from None
 
 
-def _known(namespace: Mapping[str, object]) -> None:
-    """Refuse plain data that is no parameter of the chapter: papermill only warns of it.
+# --- studies -------------------------------------------------------------------------------------
 
-    A chapter's parameters have annotations, what papermill injects has none. (Python 3.14 keeps
-    them elsewhere: there only a name that no chapter has is refused.)
+
+def studies(namespace: Mapping[str, object]) -> list[Study]:
+    """The studies that a chapter shows, each with the parameters that were given in place of its.
+
+    Args:
+        namespace: `globals()` of the notebook after its `parameters` and injected cells: `studies`
+            (names of files in `params/`, or paths), and parameters that are not None.
+
+    Raises:
+        UserError: an unknown study or parameter, a wrong value, or the same study twice.
     """
+    names = namespace["studies"]
+    given = {
+        name: namespace[name]
+        for name in Study.model_fields
+        if name != "study" and namespace.get(name) is not None
+    }
+    if isinstance(names, list) and names and isinstance(names[0], Study):  # the cell again
+        return [parse({**before.model_dump(), **given}) for before in names]
+    # papermill only warns of a parameter that the chapter has not. A chapter's own are annotated;
+    # Python 3.14 keeps annotations elsewhere: there only what no chapter has is refused.
+    known = namespace.get("__annotations__")
+    declared = list(known) if isinstance(known, dict) and known else [*Study.model_fields]
     plain = (str, int, float, list, dict, tuple, type(None))
-    annotated = namespace.get("__annotations__")
-    declared = list(annotated) if isinstance(annotated, dict) else []
     for name, value in namespace.items():
-        ours = name[0] != "_" and name not in ("In", "Out", "studies")
-        if ours and isinstance(value, plain) and name not in (declared or Study.model_fields):
-            if name in Study.model_fields:
-                raise UserError(
-                    f"this chapter has no parameter {name!r}; it has {', '.join(declared)}"
-                )
-            raise UserError(unknown(name, declared or Study.model_fields))
+        ours = name[0] != "_" and name not in ("In", "Out", "studies") and isinstance(value, plain)
+        if ours and name not in declared:
+            raise UserError(unknown(name, declared))
+    return [study(name, given) for name in studies_named(names)]
+
+
+def studies_named(value: object) -> list[str]:
+    """The names in a list of studies, or in its text: "[pocket, opt-125m]", "pocket".
+
+    Raises:
+        UserError: it is empty, or no list of different names.
+    """
+    try:
+        names = _listed(f"[{value}]" if isinstance(value, str) and value[:1] != "[" else value)
+    except ValueError as error:
+        raise UserError(f"parameter studies = {abbreviated(value)}: {error}") from None
+    if not names or not all(isinstance(n, str) and n for n in names) or len({*names}) < len(names):
+        raise UserError(
+            f"parameter studies = {abbreviated(value)}: it must name different studies, such as "
+            "[pocket, smoke]"
+        )
+    return names
+
+
+def study(name: str, given: Mapping[str, object] | None = None, root: Path = ROOT) -> Study:
+    """The study of a parameter file: `pocket.yaml`, what the file says differs, what is `given`.
+
+    Args:
+        name: a file in `params/` ("smoke"), or the path of one elsewhere ("my/own.yaml").
+        given: parameters that take the place of the study's.
+        root: the book's folder.
+
+    Raises:
+        UserError: no such study, or a wrong name or value in its file or in `given`.
+    """
+    file = study_file(name, root)
+    usual = load(root / "params" / "pocket.yaml", root)
+    return parse({**usual, **load(file, root), "study": file.stem, **(given or {})})
+
+
+def study_file(name: str, root: Path = ROOT) -> Path:
+    """The parameter file of a study.
+
+    Raises:
+        UserError: there is none.
+    """
+    if is_path(name):
+        return located(name)
+    known = {path.stem: path for path in sorted((root / "params").glob("*.yaml"))}
+    known.pop("book", None)  # which lists studies
+    if name not in known:
+        raise UserError(unknown(name, known, "study"))
+    return known[name]
+
+
+def is_path(study: str) -> bool:
+    """Whether a study is named by its file's path."""
+    return "/" in study or study.endswith((".yaml", ".yml"))
+
+
+def published(root: Path = ROOT, chapter: str = "") -> list[str]:
+    """The studies of the published book, or those that one of its chapters shows.
+
+    `params/book.yaml` lists them, and chapters that show others.
+
+    Raises:
+        UserError: the file is missing or says something else.
+    """
+    values = load(root / "params" / "book.yaml", root)
+    chapters = values.pop("chapters", {})
+    if set(values) != {"studies"} or not isinstance(chapters, dict):
+        raise UserError(
+            "params/book.yaml must hold `studies: [...]`, may hold `chapters: {name: [...]}`, and "
+            "nothing else"
+        )
+    usual = studies_named(values["studies"])
+    found = {name: studies_named(names) for name, names in chapters.items()}
+    if chapter:
+        return found.get(chapter, usual)
+    return list(dict.fromkeys(name for names in (usual, *found.values()) for name in names))
 
 
 def load(file: str | Path, root: Path = ROOT) -> dict[str, object]:
-    """The values of a YAML file of parameters; a path in it starts at the book's folder, `root`.
+    """The values of a YAML file of parameters, as text; a path in it starts at `root`, the book's.
 
     Raises:
-        UserError: no such file, not YAML, not a mapping, or an unknown name.
+        UserError: no such file, not YAML, or not a mapping.
     """
     path = located(file)
     try:
@@ -393,17 +354,11 @@ def load(file: str | Path, root: Path = ROOT) -> dict[str, object]:
             values = read_yaml(stream.read(LIMIT + 1))
     except OSError as error:
         raise UserError(f"parameter file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"parameter file {path} is not text in UTF-8") from None
     except ValueError as error:
-        raise UserError(f"parameter file {path} {error}") from None
+        raise UserError(f"parameter file {path}: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"parameter file {path} must hold lines of `name: value`")
-    named = {str(name): value for name, value in values.items()}
-    for name in named:
-        if name not in (*Study.model_fields, "studies", "chapters"):
-            raise UserError(f"parameter file {path}: {unknown(name, Study.model_fields)}")
-    return {**named, **absolute(named, root)}
+    return {**values, **absolute(values, root)}
 
 
 def absolute(values: Mapping[str, object], start: Path | None = None) -> dict[str, str]:
@@ -414,31 +369,14 @@ def absolute(values: Mapping[str, object], start: Path | None = None) -> dict[st
     found = {}
     for name, words in NAMES.items():
         text = values.get(name)
-        if not isinstance(text, str) or text in words or not text:
-            continue
-        path = located((start or Path()) / Path(text).expanduser())
-        if name != "model" or text[0] in "~/." or path.is_dir():
-            found[name] = str(path)
+        if isinstance(text, str) and text and text not in words:
+            path = located((start or Path()) / Path(text).expanduser())
+            if name != "model" or text[0] in "~/." or path.is_dir():
+                found[name] = str(path)
     return found
 
 
-def listed(value: object) -> list[Any]:
-    """A list, which may come as text, as papermill's `-p` and a YAML string give it.
-
-    Raises:
-        ValueError: it is none.
-    """
-    if isinstance(value, str):
-        try:
-            value = read_yaml(value)
-        except ValueError as error:
-            raise ValueError(f"not a list: it {error}") from None
-    if not isinstance(value, list | tuple):
-        raise ValueError("not a list")
-    return list(value)
-
-
-# --- places ------------------------------------------------------------------------------------
+# --- places --------------------------------------------------------------------------------------
 
 
 def located(text: str | Path) -> Path:
@@ -452,21 +390,14 @@ def located(text: str | Path) -> Path:
     """
     if not str(text):
         raise UserError("the path is empty (a variable of the shell that is not set?)")
-    short = abbreviated(str(text))
     try:
         # Not `resolve`: a symbolic link in the book's folder is in the book's folder.
         path = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100
-    except RuntimeError:
-        raise UserError(f"{short}: there is no such user") from None
-    except OSError:
-        raise UserError(f"{short}: the folder that this starts at is gone") from None
-    try:
-        path.lstat()
-    except ValueError:
-        raise UserError(f"{short} is not a path") from None
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            raise UserError(f"{short}: {error.strerror}") from None
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.lstat()
+    except (OSError, RuntimeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{abbreviated(str(text))} is not a path: {why}") from None
     return path
 
 
@@ -488,12 +419,12 @@ def not_own(folder: Path, root: Path = ROOT) -> Path:
     for place in (folder, Path(os.path.realpath(folder))):
         if place.is_relative_to(root):
             first = [*place.relative_to(root).parts, ""][0]
-            if first in ("", *OWN) or first.startswith("."):
+            if first in OWN or first.startswith("."):
                 raise UserError(f"{folder} is the book's own: choose another folder")
     return folder
 
 
-# --- text -------------------------------------------------------------------------------------
+# --- text ----------------------------------------------------------------------------------------
 
 
 def abbreviated(value: object) -> str:
@@ -505,15 +436,15 @@ def abbreviated(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:80]}..."
 
 
-def unknown(name: str, known: Mapping[str, object] | list[str], kind: str = "parameter") -> str:
+def unknown(name: str, known: Iterable[str], kind: str = "parameter") -> str:
     """One line about an unknown name, with the closest known one, or all of them."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(name, known := list(known), n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
     return f"unknown {kind} {abbreviated(name)}; {hint}"
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without what grows, and without what is read as other than it looks."""
+class _Loader(yaml.BaseLoader):
+    """YAML whose scalars all stay text, as they are written; without what grows or hides."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -521,31 +452,18 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.tag.endswith(":merge"):
-                raise ValueError("has a merge key (<<): write its values out")
-            if str(key.value) in seen:
-                raise ValueError(f"has {abbreviated(key.value)} twice")
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-    def number(self, node: Any) -> int | float:
-        if not DECIMAL.fullmatch(node.value) or len(node.value) > 100:
-            text = abbreviated(node.value)
-            raise ValueError(f"has {text}, which is not a number in plain decimal digits")
-        return float(node.value) if node.tag.endswith(":float") else int(node.value)
-
-
-for _kind in ("int", "float"):
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.number)
+        values = super().construct_mapping(node, deep)
+        if len(values) < len(node.value):
+            twice = Counter(key.value for key, _ in node.value).most_common(1)[0][0]
+            raise ValueError(f"has {abbreviated(twice)} twice")
+        return values
 
 
 def read_yaml(text: str) -> Any:
-    """What a text in YAML says.
+    """What a text in YAML says: text, lists and mappings; types are settled by `parse`.
 
     Raises:
-        ValueError: what is wrong with it, after an "it".
+        ValueError: what is wrong with it.
     """
     if len(text) > LIMIT:
         raise ValueError(f"is longer than {LIMIT:,} characters")

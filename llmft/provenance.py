@@ -28,6 +28,7 @@ def code_digest(root: Path = ROOT) -> str:
     return digest.hexdigest()[:16]
 
 
+@lru_cache(maxsize=256)
 def code_only(source: str) -> str:
     """A module without its comments, its docstrings and other lone texts, and its empty lines.
 

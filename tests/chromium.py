@@ -104,12 +104,9 @@ class Tab:
             raise RuntimeError(done["exceptionDetails"]["exception"]["description"])
         return done["result"].get("value")
 
-    def mouse(self, x: float, y: float, *, click: bool = False) -> None:
-        """Move the mouse there, and click."""
+    def mouse(self, x: float, y: float) -> None:
+        """Move the mouse there."""
         self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
-        for kind in ("mousePressed", "mouseReleased") if click else ():
-            button = {"button": "left", "clickCount": 1}
-            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
         self.settle(0.1)
 
 

@@ -95,7 +95,5 @@
     dark: light(behind(document.body) ?? canvas) < 0.2,
     links: [...document.querySelectorAll("a[href]")].map((a) => a.href),
     ids: [...document.querySelectorAll("[id], a[name]")].flatMap((e) => [e.id, e.name].filter(Boolean)),
-    images: document.images.length,
-    tables: document.querySelectorAll("main table").length,
   };
 })()

@@ -63,8 +63,6 @@ class Seen:
     wrong: dict[str, list[str]] = field(default_factory=dict)
     links: list[str] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
-    images: int = 0
-    tables: int = 0
 
 
 def look(folder: Path, base: str = "/") -> dict[str, Seen]:
@@ -84,7 +82,6 @@ def look(folder: Path, base: str = "/") -> dict[str, Seen]:
                     seen.wrong.setdefault(line, []).append(f"{width} {scheme}")
                 seen.ids |= set(made["ids"])
                 seen.links = made["links"]
-                seen.images, seen.tables = made["images"], made["tables"]
         for seen in found.values():
             for line in _links(seen.links, address, folder, found):
                 seen.wrong[line] = []
@@ -143,17 +140,6 @@ def problems(found: dict[str, Seen]) -> list[str]:
     return lines
 
 
-def summary(found: dict[str, Seen]) -> str:
-    """A table of the pages and what was looked at on each."""
-    rows: list[tuple[Any, ...]] = [("page", "links", "images", "tables", "problems")]
-    for page, seen in found.items():
-        rows.append((page, len(set(seen.links)), seen.images, seen.tables, len(seen.wrong)))
-    wide = max(len(str(row[0])) for row in rows)
-    return "\n".join(
-        f"{row[0]:<{wide}}" + "".join(f"{value:>10}" for value in row[1:]) for row in rows
-    )
-
-
 def main() -> int:
     """Look at the folder that the command line names."""
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "_book")
@@ -166,7 +152,6 @@ def main() -> int:
     base = sys.argv[2].strip("/") if len(sys.argv) > 2 else ""
     found = look(folder.resolve(), f"/{base}/" if base else "/")
     lines = problems(found)
-    print(summary(found))
     print(f"{len(found)} pages in {len(VIEWS)} views, {len(lines)} problems")
     print("\n".join(lines))
     return bool(lines)

@@ -168,11 +168,9 @@ def shown_by(chapter: Path, values: dict[str, object], folder: Path) -> dict[str
     made = run(chapter, values, folder)
     assert not [p.what for p in gate.check_chapter(made) if p.what.startswith("hollow")]
     for cell in stamp.code_cells(stamp.read(made)):
-        name = re.search(r"(?m)^#\| label: ((?:fig|tbl)-\S+)", stamp.text(cell["source"]))
+        name = re.search(r"(?m)^#\| label: ((?:fig|tbl)-\S+)", cell["source"])
         data = [output.get("data", {}) for output in cell["outputs"]]
-        text = "\n".join(
-            stamp.text(d.get("image/svg+xml", d.get("text/markdown", ""))) for d in data
-        )
+        text = "\n".join(d.get("image/svg+xml", d.get("text/markdown", "")) for d in data)
         label = name[1] if name else ""
         shown[label] = shown.get(label, "") + text
     return shown
@@ -285,9 +283,7 @@ def test_the_commands_of_the_text_find_papermill() -> None:
 def test_commands_in_the_text_would_work(chapter: Path) -> None:
     """The lines that tell how to run the chapter again name real parameters and files."""
     prose = "\n".join(
-        stamp.text(c["source"])
-        for c in stamp.read(chapter)["cells"]
-        if c["cell_type"] == "markdown"
+        c["source"] for c in stamp.read(chapter)["cells"] if c["cell_type"] == "markdown"
     )
     commands = re.findall(r"(?m)^\s*papermill (\S+\.ipynb) .*$", prose)
     assert f"chapters/{chapter.name}" in commands, "a chapter says how to run it again"

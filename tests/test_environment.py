@@ -86,6 +86,7 @@ IMPORT_NAMES = {
     "yaml": "pyyaml",
     "IPython": "ipykernel",
     "nbclient": "papermill",
+    "nbformat": "papermill",
     "pypandoc": "pypandoc-binary",
     "sklearn": "scikit-learn",
     "vl_convert": "vl-convert-python",

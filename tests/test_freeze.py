@@ -1,5 +1,6 @@
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -45,7 +46,7 @@ def problems(root: Path) -> str:
 
 def everything(root: Path) -> dict[str, bytes]:
     """The bytes of all that is frozen."""
-    files = [*(root / "chapters").rglob("*"), *(root / "data").rglob("*")]
+    files = [*(root / "chapters").glob("[!.]*"), *(root / "data").rglob("*")]
     return {str(file.relative_to(root)): file.read_bytes() for file in files if file.is_file()}
 
 
@@ -84,7 +85,7 @@ def test_the_book_s_studies_are_injected_hidden_and_forgotten(root: Path, tmp_pa
     injected = notebook["cells"][2]
     assert injected["id"] == "injected-parameters"
     assert injected["metadata"]["tags"] == ["injected-parameters", "remove-cell"]
-    assert not stamp.text(injected["source"]).endswith("\n")  # the linter reads chapters, too
+    assert not "".join(injected["source"]).endswith("\n")  # the linter reads chapters, too
     assert "| 2 | 6 |" in str(notebook["cells"][5]["outputs"])
     assert set(notebook["metadata"]["llmft"]["data"]) >= {"params/smoke.yaml", "params/pocket.yaml"}
     assert problems(root) == ""
@@ -104,22 +105,15 @@ def test_a_changed_parameter_file_makes_its_chapters_stale(root: Path) -> None:
     assert "stale: params/pocket.yaml changed after the run" in problems(root)
 
 
-@pytest.mark.parametrize("text", ["", "studies: []", "studies: [nowhere]", "repeats: 3"])
-def test_a_list_of_studies_that_is_none_is_named(root: Path, text: str) -> None:
-    (root / "params" / "book.yaml").write_text(text)
-    with pytest.raises(UserError) as caught:
-        freeze.run("toy", root=root)
-    assert "\n" not in str(caught.value)
-
-
 def test_results_are_this_run_s_own(root: Path) -> None:
     """Another run of the chapter with the same store leaves its results there meanwhile."""
     other = "from pathlib import Path\n\nPath('runs/toy.csv').write_text('repeats\\n2\\n')"
+    (root / "runs").mkdir()
     edit(root, lambda n: n["cells"].append(cell("code", other)))
     freeze.run("toy", root=root)
     assert (root / "data/results/toy.csv").read_text() == "repeats\n10\n"
     assert (root / "runs/toy.csv").read_text() == "repeats\n2\n"
-    assert not (root / "runs/.toy.run").exists()
+    assert not (root / "chapters/.toy.run").exists()
     assert problems(root) == ""
 
 
@@ -145,25 +139,14 @@ def test_code_beside_the_book_is_not_executed(
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize(
-    "values", [{"repeats": "3"}, {"studies": "[smoke]"}, {"store": "elsewhere"}]
-)
-def test_a_frozen_chapter_has_the_book_s_parameters(root: Path, values: dict[str, object]) -> None:
-    before = everything(root)
-    with pytest.raises(UserError, match=r"parameters of the book .*: add --out FOLDER"):
-        freeze.run("toy", values=values, root=root)
-    assert everything(root) == before
-
-
 def test_another_folder_leaves_the_frozen_book(root: Path, tmp_path: Path) -> None:
     before = everything(root)
-    out, store = tmp_path / "out", tmp_path / "store"
-    values = {"studies": "smoke", "shots": "[2, 8]", "store": str(store)}
+    out = tmp_path / "out"
+    values = {"studies": "smoke", "shots": "[2, 8]", "store": str(tmp_path / "store")}
     made = freeze.run("toy", values=values, out=out, root=root)
     assert made == out / "toy.ipynb"
     assert (out / "toy.csv").read_text() == "repeats\n2\n"
     assert "| 2 | 10 |" in made.read_text()
-    assert (store / ".toy.lock").exists()
     assert everything(root) == before
     # Nor may it be moved into the book by hand.
     shutil.copyfile(made, root / "chapters" / "toy.ipynb")
@@ -213,33 +196,6 @@ def test_an_author_s_draft_is_just_not_run(root: Path) -> None:
     assert not [line for line in found if "hollow" in line]
 
 
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        ({"repeat": 3}, "did you mean 'repeats'?"),
-        ({"studies": "smoek"}, "did you mean 'smoke'?"),
-        ({"limit": 3}, "unknown parameter 'limit'"),
-        ({"shots": "8"}, "not a list"),
-        ({"shots": "[2, -2]"}, "less than 2"),
-    ],
-)
-def test_wrong_parameters(root: Path, values: dict[str, object], words: str) -> None:
-    before = everything(root)
-    with pytest.raises(UserError) as caught:
-        freeze.run("toy", values=values, out=root / "out", root=root)
-    assert words in str(caught.value)
-    assert everything(root) == before
-
-
-@pytest.mark.parametrize("where", ["chapters", "data/results", ".", "_book", ".git/x"])
-def test_the_book_s_own_folders_are_neither_store_nor_out(root: Path, where: str) -> None:
-    before = everything(root)
-    for values, out in (({}, root / where), ({"store": str(root / where)}, root / "out")):
-        with pytest.raises(UserError, match="the book's own: choose another"):
-            freeze.run("toy", values=values, out=out, root=root)
-    assert everything(root) == before
-
-
 @pytest.mark.parametrize("code", ["%time from llmft import other", "x = !ls", "import ("])
 def test_a_cell_that_cannot_be_read_is_refused_before_it_runs(root: Path, code: str) -> None:
     edit(root, lambda n: n["cells"].append(cell("code", code)))
@@ -255,13 +211,8 @@ def test_a_read_only_checkout_is_one_line(root: Path, monkeypatch: pytest.Monkey
         raise OSError(errno.EROFS, "Read-only file system", str(path))
 
     monkeypatch.setattr(freeze, "FileLock", refuse)
-    with pytest.raises(UserError, match=r"Read-only file system; other places .*--out"):
+    with pytest.raises(UserError, match=r"Read-only file system; --out FOLDER"):
         freeze.run("toy", root=root)
-
-
-def test_unknown_chapter(root: Path) -> None:
-    with pytest.raises(UserError, match="did you mean 'toy'"):
-        freeze.run("toys", root=root)
 
 
 def test_a_chapter_that_raises(root: Path) -> None:
@@ -293,22 +244,20 @@ def test_a_chapter_that_stops_early_is_hollow(root: Path) -> None:
     assert "error output" in problems(root) or "hollow" in problems(root)
 
 
-def test_a_full_disk(root: Path) -> None:
-    if not Path("/dev/full").exists():
-        pytest.skip("needs /dev/full")
-    (root / "data/results/.toy.csv.new").symlink_to("/dev/full")
-    before = (root / "chapters/toy.ipynb").read_bytes()
+def test_a_full_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(notebook: stamp.Notebook, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    before = everything(root)
+    monkeypatch.setattr(stamp, "write", refuse)
     with pytest.raises(UserError, match="disk is full"):
         freeze.run("toy", root=root)
-    assert (root / "chapters/toy.ipynb").read_bytes() == before
-    assert problems(root) == ""
+    assert everything(root) == before
 
 
-@pytest.mark.parametrize("folder", ["runs", "chapters"])
-def test_one_run_of_a_chapter_at_a_time(root: Path, folder: str) -> None:
-    """From one store, or from several to one place."""
+def test_one_run_of_a_chapter_at_a_time(root: Path) -> None:
     with (
-        FileLock(root / folder / ".toy.lock"),
+        FileLock(root / "chapters" / ".toy.lock"),
         pytest.raises(UserError, match="another process"),
     ):
         freeze.run("toy", root=root)
@@ -325,7 +274,7 @@ def test_killed_while_running(root: Path) -> None:
         f"freeze.run('toy', root=Path({str(root)!r}))"
     )
     process = subprocess.Popen([sys.executable, "-c", script])
-    running = root / "runs" / ".toy.run" / "running.ipynb"
+    running = root / "chapters" / ".toy.run" / "running.ipynb"
     deadline = time.monotonic() + 60
     while not (running.exists() and '"completed"' in running.read_text()):
         assert time.monotonic() < deadline
@@ -336,7 +285,7 @@ def test_killed_while_running(root: Path) -> None:
     edit(root, lambda n: n["cells"].pop(3))
     freeze.run("toy", root=root)  # the lock went with the process
     assert problems(root) == ""
-    assert not list(root.rglob("*.new"))
+    assert not running.parent.exists()
     assert path.exists()
 
 
@@ -350,28 +299,14 @@ def test_killed_between_the_moves(root: Path) -> None:
 # The gate: what was changed after the run
 
 
-def test_a_changed_code_cell(root: Path) -> None:
-    edit(root, lambda n: n["cells"][4].update(source="p  # edited"))
-    assert "stale: a code cell was changed" in problems(root)
-
-
 def test_prose_and_captions_may_be_edited(root: Path) -> None:
     def change(notebook: dict[str, Any]) -> None:
         notebook["cells"][0]["source"] = toy_book.TITLE + "\n\nMore prose."
-        source = stamp.text(notebook["cells"][3]["source"])
+        source = "".join(notebook["cells"][3]["source"])
         notebook["cells"][3]["source"] = source.replace("A line.", "A better caption.")
 
     edit(root, change)
     assert problems(root) == ""
-
-
-def test_a_changed_output(root: Path) -> None:
-    def change(notebook: dict[str, Any]) -> None:
-        data = notebook["cells"][4]["outputs"][0]["data"]
-        data["text/markdown"] = stamp.text(data["text/markdown"]).replace("10", "99")
-
-    edit(root, change)
-    assert "outputs were edited" in problems(root)
 
 
 def test_a_changed_module_is_named(root: Path) -> None:
@@ -394,11 +329,6 @@ def test_changed_and_new_data(root: Path) -> None:
     assert "data/pocket/new.csv, data/pocket/test.csv changed" in problems(root)
 
 
-def test_a_stamp_cannot_hide_its_parameters(root: Path) -> None:
-    edit(root, lambda n: n["metadata"]["llmft"].update(parameters={"repeats": 3}))
-    assert "not those of its stamp" in problems(root)
-
-
 @pytest.mark.parametrize(
     "code",
     ["import os", "repeats = 1 + 1", "repeats, seed = 3, 4", "secret = 3", "repeats += 1", "%ls"],
@@ -407,7 +337,7 @@ def test_an_injected_cell_does_nothing_but_inject(root: Path, code: str) -> None
     extra = cell("code", code, tags=["injected-parameters"]) | {"execution_count": 5}
     edit(root, lambda n: n["cells"].append(extra))
     found = problems(root)
-    assert "is not `NAME = VALUE`" in found or "is not plain Python" in found
+    assert re.search("is not `NAME = VALUE`|is not plain Python|is not a parameter", found)
     freeze.run("toy", root=root)  # which puts it right
     assert problems(root) == ""
 
@@ -464,36 +394,37 @@ def test_dependencies_are_followed(tmp_path: Path) -> None:
     assert set(found) == {f"llmft/{name}" for name in files if name != "unused.py"}
 
 
-def test_data_named_in_the_code(tmp_path: Path) -> None:
-    (tmp_path / "data/prior").mkdir(parents=True)
-    (tmp_path / "data/prior/runs.csv").write_text("")
-    (tmp_path / "data/results").mkdir()
-    (tmp_path / "data/results/icl.csv").write_text("")
-    (tmp_path / "data/results/toy.csv").write_text("")
-    (tmp_path / "params").mkdir()
-    (tmp_path / "params/opt.yaml").write_text("")
-    (tmp_path / "params/smoke.yaml").write_text("")
+def test_data_named_in_the_code_and_by_the_studies(tmp_path: Path) -> None:
+    for name in (
+        "book/data/prior/runs.csv",
+        "book/data/prior/.hidden",
+        "book/data/results/icl.csv",
+        "book/data/results/toy.csv",
+        "book/data/pocket/test.csv",
+        "book/params/opt.yaml",
+        "book/params/smoke.yaml",
+        "out/icl.csv",
+        "out/toy.csv",
+        "mine/train.csv",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    shutil.copyfile(ROOT / "params/pocket.yaml", tmp_path / "book/params/pocket.yaml")
     code = 'a = ROOT / "data/prior"\nb = "data/results/"\nc = "params/opt.yaml"'
-    found = stamp.data_digests({"cells": [cell("code", code)]}, "toy", tmp_path)
-    assert set(found) == {"data/prior/runs.csv", "data/results/icl.csv", "params/opt.yaml"}
-    (tmp_path / "params/pocket.yaml").write_text((ROOT / "params/pocket.yaml").read_text())
-    for folder in (tmp_path / "out", tmp_path.parent / f"{tmp_path.name} elsewhere"):
-        folder.mkdir()
-        for name in ("icl.csv", "toy.csv", "icl.ipynb"):
-            (folder / name).write_text("")
-        given = f'studies: list[str] = ["pocket"]\nresults: str = {str(folder)!r}'
-        other = cell("code", given, tags=["parameters"])
-        read = cell("code", "b = ['data/results/icl.csv', 'data/results/toy.csv']")
-        found = stamp.data_digests({"cells": [other, read]}, "toy", tmp_path, outside=True)
-        inside = folder.is_relative_to(tmp_path)
-        assert set(found) == {
-            "params/pocket.yaml",
-            "out/icl.csv" if inside else f"{folder}/icl.csv",
-        }
-    (tmp_path / "data/rte").mkdir()
-    (tmp_path / "data/rte/train.csv").write_text("")
-    task = cell("code", "task: str = 'data/rte'", tags=["parameters"])
-    assert set(stamp.data_digests({"cells": [task]}, "toy", tmp_path)) == {"data/rte/train.csv"}
+
+    def found(given: str) -> set[str]:
+        declares = cell("code", 'studies: list[str] = ["pocket"]' + given, tags=["parameters"])
+        notebook = {"cells": [declares, cell("code", code)]}
+        return {*stamp.data_digests(notebook, "toy", tmp_path / "book")}
+
+    usual = {"data/prior/runs.csv", "params/opt.yaml", "params/pocket.yaml"}
+    pocket, own = {"data/pocket/test.csv"}, f"{tmp_path}/mine"
+    assert found("") == usual | pocket | {"data/results/icl.csv"}
+    results = f"\nresults: str = {str(tmp_path / 'out')!r}"
+    assert found(results) == usual | pocket | {f"{tmp_path}/out/icl.csv"}
+    task = f"{results}\ntask: str = {own!r}"
+    assert found(task) == usual | pocket | {f"{tmp_path}/out/icl.csv", f"{own}/train.csv"}
+    assert "data/pocket/test.csv" not in found(f"{task}\nmodel: str = 'org/name'")
 
 
 # The gate: how a chapter must be
@@ -501,7 +432,7 @@ def test_data_named_in_the_code(tmp_path: Path) -> None:
 
 def mutate_source(index: int, old: str, new: str) -> Callable[[dict[str, Any]], None]:
     def change(notebook: dict[str, Any]) -> None:
-        source = stamp.text(notebook["cells"][index]["source"])
+        source = "".join(notebook["cells"][index]["source"])
         assert old in source
         notebook["cells"][index]["source"] = source.replace(old, new)
 
@@ -520,6 +451,9 @@ def shows(**data: str) -> Callable[[dict[str, Any]], None]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
+        (lambda n: n["cells"][4].update(source="p  # edited"), "a code cell was changed"),
+        (lambda n: n["cells"][4]["outputs"][0].update(data={}), "its outputs were edited"),
+        (lambda n: n["metadata"]["llmft"].update(parameters={"repeats": 3}), "not those of its"),
         (mutate_source(0, "# A toy {#sec-toy}", "# A toy"), "# Title {#sec-name}"),
         (mutate_source(0, "@tbl-runs", "@tbl-run"), "@tbl-run refers to nothing"),
         (mutate_source(0, "@tbl-runs", "@smith2020"), "@smith2020 is not in references.bib"),
@@ -569,7 +503,12 @@ def test_chapters_and_the_list_of_chapters(root: Path) -> None:
     assert "lists none.qmd, which does not exist" in found
 
 
-@pytest.mark.parametrize("text", ["{", "[" * 100_000, '{"cells": 3}', '{"cells": [3]}', "[]"])
+EMPTY = '{"cells": [{"cell_type": "code"}], "metadata": {}}'
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[" * 100_000, '{"cells": 3}', '{"cells": [3]}', "[]", EMPTY]
+)
 def test_a_broken_notebook_is_one_line(root: Path, text: str) -> None:
     (root / "chapters/toy.ipynb").write_text(text)
     with pytest.raises(UserError, match="not a notebook"):

@@ -378,8 +378,8 @@ def output(**data: str) -> list[dict[str, Any]]:
         (0, {"source": toy_book.TITLE + "\n\n<script>x</script>"}, "text `# A toy {#sec-toy}` has"),
         (0, {"source": toy_book.TITLE + "\n\n[x](javascript:x)"}, "a link to 'javascript:x'"),
         (3, {"source": toy_book.FIGURE.replace("A line.", "A <b>line</b>.")}, "`#| fig-cap:` raw"),
-        (3, {"source": "#| output: asis\nprint()"}, "`#| output:` asis"),
-        (3, {"source": "#| attr-output: 'onclick=\"x\"'\nprint()"}, "an attribute that runs"),
+        (3, {"source": "#| output: asis\nprint()"}, "has `#| output:`, which could"),
+        (3, {"source": "#| attr-output: 'onclick=\"x\"'\nprint()"}, "has `#| attr-output:`, which"),
         (3, {"outputs": output(image_svg__xml=SVG.format("<g onload='x'/>"))}, "shows onload="),
         (
             4,

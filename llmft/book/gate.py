@@ -9,7 +9,7 @@ stale ones, which running the chapter again puts right, and the author's, which 
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,11 @@ MIME_TYPES = frozenset(
 """What a frozen output may hold: everything that needs no JavaScript, and so no network."""
 
 ABSOLUTE = re.compile(r"(?<![\w:/.>])/(home|root|Users|tmp|var|private|mnt|work|scratch)/[\w.-]+")
-LABEL = re.compile(r"(fig|tbl|sec|eq|lst)-[a-z0-9]+(-[a-z0-9]+)*")
+LABEL = re.compile(r"(fig|tbl|sec|eq)-[a-z0-9]+(-[a-z0-9]+)*")
 REFERENCE = re.compile(r"(?<![\w@/.:\\])@(\{[^}\s]+\}|[A-Za-z0-9_][\w:.#$%&+?<>~/-]*)")
+CODE = re.compile(r"(?ms)^(`{3,}|~{3,}).*?^\1\s*$|`+[^`]*`+|<!--.*?-->")
+"""What of a page's Markdown is no prose."""
+
 INCLUDE = r"\{\{<\s*include\s+(\S+)\s*>\}\}"
 """Quarto's shortcode for the text of another file."""
 
@@ -47,7 +50,6 @@ HIDDEN = re.compile(r"content-(?:hidden|visible)|display\s*:\s*none|<!--(?!.*?--
 TYPED = re.compile(r"(?<!\w)(?<!\w-)(?<!\.)(?!95\s?%)(?:\d*\.\d+|\d+\s?%|\d+ times\b)")
 """A number that a page states by itself: a decimal or a percentage, but for 95 % intervals."""
 
-
 VERIFIED = "data/results/verified.json"
 """What `llmft verify` leaves."""
 
@@ -64,12 +66,7 @@ class Problem:
         return f"{self.chapter}: {self.what}"
 
 
-@dataclass
-class Links:
-    """The labels, references and citations of one source of the book."""
-
-    labels: list[str] = field(default_factory=list)
-    references: list[str] = field(default_factory=list)
+# --- the book ------------------------------------------------------------------------------------
 
 
 def listed(root: Path = ROOT) -> list[str]:
@@ -80,7 +77,7 @@ def listed(root: Path = ROOT) -> list[str]:
     """
     try:
         book = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))["book"]
-        return list(_sources(book.get("chapters", []))) + list(_sources(book.get("appendices", [])))
+        return [*_sources(book.get("chapters", [])), *_sources(book.get("appendices", []))]
     except OSError as error:
         raise UserError(
             f"{root / '_quarto.yml'}: {error.strerror}; llmft works in a clone of its book, "
@@ -95,9 +92,6 @@ def _sources(entries: list[Any]) -> Iterator[str]:
         if isinstance(entry, str):
             yield entry
         else:
-            for key in ("part", "href", "file"):
-                if str(entry.get(key, "")).endswith((".qmd", ".ipynb", ".md")):
-                    yield entry[key]
             yield from _sources(entry.get("chapters", []))
 
 
@@ -110,57 +104,67 @@ def chapters(root: Path = ROOT) -> list[Path]:
 
 def check(root: Path = ROOT) -> list[Problem]:
     """Every problem of the book: of its chapters, its order and its references."""
-    sources = listed(root)
-    problems = [
-        Problem("_quarto.yml", f"lists {source}, which does not exist")
-        for source in sources
-        if not (root / source).is_file()
-    ]
-    links = {s: links_of(root / s) for s in sources if (root / s).is_file()}
-    pages = [root / source for source in sources if not source.endswith(".ipynb")]
-    for page in sorted({*pages, *root.glob("*.qmd"), *root.glob("data/results/*.svg")}):
-        if page.is_file():
-            text = page_text(page, root)
-            find = inert.svg_problems if page.suffix == ".svg" else inert.markdown_problems
-            problems += [Problem(page.name, f"has {what}") for what in find(text)]
+    problems: list[Problem] = []
+    sources = {source: root / source for source in listed(root)}
+    for source, file in sources.items():
+        if not file.is_file():
+            problems.append(Problem("_quarto.yml", f"lists {source}, which does not exist"))
     for path in chapters(root):
-        source = path.relative_to(root).as_posix()
         problems += check_chapter(path, root)
-        if source not in sources:
+        if path not in sources.values():
             problems.append(Problem(path.stem, "is not listed in _quarto.yml"))
-            links[source] = links_of(path)
-    return [*problems, *_around(root), *check_links(links, root)]
+            sources[f"chapters/{path.name}"] = path
+    files = [file for file in sources.values() if file.is_file()]
+    pages = {file for file in files if file.suffix != ".ipynb"} | {*root.glob("*.qmd")}
+    for page in sorted(pages):
+        problems += [Problem(page.name, what) for what in _page(page, root)]
+    for figure in sorted(root.glob("data/results/*.svg")):
+        live = inert.svg_problems(figure.read_text(encoding="utf-8"))
+        problems += [Problem(figure.name, f"has {what}") for what in live]
+    return [*problems, *_around(root), *check_links(files, root)]
+
+
+def _page(page: Path, root: Path) -> Iterator[str]:
+    """What is wrong with a page that is no notebook."""
+    for what in inert.markdown_problems(page_text(page, root)):
+        yield f"has {what}"
+    text = page.read_text(encoding="utf-8")
+    # Prose without links' targets, attributes and citations.
+    prose = re.sub(r"\]\([^)]*\)|\{[^{}]*\}|@[\w:.-]+", " ", CODE.sub(" ", text))
+    for number in TYPED.findall(prose):
+        yield f"has the number {number}, typed: include a result instead"
+    for hides in HIDDEN.findall(text):
+        yield f"has `{hides}`, which could hide a result"
+
+
+def page_text(path: Path, root: Path) -> str:
+    """The text of a page that is no notebook, with the files of the book that it includes."""
+
+    def included(match: re.Match[str]) -> str:
+        file = (path.parent / match[1]).resolve()
+        known = file.is_relative_to(root.resolve()) and file.is_file()
+        return file.read_text(encoding="utf-8") if known else match[0]
+
+    return re.sub(INCLUDE, included, path.read_text(encoding="utf-8"))
 
 
 def _around(root: Path) -> Iterator[Problem]:
-    """What is wrong beside the chapters: in parameters, results, other pages, and other files."""
+    """What is wrong beside the chapters and pages: in parameters, results, and other files."""
     try:
         for name in params.published(root):
             params.study(name, root=root)
     except UserError as error:
         yield Problem("params", str(error))
-    results = {name for path in chapters(root) for name in _results(path)}
-    for found in sorted((root / "data" / "results").rglob("*")):
-        name = found.relative_to(root).as_posix()
-        if (
-            name not in (*results, VERIFIED)
-            and not found.is_dir()
-            and not found.name.startswith(".")
-        ):
+    stamps = (stamp.read(path)["metadata"].get("llmft", {}) for path in chapters(root))
+    results = {name for stamped in stamps for name in stamped.get("results", {})} | {VERIFIED}
+    for file in sorted((root / "data" / "results").rglob("[!.]*")):
+        name = file.relative_to(root).as_posix()
+        if file.is_file() and name not in results:
             yield Problem(name, "is not the result of a chapter's run")
-    for found in sorted(
-        [*root.glob("*.py"), *root.glob("chapters/*.py"), *root.glob("*/__init__.py")]
-    ):
-        name = found.relative_to(root).as_posix()
+    modules = [*root.glob("*.py"), *root.glob("chapters/*.py"), *root.glob("*/__init__.py")]
+    for name in sorted(module.relative_to(root).as_posix() for module in modules):
         if name.split("/")[0] not in ("llmft", "tests", "conftest.py"):
             yield Problem(name, "could be imported in place of a package: remove it")
-    for source in listed(root):
-        if source.endswith((".qmd", ".md")) and (root / source).is_file():
-            text = (root / source).read_text(encoding="utf-8")
-            for number in TYPED.findall(_prose(text)):
-                yield Problem(source, f"has the number {number}, typed: include a result instead")
-            for hides in HIDDEN.findall(text):
-                yield Problem(source, f"has `{hides}`, which could hide a result")
 
 
 def unverified(root: Path = ROOT) -> str:
@@ -178,15 +182,7 @@ def unverified(root: Path = ROOT) -> str:
     )
 
 
-def _results(path: Path) -> list[str]:
-    then = stamp.read(path).get("metadata", {}).get("llmft", {})
-    return list(then.get("results", {}))
-
-
-def _prose(text: str) -> str:
-    """A page without code, comments, links' targets, attributes and citations."""
-    code = r"(?ms)^(`{3,}|~{3,}).*?^\1\s*$|`+[^`]*`+|<!--.*?-->"
-    return re.sub(r"\]\([^)]*\)|\{[^{}]*\}|@[\w:.-]+", " ", re.sub(code, " ", text))
+# --- a chapter after its run ---------------------------------------------------------------------
 
 
 def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
@@ -198,13 +194,11 @@ def check_chapter(path: Path, root: Path = ROOT) -> list[Problem]:
         edits = [*_outputs(notebook, root), *_author(notebook)]
     except UserError as error:  # code or parameters that cannot be read
         return [Problem(path.stem, str(error), stale=True)]
-    if path.stat().st_size > SIZE_CAP:
-        edits.append(
-            f"is {path.stat().st_size / 1e6:.1f} MB, above the {SIZE_CAP / 1e6:.0f} MB cap"
-        )
-    return [Problem(path.stem, what, stale=True) for what in stale] + [
-        Problem(path.stem, what) for what in edits
-    ]
+    size = path.stat().st_size
+    if size > SIZE_CAP:
+        edits.append(f"is {size / 1e6:.1f} MB, above the {SIZE_CAP / 1e6:.0f} MB cap")
+    problems = [Problem(path.stem, what, stale=True) for what in stale]
+    return problems + [Problem(path.stem, what) for what in edits]
 
 
 def stale_by(
@@ -222,235 +216,198 @@ def stale_by(
     Raises:
         UserError: its code or its parameters cannot be read.
     """
-    if "llmft" not in notebook.get("metadata", {}):
+    then = notebook["metadata"].get("llmft")
+    if then is None:
         return ["was never run: it has no stamp"]
-    return [*_stamp(notebook, chapter, right, results, root), *_execution(notebook)]
-
-
-def _stamp(
-    notebook: stamp.Notebook, chapter: str, right: Mapping[str, object], results: Path, root: Path
-) -> Iterator[str]:
-    """Where the stamp and what it was made from disagree."""
-    stamped = notebook["metadata"]["llmft"]
-    outside = results != root / "data" / "results"
-    if stamped.get("code") != stamp.code_digest(notebook):
-        yield "stale: a code cell was changed after the run"
-    for kind, now in (
-        ("modules", stamp.module_digests(notebook, root)),
-        ("data", stamp.data_digests(notebook, chapter, root, outside=outside)),
-        ("results", stamp.result_digests(chapter, results)),
+    now = stamp.digests(notebook, chapter, results, root)
+    found = [
+        what
+        for kind, what in (
+            ("code", "stale: a code cell was changed after the run"),
+            ("outputs", "its outputs were edited after the run"),
+            ("parameters", "its injected parameters are not those of its stamp"),
+        )
+        if then.get(kind) != now[kind]
+    ]
+    for kind, what in (
+        ("modules", "changed after the run"),
+        ("data", "changed after the run"),
+        ("results", "edited by hand or half written"),
     ):
-        then = stamped.get(kind, {})
-        changed = sorted(f for f in {*then, *now} if then.get(f) != now.get(f))
-        if changed:
-            verb = (
-                "edited by hand or half written" if kind == "results" else "changed after the run"
-            )
-            more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
-            yield f"stale: {', '.join(changed[:4])}{more} {verb}"
-    if stamped.get("outputs") != stamp.output_digest(notebook):
-        yield "its outputs were edited after the run"
-    ran = stamp.parameters(notebook)
-    if stamped.get("parameters") != ran:
-        yield "its injected parameters are not those of its stamp"
-    for name, value in ran.items():
-        if value != right.get(name):
-            yield f"was run with {name} = {value!r}; the published book has {right.get(name)!r}"
+        old, new = then.get(kind, {}), now[kind]
+        changed = sorted(file for file in {*old, *new} if old.get(file) != new.get(file))
+        more = f" and {len(changed) - 4} more" if len(changed) > 4 else ""
+        found += [f"stale: {', '.join(changed[:4])}{more} {what}"] if changed else []
+    found += [
+        f"was run with {name} = {value!r}; the published book has {right.get(name)!r}"
+        for name, value in now["parameters"].items()
+        if value != right.get(name)
+    ]
+    return [*found, *_execution(notebook)]
 
 
 def _execution(notebook: stamp.Notebook) -> Iterator[str]:
     """Signs that the outputs do not come from one whole run, top to bottom."""
-    cells = [c for c in notebook["cells"] if c["cell_type"] == "code" and stamp.text(c["source"])]
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    errors = [o for o in outputs if o.get("output_type") == "error"]
-    if errors:
-        yield f"holds an error output: {errors[0].get('ename')}: {errors[0].get('evalue')}"
-    counts = [cell.get("execution_count") for cell in cells]
+    cells = [c for c in notebook["cells"] if c["cell_type"] == "code" and c["source"]]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    for error in (output for output in outputs if output.get("output_type") == "error"):
+        yield f"holds an error output: {error.get('ename')}: {error.get('evalue')}"
+    counts = [cell["execution_count"] for cell in cells]
     if not outputs or None in counts:
         yield "hollow: a code cell without a sign of execution, or no output at all"
     elif counts != list(range(1, len(counts) + 1)):
         yield "its cells were not run once each from top to bottom (execution counts)"
     for cell in stamp.code_cells(notebook):
-        kind = re.search(r"(?m)^#\| label: (fig|tbl)-", stamp.text(cell["source"]))
-        kinds = {mime for o in cell.get("outputs", []) for mime in o.get("data", {})}
-        want = "text/markdown" if kind and kind[1] == "tbl" else "image/"
-        if kind and not any(mime.startswith(want) for mime in kinds):
-            yield f"hollow: {_name(cell)} shows no {'table' if kind[1] == 'tbl' else 'figure'}"
+        kinds = "".join(kind for output in cell["outputs"] for kind in output.get("data", {}))
+        label = str(cell_options(cell).get("label"))
+        if label.startswith("fig-") and "image/" not in kinds:
+            yield f"hollow: {_name(cell)} shows no figure"
+        if label.startswith("tbl-") and "text/markdown" not in kinds:
+            yield f"hollow: {_name(cell)} shows no table"
     if any("papermill-error-cell-tag" in stamp.tags(cell) for cell in notebook["cells"]):
         yield "holds the error marks of a failed papermill run"
-    if "widgets" in notebook.get("metadata", {}):
+    if "widgets" in notebook["metadata"]:
         yield "holds the state of a widget, which is dead when frozen"
 
 
 def _outputs(notebook: stamp.Notebook, root: Path) -> Iterator[str]:
     """Outputs that would need JavaScript or a network, or that show one machine's paths."""
-    for cell in notebook["cells"]:
-        for output in cell.get("outputs", []):
-            data = output.get("data", {})
-            for kind in sorted(set(data) - MIME_TYPES):
-                yield f"{_name(cell)} has a {kind} output; show Markdown, SVG or PNG"
-            words = [stamp.text(v) for k, v in data.items() if k.startswith("text/")]
-            words.append(stamp.text(output.get("text", "")))
-            for text in words:
-                path = ABSOLUTE.search(text)
-                if path or (len(root.parts) > 2 and str(root) in text):
-                    yield f"{_name(cell)} shows a path of one machine: {path[0] if path else root}"
-            for what in _live(data, output.get("text", "")):
-                yield f"{_name(cell)} shows {what}"
+    shown = [(cell, output) for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    for cell, output in shown:
+        data = output.get("data", {})
+        for kind in sorted(set(data) - MIME_TYPES):
+            yield f"{_name(cell)} has a {kind} output; show Markdown, SVG or PNG"
+        for text in (output.get("text", ""), *(data[k] for k in data if k.startswith("text/"))):
+            path = ABSOLUTE.search(text)
+            if path or (len(root.parts) > 2 and str(root) in text):
+                yield f"{_name(cell)} shows a path of one machine: {path[0] if path else root}"
+        for what in _live(data, output.get("text", "")):
+            yield f"{_name(cell)} shows {what}"
 
 
-def _live(data: dict[str, Any], printed: str | list[str] = "") -> Iterator[str]:
+def _live(data: dict[str, Any], printed: str) -> Iterator[str]:
     """What a page would act upon in an output; printed and plain text is code there."""
-    for kind, value in data.items():
-        if kind in ("text/markdown", "text/latex"):
-            yield from inert.markdown_problems(stamp.text(value))
-        elif kind == "image/svg+xml":
-            yield from inert.svg_problems(stamp.text(value))
-    plain = stamp.text(data.get("text/plain", "")) if set(data) == {"text/plain"} else ""
-    yield from inert.printed_problems(plain + stamp.text(printed))
+    yield from inert.markdown_problems(data.get("text/markdown", ""))
+    yield from inert.markdown_problems(data.get("text/latex", ""))
+    if "image/svg+xml" in data:
+        yield from inert.svg_problems(data["image/svg+xml"])
+    plain = data["text/plain"] if set(data) == {"text/plain"} else ""
+    yield from inert.printed_problems(plain + printed)
+
+
+# --- what its author wrote -----------------------------------------------------------------------
 
 
 def _author(notebook: stamp.Notebook) -> Iterator[str]:
     """What every chapter must have: a title with a label, known parameters, captions, alt text."""
     cells = notebook["cells"]
-    first = stamp.text(cells[0]["source"]) if cells and cells[0]["cell_type"] == "markdown" else ""
+    first = cells[0]["source"] if cells and cells[0]["cell_type"] == "markdown" else ""
     if not re.match(r"# \S.* \{#sec-[a-z0-9-]+\}\s*(\n|$)", first):
         yield "its first cell must be Markdown that starts with `# Title {#sec-name}`"
     for name in stamp.declared(notebook):
         if name not in (*params.Study.model_fields, "studies"):
             yield params.unknown(name, params.Study.model_fields) + " (llmft/params.py)"
     for cell in cells:
-        source = stamp.text(cell["source"])
         known = TAGS | {"remove-cell"} if "injected-parameters" in stamp.tags(cell) else TAGS
         for tag in sorted(set(stamp.tags(cell)) - known):
             yield f"{_name(cell)} has the tag {tag}, which could hide it"
+        text = cell["source"].partition("\n")[0][:40]
         if cell["cell_type"] == "raw":
-            yield f"a raw cell, {source[:40]!r}: pages show raw cells as they are; use Markdown"
+            yield f"a raw cell, `{text}`: pages show raw cells as they are; use Markdown"
         elif cell["cell_type"] == "markdown":
-            first = next(iter(source.splitlines()), "")
-            if hides := HIDDEN.search(source):
-                yield f"the text `{first[:40]}` has `{hides[0]}`, which could hide what a run shows"
-            yield from (
-                f"the text `{first[:40]}` has {what}" for what in inert.markdown_problems(source)
-            )
+            if hides := HIDDEN.search(cell["source"]):
+                yield f"the text `{text}` has `{hides[0]}`, which could hide what a run shows"
+            for what in inert.markdown_problems(cell["source"]):
+                yield f"the text `{text}` has {what}"
     for cell in stamp.code_cells(notebook):
-        try:
-            options = cell_options(cell)
-        except yaml.YAMLError:
-            yield f"{_name(cell)} has `#|` options that are not YAML"
-            continue
-        for option in sorted(set(map(str, options)) - OPTIONS):
-            yield f"{_name(cell)} has `#| {option}:`, which could hide or change what it shows"
-        for key, value in options.items():
-            for what in inert.option_problems(str(key), value):
-                yield f"{_name(cell)} has in `#| {key}:` {what}"
-        label = str(options.get("label", ""))
-        kind = label.split("-")[0]
-        for other in ("fig", "tbl"):
-            if options.get(f"{other}-cap") and kind != other:
-                yield f"{_name(cell)} has a {other}-cap, so its label must start with `{other}-`"
-        if kind in ("fig", "tbl"):
-            needed = [f"{kind}-cap", "fig-alt"] if kind == "fig" else [f"{kind}-cap"]
-            for option in needed:
-                if not str(options.get(option) or "").strip():
-                    yield f"{_name(cell)} has no `#| {option}:`"
+        for what in _options(cell_options(cell)):
+            yield f"{_name(cell)} has {what}"
 
 
-def page_text(path: Path, root: Path) -> str:
-    """The text of a page that is no notebook, with the files of the book that it includes."""
-
-    def included(match: re.Match[str]) -> str:
-        file = (path.parent / match[1]).resolve()
-        known = file.is_relative_to(root.resolve()) and file.is_file()
-        return file.read_text(encoding="utf-8") if known else match[0]
-
-    return re.sub(INCLUDE, included, path.read_text(encoding="utf-8"))
+def _options(options: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with the `#|` options of a cell."""
+    for option, value in options.items():
+        if option not in OPTIONS:
+            yield f"`#| {option}:`, which could hide or change what it shows"
+        for what in inert.markdown_problems(str(value)):
+            yield f"in `#| {option}:` {what}"
+    kind = str(options.get("label", "")).partition("-")[0]
+    for other in {"fig", "tbl"} - {kind}:
+        if options.get(f"{other}-cap"):
+            yield f"a {other}-cap, so its label must start with `{other}-`"
+    needed = {"fig": ("fig-cap", "fig-alt"), "tbl": ("tbl-cap",)}
+    for option in needed.get(kind, ()):
+        if not str(options.get(option) or "").strip():
+            yield f"no `#| {option}:`"
 
 
 def cell_options(cell: stamp.Cell) -> dict[str, Any]:
-    """The `#|` options at the top of a code cell.
-
-    Raises:
-        yaml.YAMLError: they are not YAML.
-    """
+    """The `#|` options at the top of a code cell, or the one option "(not YAML)"."""
     lines = []
-    for line in stamp.text(cell["source"]).splitlines():
+    for line in cell["source"].splitlines():
         if not line.startswith("#|"):
             break
         lines.append(line[2:].removeprefix(" "))
-    options = yaml.safe_load("\n".join(lines))
-    return options if isinstance(options, dict) else {}
+    try:
+        options = yaml.safe_load("\n".join(lines))
+    except yaml.YAMLError:
+        options = {"(not YAML)": ""}
+    return {str(k): value for k, value in options.items()} if isinstance(options, dict) else {}
 
 
 def _name(cell: stamp.Cell) -> str:
     """How to find a cell: by its label, else by its first line of code."""
-    try:
-        label = cell_options(cell).get("label")
-    except yaml.YAMLError:
-        label = None
-    line = next(iter(stamp.code(cell).splitlines()), "")
+    label = cell_options(cell).get("label")
+    line = stamp.code(cell).partition("\n")[0]
     return f"cell `{label}`" if label else f"the cell `{line[:40]}`"
 
 
-def links_of(path: Path) -> Links:
-    """Labels and references of a chapter (its Markdown cells and outputs) or a `.qmd` page."""
-    links = Links()
+# --- references ----------------------------------------------------------------------------------
+
+
+def links_of(path: Path) -> tuple[list[str], list[str]]:
+    """The labels, and the references and citations, of a chapter or a `.qmd` page."""
+    labels, prose = [], []
     if path.suffix != ".ipynb":
-        prose = [path.read_text(encoding="utf-8")]
-    else:
-        prose = []
-        for cell in stamp.read(path)["cells"]:
-            if cell["cell_type"] == "markdown":
-                prose.append(stamp.text(cell["source"]))
-                continue
-            try:
-                options = cell_options(cell)
-            except yaml.YAMLError:
-                options = {}
-            if options.get("label"):
-                links.labels.append(str(options["label"]))
-            prose += [str(v) for k, v in options.items() if str(k).endswith("-cap")]
-            outputs = (o.get("data", {}).get("text/markdown", "") for o in cell.get("outputs", []))
-            prose += [stamp.text(markdown) for markdown in outputs]
-    for part in prose:
-        plain = re.sub(r"(?ms)^(`{3,}|~{3,}).*?^\1\s*$|`+[^`]*`+|<!--.*?-->", " ", part)
-        links.labels += re.findall(r"\{(?:[^{}]*\s)?#([\w:.-]+)[^{}]*\}", plain)
-        for key in REFERENCE.findall(plain):
-            links.references.append(key.strip("{}").rstrip(".,;:?!*_"))
-    return links
+        prose.append(path.read_text(encoding="utf-8"))
+    for cell in stamp.read(path)["cells"] if path.suffix == ".ipynb" else []:
+        if cell["cell_type"] != "code":
+            prose.append(cell["source"])
+            continue
+        options = cell_options(cell)
+        labels += [str(options["label"])] if "label" in options else []
+        prose += [str(value) for name, value in options.items() if name.endswith("-cap")]
+        prose += [output.get("data", {}).get("text/markdown", "") for output in cell["outputs"]]
+    references = []
+    for text in (CODE.sub(" ", part) for part in prose):
+        labels += re.findall(r"\{(?:[^{}]*\s)?#([\w:.-]+)[^{}]*\}", text)
+        references += [key.strip("{}").rstrip(".,;:?!*_") for key in REFERENCE.findall(text)]
+    return labels, references
 
 
-def check_links(links: dict[str, Links], root: Path = ROOT) -> list[Problem]:
+def check_links(files: list[Path], root: Path = ROOT) -> Iterator[Problem]:
     """References and citations that resolve to nothing, labels that are malformed or used twice."""
-    problems = []
+    links = {file.stem: links_of(file) for file in files}
     bibliography = root / "references.bib"
     entries = bibliography.read_text(encoding="utf-8") if bibliography.is_file() else ""
     keys = set(re.findall(r"(?m)^\s*@\w+\s*\{\s*([^,\s]+)\s*,", entries))
     defined: dict[str, str] = {}
-    for source, found in links.items():
-        name = Path(source).stem
-        for label in found.labels:
-            if label == "refs":
-                continue
-            if not LABEL.fullmatch(label):
-                what = (
-                    f"label `{label}` must be fig-, tbl-, sec-, eq- or lst-, a-z, 0-9 and hyphens"
-                )
-                problems.append(Problem(name, what))
+    for name, (labels, _) in links.items():
+        for label in labels:
             if label in defined:
-                problems.append(Problem(name, f"label `{label}` is also in {defined[label]}"))
-            defined[label] = name
-    cited = {key for found in links.values() for key in found.references}
+                yield Problem(name, f"label `{label}` is also in {defined[label]}")
+            elif label != "refs":
+                defined[label] = name
+    cited = {key for _, references in links.values() for key in references}
     for label, name in defined.items():
-        if label.startswith(("fig-", "tbl-")) and label not in cited:
-            what = f"nothing refers to @{label}: say in prose what it shows"
-            problems.append(Problem(name, what))
-    for source, found in links.items():
-        for key in dict.fromkeys(found.references):
-            if LABEL.match(key):
-                if key not in defined:
-                    problems.append(Problem(Path(source).stem, f"@{key} refers to nothing"))
-            elif key not in keys:
-                what = f"citation @{key} is not in references.bib"
-                problems.append(Problem(Path(source).stem, what))
-    return problems
+        if not LABEL.fullmatch(label):
+            what = f"label `{label}` must be fig-, tbl-, sec- or eq-, a-z, 0-9 and hyphens"
+            yield Problem(name, what)
+        elif label.startswith(("fig-", "tbl-")) and label not in cited:
+            yield Problem(name, f"nothing refers to @{label}: say in prose what it shows")
+    for name, (_, references) in links.items():
+        for key in dict.fromkeys(references):
+            if LABEL.match(key) and key not in defined:
+                yield Problem(name, f"@{key} refers to nothing")
+            elif not LABEL.match(key) and key not in keys:
+                yield Problem(name, f"citation @{key} is not in references.bib")

@@ -33,14 +33,15 @@ def runs(root: Path, folder: Path) -> dict[str, stamp.Notebook]:
     Raises:
         UserError: there is none, or a notebook that `llmft run` did not leave.
     """
-    names = [path.stem for path in gate.chapters(root)]
-    files = {name: folder / f"{name}.ipynb" for name in names}
-    found = {name: stamp.read(file) for name, file in files.items() if file.is_file()}
+    files = [folder / path.name for path in gate.chapters(root)]
+    found = {file.stem: stamp.read(file) for file in files if file.is_file()}
     if not found:
         raise UserError(f"{folder} has no chapter: `llmft run --out {folder}` runs them")
     for name, notebook in found.items():
-        if "llmft" not in notebook.get("metadata", {}):
-            raise UserError(f"{files[name]} has no stamp: `llmft run {name} --out {folder}`")
+        if "llmft" not in notebook["metadata"]:
+            raise UserError(
+                f"{folder}/{name}.ipynb has no stamp: `llmft run {name} --out {folder}`"
+            )
     return found
 
 
@@ -56,21 +57,17 @@ def assemble(root: Path, folder: Path, book: Path) -> dict[str, str]:
         A line of HTML for the top of each page, by the page's source.
     """
     made = runs(root, folder)
-    sources = [root / source for source in gate.listed(root)]
-    sources += [*gate.chapters(root), *(root / "data" / "results").glob("[!.]*")]
-    for file in {*sources, *(file for pattern in COPIED for file in root.glob(pattern))}:
-        if file.is_file():
-            copy = book / file.relative_to(root)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, copy)
     results = book / "data" / "results"
-    results.mkdir(parents=True, exist_ok=True)
+    for part in ("chapters", "data/results"):
+        shutil.copytree(root / part, book / part, ignore=shutil.ignore_patterns(".*"))
+    for file in (file for pattern in COPIED for file in root.glob(pattern)):
+        shutil.copyfile(file, book / file.name)
     for name in made:
         shutil.copyfile(folder / f"{name}.ipynb", book / "chapters" / f"{name}.ipynb")
-        for suffix in stamp.RESULT_SUFFIXES:
-            (results / f"{name}{suffix}").unlink(missing_ok=True)
-            if (own := folder / f"{name}{suffix}").is_file():
-                shutil.copyfile(own, results / own.name)
+        for result in (f"{name}{suffix}" for suffix in stamp.RESULT_SUFFIXES):
+            (results / result).unlink(missing_ok=True)
+            if (folder / result).is_file():
+                shutil.copyfile(folder / result, results / result)
     (book / "index.qmd").write_text("\n".join(_index(made, results)), encoding="utf-8")
     return {source: _line(source, made) for source in gate.listed(root)}
 
@@ -82,23 +79,20 @@ def _index(made: dict[str, stamp.Notebook], results: Path) -> Iterator[str]:
     yield "| chapter | parameters | run at | seconds |\n| :--- | :--- | :--- | ---: |"
     for chapter, notebook in made.items():
         about = notebook["metadata"]["llmft"]
-        words = inert.escape("; ".join(_given(notebook)))
-        title = stamp.text(notebook["cells"][0]["source"]).splitlines()[0]
+        title = notebook["cells"][0]["source"].splitlines()[0]
         title = title.removeprefix("# ").partition(" {#")[0]
-        link = f"[{title}](chapters/{chapter}.ipynb)"
-        yield f"| {link} | {words} | {inert.escape(about['date'])} | {about['seconds']:.0f} |"
+        given = {
+            name: ", ".join(map(str, value)) if isinstance(value, list) else value
+            for name, value in stamp.parameters(notebook).items()
+            if value is not None and name not in PLACES
+        }
+        words = inert.escape("; ".join(f"{name}: {value}" for name, value in given.items()))
+        date, seconds = inert.escape(about["date"]), about["seconds"]
+        yield f"| [{title}](chapters/{chapter}.ipynb) | {words} | {date} | {seconds:.0f} |"
     if "comparison" in made and (results / "comparison.md").is_file():
         yield "\n## What it found {.unnumbered}\n\n{{< include data/results/comparison.md >}}\n"
         if (results / "comparison.svg").is_file():
             yield f"@fig-abstract shows most of it in one picture.\n\n{FIGURE}\n"
-
-
-def _given(notebook: stamp.Notebook) -> Iterator[str]:
-    """What the run was given, "repeats: 3" and others."""
-    for name, value in stamp.parameters(notebook).items():
-        if value is not None and name not in PLACES:
-            words = ", ".join(map(str, value)) if isinstance(value, list) else value
-            yield f"{name}: {words}"
 
 
 def _line(source: str, made: dict[str, stamp.Notebook]) -> str:

@@ -6,7 +6,7 @@ local names = {} -- label -> what a reference to it says, as "Figure 1.2"
 local homes = {} -- label -> the page that it is on
 local files = pandoc.List{} -- what pages show or link to: {the page, the path from it}
 
-local WORDS = {fig = "Figure", tbl = "Table", eq = "Equation", lst = "Listing"}
+local WORDS = {fig = "Figure", tbl = "Table", eq = "Equation"}
 local SCHEMES = {http = true, https = true, mailto = true}
 local FORMAT = "markdown-auto_identifiers-implicit_header_references-latex_macros-raw_tex"
   .. "-markdown_in_html_blocks-native_divs-native_spans-pandoc_title_block-yaml_metadata_block"
@@ -73,7 +73,7 @@ local function number(page)
     local word = WORDS[el.identifier:match("^%a+")]
     if not word then return end
     local at = name(el.identifier, word)
-    local first = el.caption and el.caption.long[1] or {}
+    local first = el.caption.long[1] or {}
     if first.tag == "Plain" or first.tag == "Para" then
       first.content:insert(1, pandoc.Strong(word .. " " .. at .. ": "))
     end
@@ -101,7 +101,7 @@ local function number(page)
 
   page.blocks = page.blocks:walk{
     traverse = "topdown", Header = header, Figure = captioned, Table = captioned,
-    CodeBlock = captioned, Para = equations, Div = callout,
+    Para = equations, Div = callout,
   }
 end
 

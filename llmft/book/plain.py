@@ -69,9 +69,8 @@ def _pages(root: Path, appendices: list[str]) -> Iterator[dict[str, Any]]:
 
 def _cell(cell: stamp.Cell) -> Iterator[dict[str, Any]]:
     """A cell's prose, or its code and what it shows; nothing of one that papermill injected."""
-    source = stamp.text(cell["source"])
     if cell["cell_type"] == "markdown":
-        yield {"markdown": source}
+        yield {"markdown": cell["source"]}
     elif cell["cell_type"] == "code" and "injected-parameters" not in stamp.tags(cell):
         options = gate.cell_options(cell)
         label = str(options.get("label", ""))
@@ -89,7 +88,7 @@ def _cell(cell: stamp.Cell) -> Iterator[dict[str, Any]]:
 
 def _output(output: dict[str, Any]) -> dict[str, str]:
     """One output, in the representation that Quarto would choose."""
-    data = {kind: stamp.text(value) for kind, value in output.get("data", {}).items()}
+    data = output.get("data", {})
     if "text/markdown" in data:
         return {"markdown": data["text/markdown"]}
     for kind in ("image/svg+xml", "image/png", "image/jpeg"):
@@ -97,7 +96,7 @@ def _output(output: dict[str, Any]) -> dict[str, str]:
             svg = kind == "image/svg+xml"
             content = base64.b64encode(data[kind].encode()).decode() if svg else data[kind]
             return {"image": f"data:{kind};base64,{''.join(content.split())}"}
-    words = stamp.text(output.get("text") or data.get("text/plain", ""))
+    words = output.get("text") or data.get("text/plain", "")
     return {"text": words} if words else {}
 
 
