@@ -270,7 +270,7 @@ def beyond(
         evidence += (
             f" for other pairs of these constructions, and {found} for new ones ({some} were tried)"
         )
-    area = stats.interval(sections.chosen(answers, "auc", **classifier))
+    area = sections.interval(answers, "auc", **classifier)
     return Conclusion(
         f"{claim}.",
         f"{evidence}.{_few(these.values())} The cue classifier's is {area}."
@@ -332,7 +332,7 @@ def rule(answers: pd.DataFrame, places: Mapping[str, Place], classifier: Place) 
         more, _, _ = sides(left, 0.5)
         users = _subject(more, "uses", "use") if more else "no method is shown to use"
         claim = f"In-domain, {users} more than whether a negation is there."
-        area = stats.interval(sections.chosen(silent, "auc_silent", **classifier))
+        area = sections.interval(silent, "auc_silent", **classifier)
         evidence += (
             f"Among the {int(quiet.sum()):,} pairs without negation the AUC is "
             f"{_listed(left, 0.5)}. The cue classifier's is {area} there."

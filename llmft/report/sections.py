@@ -117,6 +117,23 @@ def facet(studies: Sequence[Study]) -> str:
     return "study" if len(studies) > 1 else ""
 
 
+def by_study(
+    draw: Callable[..., Any],
+    frame: pd.DataFrame,
+    studies: Sequence[Study],
+    *columns: str,
+    note: str,
+    **options: Any,
+) -> Any:
+    """A figure of `figures`, a panel a study: `draw(part, *columns, note=note, **options)`."""
+    return figures.panels(
+        frame,
+        facet(studies),
+        lambda part, text: draw(part, *columns, note=text, **options),
+        note=note,
+    )
+
+
 def panel(frame: pd.DataFrame, *by: str) -> pd.Series | str:
     """What heads the panel of each row: its study where there are several, and the columns `by`."""
     names = _varying(frame, ["study", *by])
@@ -184,6 +201,11 @@ def chosen(
     return stats.sample(rows, value, within=within, clusters=clusters)
 
 
+def interval(answers: pd.DataFrame, value: str = "correct", **where: Any) -> stats.Interval:
+    """The mean of `value` over draws and examples, of the rows where each column has its value."""
+    return stats.interval(chosen(answers, value, **where))
+
+
 def difference(
     answers: pd.DataFrame,
     a: Mapping[str, Any],
@@ -203,12 +225,12 @@ def difference(
     )
 
 
-def unresolved(interval: stats.Interval) -> str:
+def unresolved(gap: stats.Interval) -> str:
     """Beside an interval that holds zero: the smallest difference that would have been shown."""
-    if not interval.lo <= 0 <= interval.hi:
+    if not gap.lo <= 0 <= gap.hi:
         return ""
     return (
-        f" (a true difference of {stats.number(interval.detectable)} would have been shown "
+        f" (a true difference of {stats.number(gap.detectable)} would have been shown "
         "with 80 % power)"
     )
 
@@ -235,10 +257,10 @@ def against_first(
     first, lines = {**where, column: values[0]}, []
     for value in values:
         own = {**where, column: value}
-        interval = stats.interval(chosen(answers, **own))
+        accuracy = interval(answers, **own)
         gap = "–" if own == first else str(difference(answers, own, first))
         line = {name: own[name] for name in columns}
-        lines.append(line | {"accuracy": str(interval), "difference": gap, "n": interval.n})
+        lines.append(line | {"accuracy": str(accuracy), "difference": gap, "n": accuracy.n})
     return lines
 
 
@@ -662,21 +684,18 @@ def loss_figure(
 ) -> Any:
     """Mean loss (nats) of `losses` by update, a line a `series`, a panel a value of `panel`."""
     means = stats.over_draws(course, ["study", panel, series, "update"], "loss")
-    return figures.panels(
+    return by_study(
+        figures.curve,
         means,
-        facet(studies),
-        lambda part, note: figures.curve(
-            part,
-            "update",
-            series,
-            facet=panel,
-            doublings=False,
-            chance=0.6931,
-            chance_name="ln 2",
-            x_title="updates",
-            y_title="loss (nats)",
-            note=note,
-        ),
+        studies,
+        "update",
+        series,
+        facet=panel,
+        doublings=False,
+        chance=0.6931,
+        chance_name="ln 2",
+        x_title="updates",
+        y_title="loss (nats)",
         note=f"{note}{stats.caption(means)}",
     )
 

@@ -146,8 +146,7 @@ def table(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
         groups = rows_at(own, study=study.study).groupby(BY[1:], observed=True)
         for (method, shots, domain), rows in groups:
             right, area, loss = (
-                stats.interval(sections.chosen(rows, value, domain=domain))
-                for value in ("correct", "auc", "nll")
+                sections.interval(rows, value, domain=domain) for value in ("correct", "auc", "nll")
             )
             errors = [
                 metrics.ece(run[metrics.LOGP].to_numpy(), run["label"].to_numpy())
@@ -244,18 +243,15 @@ def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) 
     both = facing(whole, [*BY[:3], "quantity"])
     if both.empty:
         return sections.measure_figure(own, "method", "nll", "labelled examples")
-    return figures.panels(
+    return sections.by_study(
+        compare.against,
         both,
-        sections.facet(studies),
-        lambda part, note: compare.against(
-            part,
-            "method",
-            prior.QUANTITIES,
-            names=theme.order(both["method"]),  # a method looks the same in all studies' panels
-            size="shots",
-            highlight="zero-shot",
-            note=note,
-        ),
+        studies,
+        "method",
+        quantities=prior.QUANTITIES,
+        names=theme.order(both["method"]),  # a method looks the same in all studies' panels
+        size="shots",
+        highlight="zero-shot",
         note=f"{stats.caption(right)}; time and memory: {sections.machines(timed)}",
     )
 
