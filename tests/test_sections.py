@@ -404,6 +404,7 @@ def test_the_rule_and_where_it_is_silent(
     ruled = sections.with_rule(answers, studies)
     assert ruled["follows"].eq(1).all()
     assert ruled["silent"].tolist() == (rule == 0).tolist()
+    assert ruled["auc_silent"].notna().tolist() == ruled["silent"].tolist()
     both = pd.concat([baselines.negations(f) for f in pocket.domains.values()]) == 2
     assert ruled["follows_one"].tolist() == (~both).astype(float).tolist()
     assert not ruled[ruled["domain"] == INSIDE]["silent"].all()
@@ -626,27 +627,3 @@ def test_a_method_that_is_not_shown_to_differ_from_the_cue_says_what_would_have_
     few = sections.above_floors(answers[answers["draw"] < "4"], study, "method", 4)
     assert few.count("not shown to differ from it") == 3
     assert "would have been" not in few
-
-
-def test_a_figure_of_one_domain_and_one_number_of_examples(
-    pocket: tasks.Task, world: Callable[..., list[Study]]
-) -> None:
-    alone = dataclasses.replace(pocket, out_of_domain=pocket.out_of_domain.iloc[:0])
-    logp = dict(zip(metrics.LOGP, np.log(np.full((2, len(pocket.in_domain)), 0.5)), strict=True))
-    answers = pd.concat(
-        [
-            pocket.in_domain.assign(
-                study="m", method="ICL", shots=2, draw=f"{seed}-0-0", key=str(seed), domain=INSIDE,
-                data_seed=seed, **logp,
-            )
-            for seed in (0, 1)
-        ]
-    )  # fmt: skip
-    studies = world({"m": alone}, seed=0, repeats=2)
-    compared = sections.with_classifier(metrics.with_scores(answers), studies, lambda _: [2])
-    drawn = str(
-        sections.accuracy_figure(compared, studies, "method", x_title="demonstrations").to_dict()
-    )
-    assert "constant" in drawn
-    assert "out-of-domain" not in drawn
-    assert "no interval below 5 draws, but their range: 2 draws" in drawn

@@ -794,7 +794,8 @@ def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
     # What the run added: the libraries' own memory is no method's.
     added = timed["peak_memory_mib"] - timed["memory_before_mib"]
     groups = timed.assign(added=added).groupby(_varying(rows, by), sort=False)
-    formats = {"tokens trained on": ",.0f", peak: ",.0f", "of it the run's (MiB)": ",.0f"}
+    formats = dict.fromkeys(["tokens trained on", peak, "of it the run's (MiB)"], ",.0f")
+    formats |= dict.fromkeys(["training (s)", "scoring (s)"], ".2f")
     table(
         groups.agg(
             **{
@@ -927,7 +928,7 @@ def term_effects(
     `text`: of `text_term`; `answers`: its own, with scores. The changes are in-domain.
     """
     rows = rows_at(text.rows, study=study.study)
-    losses: Any = dict(list(rows.groupby(["method", "term"], sort=False)["text_nll"]))
+    losses: Any = dict(iter(rows.groupby(["method", "term"], sort=False)["text_nll"]))
     changes = {}
     for method in rows["method"].unique():
         at = {"study": study.study, "domain": tasks.DOMAINS[0], "method": method}

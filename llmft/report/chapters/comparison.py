@@ -335,7 +335,8 @@ def cost_table(cost: pd.DataFrame, methods: Results) -> None:
         **{"to adapt (GFLOPs)": cost["adapt"] / 1e9, "an answer (GFLOPs)": cost["answer"] / 1e9}
     )
     formats = dict.fromkeys(["peak memory (MiB)", "tokens an answer", "to adapt (GFLOPs)"], ",.0f")
-    sections.table(giga, formats | {"an answer (GFLOPs)": ".3f"})
+    formats |= {"to adapt (s)": ".2f", "1,000 answers (s)": ".2f", "an answer (GFLOPs)": ".3f"}
+    sections.table(giga, formats)
     sections.hardware(methods.rows, on_one_machine(methods.rows))
 
 
