@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict
 from html import unescape
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -174,7 +173,7 @@ def test_what_was_learned(messages: list[str]) -> None:
     answers = ANSWERS.assign(
         follows=[1.0, 0.0] * (len(ANSWERS) // 2),
         follows_one=1.0,
-        silent=ANSWERS["id"].str[-1].isin(["0", "1"]),
+        auc_silent=ANSWERS["auc"].where(ANSWERS["id"].str[-1].isin(["0", "1"])),
     )
     sections.learned_table(answers, BY)
     table = read(messages[0]).set_index(["domain", "shots"])
@@ -187,6 +186,9 @@ def test_what_was_learned(messages: list[str]) -> None:
         f"{answers[(answers['shots'] == 8) & (answers['domain'] == INSIDE)]['auc'].mean():.2f} ["
     )
     assert inside["agrees: either negated"].startswith("0.50 [")
+    silent = answers.dropna(subset="auc_silent")
+    area = stats.interval(sections.chosen(silent, "auc_silent", shots=8, domain=INSIDE))
+    assert inside["AUC, none negated"] == str(area)
     # By draw: two of four, one, three, two, none.
     assert inside["called entailed"] == "0.40 (0.00 to 0.75)"
     assert table.loc[(INSIDE, "0"), "called entailed"] == "0.50"
@@ -209,44 +211,27 @@ def test_out_of_domain_has_two_intervals_where_there_are_constructions(messages:
 def test_the_search_says_which_learning_rate_is_best_and_which_is_used(
     messages: list[str], world: Callable[..., list[Study]], pocket: tasks.Task
 ) -> None:
-    rows = pd.DataFrame(
-        [
-            (8, rate, accuracy, nll)
-            for rate, accuracies, nlls in (
-                (1e-5, (0.5, 0.6), (0.7, 0.7)),
-                (1e-4, (0.7, 0.6), (0.4, 0.5)),
-                (1e-3, (0.8, 0.9), (0.9, 0.5)),
-            )
-            for accuracy, nll in zip(accuracies, nlls, strict=True)
-        ],
-        columns=["shots", "learning_rate", "validation_accuracy", "validation_nll"],
-    ).assign(study="opt")
-    studies = world({"opt": pocket}, learning_rate=3e-4)
+    runs = [
+        ("x", 1e-5, 0.5, 0.7), ("x", 1e-5, 0.6, 0.7), ("x", 1e-4, 0.7, 0.4), ("x", 1e-4, 0.6, 0.5),
+        ("x", 1e-3, 0.8, 0.9), ("x", 1e-3, 0.9, 0.5), ("y", 3e-4, 0.9, 0.1),
+    ]  # fmt: skip
+    names = ["study", "learning_rate", "validation_accuracy", "validation_nll"]
+    rows = pd.DataFrame(runs, columns=names).assign(shots=1024)
+    studies = world({"x": pocket, "y": pocket, "none": pocket}, learning_rate=3e-4)
     sections.search_table(results(rows), studies, "learning_rate")
     table = read(messages[0])
-    assert table["learning rate"].tolist() == ["1e-05", "0.0001", "0.001"]
-    assert [text.split()[0] for text in table["accuracy"]] == ["0.550", "0.650", "0.850"]
+    assert table["study"].tolist() == ["x", "x", "x", "y"]
+    assert table["learning rate"].tolist() == ["1e-05", "0.0001", "0.001", "0.0003"]
+    assert [text.split()[0] for text in table["accuracy"]] == ["0.550", "0.650", "0.850", "0.900"]
     assert table["NLL"].tolist()[0] == "0.700 (2 draws: 0.700 to 0.700)"
-    assert [text.split()[0] for text in table["NLL"]] == ["0.700", "0.450", "0.700"]
-    assert set(table["draws"]) == {"2"}
-    assert "With 8 examples" in messages[1]
-    assert re.findall(r"0\.\d+", messages[1]) == ["0.001", "0.0001", "0.0003"]
-
-
-def test_the_search_goes_study_by_study(
-    messages: list[str], world: Callable[..., list[Study]], pocket: tasks.Task
-) -> None:
-    rows = pd.DataFrame(
-        [(m, 8, r, a, 1 - a) for m, r, a in (("x", 0.1, 0.6), ("x", 0.2, 0.5), ("y", 0.2, 0.9))],
-        columns=["study", "shots", "learning_rate", "validation_accuracy", "validation_nll"],
-    )
-    studies = world({"x": pocket, "y": pocket}, learning_rate=0.2)
-    sections.search_table(results(rows), studies, "learning_rate")
-    assert read(messages[0])["study"].tolist() == ["x", "x", "y"]
+    assert [text.split()[0] for text in table["NLL"]] == ["0.700", "0.450", "0.700", "0.100"]
+    assert table["draws"].tolist() == ["2", "2", "2", "1"]
     first, second = messages[1].split("\n\n")
-    assert re.findall(r"0\.\d+", first) == ["0.1", "0.1", "0.2"]
-    assert re.findall(r"0\.\d+", second) == ["0.2", "0.2", "0.2"]
-    assert second.startswith("**y.** ")
+    assert first.startswith("**x.** With 1,024 examples")
+    assert re.findall(r"0\.\d+", first) == ["0.001", "0.0001", "0.0003"]
+    assert "best by neither" in first
+    assert re.findall(r"0\.\d+", second) == ["0.0003"] * 3
+    assert "neither" not in second
 
 
 def test_calibration_is_a_mean_over_draws(messages: list[str]) -> None:
@@ -298,19 +283,8 @@ def test_without_subcases_the_map_shows_labels_and_each_study_has_one() -> None:
 
 def test_by_cue_tells_where_negation_is_right(world: Callable[..., list[Study]]) -> None:
     """A negation says "not entailment", none says "entailment"."""
-    pairs = pd.DataFrame(
-        [
-            (f"{INSIDE}-{i}", "The judge ran .", hypothesis, label)
-            for i, (hypothesis, label) in enumerate(
-                [
-                    ("The judge did not run .", 1),
-                    ("The judge did not run .", 0),
-                    ("The judge ran .", 0),
-                    ("The judge ran .", 1),
-                ]
-            )
-        ],
-        columns=["id", "premise", "hypothesis", "label"],
+    pairs = plain(4).assign(
+        hypothesis=["The judge did not run ."] * 2 + ["The judge ran ."] * 2, label=[1, 0, 0, 1]
     )
     found = sections.by_cue(ANSWERS, world({"opt": foreign(pairs.iloc[::-1])}))
     assert set(found["domain"]) == {INSIDE}
@@ -379,14 +353,6 @@ def test_cost_is_the_mean_over_runs_and_what_they_added(messages: list[str]) -> 
     assert "10 s of training and scoring in all and at most 1,500 MiB (resident)" in messages[0]
 
 
-@pytest.mark.parametrize("change", [{"device_name": "another"}, {"threads": 8}])
-def test_costs_that_cannot_be_compared_are_one_line(change: dict[str, Any]) -> None:
-    rows = pd.DataFrame([cost(), cost(shots=16, **change)])
-    with pytest.raises(UserError, match="cannot be compared: they were measured on") as caught:
-        sections.cost_table(rows, ["shots"])
-    assert "\n" not in str(caught.value)
-
-
 def test_costs_are_those_of_the_machine_that_made_all(messages: list[str]) -> None:
     slow = cost(device_name="another", train_seconds=50.0)
     rows = pd.DataFrame([slow, cost(), cost(shots=16), cost(), slow])
@@ -400,65 +366,21 @@ def test_costs_are_those_of_the_machine_that_made_all(messages: list[str]) -> No
     )
 
 
-def test_facing_pairs_the_domains() -> None:
-    frame = pd.DataFrame(
+def test_operations_are_counted_by_token() -> None:
+    rows = pd.DataFrame(
         {
-            "method": ["a", "a", "b"],
-            "domain": [INSIDE, OUTSIDE, INSIDE],
-            "mean": [0.8, 0.5, 0.9],
-            "lo": [0.7, 0.4, 0.8],
-            "hi": [0.9, 0.6, 1.0],
+            "parameters": 1_000,
+            "trainable_parameters": [0, 1_000, 10],
+            "prefix_tokens": [90, 2, 2],
+            "query_tokens": 8.0,
+            "train_tokens": [0, 50, 50],
+            "teacher_tokens": [np.nan, np.nan, 100.0],
         }
     )
-    found = sections.facing(frame, ["method"])
-    assert found.to_numpy().tolist() == [["a", 0.8, 0.7, 0.9, 0.5, 0.4, 0.6]]
-    assert sections.facing(frame[["method", "domain", "mean"]], ["method"])["x_lo"].isna().all()
-
-
-COSTS = pd.DataFrame(
-    {
-        "group": ["ICL", "full", "lora", "lora"],
-        "shots": [4, 4, 2, 32],
-        "parameters": 1_000,
-        "trainable_parameters": [0, 1_000, 10, 10],
-        "prefix_tokens": [90, 2, 2, 2],
-        "query_tokens": 8.0,
-        "train_tokens": [0, 50, 50, 50],
-        "teacher_tokens": [np.nan, np.nan, 100.0, 100.0],
-        "train_seconds": [0.0, 1.0, 2.0, 3.0],
-        "eval_seconds": 4.0,
-        "examples_per_second": 500.0,
-        "peak_memory_mib": 600.0,
-    }
-)
-
-
-def test_operations_are_counted_by_token() -> None:
-    found = sections.operations(COSTS)
-    assert found["tokens"].tolist() == [98, 10, 10, 10]
-    assert found["answer"].tolist() == [2_000 * n for n in (98, 10, 10, 10)]
-    teaching = 2 * 100 * 1_000
-    assert found["adapt"].tolist() == [0, 300_000, 200_000 + teaching, 200_000 + teaching]
-
-
-def test_costs_are_those_of_the_nearest_size() -> None:
-    found = sections.costs(COSTS, 4).set_index("group")
-    assert found["examples"].to_dict() == {"ICL": 4, "full": 4, "lora": 2}
-    assert found.loc["lora", "to adapt (s)"] == 2.0
-    assert found["1,000 answers (s)"].tolist() == [2.0] * 3
-    assert sections.costs(COSTS, 32).set_index("group").loc["lora", "to adapt (s)"] == 3.0
-
-
-def test_a_table_is_exported_with_its_intervals(tmp_path: Path) -> None:
-    interval = stats.Interval(0.81234, 0.7, 0.9, "t over draws", 3, 0)
-    summary = pd.DataFrame({"method": ["50 % of_it"], "accuracy": [interval], "n": ["3"]})
-    sections.export(summary, tmp_path / "all")
-    back = pd.read_csv(tmp_path / "all.csv")
-    assert back.loc[0, ["accuracy", "accuracy_lo", "accuracy_hi"]].tolist() == [0.81234, 0.7, 0.9]
-    text = (tmp_path / "all.tex").read_text()
-    assert "0.81 [0.70, 0.90]" in text
-    assert r"50 \% of\_it" in text
-    assert r"\toprule" in text
+    found = sections.operations(rows)
+    assert found["tokens"].tolist() == [98, 10, 10]
+    assert found["answer"].tolist() == [2_000 * n for n in (98, 10, 10)]
+    assert found["adapt"].tolist() == [0, 300_000, 200_000 + 2 * 100 * 1_000]
 
 
 # --- on the pocket world's own pairs -----------------------------------------------------------
@@ -482,6 +404,7 @@ def test_the_rule_and_where_it_is_silent(
     ruled = sections.with_rule(answers, studies)
     assert ruled["follows"].eq(1).all()
     assert ruled["silent"].tolist() == (rule == 0).tolist()
+    assert ruled["auc_silent"].notna().tolist() == ruled["silent"].tolist()
     both = pd.concat([baselines.negations(f) for f in pocket.domains.values()]) == 2
     assert ruled["follows_one"].tolist() == (~both).astype(float).tolist()
     assert not ruled[ruled["domain"] == INSIDE]["silent"].all()
@@ -515,13 +438,6 @@ def test_the_classifier_stands_with_every_study_on_its_own_draws(
         {"study": "x", "method": baselines.CLASSIFIER, "domain": INSIDE},
     )
     assert gap.draws == 1
-    text = sections.above_floors(compared, studies[0], "method", 4)
-    assert "*overlap*" in text
-    # All called entailed: right on half of the pairs, as the cue is on more.
-    assert (
-        "With 4 labelled examples, ICL is not shown to differ from it (minus the cue: -0." in text
-    )
-    assert "cue classifier is" in text
     figure = sections.accuracy_figure(compared, studies, "method", x_title="labelled examples")
     drawn = str(figure.to_dict())
     for name in ("constant", "best cue: overlap", "x, in-domain", "y, in-domain", "cue classifier"):
@@ -531,24 +447,39 @@ def test_the_classifier_stands_with_every_study_on_its_own_draws(
 def test_a_good_draw_shows_the_rule(
     pocket: tasks.Task, messages: list[str], world: Callable[..., list[Study]]
 ) -> None:
-    right = baselines.negation_rule(pocket.train) == pocket.train["label"]
-    good, bad = (pocket.train[right == value]["id"].tolist() for value in (True, False))
-    rows = [
+    [study] = world({"m": pocket})
+    rule = baselines.negation_rule(pocket.train).set_axis(pocket.train["id"])
+    label = pocket.train.set_index("id")["label"]
+    validity = []
+    for seed in range(6):
+        drawn = tasks.sample(pocket.train, 4, seed)["id"]
+        validity.append(float((rule[drawn] == label[drawn]).mean()))
+    rows = pd.DataFrame(
         {
             "study": "m",
-            "shots": 4,
-            "in_domain_accuracy": 0.5 + 0.1 * k,
+            "shots": [4] * 6 + [1024],
+            "data_seed": [*range(6), 0],
+            "in_domain_accuracy": [*(0.5 + share / 4 for share in validity), 1.0],
             "in_domain_n": 4,
             "out_of_domain_n": 0,
-            "examples": " ".join(good[:k] + bad[: 4 - k]),
         }
-        for k in (0, 1, 2, 3, 4)
-    ]
-    single = pd.DataFrame(rows)
-    assert sections.validity(single, pocket).tolist() == [0, 0.25, 0.5, 0.75, 1]
-    figure = sections.luck(results(single), world({"m": pocket}), lambda _: [4], "rule")
+    )
+    single = sections.single_draws(rows, study, [4])
+    assert single["validity"].tolist() == validity
+    assert len(set(validity)) > 1
+    figure = sections.luck(results(rows[:6]), [study], lambda _: [4, 1024], "rule")
     assert "1.00 [1.00, 1.00] with 4 examples" in messages[0]
     assert "4 examples" in str(figure.to_dict())
+
+
+def test_a_correlation_without_an_interval_or_without_sense_says_so() -> None:
+    one = stats.correlation([0.5, 0.6, 0.7], [0.1, 0.2, 0.3])
+    none = stats.correlation([0.5] * 6, [0.1, 0.2, 0.3, 0.1, 0.2, 0.3])
+    many = stats.correlation([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 6, 5])
+    assert sections.correlations({2: one, 1024: none, 8: many}) == (
+        "1.00 (3 draws, no interval) with 2 examples, not defined, as one of them does not vary, "
+        f"with 1,024 examples, {many} with 8 examples"
+    )
 
 
 def test_names_that_say_their_label_are_explained(
@@ -572,16 +503,10 @@ def test_names_that_say_their_label_are_explained(
     [
         lambda out: out.assign(subcase="s"),
         lambda out: out.assign(subcase="le_" + out["subcase"]),  # the same start, both labels
-        lambda out: out.assign(subcase=out["subcase"].str.replace("_", "-")),
-        lambda out: out.assign(
-            subcase=out["subcase"].str.split("_").str[1].str[:3] + "_" + out["subcase"]
-        ),
         lambda out: out.assign(subcase=[f"{i}_pair" for i in range(len(out))]),  # one each
-        lambda out: out.assign(subcase=np.where(out["label"] == 0, "yes_all", "no_all")),
         lambda out: out.assign(subcase=out["subcase"].where(out["label"] == 0, "no subcase")),
         lambda out: out.drop(columns="subcase"),
         lambda out: out.iloc[:0],
-        lambda out: out.iloc[:0].drop(columns="subcase"),
     ],
 )
 def test_names_that_say_nothing_are_not_explained(
@@ -675,41 +600,6 @@ def test_where_the_rule_is_never_silent_or_leaves_one_label_there_is_no_auc(
     assert set(read(messages[0])["AUC, none negated"]) == {"–"}
 
 
-def test_one_draw_of_each_size_has_no_interval_and_says_so(
-    pocket: tasks.Task, messages: list[str], world: Callable[..., list[Study]]
-) -> None:
-    ids = pocket.train["id"].tolist()
-    single = pd.DataFrame(
-        [
-            {
-                "study": "m", "shots": 2, "in_domain_accuracy": 0.5 + 0.1 * i,
-                "in_domain_n": 4, "out_of_domain_n": 0, "examples": f"{ids[i]} {ids[i + 1]}",
-            }
-            for i in range(2)
-        ]
-    )  # fmt: skip
-    sections.luck(results(single), world({"m": pocket}), lambda _: [2], "rule")
-    assert "predicts the draw's own labels: " in messages[0]
-    assert "(2 draws, no interval) with 2 examples" in messages[0] or "not vary" in messages[0]
-    one = stats.correlation([0.5, 0.6, 0.7], [0.1, 0.2, 0.3])
-    none = stats.correlation([0.5] * 6, [0.1, 0.2, 0.3, 0.1, 0.2, 0.3])
-    many = stats.correlation([1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 6, 5])
-    assert sections.correlations({2: one, 1024: none, 8: many}) == (
-        "1.00 (3 draws, no interval) with 2 examples, not defined, as one of them does not vary, "
-        f"with 1,024 examples, {many} with 8 examples"
-    )
-
-
-def test_ids_of_a_users_own_data_may_hold_spaces(pocket: tasks.Task) -> None:
-    named = pocket.train.assign(id=[f"my pair {i}" for i in range(len(pocket.train))])
-    task = dataclasses.replace(pocket, train=named)
-    right = baselines.negation_rule(named) == named["label"]
-    two = named["id"][[int(right.idxmax()), int(right.idxmin())]]
-    assert sections.validity(pd.DataFrame({"examples": [" ".join(two)]}), task).tolist() == [0.5]
-    with pytest.raises(UserError, match="another training pool: it has no 'elsewhere 1'"):
-        sections.validity(pd.DataFrame({"examples": [f"{two.iloc[0]} elsewhere 1"]}), task)
-
-
 def test_a_method_that_is_not_shown_to_differ_from_the_cue_says_what_would_have_been(
     pocket: tasks.Task, world: Callable[..., list[Study]]
 ) -> None:
@@ -737,27 +627,3 @@ def test_a_method_that_is_not_shown_to_differ_from_the_cue_says_what_would_have_
     few = sections.above_floors(answers[answers["draw"] < "4"], study, "method", 4)
     assert few.count("not shown to differ from it") == 3
     assert "would have been" not in few
-
-
-def test_a_figure_of_one_domain_and_one_number_of_examples(
-    pocket: tasks.Task, world: Callable[..., list[Study]]
-) -> None:
-    alone = dataclasses.replace(pocket, out_of_domain=pocket.out_of_domain.iloc[:0])
-    logp = dict(zip(metrics.LOGP, np.log(np.full((2, len(pocket.in_domain)), 0.5)), strict=True))
-    answers = pd.concat(
-        [
-            pocket.in_domain.assign(
-                study="m", method="ICL", shots=2, draw=f"{seed}-0-0", key=str(seed), domain=INSIDE,
-                data_seed=seed, **logp,
-            )
-            for seed in (0, 1)
-        ]
-    )  # fmt: skip
-    studies = world({"m": alone}, seed=0, repeats=2)
-    compared = sections.with_classifier(metrics.with_scores(answers), studies, lambda _: [2])
-    drawn = str(
-        sections.accuracy_figure(compared, studies, "method", x_title="demonstrations").to_dict()
-    )
-    assert "constant" in drawn
-    assert "out-of-domain" not in drawn
-    assert "no interval below 5 draws, but their range: 2 draws" in drawn

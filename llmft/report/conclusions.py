@@ -9,12 +9,13 @@ Beside a difference that is not shown stands the smallest one that the design wo
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 
 from llmft.report import sections, stats
+from llmft.report.stats import Interval
 
 
 MARGIN = 0.05
@@ -23,8 +24,10 @@ MARGIN = 0.05
 FAR = 2.0
 """With a perplexity shown to be lower by more than this factor, far less is forgotten."""
 
-Places = Mapping[str, Mapping[str, Any]]
-"""By name of a method, the columns (and their values) by which its rows are found."""
+Place = Mapping[str, Any]
+"""The columns, and their values, by which a method's rows are found."""
+
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True)
@@ -39,113 +42,223 @@ class Conclusion:
         return f"**{self.claim}** {self.evidence} *Limit:* {self.limit}"
 
 
-def verdict(interval: stats.Interval, above: str, below: str, otherwise: str) -> str:
+# --- what an interval shows --------------------------------------------------------------------
+
+
+def verdict(interval: Interval, above: str, below: str, otherwise: str) -> str:
     """`above` where the interval lies above zero, `below` where below, else `otherwise`."""
     return above if interval.lo > 0 else below if interval.hi < 0 else otherwise
 
 
+def sides(found: Mapping[Name, Interval], null: float = 0.0) -> tuple[list[Name], ...]:
+    """Whose interval lies above `null`, whose below, and whose does neither."""
+    above = [name for name, one in found.items() if one.lo > null]
+    below = [name for name, one in found.items() if one.hi < null]
+    return above, below, [name for name in found if name not in (*above, *below)]
+
+
+def _measured(
+    answers: pd.DataFrame, value: str, places: Mapping[str, Place], clusters: str = ""
+) -> dict[str, Interval]:
+    """The interval of `value` of each method; they hold together."""
+    level = 1 - 0.05 / max(1, len(places))
+    return {
+        name: stats.interval(sections.chosen(answers, value, clusters=clusters, **at), level=level)
+        for name, at in places.items()
+    }
+
+
+def _would(found: Interval, null: float = 0.0) -> str:
+    """What would have been shown, if the interval does not leave out `null`."""
+    if not found.lo <= null <= found.hi:
+        return ""
+    return f"{stats.number(null + found.detectable)} would have been shown"
+
+
+def _listed(found: Mapping[str, Interval], null: float = 0.0) -> str:
+    """The intervals, each with whose it is and with what would have been shown."""
+    parts = []
+    for name, one in found.items():
+        about = f"{name}; {_would(one, null)}" if _would(one, null) else name
+        parts.append(f"{one} ({about})")
+    return joined(parts)
+
+
+def _few(found: Iterable[Interval]) -> str:
+    """Where nothing can be shown because there are too few draws, that is answers."""
+    if not any(i.draws and i.draws < stats.FEWEST for i in found):
+        return ""
+    return f" Below {stats.FEWEST} draws there is no interval, and nothing is claimed."
+
+
+# --- words -------------------------------------------------------------------------------------
+
+
+def joined(parts: Sequence[str]) -> str:
+    """The parts as a list in a sentence."""
+    if len(parts) < 2:
+        return "".join(parts)
+    return ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def _subject(names: Sequence[str], verb: str, plural: str) -> str:
+    """The names with the verb's form that goes with so many: "a is", "a and b are"."""
+    return f"{joined(names)} {verb if len(names) == 1 else plural}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+# --- accuracy ----------------------------------------------------------------------------------
+
+
 def floors(
     answers: pd.DataFrame,
-    places: Places,
-    classifier: Mapping[str, Any],
+    places: Mapping[str, Place],
+    classifier: Place,
     cue: str,
     right: float,
     pool: int,
 ) -> Conclusion:
     """Are the methods above a classifier on surface cues that was trained on the same labels?
 
-    `classifier`: where its rows are in `answers`; `cue`: the name of the single cue that is best in
-    the `pool` labels of the training pool, and how often it is `right` on the same pairs.
+    `cue`: the name of the single cue that is best in the `pool` labels of the training pool, and
+    how often it is `right` on the same pairs.
     """
-    own = sections.chosen(answers, **classifier)
+    own, size = sections.chosen(answers, **classifier), classifier["shots"]
     level = 1 - 0.05 / max(1, len(places))
     gaps = {
         name: stats.difference(sections.chosen(answers, **at), own, level=level)
         for name, at in places.items()
     }
-    above = [name for name, gap in gaps.items() if gap.lo > 0]
-    below = [name for name, gap in gaps.items() if gap.hi < 0]
-    size = classifier["shots"]
-    what = "a classifier on surface cues that was trained on the same labels"
+    above, below, _ = sides(gaps)
     if above:
-        claim = (
-            f"In-domain with {size:,} labels, {joined(above)} {_is(above)} more accurate than "
-            f"{what}."
-        )
+        claim = f"In-domain with {size:,} labels, {_subject(above, 'is', 'are')} more accurate"
     elif len(below) == len(gaps):
-        claim = f"In-domain, every method given {size:,} labels is less accurate than {what}."
+        claim = f"In-domain, every method given {size:,} labels is less accurate"
     else:
-        claim = (
-            f"In-domain with {size:,} labels, no method is shown to be more accurate than {what}."
-        )
+        claim = f"In-domain with {size:,} labels, no method is shown to be more accurate"
     return Conclusion(
-        claim,
+        f"{claim} than a classifier on surface cues that was trained on the same labels.",
         f"The classifier has {stats.interval(own).text} (draws × pairs). The single cue *{cue}* is "
         f"right on {right:.2f}, but was chosen by all {pool:,} labels of the training pool. Method "
-        "minus classifier on the same draws and pairs: "
-        f"{joined([_gap(*one) for one in gaps.items()])}." + _few(gaps.values()),
+        f"minus classifier on the same draws and pairs: {_listed(gaps)}." + _few(gaps.values()),
         "the classifier is given cues that somebody thought of; a model has to find its own.",
     )
 
 
-def best(answers: pd.DataFrame, places: Places, where: str, rehearsed: str = "") -> Conclusion:
+def best(
+    answers: pd.DataFrame, places: Mapping[str, Place], where: str, rehearsed: str = ""
+) -> Conclusion:
     """Which method is the most accurate, and which of the others are not shown to differ from it.
 
     `rehearsed`: what of the comparison is not even-handed, in a sentence, if anything.
     """
-    found = stats.best({name: sections.chosen(answers, **at) for name, at in places.items()})
-    top = stats.interval(sections.chosen(answers, **places[found.first]))
+    samples = {name: sections.chosen(answers, **at) for name, at in places.items()}
+    found = stats.best(samples)
     gaps = [*found.below.values(), *found.open.values()]
-    below = [f"{name} by {gap}" for name, gap in found.below.items()]
-    if not found.open:
-        claim = f"{where}, {found.first} is the most accurate method."
-    else:
+    claim = f"{where}, {found.first} is the most accurate method."
+    parts = [f"{_capital(found.first)} has {stats.interval(samples[found.first]).text}"]
+    parts[0] += " (draws × pairs)."
+    if found.below:
+        below = joined([f"{name} by {gap}" for name, gap in found.below.items()])
+        parts.append(f"It is above {below}.")
+    if found.open:
         others = joined(list(found.open)) if found.below else "any other method"
         claim = (
             f"{where}, {found.first} has the highest accuracy, and is not shown to differ from "
             f"{others}."
         )
-    parts = [f"{_capital(found.first)} has {top.text} (draws × pairs)."]
-    parts += [f"It is above {joined(below)}."] * bool(below)
-    if found.open:
-        level = [_gap(name, gap) for name, gap in found.open.items()]
-        parts.append(f"Its accuracy minus that of the others is {joined(level)}.")
-    together = "The differences are paired, and hold together with those of all other pairs."
-    parts += [together] * any(np.isfinite(gap.lo) for gap in gaps)
+        parts.append(f"Its accuracy minus that of the others is {_listed(found.open)}.")
+    if any(np.isfinite(gap.lo) for gap in gaps):
+        parts.append("The differences are paired, and hold together with those of all other pairs.")
     tuned = (
         "learning rates were searched on few validation draws, so that near ties may come from "
         "the search."
     )
-    limit = f"{rehearsed} {tuned.capitalize()}" if rehearsed else tuned
+    limit = f"{rehearsed} {_capital(tuned)}" if rehearsed else tuned
     return Conclusion(claim, " ".join(parts) + _few(gaps), limit)
 
 
+def contrast(
+    gaps: Mapping[str, tuple[Interval, Interval, Interval]], shown: str, trained: str, more: bool
+) -> Conclusion:
+    """Training against demonstrations, by the AUC, in each domain.
+
+    `gaps`: by domain, demonstrations minus zero-shot, training minus zero-shot, and training minus
+    demonstrations, which hold together; `shown`, `trained`: what the two are called; `more`:
+    whether training has more labels.
+    """
+    told, every = [], [gap for three in gaps.values() for gap in three]
+    for domain, three in gaps.items():
+        own, other, apart = (f" ({_would(gap)})" * bool(_would(gap)) for gap in three)
+        told.append(
+            f"{_capital(domain)}, the AUC with {shown} minus zero-shot's is {three[0]}{own}, that "
+            f"after {trained} minus zero-shot's {three[1]}{other}, and that after {trained} minus "
+            f"that with {shown} {three[2].text}{apart}."
+        )
+    better, worse, rest = sides({domain: apart for domain, (_, _, apart) in gaps.items()})
+    clauses = [
+        f"ranks {joined(domains)} pairs {word} than {shown} do"
+        for word, domains in (("better", better), ("worse", worse))
+        if domains
+    ]
+    if rest:
+        clauses.append(f"is not shown to rank {joined(rest)} pairs differently from {shown}")
+    if any(np.isfinite(gap.lo) for gap in every):
+        told.append("The differences of a domain hold together.")
+    limits = [f"training has more labels than {shown}"] * more
+    if len(gaps) > 1:
+        limits.append("the out-of-domain pairs are one kind of shift from the training pairs")
+    return Conclusion(
+        f"{_capital(trained)} {' and '.join(clauses)}.",
+        " ".join(told) + _few(every),
+        "; ".join(limits or ["another model may differ"]) + ".",
+    )
+
+
+def holds(gaps: Mapping[str, Interval], studies: int) -> str:
+    """Which of so many studies show a claim; `gaps`: a difference by study, where there is one.
+
+    The claim is that the difference is above zero.
+    """
+    yes, no, rest = sides(gaps)
+    if not yes and not no:
+        return "not shown either way"
+    every = "in both" if studies == 2 else "in all"
+    clauses = [
+        before + (every if len(names) == studies else f"in {joined(names)}")
+        for before, names in (("", yes), ("the reverse ", no), ("not shown either way ", rest))
+        if names
+    ]
+    return "; ".join(clauses)
+
+
+# --- out-of-domain, and what was learned -------------------------------------------------------
+
+
 def beyond(
-    answers: pd.DataFrame,
-    places: Places,
-    where: str,
-    classifier: Mapping[str, Any] | None = None,
+    answers: pd.DataFrame, places: Mapping[str, Place], where: str, classifier: Place
 ) -> Conclusion:
     """Does any method rank out-of-domain pairs better than chance, and is it one answer to all?
 
-    By the AUC, because a lean to one answer moves the accuracy and not the AUC. `classifier`: where
-    the rows of the cue classifier are, to hold the methods against.
+    By the AUC, because a lean to one answer moves the accuracy and not the AUC.
     """
     these, new = _measured(answers, "auc", places), {}
-    if "subcase" in answers and not answers["subcase"].isna().all():
+    if sections.has_subcases(answers):
         new = _measured(answers, "auc", places, clusters="subcase")
-    above = [name for name, interval in these.items() if interval.lo > 0.5]
-    worse = [name for name, interval in these.items() if interval.hi < 0.5]
-    holds = [name for name in above if new and new[name].lo > 0.5]
+    above, below, _ = sides(these, 0.5)
     claim = f"{where}, no method is shown to rank the pairs better than chance"
     if above:
-        claim = f"{where}, {joined(above)} {_ranks(above)} the pairs better than chance"
+        claim = f"{where}, {_subject(above, 'ranks', 'rank')} the pairs better than chance"
+        holds = [name for name in above if new and new[name].lo > 0.5]
         if new and len(holds) < len(above):
             claim += ", on these constructions"
             claim += f" (on new ones, {joined(holds)} alone)" * bool(holds)
-    if worse:
-        claim += f", and {joined(worse)} {_ranks(worse)} them worse than chance"
-    evidence = f"The AUC is {joined([_auc(*one) for one in these.items()])}"
+    if below:
+        claim += f", and {_subject(below, 'ranks', 'rank')} them worse than chance"
+    evidence = f"The AUC is {_listed(these, 0.5)}"
     if new:
         others = [
             f"[{stats.number(i.lo)}, {stats.number(i.hi)}] ({name})"
@@ -153,31 +266,27 @@ def beyond(
             if np.isfinite(i.lo)
         ]
         some = sections.rows_at(answers, **next(iter(places.values())))["subcase"].nunique()
-        ones = f"for new ones ({some} were tried)"
-        evidence += " for other pairs of these constructions, and "
-        evidence += f"{joined(others)} {ones}" if others else f"has no interval {ones}"
-    evidence += f".{_few(these.values())}"
-    if classifier is not None:
-        area = stats.interval(sections.chosen(answers, "auc", **classifier))
-        evidence += f" The cue classifier's is {area}."
+        found = joined(others) if others else "has no interval"
+        evidence += (
+            f" for other pairs of these constructions, and {found} for new ones ({some} were tried)"
+        )
+    area = sections.interval(answers, "auc", **classifier)
     return Conclusion(
         f"{claim}.",
-        evidence + _constant(answers, places),
+        f"{evidence}.{_few(these.values())} The cue classifier's is {area}."
+        + _constant(answers, places),
         "these pairs are one kind of shift from the training pairs; others may differ.",
     )
 
 
-def _ranks(names: Sequence[str]) -> str:
-    return "ranks" if len(names) == 1 else "rank"
-
-
-def _constant(answers: pd.DataFrame, places: Places) -> str:
+def _constant(answers: pd.DataFrame, places: Mapping[str, Place]) -> str:
     """Which methods have become a constant in most of their draws, in a sentence, if any have."""
     found = []
     for name, at in places.items():
         called = sections.of_draws(sections.rows_at(answers, **at), ["domain"])["called"]
-        n = int(((called > 0.9) | (called < 0.1)).sum())
-        found += [f"{name} ({n} of {len(called)})"] * (n > len(called) / 2)
+        constant = (called > 0.9) | (called < 0.1)
+        if constant.mean() > 0.5:
+            found.append(f"{name} ({constant.sum()} of {len(called)})")
     if not found:
         return ""
     return (
@@ -186,152 +295,74 @@ def _constant(answers: pd.DataFrame, places: Places) -> str:
     )
 
 
-def rule(
-    answers: pd.DataFrame, places: Places, classifier: Mapping[str, Any] | None = None
-) -> Conclusion:
+def rule(answers: pd.DataFrame, places: Mapping[str, Place], classifier: Place) -> Conclusion:
     """Is what was learned more than whether a negation is there?
 
-    `answers` has the columns of `sections.with_rule` (follows, silent), with the AUC of the pairs
-    without negation as `auc_silent`. `classifier`: where the rows of the cue classifier are; what
-    it reaches on those pairs shows what there was to learn.
-
-    Asked only where the rule is one: where it speaks, and its answer there (not entailed) is shown
-    to be right more often than not (Wilson).
+    `answers` has the columns of `sections.with_rule`. What the `classifier` reaches on the pairs
+    without negation shows what there was to learn. Asked only where the rule is one: where it
+    speaks, and its answer there (not entailed) is shown to be right more often than not (Wilson).
     """
     pairs = sections.rows_at(answers, **next(iter(places.values()))).drop_duplicates("id")
     quiet = pairs["silent"].astype(bool)
-    spoken = pairs[~quiet]["label"]
-    limit = "agreement with a rule is not proof of it: another cue may go with it on these pairs."
-    words = "negation is known by a list of words."
+    spoken, words = pairs[~quiet]["label"], "negation is known by a list of words."
     if spoken.empty:
         claim = "In-domain there is no negation rule to learn."
         return Conclusion(claim, "In none of the pairs is a sentence negated.", words)
     sound = stats.wilson(int(spoken.sum()), len(spoken))
-    speaks = (
+    evidence = (
         f"A sentence is negated in {len(spoken):,} of {len(pairs):,} pairs, of which {sound} are "
         "not entailed"
     )
-    if not sound.lo > 0.5:
+    if sound.lo <= 0.5:
         claim = "In-domain, negation is not shown to say anything of the label."
-        return Conclusion(claim, f"{speaks}.", words)
+        return Conclusion(claim, f"{evidence}.", words)
     right = float((pairs["label"] == (~quiet).astype(int)).mean())
     follows = _measured(answers, "follows", places)
-    evidence = (
-        f"{speaks}; the rule “not entailed if either sentence is negated” is right on {right:.2f} "
-        "of all pairs. Predictions agree with it on "
-        f"{joined([f'{i} ({name})' for name, i in follows.items()])}. "
+    evidence += (
+        f"; the rule “not entailed if either sentence is negated” is right on {right:.2f} of all "
+        "pairs. Predictions agree with it on "
+        f"{joined([f'{one} ({name})' for name, one in follows.items()])}. "
     )
     if pairs[quiet]["label"].nunique() < 2:
-        return Conclusion(
-            "In-domain, these pairs cannot show whether more than negation was used.",
-            f"{evidence}All pairs without negation have one label, so that there is no AUC."
-            + _few(follows.values()),
-            limit,
+        claim = "In-domain, these pairs cannot show whether more than negation was used."
+        evidence += "All pairs without negation have one label, so that there is no AUC."
+    else:
+        silent = answers[answers["silent"].astype(bool)]
+        left = _measured(silent, "auc_silent", places)
+        more, _, _ = sides(left, 0.5)
+        users = _subject(more, "uses", "use") if more else "no method is shown to use"
+        claim = f"In-domain, {users} more than whether a negation is there."
+        area = sections.interval(silent, "auc_silent", **classifier)
+        evidence += (
+            f"Among the {int(quiet.sum()):,} pairs without negation the AUC is "
+            f"{_listed(left, 0.5)}. The cue classifier's is {area} there."
         )
-    claim, silent = _without_negation(answers, places, classifier)
-    return Conclusion(claim, f"{evidence}Among the {int(quiet.sum()):,} {silent}", limit)
-
-
-def _without_negation(
-    answers: pd.DataFrame, places: Places, classifier: Mapping[str, Any] | None
-) -> tuple[str, str]:
-    """What the AUC of the pairs without negation shows: the claim, and what it rests on."""
-    silent = answers[answers["silent"].astype(bool)]
-    left = _measured(silent, "auc_silent", places)
-    more = [name for name, interval in left.items() if interval.lo > 0.5]
-    claim = (
-        f"In-domain, {joined(more)} {'use' if len(more) > 1 else 'uses'} more than whether a "
-        "negation is there."
-        if more
-        else "In-domain, no method is shown to use more than whether a negation is there."
-    )
-    text = f"pairs without negation the AUC is {joined([_auc(*one) for one in left.items()])}."
-    if classifier is not None:
-        area = stats.interval(sections.chosen(silent, "auc_silent", **classifier))
-        text += f" The cue classifier's is {area} there."
-    return claim, text + _few(left.values())
-
-
-def contrast(
-    gaps: Mapping[str, tuple[stats.Interval, stats.Interval, stats.Interval]],
-    shown: str,
-    trained: str,
-    more: bool,
-) -> Conclusion:
-    """Training against demonstrations, by the AUC, in each domain.
-
-    `gaps`: by domain, demonstrations minus zero-shot, training minus zero-shot, and training minus
-    demonstrations, which hold together; `shown`, `trained`: what the two are called; `more`:
-    whether training has more labels.
-    """
-    found: dict[str, list[str]] = {"better": [], "worse": [], "": []}
-    told = []
-    for domain, (own, other, apart) in gaps.items():
-        found[verdict(apart, "better", "worse", "")].append(domain)
-        told.append(
-            f"{domain.capitalize()}, the AUC with {shown} minus zero-shot's is {own}{_would(own)}, "
-            f"that after {trained} minus zero-shot's {other}{_would(other)}, and that after "
-            f"{trained} minus that with {shown} {apart.text}{_would(apart)}."
-        )
-    clauses = [
-        f"ranks {joined(domains)} pairs {word} than {shown} do"
-        if word
-        else f"is not shown to rank {joined(domains)} pairs differently from {shown}"
-        for word, domains in found.items()
-        if domains
-    ]
-    limits = [f"training has more labels than {shown}"] * more
-    limits += ["the out-of-domain pairs are one kind of shift from the training pairs"] * (
-        len(gaps) > 1
-    )
-    together = " The differences of a domain hold together."
-    every = [gap for three in gaps.values() for gap in three]
     return Conclusion(
-        f"{_capital(trained)} {' and '.join(clauses)}.",
-        " ".join(told) + together * any(np.isfinite(gap.lo) for gap in every) + _few(every),
-        "; ".join(limits or ["another model may differ"]) + ".",
+        claim,
+        evidence + _few(follows.values()),
+        "agreement with a rule is not proof of it: another cue may go with it on these pairs.",
     )
 
 
-def holds(gaps: Mapping[str, stats.Interval], studies: int) -> str:
-    """Which of so many studies show a claim; `gaps`: a difference by study, where there is one.
-
-    The claim is that the difference is above zero.
-    """
-    found = {name: verdict(gap, "yes", "no", "") for name, gap in gaps.items()}
-    yes, no = ([name for name, word in found.items() if word == one] for one in ("yes", "no"))
-    every = {2: "in both"}.get(studies, "in all")
-    clauses = []
-    if yes:
-        clauses.append(every if len(yes) == studies else f"in {joined(yes)}")
-    if no:
-        clauses.append(f"the reverse {every if len(no) == studies else f'in {joined(no)}'}")
-    if rest := [name for name in found if name not in (*yes, *no)]:
-        clauses.append(f"not shown either way in {joined(rest)}")
-    return "; ".join(clauses) if yes or no else "not shown either way"
+# --- LoRA and distillation ---------------------------------------------------------------------
 
 
 def low_rank(
-    answers: pd.DataFrame,
-    lora: Mapping[str, Any],
-    full: Mapping[str, Any],
-    sizes: Sequence[int],
-    weights: tuple[int, int],
+    answers: pd.DataFrame, lora: Place, full: Place, sizes: Sequence[int], share: float
 ) -> Conclusion:
     """LoRA against full fine-tuning of the same samples, at every number of examples.
 
-    `lora`, `full`: where their rows are, but for the size; the intervals hold together.
+    `lora`, `full`: where their rows are, but for the size; the intervals hold together. `share`:
+    of the weights that LoRA trains.
     """
     level = 1 - 0.05 / len(sizes)
     gaps = {
         k: sections.difference(answers, {**lora, "shots": k}, {**full, "shots": k}, level=level)
         for k in sizes
     }
-    better = [k for k, gap in gaps.items() if gap.lo > 0]
-    worse = [k for k, gap in gaps.items() if gap.hi < 0]
-    near = [k for k, gap in gaps.items() if max(abs(gap.lo), abs(gap.hi)) < MARGIN]
-    same = [k for k in near if k not in (*better, *worse)]
-    rest = [k for k in sizes if k not in (*better, *worse, *same)]
+    better, worse, rest = sides(gaps)
+    same = [k for k in rest if max(-gaps[k].lo, gaps[k].hi) < MARGIN]
+    rest = [k for k in rest if k not in same]
 
     def counted(ks: Sequence[int]) -> str:
         return f"with {joined([f'{k:,}' for k in ks])} examples"
@@ -345,33 +376,25 @@ def low_rank(
         )
         if ks
     ]
-    claim = f"LoRA, with {weights[0] / weights[1]:.1%} of the weights, is "
+    claim = f"not shown to differ from full fine-tuning, nor to equal it within {MARGIN:.2f}"
     if known:
-        claim += joined(known)
+        claim = joined(known)
         claim += f"; {counted(rest)} neither a difference nor equality is shown" * bool(rest)
-    else:
-        claim += f"not shown to differ from full fine-tuning, nor to equal it within {MARGIN:.2f}"
-    evidence = "LoRA minus full, in-domain accuracy: " + joined(
-        [f"{gap} {counted([k])}" for k, gap in gaps.items()]
-    )
+    evidence = joined([f"{gap} {counted([k])}" for k, gap in gaps.items()])
     able = sorted(gap.detectable for gap in gaps.values() if np.isfinite(gap.detectable))
     if able:
-        ends = list(dict.fromkeys(stats.number(end) for end in (able[0], able[-1])))
+        ends = dict.fromkeys(stats.number(end) for end in (able[0], able[-1]))
         evidence += f". The smallest difference that would have been shown is {' to '.join(ends)}"
     return Conclusion(
-        f"{claim}.",
-        f"{evidence}." + _few(gaps.values()),
+        f"LoRA, with {share:.1%} of the weights, is {claim}.",
+        f"LoRA minus full, in-domain accuracy: {evidence}.{_few(gaps.values())}",
         "each at its own learning rate; at the other's, either may fail. Where both follow one "
         "cue, equality is partly that of a ceiling.",
     )
 
 
 def distillation(
-    answers: pd.DataFrame,
-    student: Mapping[str, Any],
-    teacher: Mapping[str, Any],
-    start: Mapping[str, Any],
-    queries: int,
+    answers: pd.DataFrame, student: Place, teacher: Place, start: Place, queries: int
 ) -> Conclusion:
     """How much of what the context gave is in the student's weights."""
     own, taught, base = (sections.chosen(answers, **at) for at in (student, teacher, start))
@@ -384,9 +407,10 @@ def distillation(
         claim = "The context is not shown to give a gain, so there is nothing to distil."
         evidence = f"Teacher minus zero-shot is {gain.text}{sections.unresolved(gain)}."
     else:
-        much = "nearly all" if share.lo > 0.8 else "most" if share.lo > 0.5 else "a part"
-        claim = f"Distillation moves {much} of the context's in-domain gain into the weights."
-        claim = claim if share.lo > 0 else "Distillation is not shown to keep the context's gain."
+        claim = "Distillation is not shown to keep the context's gain."
+        if share.lo > 0:
+            much = "nearly all" if share.lo > 0.8 else "most" if share.lo > 0.5 else "a part"
+            claim = f"Distillation moves {much} of the context's in-domain gain into the weights."
         evidence = (
             f"With {queries:,} unlabelled queries the student keeps {share} of it; student minus "
             f"teacher is {gap.text} in accuracy{sections.unresolved(gap)}."
@@ -395,27 +419,22 @@ def distillation(
     return Conclusion(claim, evidence + _few([gain]), limit)
 
 
-def recursion(
-    change: stats.Interval, rounds: int, learning_rate: float, divergence: Any
-) -> Conclusion:
+def recursion(change: Interval, rounds: int, learning_rate: float, divergence: Any) -> Conclusion:
     """Whether further rounds of distillation improve, hold, or spoil the student.
 
     `change`: in-domain accuracy of the last round minus the first; `divergence`: KL of the last
     round's students to the first teacher, nats, one a draw.
     """
-    how = (
-        "Recursive distillation as done here (no anchor to the first teacher, a learning rate of "
-        f"{learning_rate:g}, the context before the query again in each round)"
-    )
-    claim = verdict(
+    does = verdict(
         change,
-        f"{how} improves the student.",
-        f"{how} spoils the student.",
-        f"{how} is not shown to change the student's accuracy.",
+        "improves the student",
+        "spoils the student",
+        "is not shown to change the student's accuracy",
     )
     kl = stats.t_interval(divergence, bounds=stats.bounds_of("kl"))
     return Conclusion(
-        claim,
+        "Recursive distillation as done here (no anchor to the first teacher, a learning rate of "
+        f"{learning_rate:g}, the context before the query again in each round) {does}.",
         f"From round 1 to round {rounds}, in-domain accuracy changes by {change.text}"
         f"{sections.unresolved(change)}; the KL of the last student to the first teacher is {kl} "
         f"nats on held-out queries.{_few([change])}",
@@ -424,13 +443,16 @@ def recursion(
     )
 
 
+# --- what is forgotten -------------------------------------------------------------------------
+
+
 def perplexity(nll: Any, start: float = 0.0) -> str:
     """The exponential of a mean loss, with Student's interval taken on the log scale.
 
     `nll`: nats a token, one a draw; `start` is subtracted first, so that it is a factor.
     """
     values = np.asarray(nll, dtype=np.float64) - start
-    if len(values) == 1 or np.ptp(values) == 0:
+    if np.ptp(values) == 0:
         return _power(values[0])
     found = stats.t_interval(values)
     if np.isfinite(found.lo):
@@ -440,18 +462,15 @@ def perplexity(nll: Any, start: float = 0.0) -> str:
 
 
 def _power(nats: float) -> str:
+    """The exponential with two decimals, fewer of larger numbers, or three digits."""
     value = float(np.exp(nats))
-    if value < 1_000:
-        return (
-            f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
-        )
-    return f"{float(f'{value:.3g}'):,.0f}"
+    if value >= 1_000:
+        value = float(f"{value:.3g}")
+    return stats.number(value, 2 if value < 10 else 1 if value < 100 else 0)
 
 
 def forgetting(
-    nll: Mapping[tuple[str, str], Any],
-    start: float,
-    accuracy: Mapping[str, stats.Interval] | None = None,
+    nll: Mapping[tuple[str, str], Any], start: float, accuracy: Mapping[str, Interval]
 ) -> Conclusion:
     """What the text term and what the method does to sentences that the model could predict before.
 
@@ -463,9 +482,7 @@ def forgetting(
     on the log scale; all hold together.
     """
     values = {key: np.asarray(own, dtype=np.float64) for key, own in nll.items()}
-    order = sorted(
-        dict.fromkeys(method for method, _ in nll), key=lambda m: float(values[m, "without"].mean())
-    )
+    order = sorted(accuracy, key=lambda method: float(values[method, "without"].mean()))
     # The term's effect by method, and every two methods: which are the extremes, the data say.
     level = 1 - 0.05 / (len(order) * (len(order) + 1) / 2)
     effects = {m: stats.t_interval(values[m, "without"] - values[m, "with"], level) for m in order}
@@ -474,80 +491,66 @@ def forgetting(
         apart = stats.t_interval(values[order[-1], "without"] - values[order[0], "without"], level)
         if apart.lo > 0:
             clauses.append(f"without it, {order[-1]} as trained here forgets more than {order[0]}")
-    claim = "; ".join(clauses)
-    times = {
-        term: joined([f"{perplexity(values[m, term], start)} ({m})" for m in order])
+    without, with_term = (
+        joined([f"{perplexity(values[m, term], start)} ({m})" for m in order])
         for term in ("without", "with")
-    }
+    )
+    changed = joined([f"{gap} ({method})" for method, gap in accuracy.items()])
     able = [
         f"{stats.number(float(np.exp(gap.detectable)), 1)} ({method})"
         for method, gap in effects.items()
         if gap.lo <= 0 <= gap.hi
     ]
-    changed = [f"{gap} ({method})" for method, gap in (accuracy or {}).items()]
-    costs = f" It changes in-domain accuracy by {joined(changed)}." if changed else ""
-    would = f" A change by a factor of {joined(able)} would have been shown." if able else ""
+    would = f" A change by a factor of {joined(able)} would have been shown." * bool(able)
     return Conclusion(
-        f"{claim[0].upper()}{claim[1:]}.",
+        f"{_capital('; '.join(clauses))}.",
         f"The perplexity of plain sentences is {_power(start)} before training. Without the text "
-        f"term it is multiplied by {times['without']}; with it, by {times['with']}."
-        + costs
-        + would
-        + _few(effects.values()),
+        f"term it is multiplied by {without}; with it, by {with_term}. It changes in-domain "
+        f"accuracy by {changed}.{would}{_few(effects.values())}",
         "each method has its own learning rate, number of examples read, and targets, so how much "
         "of a difference between methods is the method's is not shown. The sentences are premises "
         "like those trained on; other text may fare worse.",
     )
 
 
-def _effects(effects: Mapping[str, stats.Interval]) -> list[str]:
+def _effects(effects: Mapping[str, Interval]) -> list[str]:
     """What the text term does to each method, in clauses; `effects`: nats without minus with."""
-    less = [method for method, gap in effects.items() if gap.lo > 0]
-    more = [method for method, gap in effects.items() if gap.hi < 0]
-    rest = [method for method in effects if method not in (*less, *more)]
+    less, more, rest = sides(effects)
+    if not less and not more:
+        return ["the text term is not shown to change how much is forgotten"]
     clauses = []
     if less:
-        who = "every trained method" if len(less) == len(effects) > 1 else joined(less)
+        who = _subject(less, "forgets", "forget")
+        if len(less) == len(effects) > 1:
+            who = "every trained method forgets"
         far = "far " * all(effects[method].lo > np.log(FAR) for method in less)
-        verb = "forgets" if who == "every trained method" else f"forget{'s' * (len(less) == 1)}"
-        clauses.append(f"with the text term, {who} {verb} {far}less than without it")
+        clauses.append(f"with the text term, {who} {far}less than without it")
     if more:
-        verb = f"forget{'s' * (len(more) == 1)}"
-        clauses.append(f"with the text term, {joined(more)} {verb} more than without it")
-    if not clauses:
-        return ["the text term is not shown to change how much is forgotten"]
+        who = _subject(more, "forgets", "forget")
+        clauses.append(f"with the text term, {who} more than without it")
     return clauses + [f"no change is shown for {joined(rest)}"] * bool(rest)
 
 
+# --- the luck of the draw, and the price -------------------------------------------------------
+
+
 def luck(
-    answers: pd.DataFrame,
-    method: str,
-    sizes: Sequence[int],
-    validity: Mapping[int, tuple[Any, Any]],
+    answers: pd.DataFrame, method: str, sizes: Sequence[int], validity: Mapping[int, Interval]
 ) -> Conclusion:
     """How often single draws fail, with the fewest and with the most examples, and why.
 
-    `validity`: by size, how well the negation rule predicts the labels of each draw's examples,
-    and that draw's in-domain accuracy; the correlations hold together.
+    `validity`: by size, the correlation of a draw's in-domain accuracy with how well the negation
+    rule predicts the labels of its examples (`sections.luck_by_size`).
     """
     inside = sections.rows_at(answers, method=method, domain="in-domain")
-    inside = inside[inside["shots"].isin(list(sizes))]
-    draws = sections.of_draws(inside, ["shots"]).assign(
-        failed=lambda one: one["accuracy"] < one["constant"] + sections.FAILED
-    )
     lines = sections.spread(inside, ["shots"]).set_index("shots")
     few, many = min(sizes), max(sizes)
-    share = draws[draws["shots"] == few]["failed"].mean()
-    level = 1 - 0.05 / max(1, len(validity))
-    found = {size: stats.correlation(*pair, level=level) for size, pair in validity.items()}
-    if share == 0:
-        claim = f"With {few:,} examples no draw of {method} fails"
-    elif share == 1:
-        claim = f"With {few:,} examples every draw of {method} fails"
-    else:
-        failures = lines["failed draws"][few]
-        claim = f"With {few:,} examples {method} is a lottery: {failures} draws fail"
-    if clear := [f"{size:,}" for size, r in found.items() if r.lo > 0]:
+    failed = sections.of_draws(sections.rows_at(inside, shots=few), ["shots"])["failed"]
+    does = f"{method} is a lottery: {lines['failed draws'][few]} draws fail"
+    if failed.all() or not failed.any():
+        does = f"{'every' if failed.all() else 'no'} draw of {method} fails"
+    claim = f"With {few:,} examples {does}"
+    if clear := [f"{size:,}" for size, r in validity.items() if r.lo > 0]:
         claim += (
             f"; with {joined(clear)} examples, draws in which the negation rule holds more often "
             "do better"
@@ -561,10 +564,10 @@ def luck(
     told.append(
         f"A draw fails if its accuracy is less than {sections.FAILED:.2f} above a constant's."
     )
-    if found:
+    if validity:
         told.append(
             "The correlation of a draw's accuracy with how well the negation rule predicts its "
-            f"labels is {sections.correlations(found)}."
+            f"labels is {sections.correlations(validity)}."
         )
     return Conclusion(
         f"{claim}.",
@@ -574,92 +577,28 @@ def luck(
     )
 
 
-def price(costs: Mapping[str, Mapping[str, float]], context: str, without: str) -> Conclusion:
+def price(costs: pd.DataFrame, context: str, without: str) -> Conclusion:
     """What an answer costs with the context in the prompt and without, and after how many it pays.
 
-    `costs`: by method, the `tokens` that an answer reads if each prompt is read whole, its FLOPs
-    (`answer`), the FLOPs before the first answer (`adapt`), the `seconds` for a thousand answers as
-    measured, with the demonstrations read once for all of them, and those to adapt (`training`).
+    `costs`: a row a method, which is the index; the columns of `comparison.costs`.
     """
-    reads, alone = costs[context]["tokens"], costs[without]["tokens"]
-    saved = costs[context]["answer"] - costs[without]["answer"]
-    limit = (
-        "operations leave attention out; seconds are of this machine and of many queries at once, "
-        "and have no interval; the search for a learning rate is not counted."
-    )
-    tokens = (
-        f"An answer reads {reads:,.0f} tokens with the demonstrations in its prompt and "
-        f"{alone:,.0f} without."
-    )
-    if saved <= 0:
-        return Conclusion(f"{context} answers as cheaply as {without}.", tokens, limit)
-    ratio = costs[context]["answer"] / costs[without]["answer"]
-    cached = costs[context]["seconds"] / costs[without]["seconds"]
-    after = max(0.0, costs[without]["adapt"] - costs[context]["adapt"]) / saved
-    slower = (costs[context]["seconds"] - costs[without]["seconds"]) / 1_000
-    paid = f"after {costs[without]['training'] / slower:,.0f}" if slower > 0 else "never"
+    shown, trained = costs.loc[context], costs.loc[without]
+    saved, slower = (shown[c] - trained[c] for c in ("answer", "1,000 answers (s)"))
+    ratio, cached = (shown[c] / trained[c] for c in ("answer", "1,000 answers (s)"))
+    after = max(0.0, trained["adapt"] - shown["adapt"]) / saved
+    paid = f"after {1_000 * trained['to adapt (s)'] / slower:,.0f}" if slower > 0 else "never"
     return Conclusion(
         f"{context} needs no training, but an answer takes {_times(ratio)} the operations that it "
         f"takes after {without} if every prompt is read whole, and {_times(cached)} the seconds if "
         "the demonstrations are read once for many queries.",
-        f"{tokens} Training has paid after {after:,.0f} answers in operations, if prompts are read "
-        f"whole; in seconds, with the demonstrations read once, {paid}.",
-        limit,
+        f"An answer reads {shown['tokens an answer']:,.0f} tokens with the demonstrations in its "
+        f"prompt and {trained['tokens an answer']:,.0f} without. Training has paid after "
+        f"{after:,.0f} answers in operations, if prompts are read whole; in seconds, with the "
+        f"demonstrations read once, {paid}.",
+        "operations leave attention out; seconds are of this machine and of many queries at once, "
+        "and have no interval; the search for a learning rate is not counted.",
     )
 
 
-def _times(ratio: float) -> str:
+def _times(ratio: Any) -> str:
     return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.1f} times"
-
-
-def _measured(
-    answers: pd.DataFrame, value: str, places: Places, clusters: str = ""
-) -> dict[str, stats.Interval]:
-    """The interval of `value` of each method; they hold together."""
-    level = 1 - 0.05 / max(1, len(places))
-    return {
-        name: stats.interval(sections.chosen(answers, value, clusters=clusters, **at), level=level)
-        for name, at in places.items()
-    }
-
-
-def _is(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"
-
-
-def _gap(name: str, gap: stats.Interval) -> str:
-    """A difference and whose it is, with what would have been shown where none is."""
-    would = f"; {stats.number(gap.detectable)} would have been shown"
-    return f"{gap} ({name}{would * bool(sections.unresolved(gap))})"
-
-
-def _would(gap: stats.Interval) -> str:
-    """Beside a difference that is not shown: what would have been."""
-    shown = f" ({stats.number(gap.detectable)} would have been shown)"
-    return shown * bool(sections.unresolved(gap))
-
-
-def _auc(name: str, area: stats.Interval) -> str:
-    """An AUC and whose it is, with what would have been shown where none above chance is."""
-    null = area.lo <= 0.5 <= area.hi
-    would = f"; {stats.number(0.5 + area.detectable)} would have been shown" if null else ""
-    return f"{area} ({name}{would})"
-
-
-def _few(found: Iterable[stats.Interval]) -> str:
-    """Where nothing can be shown because there are too few draws, that is answers."""
-    if not any(i.draws and i.draws < stats.FEWEST for i in found):
-        return ""
-    return f" Below {stats.FEWEST} draws there is no interval, and nothing is claimed."
-
-
-def _capital(name: str) -> str:
-    """The name at the beginning of a sentence."""
-    return name[:1].upper() + name[1:]
-
-
-def joined(parts: Sequence[str]) -> str:
-    """The parts as a list in a sentence."""
-    if len(parts) < 2:
-        return "".join(parts)
-    return ", ".join(parts[:-1]) + " and " + parts[-1]

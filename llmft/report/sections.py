@@ -1,7 +1,7 @@
 """What several chapters show in the same way: each table and comparison is defined once.
 
-`answers` are predictions with scores (`scored`): a row a study, run and query. `single` has a row a
-study, run and domain (`results.by_domain`). Everything is shown by study where there are several.
+`answers` are predictions with scores (`scored`): a row a study, run and query. Everything is shown
+by study where there are several.
 """
 
 import inspect
@@ -22,8 +22,11 @@ from llmft.study import baselines, grids, methods, metrics
 from llmft.study.results import Results, by_domain, joined, on_one_machine
 
 
-_ADDED_UP = ("train_seconds", "train_tokens", "teacher_seconds", "teacher_tokens")
+Sizes = Callable[[Study], Sequence[int]]
+"""Of a study, some numbers of labelled examples."""
 
+Wanted = Callable[[Study], Mapping[str, Collection[Any]]]
+"""Of a study, the values that some columns may have."""
 
 WITHIN = ("label", "subcase")
 """What the design of every test set holds fixed: as many pairs of each label (and subcase)."""
@@ -49,43 +52,136 @@ def hide(study: Study, pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs.assign(premise="not printed", hypothesis="not printed")
 
 
-def scored(results: Results, name: str = "") -> pd.DataFrame:
-    """The answers of a part of the results on test pairs, with `correct`, `nll`, `auc` and others.
-
-    See `metrics.with_scores`. `name`: a method's, in place of the runs' own.
-    """
-    answers = results.predictions[results.predictions["split"] == "test"]
-    return metrics.with_scores(answers.assign(**({"method": name} if name else {})))
+# --- sentences, tables, code -------------------------------------------------------------------
 
 
 def headed(studies: Sequence[Study], text: Callable[[Study], str]) -> None:
     """Say something of each study, under its name where there are several."""
-    several = len(studies) > 1
-    found = [(study, text(study)) for study in studies]
-    heads = {study.study: f"**{inert.escape(study.study)}.** " * several for study in studies}
-    if any(words for _, words in found):
-        tables.say("\n\n".join(heads[study.study] + words for study, words in found if words))
+    said = []
+    for study in studies:
+        head = f"**{inert.escape(study.study)}.** " * (len(studies) > 1)
+        if words := text(study):
+            said.append(head + words)
+    if said:
+        tables.say("\n\n".join(said))
+
+
+def bullets(lines: Sequence[str], studies: Sequence[Study] = ()) -> str:
+    """The lines as a list in Markdown, apart from the name that `headed` puts before several."""
+    return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
 
 
 def having(results: Results, studies: Sequence[Study], *groups: str) -> list[Study]:
-    """The studies that made the runs of all these groups; of the others it is said what they lack.
+    """The studies that made all these groups' runs; says what others leave out (by `without`)."""
 
-    A study leaves runs out with its parameter `without`.
-    """
-
-    def absent(study: Study) -> list[str]:
-        return [name for name in groups if not results.has(name, study.study)]
+    def absent(study: Study) -> str:
+        return ", ".join(name for name in groups if not results.has(name, study.study))
 
     words = "This study leaves out: {}; nothing is shown of them."
-    headed(
-        studies, lambda study: words.format(", ".join(lacks)) if (lacks := absent(study)) else ""
-    )
+    headed(studies, lambda study: words.format(absent(study)) * bool(absent(study)))
     return [study for study in studies if not absent(study)]
+
+
+def missing(studies: Sequence[Study]) -> None:
+    """Say of a study without an out-of-domain set that nothing is shown of one."""
+    text = "This task has no out-of-domain set: nothing is shown of one."
+    headed(studies, lambda study: text * (len(task_of(study).domains) < len(tasks.DOMAINS)))
+
+
+def source(*things: Any) -> None:
+    """Show the code of functions of the package: what a chapter teaches is what it runs."""
+    text = "\n\n".join(inspect.getsource(thing).rstrip() for thing in things)
+    tables.say(inert.fence(text, "python"))
+
+
+def table(rows: pd.DataFrame | Sequence[Mapping[str, Any]], formats: Any = None) -> None:
+    """Show a table, the lines of a study together; its column only where there are several."""
+    frame = pd.DataFrame(rows)
+    if "study" in frame:
+        frame = pd.concat([lines for _, lines in frame.groupby("study", sort=False)])
+    _table_as_is(frame, formats)
+
+
+def _table_as_is(frame: pd.DataFrame, formats: Any = None) -> None:
+    """Show a table, its lines in their order; the study's column only where there are several."""
+    tables.table(frame[_varying(frame, list(frame.columns))], formats)
+
+
+def _varying(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:
+    """The columns of `by`, the study's only where there are several."""
+    return [name for name in by if name != "study" or len(frame[name].unique()) > 1]
+
+
+def facet(studies: Sequence[Study]) -> str:
+    """The column by which a figure has panels: the study's, where there are several."""
+    return "study" if len(studies) > 1 else ""
+
+
+def by_study(
+    draw: Callable[..., Any],
+    frame: pd.DataFrame,
+    studies: Sequence[Study],
+    *columns: str,
+    note: str,
+    **options: Any,
+) -> Any:
+    """A figure of `figures`, a panel a study: `draw(part, *columns, note=note, **options)`."""
+    return figures.panels(
+        frame,
+        facet(studies),
+        lambda part, text: draw(part, *columns, note=text, **options),
+        note=note,
+    )
+
+
+def panel(frame: pd.DataFrame, *by: str) -> pd.Series | str:
+    """What heads the panel of each row: its study where there are several, and the columns `by`."""
+    names = _varying(frame, ["study", *by])
+    if not names:
+        return ""
+    return frame[names[0]].str.cat(frame[names[1:]], sep=", ")
+
+
+# --- choosing and comparing --------------------------------------------------------------------
+
+
+def scored(results: Results, name: str = "") -> pd.DataFrame:
+    """The answers on test pairs `metrics.with_scores`; `name`: a method's, for the runs' own."""
+    answers = results.predictions[results.predictions["split"] == "test"]
+    return metrics.with_scores(answers.assign(method=name) if name else answers)
 
 
 def rows_at(frame: pd.DataFrame, **values: Any) -> pd.DataFrame:
     """The rows where each column has its value."""
     return frame[np.logical_and.reduce([frame[name] == value for name, value in values.items()])]
+
+
+def where(frame: pd.DataFrame, studies: Sequence[Study], wanted: Wanted) -> pd.DataFrame:
+    """The rows whose columns have one of the values that are `wanted` of their study."""
+    there = pd.Series(False, index=frame.index)
+    for study in studies:
+        own = frame["study"] == study.study
+        for name, values in wanted(study).items():
+            own &= frame[name].isin(list(values))
+        there |= own
+    return frame[there]
+
+
+def only(results: Results, studies: Sequence[Study], wanted: Wanted) -> Results:
+    """The runs, with their predictions, whose fields have one of the values `wanted`."""
+    rows, answers = (where(f, studies, wanted) for f in (results.rows, results.predictions))
+    return Results(rows, answers, results.groups)
+
+
+def three(sizes: Sequence[int], between: int) -> list[int]:
+    """The fewest examples, some `between`, and the most."""
+    return sorted({sizes[0], between, sizes[-1]})
+
+
+def ends(answers: pd.DataFrame, *names: str) -> pd.DataFrame:
+    """Of these methods all answers, of the others those with the most examples of a study."""
+    most = answers["shots"] == answers.groupby("study")["shots"].transform("max")
+    return answers[most | answers["method"].isin(names)] if names else answers[most]
 
 
 def chosen(
@@ -103,6 +199,11 @@ def chosen(
         raise UserError(f"no run with {', '.join(f'{k} = {v}' for k, v in where.items())}")
     within = ("label",) if clusters else WITHIN
     return stats.sample(rows, value, within=within, clusters=clusters)
+
+
+def interval(answers: pd.DataFrame, value: str = "correct", **where: Any) -> stats.Interval:
+    """The mean of `value` over draws and examples, of the rows where each column has its value."""
+    return stats.interval(chosen(answers, value, **where))
 
 
 def difference(
@@ -124,22 +225,24 @@ def difference(
     )
 
 
+def unresolved(gap: stats.Interval) -> str:
+    """Beside an interval that holds zero: the smallest difference that would have been shown."""
+    if not gap.lo <= 0 <= gap.hi:
+        return ""
+    return (
+        f" (a true difference of {stats.number(gap.detectable)} would have been shown "
+        "with 80 % power)"
+    )
+
+
 def summary(answers: pd.DataFrame, by: Sequence[str], value: str = "correct") -> pd.DataFrame:
     """The interval of `value` in each group: columns of `by`, then an Interval's fields."""
     return stats.summary(answers, by, value, within=WITHIN)
 
 
-def unresolved(interval: stats.Interval, digits: int = 2) -> str:
-    """Beside a difference that is not shown: the smallest that this design would have shown.
-
-    Empty where the interval leaves out zero, or where there is none.
-    """
-    if not np.isfinite(interval.lo) or interval.lo > 0 or interval.hi < 0:
-        return ""
-    return (
-        f" (a true difference of {stats.number(interval.detectable, digits)} would have been shown "
-        "with 80 % power)"
-    )
+def point(summary: pd.DataFrame, **where: Any) -> str:
+    """`0.81 [0.78, 0.84]` of the row of a `summary` where each column has its value, or a dash."""
+    return " ".join(stats.as_text(row) for _, row in rows_at(summary, **where).iterrows()) or "–"
 
 
 def against_first(
@@ -150,353 +253,32 @@ def against_first(
     *,
     columns: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """A table's lines: accuracy where `column` has each value, and the difference from the first.
-
-    Paired over draws and pairs; `columns` are the fields that a line begins with.
-    """
+    """Lines that begin with `columns`: accuracy by the value of `column`, minus the first's."""
     first, lines = {**where, column: values[0]}, []
     for value in values:
         own = {**where, column: value}
-        interval = stats.interval(chosen(answers, **own))
+        accuracy = interval(answers, **own)
         gap = "–" if own == first else str(difference(answers, own, first))
         line = {name: own[name] for name in columns}
-        lines.append(line | {"accuracy": str(interval), "difference": gap, "n": interval.n})
+        lines.append(line | {"accuracy": str(accuracy), "difference": gap, "n": accuracy.n})
     return lines
 
 
-def source(*things: Any) -> None:
-    """Show the code of functions of the package: what a chapter teaches is what it runs."""
-    text = "\n\n".join(inspect.getsource(thing).rstrip() for thing in things)
-    tables.say(inert.fence(text, "python"))
-
-
-def table(rows: pd.DataFrame | Sequence[Mapping[str, Any]], formats: Any = None) -> None:
-    """Show a table; the study's column only where there are several."""
-    frame = pd.DataFrame(rows)
-    if "study" in frame:  # the lines of a study together, studies in their order
-        order = {study: i for i, study in enumerate(frame["study"].unique())}
-        frame = frame.sort_values("study", key=lambda c: c.map(order), kind="stable")
-    tables.table(frame[_varying(frame, [str(name) for name in frame])], formats or {})
-
-
-def facet(studies: Sequence[Study]) -> str:
-    """The column by which a figure has panels: the study's, where there are several."""
-    return "study" if len(studies) > 1 else ""
-
-
-def point(summary: pd.DataFrame, **where: Any) -> str:
-    """`0.81 [0.78, 0.84]` of the row of a `summary` where each column has its value.
-
-    A dash where there is none, as for pairs of a kind that a small test set lacks.
-    """
-    return " ".join(stats.as_text(row) for _, row in rows_at(summary, **where).iterrows()) or "–"
-
-
-def accuracy_table(answers: pd.DataFrame, by: Sequence[str]) -> None:
-    """Accuracy over draws and examples; the median draw, the range, and how many draws failed.
-
-    A mean over draws of which some fail describes none of them: the last columns show that.
-    """
-    wide = tables.with_interval(summary(answers, by), "accuracy", 3)
-    wide = wide.merge(spread(answers, by), how="left", on=list(by))
-    columns = ["accuracy", "median draw", "lowest to highest", "failed draws", "n"]
-    table(wide[[*by, *columns]])
-
-
-def of_draws(answers: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """A row a run and group of `by`: draw, accuracy, called (share called entailed), constant.
-
-    `constant` is what a constant predictor gets right at best on the same pairs.
-    """
-    called = answers[metrics.LOGP].to_numpy().argmax(axis=1) == 0
-    groups = answers.assign(called=called).groupby([*by, "key", "draw"], sort=False)
-    found = groups.agg(
-        accuracy=("correct", "mean"), called=("called", "mean"), constant=("label", "mean")
-    ).reset_index()
-    return found.assign(constant=np.maximum(found["constant"], 1 - found["constant"]))
-
-
-def spread(answers: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """How the draws of each group lie: median, range, and how many failed (see `FAILED`).
-
-    Dashes where nothing was drawn.
-    """
-    lines = []
-    for group, part in of_draws(answers, by).groupby(list(by), sort=False):
-        accuracy = part["accuracy"]
-        failed = int((accuracy < part["constant"] + FAILED).sum())
-        low, high = (stats.number(end, 3) for end in (accuracy.min(), accuracy.max()))
-        drawn = (part["draw"] != "").all()
-        lines.append(
-            dict(zip(by, group, strict=True))
-            | {
-                "median draw": stats.number(float(accuracy.median()), 3) if drawn else "–",
-                "lowest to highest": f"{low} to {high}" if drawn else "–",
-                "failed draws": f"{failed} of {len(part)}" if drawn else "–",
-            }
-        )
-    return pd.DataFrame(lines)
-
-
-def learned_table(answers: pd.DataFrame, by: Sequence[str]) -> None:
-    """What was learned: AUC first, then accuracy, then how far answers follow negation.
-
-    `answers` has the columns of `with_rule`. Columns: AUC and accuracy with intervals; agreement
-    with two rules of negation; the AUC of pairs without negation, where these are silent; and the
-    share called entailed, mean over draws with the lowest and the highest.
-    """
-    wide = tables.with_interval(summary(answers, by, "auc"), "AUC")
-    silent = answers[answers["silent"]]
-    if len(silent):
-        silent = metrics.with_scores(silent).dropna(subset="auc")  # NaN: one label only
-    for name, frame in (
-        ("accuracy", summary(answers, by)),
-        ("agrees: either negated", summary(answers, by, "follows")),
-        ("agrees: exactly one", summary(answers, by, "follows_one")),
-        ("AUC, none negated", summary(silent, by, "auc")),
-    ):
-        one = tables.with_interval(frame, name).drop(columns="n")
-        wide = wide.merge(one, how="left", on=list(by))
-    shares = (
-        of_draws(answers, by).groupby(list(by))["called"].agg(["mean", "min", "max"]).reset_index()
-    )
-    shares["called entailed"] = [
-        stats.number(r["mean"])
-        + f" ({stats.number(r['min'])} to {stats.number(r['max'])})" * (r["min"] < r["max"])
-        for _, r in shares.iterrows()
-    ]
-    wide = wide.merge(shares[[*by, "called entailed"]], how="left", on=list(by))
-    columns = [c for c in wide if c not in (*by, "n")]
-    table(wide[[*by, *columns, "n"]])
-
-
-def ends(answers: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """Of these methods all answers, of the others those with the most examples."""
-    most = answers.groupby("study")["shots"].transform("max")
-    return answers[answers["method"].isin(names) | (answers["shots"] == most)]
-
-
-def with_rule(answers: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
-    """The rows with `follows` and `follows_one` (1 where a prediction is the rule's) and `silent`.
-
-    Two rules that part where both sentences are negated: not entailed if either sentence is negated
-    (`baselines.negation_rule`), or if exactly one is. Both are silent where neither is.
-    """
-    here = pd.Series(np.nan, index=answers.index)
-    for study in studies:
-        pairs = pd.concat(task_of(study).domains.values())
-        count = baselines.negations(pairs).set_axis(pairs["id"])
-        mine = answers["study"] == study.study
-        here[mine] = answers["id"][mine].map(count)
-    predicted = answers[metrics.LOGP].to_numpy().argmax(axis=1)
-    return answers.assign(
-        follows=(predicted == (here > 0)).astype(float),
-        follows_one=(predicted == (here == 1)).astype(float),
-        silent=here == 0,
-    )
-
-
-def with_silent_auc(answers: pd.DataFrame) -> pd.DataFrame:
-    """The answers `with_rule`, with the AUC among in-domain pairs without negation: `auc_silent`.
-
-    NaN for other pairs.
-    """
-    quiet = answers[answers["silent"] & (answers["domain"] == tasks.DOMAINS[0])]
-    if quiet.empty:
-        return answers.assign(auc_silent=np.nan)
-    found = metrics.with_scores(quiet)["auc"]
-    return answers.assign(auc_silent=found.reindex(answers.index))
-
-
-def constructions(answers: pd.DataFrame, by: Sequence[str]) -> None:
-    """Out-of-domain AUC and accuracy with two intervals each: other pairs, other constructions.
-
-    A test of constructions stands for more pairs of these constructions, or for other ones: then
-    whole subcases vary, of which there are few. Where there are no subcases there is one interval,
-    and where there is no out-of-domain set the pairs are in-domain ones.
-    """
-    domain = tasks.DOMAINS[int((answers["domain"] == tasks.DOMAINS[1]).any())]
-    rows = answers[answers["domain"] == domain]
-    kinds = {"these constructions": stats.THESE_CONSTRUCTIONS}
-    if "subcase" in rows and not rows["subcase"].isna().all():
-        kinds["new constructions"] = stats.NEW_CONSTRUCTIONS
-    columns = {}
-    for value, name in (("auc", "AUC"), ("correct", "accuracy")):
-        for kind, design in kinds.items():
-            frame = tables.with_interval(stats.summary(rows, by, value, **design), "text")
-            heading = f"{name}, {kind}" if len(kinds) > 1 else name
-            columns[heading] = frame.set_index(list(by))
-    wide = pd.DataFrame({name: frame["text"] for name, frame in columns.items()})
-    wide = wide.assign(n=next(iter(columns.values()))["n"]).reset_index()
-    tables.table(wide[[*_varying(wide, by), *(c for c in wide if c not in by)]])
-
-
-# --- what needs no model -----------------------------------------------------------------------
-
-
-def with_classifier(
-    answers: pd.DataFrame, studies: Sequence[Study], sizes: Callable[[Study], Sequence[int]]
-) -> pd.DataFrame:
-    """The answers, and after them those of the cue classifier, trained on the same draws.
-
-    `sizes`: the numbers of labelled examples of a study. Its draws have the methods' ids.
-    """
-    parts = [answers]
-    for study in studies:
-        found = baselines.classifier(task_of(study), sizes(study), grids.draws(study))
-        drawn = found["data_seed"].astype(str) + "-0-0"
-        key = study.study + " " + found["key"]  # of two tasks they are two classifiers
-        parts.append(metrics.with_scores(found).assign(draw=drawn, key=key, study=study.study))
-    return pd.concat(parts, ignore_index=True)
-
-
-def accuracy_figure(
-    answers: pd.DataFrame,
-    studies: Sequence[Study],
-    series: str,
-    *,
-    x: str = "shots",
-    x_title: str,
-    draws: bool = True,
-    **options: Any,
-) -> Any:
-    """Accuracy against the number of labelled examples, beside what needs no model.
-
-    A panel a domain (and study), a line a value of `series`, with `draws` small marks for single
-    draws; thin lines for the constant predictor and the best single cue of the training pool.
-    """
-    by = [*_varying(answers, ["study"]), "domain"]
-    group = answers[by[0]] if len(by) == 1 else answers[by[0]] + ", " + answers[by[1]]
-    panelled = answers.assign(panel=group)
-    points = summary(panelled, ["panel", series, x])
-    single = of_draws(panelled[panelled["draw"] != ""], ["panel", series, x])
-    floors = pd.concat(
-        baselines.floors(task_of(study)).assign(study=study.study) for study in studies
-    )
-    rules = answers[by].drop_duplicates().assign(panel=group).merge(floors, on=by)
-    return figures.curve(
-        points,
-        x,
-        series,
-        facet="panel",
-        chance=None,
-        rules=rules,
-        draws=single if draws else None,
-        draws_y="accuracy",
-        x_title=x_title,
-        note=stats.caption(points),
-        **options,
-    )
-
-
-def above_floors(answers: pd.DataFrame, study: Study, series: str, size: int) -> str:
-    """Say how each series, with `size` examples, compares in-domain with the best single cue.
-
-    The cue is the training pool's best; the pairs are the same.
-    """
-    task = task_of(study)
-    rule, pairs = baselines.best_rule(task.train), task.in_domain
-    right = (rule.labels(pairs) == pairs["label"]).astype(float).set_axis(pairs["id"])
-    inside = answers[(answers["domain"] == tasks.DOMAINS[0]) & (answers["shots"] == size)]
-    inside = inside[inside["study"] == study.study]
-    inside = inside.assign(gap=inside["correct"] - inside["id"].map(right))
-    found = []
-    for name, part in inside.groupby(series, sort=False):
-        gap = stats.interval(stats.sample(part, "gap", within=WITHIN))
-        where = "above" if gap.lo > 0 else "below" if gap.hi < 0 else "not shown to differ from"
-        article = "the " * (name == baselines.CLASSIFIER)
-        found.append(f"{article}{name} is {where} it (minus the cue: {gap}{unresolved(gap)})")
-    return (
-        f"The best single cue of the training pool, *{rule.cue}*, is right on {right.mean():.2f} "
-        f"of the in-domain pairs. With {size:,} labelled examples, {'; '.join(found)}."
-    )
-
-
-GUESSES = {
-    "nll": (0.6931, "ln 2", "negative log-likelihood (nats)"),
-    "auc": (0.5, "chance", "AUC"),
-}
-"""By measure: what a guess gets, what that is called, and the measure's name on an axis."""
-
-
-def measure_figure(
-    answers: pd.DataFrame, series: str, measure: str, x_title: str, by: str = ""
-) -> Any:
-    """A measure of `GUESSES` against the number of examples, a line a value of `series`.
-
-    A panel a value of `by`, and a study; the dashed line is what a guess gets.
-    """
-    panels = [*_varying(answers, ["study"]), *([by] if by else [])]
-    panel = answers[panels].agg(", ".join, axis=1) if panels else None
-    panelled = answers.assign(panel="" if panel is None else panel)
-    points = summary(panelled, ["panel", series, "shots"], measure)
-    guess, name, title = GUESSES[measure]
-    return figures.curve(
-        points,
-        "shots",
-        series,
-        facet="panel" if panels else "",
-        chance=guess,
-        chance_name=name,
-        x_title=x_title,
-        y_title=title,
-        note=stats.caption(points),
-    )
-
-
-def ranking(
-    answers: pd.DataFrame,
-    studies: Sequence[Study],
-    sizes: Callable[[Study], Sequence[int]],
-    what: str,
-) -> None:
-    """Say what the most and the fewest examples change in the AUC, in a sentence a domain.
-
-    `what` the examples are called; zero-shot's answers are those with 0 `shots`.
-    """
-    headed(studies, lambda study: _ranking(answers, study, sizes(study), what))
-
-
-def _ranking(answers: pd.DataFrame, study: Study, sizes: Sequence[int], what: str) -> str:
-    own, lines = answers[answers["study"] == study.study], []
-    least, most = sizes[0], sizes[-1]
-    for domain in own["domain"].unique():
-
-        def minus(a: int, b: int, domain: str = domain) -> str:
-            at = {"domain": domain, "shots": a}, {"domain": domain, "shots": b}
-            gap = difference(own, *at, "auc")
-            return f"{gap}{unresolved(gap)}"
-
-        text = (
-            f"{domain.capitalize()}, the AUC with {most:,} {what} minus zero-shot's is "
-            f"{minus(most, 0)}"
-        )
-        if least < most:
-            text += (
-                f", with {least:,} it is {minus(least, 0)}; the AUC with {most:,} minus that with "
-                f"{least:,} is {minus(most, least)}"
-            )
-        lines.append(f"{text}.")
-    paired = "Differences are paired over draws and pairs; each interval is one by itself."
-    return f"{' '.join(lines)} {paired}"
-
-
-def gains_table(
-    answers: pd.DataFrame, studies: Sequence[Study], sizes: Callable[[Study], Sequence[int]]
-) -> None:
+def gains_table(answers: pd.DataFrame, studies: Sequence[Study], sizes: Sizes) -> None:
     """What each number of examples changes against zero-shot, and what would have been shown."""
     lines = []
     for study in studies:
-        own = answers[answers["study"] == study.study]
+        own = rows_at(answers, study=study.study)
         for domain in own["domain"].unique():
             for shots in sizes(study):
-                at = {"domain": domain, "shots": shots}, {"domain": domain, "shots": 0}
-                right, area = (difference(own, *at, value) for value in ("correct", "auc"))
+                at = {"domain": domain, "shots": shots}
+                right, area = (
+                    difference(own, at, at | {"shots": 0}, value) for value in ("correct", "auc")
+                )
                 lines.append(
                     {
                         "study": study.study,
-                        "domain": domain,
-                        "shots": shots,
+                        **at,
                         "accuracy, minus zero-shot's": str(right),
                         "accuracy: shown from": right.detectable,
                         "AUC, minus zero-shot's": str(area),
@@ -504,232 +286,213 @@ def gains_table(
                         "n": right.n,
                     }
                 )
-    table(lines, dict.fromkeys(["accuracy: shown from", "AUC: shown from"], ".2f"))
+    table(lines)
 
 
-def reliability_figure(answers: pd.DataFrame, studies: Sequence[Study], what: str) -> Any:
-    """Confidence against accuracy with the most examples, all draws together; `what` they are."""
-    most = answers["shots"] == answers.groupby("study")["shots"].transform("max")
-    parts = answers[most].groupby(["study", "domain"], sort=False)
-    bins = pd.concat(
-        metrics.reliability(part[metrics.LOGP].to_numpy(), part["label"].to_numpy()).assign(
-            study=str(study), domain=str(domain)
-        )
-        for (study, domain), part in parts
-    )
-    few = int(min(30, bins.groupby("study")["n"].max().min()))  # a bin with fewer says nothing
-    sizes = " and ".join(str(n) for n in answers[most]["shots"].unique())
-    draws = answers[most].groupby("study")["draw"].nunique().max()
-    return figures.panels(
-        bins[bins["n"] >= few],
-        facet(studies),
-        lambda part, note: figures.reliability(
-            part, "domain", note=note, size=250 if len(studies) > 1 else 340
-        ),
-        note=f"{sizes} {what}, {draws} draws; bins of at least {few} predictions",
-        columns=2,
-    )
+def ranking(answers: pd.DataFrame, studies: Sequence[Study], sizes: Sizes, what: str) -> None:
+    """Say what the most and the fewest examples change in the AUC, in a sentence a domain.
+
+    `what` the examples are called; zero-shot's answers are those with 0 `shots`.
+    """
+
+    def text(study: Study) -> str:
+        own, sentences = rows_at(answers, study=study.study), []
+        least, most = sizes(study)[0], sizes(study)[-1]
+        for domain in own["domain"].unique():
+            found = {}
+            for pair in ((most, 0), (least, 0), (most, least)):
+                a, b = ({"domain": domain, "shots": shots} for shots in pair)
+                gap = difference(own, a, b, "auc")
+                found[pair] = f"{gap}{unresolved(gap)}"
+            sentence = f"{domain.capitalize()}, the AUC with {most:,} {what} minus zero-shot's is "
+            sentence += found[most, 0]
+            if least < most:
+                sentence += (
+                    f", with {least:,} it is {found[least, 0]}; the AUC with {most:,} minus that "
+                    f"with {least:,} is {found[most, least]}"
+                )
+            sentences.append(f"{sentence}.")
+        paired = "Differences are paired over draws and pairs; each interval is one by itself."
+        return " ".join([*sentences, paired])
+
+    headed(studies, text)
 
 
-def cue_figure(answers: pd.DataFrame, studies: Sequence[Study], x_title: str) -> Any:
-    """In-domain accuracy against the number of examples, where negation is right and misleads."""
-    split = summary(by_cue(answers, studies), ["study", "cue", "shots"])
-    return figures.curve(
-        split, "shots", "cue", facet=facet(studies), x_title=x_title, note=stats.caption(split)
-    )
+# --- accuracy, draw by draw --------------------------------------------------------------------
+
+
+def of_draws(answers: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """A row a run and group of `by`: draw, accuracy, called (share called entailed), failed."""
+    called = answers[metrics.LOGP].to_numpy().argmax(axis=1) == 0
+    groups = answers.assign(called=called).groupby([*by, "key", "draw"], sort=False)
+    found = groups.agg(
+        accuracy=("correct", "mean"), called=("called", "mean"), label=("label", "mean")
+    ).reset_index()
+    constant = np.maximum(found["label"], 1 - found["label"])
+    return found.assign(failed=found["accuracy"] < constant + FAILED).drop(columns="label")
+
+
+def spread(answers: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """A row a group: median draw, range, how many failed; dashes where nothing was drawn."""
+    lines = []
+    for group, part in of_draws(answers, by).groupby(list(by), sort=False):
+        kinds = part["accuracy"].agg(["median", "min", "max"])
+        median, low, high = (stats.number(value, 3) for value in kinds)
+        texts = [median, f"{low} to {high}", f"{part['failed'].sum()} of {len(part)}"]
+        lines.append([*group, *(["–"] * 3 if (part["draw"] == "").any() else texts)])
+    return pd.DataFrame(lines, columns=[*by, "median draw", "lowest to highest", "failed draws"])
 
 
 def failures(answers: pd.DataFrame, least: int, most: int, what: str) -> str:
     """How many in-domain draws of one study's method fail, with the fewest and most examples."""
-    inside = answers[answers["domain"] == tasks.DOMAINS[0]]
-    found = spread(inside, ["domain", "shots"]).set_index("shots")
-
-    def of(size: int) -> str:
-        return f"{found['failed draws'][size]}"
-
-    text = f"With {least} {what} {of(least)} draws fail (median draw {found['median draw'][least]})"
+    found = spread(rows_at(answers, domain=tasks.DOMAINS[0]), ["shots"]).set_index("shots")
+    failed, median = found["failed draws"], found["median draw"]
+    text = f"With {least:,} {what} {failed[least]} draws fail (median draw {median[least]})"
     if most > least:
-        text += f", with {most} {of(most)} (median {found['median draw'][most]})"
+        text += f", with {most:,} {failed[most]} (median {median[most]})"
     return f"{text}."
 
 
-def floors_text(studies: Sequence[Study]) -> str:
-    """For a figure's note: what a constant and the best single cue get right in each domain."""
-    parts = []
-    for study in studies:
-        for rule, part in baselines.floors(task_of(study)).groupby("rule", sort=False):
-            values = dict(zip(part["domain"], part["accuracy"].map(stats.number), strict=True))
-            each = [f"{value} {domain}" for domain, value in values.items()]
-            of = f" ({study.study})" * (len(studies) > 1)
-            parts.append(f"{rule}{of} {' and '.join(each)}")
-    return "without a model: " + "; ".join(parts)
+def accuracy_table(answers: pd.DataFrame, by: Sequence[str]) -> None:
+    """Accuracy; and the draws, as a mean over draws of which some fail describes none of them."""
+    wide = tables.with_interval(summary(answers, by), "accuracy", 3)
+    wide = wide.merge(spread(answers, by), how="left", on=list(by))
+    table(wide[[*(name for name in wide if name != "n"), "n"]])
 
 
-def twins(studies: Sequence[Study]) -> None:
-    """Say what the names of the subcases say of their labels, where they do."""
-    headed(studies, _twins)
-
-
-def _twins(study: Study) -> str:
-    """Where what stands before the first `_` of a name (HANS: `le`, `sn`) fixes the label."""
-    out = task_of(study).out_of_domain
-    if "subcase" not in out or out.empty:
-        return ""
-    start = out["subcase"].astype(str).str.extract(r"^([^_]+_).", expand=False)
-    labels = out.groupby(start)["label"].agg(["min", "max"]).sort_index()
-    fixed = start.notna().all() and (labels["min"] == labels["max"]).all()
-    # A start that each subcase has for itself is a name, not a sign.
-    if not fixed or labels["min"].nunique() < 2 or 2 * len(labels) > out["subcase"].nunique():
-        return ""
-    entailed, others = (
-        ", ".join(inert.code(name) for name in labels.index[labels["min"] == label])
-        for label in (0, 1)
-    )
-    return f"Subcases whose names begin with {entailed} are entailed, those with {others} are not."
-
-
-# --- the luck of the draw ----------------------------------------------------------------------
-
-
-def validity(single: pd.DataFrame, task: tasks.Task) -> pd.Series:
-    """How well the negation rule predicts the labels of each run's own examples, a share.
-
-    `single` has `examples`, the ids of a run's labelled examples.
-    """
-    right = pd.Series(
-        (baselines.negation_rule(task.train) == task.train["label"]).astype(float).to_numpy(),
-        index=task.train["id"],
-    )
-    return single["examples"].map(lambda ids: float(right.loc[_ids(ids, set(right.index))].mean()))
-
-
-def _ids(text: str, known: Collection[str]) -> list[str]:
-    """The ids that a run's row joins with spaces; an id of a user's own data may hold some itself.
-
-    Raises:
-        UserError: some of them are none of the task's.
-    """
-    found, part = [], ""
-    for word in text.split(" "):
-        part = f"{part} {word}" if part else word
-        if part in known:
-            found.append(part)
-            part = ""
-    if part:
-        raise UserError(f"the runs were made with another training pool: it has no {part[:60]!r}")
-    return found
-
-
-def correlations(found: Mapping[int, stats.Interval]) -> str:
-    """Correlations over draws by number of examples, as text: `0.71 [0.20, 0.92] with 8 examples`.
-
-    With the number of draws where there is no interval, and in words where one side never varies.
-    """
-    answers = []
-    for size, r in found.items():
-        text = str(r)
-        if not np.isfinite(r.lo):
-            text += f" ({r.draws} draws, no interval)"
-        if not np.isfinite(r.mean):
-            text = "not defined, as one of them does not vary,"
-        answers.append(f"{text} with {size:,} examples")
-    return ", ".join(answers)
-
-
-def luck(
-    results: Results,
-    studies: Sequence[Study],
-    sizes: Callable[[Study], Sequence[int]],
-    x_title: str,
-) -> Any:
-    """In-domain accuracy of single draws against `validity`, a panel a number of examples.
-
-    Also says the correlation in each panel, with its interval (Fisher's z).
-    """
-    single, parts = by_domain(results.rows), []
-    for study in studies:
-        mine = single[(single["study"] == study.study) & single["shots"].isin(list(sizes(study)))]
-        mine = mine[mine["domain"] == tasks.DOMAINS[0]]
-        parts.append(mine.assign(validity=validity(mine, task_of(study))))
-    frame = pd.concat(parts, ignore_index=True)
-
-    def found(study: Study) -> str:
-        own = frame[frame["study"] == study.study]
-        each = {
-            size: stats.correlation(part["validity"], part["accuracy"])
-            for size in sorted({int(shots) for shots in own["shots"]})
-            for part in [own[own["shots"] == size]]
-        }
-        return (
-            "Correlation, over draws, of in-domain accuracy with how well the negation rule "
-            f"predicts the draw's own labels: {correlations(each)} (Pearson's r with Fisher's "
-            "interval)."
-        )
-
-    headed(studies, found)
-    panel = frame["shots"].map("{} examples".format)
-    if len(studies) > 1:
-        panel = frame["study"] + ", " + panel
-    return figures.scatter(
-        frame.assign(panel=panel),
-        "validity",
-        "accuracy",
-        facet="panel",
-        x_title=x_title,
-        note="a dot a draw, darker where dots coincide; the line is that of least squares",
-    )
-
-
-def search_table(results: Results, studies: Sequence[Study], parameter: str) -> None:
-    """Accuracy and likelihood on validation pairs by learning rate; which is best, which is used.
-
-    `results`: the search's. `parameter`: the study's one that has the rate of the reported runs.
-    """
-    rows, by = results.rows, ["study", "learning_rate"]
-    studies = [study for study in studies if study.study in set(rows["study"])]
-    accuracy, nll = (
-        stats.over_draws(rows, by, f"validation_{what}") for what in ("accuracy", "nll")
-    )
-    wide = tables.with_interval(accuracy, "accuracy", 3)
-    wide["NLL"] = tables.with_interval(nll, "NLL", 3)["NLL"]
-    wide = wide.rename(columns={"n": "draws", "learning_rate": "learning rate"})
-    columns = [*_varying(rows, ["study"]), "learning rate", "accuracy", "NLL", "draws"]
-    tables.table(wide[columns], {"learning rate": ".2g"})
-
-    def best(study: Study) -> str:
-        own, losses = (f[f["study"] == study.study] for f in (accuracy, nll))
-        surest = own["learning_rate"].iloc[int(own["mean"].argmax())]
-        likeliest = losses["learning_rate"].iloc[int(losses["mean"].argmin())]
-        used = getattr(study, parameter)
-        shots = rows[rows["study"] == study.study]["shots"].iloc[0]
-        neither = ", which is best by neither" * (not np.isclose([surest, likeliest], used).any())
-        return (
-            f"With {shots} examples, accuracy is highest at a learning rate of {surest:.2g} and "
-            f"the NLL lowest at {likeliest:.2g}; the reported runs use {used:.2g}{neither}."
-        )
-
-    headed(studies, best)
+def columns(by: Sequence[str], found: Mapping[str, pd.DataFrame], digits: int = 2) -> pd.DataFrame:
+    """Summaries side by side: a row a group of the first one, a column of text each, then its n."""
+    texts = [
+        tables.with_interval(frame, name, digits).set_index(list(by))
+        for name, frame in found.items()
+    ]
+    wide = pd.concat([*(text.drop(columns="n") for text in texts), texts[0]["n"]], axis=1)
+    return wide.reindex(texts[0].index).reset_index()
 
 
 def calibration_table(results: Results, by: Sequence[str]) -> None:
     """Expected calibration error, mean over draws."""
-    single = by_domain(results.rows)
-    wide = tables.with_interval(stats.over_draws(single, by, "ece"), "ECE", 3)
-    tables.table(wide.rename(columns={"n": "draws"})[[*_varying(wide, by), "ECE", "draws"]])
+    ece = stats.over_draws(by_domain(results.rows), by, "ece")
+    _table_as_is(columns(by, {"ECE": ece}, 3).rename(columns={"n": "draws"}))
+
+
+def search_table(results: Results, studies: Sequence[Study], parameter: str) -> None:
+    """Validation accuracy and NLL by learning rate; which is best, which the `parameter` is."""
+    rows, by = results.rows, ["study", "learning rate"]
+    named = rows.rename(columns={"learning_rate": "learning rate"})
+    accuracy, nll = (
+        stats.over_draws(named, by, f"validation_{what}") for what in ("accuracy", "nll")
+    )
+    wide = columns(by, {"accuracy": accuracy, "NLL": nll}, 3).rename(columns={"n": "draws"})
+    _table_as_is(wide, {"learning rate": ".2g"})
+
+    def best(study: Study) -> str:
+        own, losses = (rows_at(f, study=study.study) for f in (accuracy, nll))
+        surest = own["learning rate"].iloc[own["mean"].argmax()]
+        likeliest = losses["learning rate"].iloc[losses["mean"].argmin()]
+        used = getattr(study, parameter)
+        shots = rows_at(rows, study=study.study)["shots"].iloc[0]
+        neither = ", which is best by neither" * (not np.isclose([surest, likeliest], used).any())
+        return (
+            f"With {shots:,} examples, accuracy is highest at a learning rate of {surest:.2g} and "
+            f"the NLL lowest at {likeliest:.2g}; the reported runs use {used:.2g}{neither}."
+        )
+
+    headed([study for study in studies if study.study in set(rows["study"])], best)
+
+
+# --- what was learned --------------------------------------------------------------------------
+
+
+def with_rule(answers: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
+    """The rows with `follows` and `follows_one` (1 where a prediction is the rule's) and `silent`.
+
+    Two rules that part where both sentences are negated: not entailed if either sentence is negated
+    (`baselines.negation_rule`), or if exactly one is. Both are silent where neither is; the AUC of
+    these pairs alone is `auc_silent`, NaN for other pairs.
+    """
+    negated = pd.Series(np.nan, index=answers.index)
+    for study in studies:
+        pairs = pd.concat(task_of(study).domains.values())
+        count = baselines.negations(pairs).set_axis(pairs["id"])
+        mine = answers["study"] == study.study
+        negated[mine] = answers["id"][mine].map(count)
+    predicted = answers[metrics.LOGP].to_numpy().argmax(axis=1)
+    silent, area = negated == 0, pd.Series(np.nan, index=answers.index)
+    if silent.any():
+        area[silent] = metrics.with_scores(answers[silent])["auc"].to_numpy()
+    return answers.assign(
+        follows=(predicted == (negated > 0)).astype(float),
+        follows_one=(predicted == (negated == 1)).astype(float),
+        silent=silent,
+        auc_silent=area,
+    )
+
+
+def learned_table(answers: pd.DataFrame, by: Sequence[str]) -> None:
+    """AUC, accuracy, agreement with two rules of negation, the AUC where they are silent, the lean.
+
+    `answers` has the columns of `with_rule`; the lean is the share called entailed, by draw.
+    """
+    silent = answers.dropna(subset="auc_silent")
+    wide = columns(
+        by,
+        {
+            "AUC": summary(answers, by, "auc"),
+            "accuracy": summary(answers, by),
+            "agrees: either negated": summary(answers, by, "follows"),
+            "agrees: exactly one": summary(answers, by, "follows_one"),
+            "AUC, none negated": summary(silent, by, "auc_silent"),
+        },
+    )
+    shares = of_draws(answers, by).groupby(list(by))["called"].agg(["mean", "min", "max"])
+    texts = shares.map(stats.number)
+    span = " (" + texts["min"] + " to " + texts["max"] + ")"
+    called = texts["mean"] + span.where(shares["min"] < shares["max"], "")
+    wide = wide.merge(called.rename("called entailed"), left_on=list(by), right_index=True)
+    table(wide[[*(name for name in wide if name != "n"), "n"]])
+
+
+def _outside(answers: pd.DataFrame) -> pd.DataFrame:
+    """The out-of-domain answers; those in-domain where there are no others."""
+    outside = answers[answers["domain"] == tasks.DOMAINS[1]]
+    return answers if outside.empty else outside
+
+
+def has_subcases(answers: pd.DataFrame) -> bool:
+    """Whether it is known of which subcase a pair is."""
+    return "subcase" in answers and not answers["subcase"].isna().all()
+
+
+def constructions(answers: pd.DataFrame, by: Sequence[str]) -> None:
+    """Out-of-domain AUC and accuracy with two intervals each: other pairs, other constructions.
+
+    One where there are no subcases; in-domain where there is no out-of-domain set.
+    """
+    rows, designs = _outside(answers), {"": stats.THESE_CONSTRUCTIONS}
+    if has_subcases(rows):
+        designs = {
+            ", these constructions": stats.THESE_CONSTRUCTIONS,
+            ", new constructions": stats.NEW_CONSTRUCTIONS,
+        }
+    found = {
+        name + kind: stats.summary(rows, by, value, **design)
+        for name, value in (("AUC", "auc"), ("accuracy", "correct"))
+        for kind, design in designs.items()
+    }
+    _table_as_is(columns(by, found))
 
 
 def subcases(answers: pd.DataFrame, x: str, *, x_title: str = "") -> Any:
     """A heat map of out-of-domain accuracy by subcase (rows) and `x` (columns), a panel a study.
 
-    In-domain where the task has no other domain, and by gold label where it has no subcases: both
-    show whether a model leans to one answer.
+    In-domain where there is no out-of-domain set, and by gold label where there are no subcases.
     """
-    domain = tasks.DOMAINS[int((answers["domain"] == tasks.DOMAINS[1]).any())]
-    own, rows = answers[answers["domain"] == domain], "subcase"
-    if rows not in own or own[rows].isna().all():
+    own, rows, what = _outside(answers), "subcase", "subcase"
+    if not has_subcases(own):
         own, rows = own.assign(gold=own["label"].map(dict(enumerate(tasks.LABELS)))), "gold"
+        what = f"label; {own['domain'].iloc[0]} by label, as there are no subcases"
     fewest = int(own.groupby(rows)["id"].nunique().min())
-    what = "subcase" if rows == "subcase" else f"label; {domain} by label, as there are no subcases"
     draws = own.groupby(["study", x], observed=True)["draw"].nunique().max()
     groups = own.groupby(["study", rows, x], sort=False, observed=True)
     found = groups["correct"].mean().reset_index()
@@ -742,59 +505,310 @@ def subcases(answers: pd.DataFrame, x: str, *, x_title: str = "") -> Any:
     )
 
 
-def missing(studies: Sequence[Study]) -> None:
-    """Say of a study without an out-of-domain set that nothing is shown of one."""
-    text = "This task has no out-of-domain set: nothing is shown of one."
-    headed(studies, lambda study: text * (len(task_of(study).domains) < len(tasks.DOMAINS)))
+def twins(studies: Sequence[Study]) -> None:
+    """Say it where the names of the subcases tell the label, by what is before the first `_`."""
+
+    def text(study: Study) -> str:
+        out = task_of(study).out_of_domain
+        if "subcase" not in out or out.empty:
+            return ""
+        start = out["subcase"].astype(str).str.extract(r"^([^_]+_).", expand=False)
+        labels = out.groupby(start)["label"].agg(["min", "max"]).sort_index()
+        fixed = start.notna().all() and (labels["min"] == labels["max"]).all()
+        # A start that each subcase has for itself is a name, not a sign.
+        if not fixed or labels["min"].nunique() < 2 or 2 * len(labels) > out["subcase"].nunique():
+            return ""
+        entailed, others = (
+            ", ".join(inert.code(name) for name in labels.index[labels["min"] == label])
+            for label in (0, 1)
+        )
+        return (
+            f"Subcases whose names begin with {entailed} are entailed, those with {others} are not."
+        )
+
+    headed(studies, text)
 
 
 def by_cue(answers: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     """The in-domain answers, with a `cue` that says whether negation is right on the pair."""
-    names = {True: "cue is right", False: "cue misleads"}
     parts = []
     for study in studies:
         pairs = task_of(study).in_domain
         negated = cues.table(pairs)["negation"].to_numpy() > 0
-        right = dict(zip(pairs["id"], negated == (pairs["label"] == 1).to_numpy(), strict=True))
-        mine = (answers["study"] == study.study) & (answers["domain"] == "in-domain")
-        inside = answers[mine]
-        parts.append(inside.assign(cue=inside["id"].map(right).map(names)))
+        names = np.where(negated == (pairs["label"] == 1), "cue is right", "cue misleads")
+        inside = rows_at(answers, study=study.study, domain=tasks.DOMAINS[0])
+        parts.append(inside.assign(cue=inside["id"].map(pd.Series(names, index=pairs["id"]))))
     return pd.concat(parts, ignore_index=True)
+
+
+def cue_figure(answers: pd.DataFrame, studies: Sequence[Study], x_title: str) -> Any:
+    """In-domain accuracy against the number of examples, where negation is right and misleads."""
+    split = summary(by_cue(answers, studies), ["study", "cue", "shots"])
+    return figures.curve(
+        split, "shots", "cue", facet=facet(studies), x_title=x_title, note=stats.caption(split)
+    )
+
+
+# --- what needs no model -----------------------------------------------------------------------
+
+
+def with_classifier(answers: pd.DataFrame, studies: Sequence[Study], sizes: Sizes) -> pd.DataFrame:
+    """The answers, and after them those of the cue classifier, trained on the same draws."""
+    parts = [answers]
+    for study in studies:
+        found = baselines.classifier(task_of(study), sizes(study), grids.draws(study))
+        drawn = found["data_seed"].astype(str) + "-0-0"
+        key = study.study + " " + found["key"]  # of two tasks they are two classifiers
+        parts.append(metrics.with_scores(found).assign(draw=drawn, key=key, study=study.study))
+    return pd.concat(parts, ignore_index=True)
+
+
+def above_floors(answers: pd.DataFrame, study: Study, series: str, size: int) -> str:
+    """Say how each series, with `size` examples, compares with the training pool's best cue."""
+    task = task_of(study)
+    rule, pairs = baselines.best_rule(task.train), task.in_domain
+    right = (rule.labels(pairs) == pairs["label"]).astype(float).set_axis(pairs["id"])
+    inside = rows_at(answers, study=study.study, domain=tasks.DOMAINS[0], shots=size)
+    inside = inside.assign(gap=inside["correct"] - inside["id"].map(right))
+    found = []
+    for name, part in inside.groupby(series, sort=False):
+        gap = stats.interval(stats.sample(part, "gap", within=WITHIN))
+        place = "above" if gap.lo > 0 else "below" if gap.hi < 0 else "not shown to differ from"
+        article = "the " * (name == baselines.CLASSIFIER)
+        found.append(f"{article}{name} is {place} it (minus the cue: {gap}{unresolved(gap)})")
+    return (
+        f"The best single cue of the training pool, *{rule.cue}*, is right on {right.mean():.2f} "
+        f"of the in-domain pairs. With {size:,} labelled examples, {'; '.join(found)}."
+    )
+
+
+def floors_text(studies: Sequence[Study]) -> str:
+    """For a figure's note: what a constant and the best single cue get right in each domain."""
+    parts = []
+    for study in studies:
+        of = f" ({study.study})" * (len(studies) > 1)
+        for rule, part in baselines.floors(task_of(study)).groupby("rule", sort=False):
+            each = part["accuracy"].map(stats.number) + " " + part["domain"]
+            parts.append(f"{rule}{of} {' and '.join(each)}")
+    return "without a model: " + "; ".join(parts)
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+GUESSES: dict[str, tuple[float | None, str, str]] = {
+    "correct": (None, "chance", "accuracy"),  # what needs no model is drawn in its place
+    "nll": (0.6931, "ln 2", "negative log-likelihood (nats)"),
+    "auc": (0.5, "chance", "AUC"),
+}
+"""By measure: what a guess gets, what that is called, and the measure's name on an axis."""
+
+
+def measure_figure(
+    answers: pd.DataFrame, series: str, measure: str, x_title: str, by: str = "", **options: Any
+) -> Any:
+    """A measure of `GUESSES` by number of examples, a line a `series`, a panel a `by` and study."""
+    panelled = answers.assign(panel=panel(answers, *[by] * bool(by)))
+    points = summary(panelled, ["panel", series, "shots"], measure)
+    guess, name, title = GUESSES[measure]
+    return figures.curve(
+        points,
+        "shots",
+        series,
+        facet="panel" if points["panel"].any() else "",
+        chance=guess,
+        chance_name=name,
+        x_title=x_title,
+        y_title=title,
+        note=stats.caption(points),
+        **options,
+    )
+
+
+def accuracy_figure(
+    answers: pd.DataFrame,
+    studies: Sequence[Study],
+    series: str,
+    *,
+    x_title: str,
+    draws: bool = True,
+    **options: Any,
+) -> Any:
+    """`measure_figure` of accuracy by domain, with small marks for single `draws`.
+
+    Thin lines are what needs no model: the constant predictor and the training pool's best cue.
+    """
+    panelled = answers.assign(panel=panel(answers, "domain"))
+    if draws:
+        drawn = panelled[panelled["draw"] != ""]
+        options |= {"draws": of_draws(drawn, ["panel", series, "shots"]), "draws_y": "accuracy"}
+    floors = each(studies, lambda study: baselines.floors(task_of(study)))
+    places = panelled[["study", "domain", "panel"]].drop_duplicates()
+    rules = places.merge(floors, on=["study", "domain"])
+    return measure_figure(answers, series, "correct", x_title, "domain", rules=rules, **options)
+
+
+def reliability_figure(answers: pd.DataFrame, studies: Sequence[Study], what: str) -> Any:
+    """Confidence against accuracy with the most examples, all draws together; `what` they are."""
+    most = ends(answers)
+    bins = pd.concat(
+        metrics.reliability(part[metrics.LOGP].to_numpy(), part["label"].to_numpy()).assign(
+            study=str(study), domain=str(domain)
+        )
+        for (study, domain), part in most.groupby(["study", "domain"], sort=False)
+    )
+    few = int(min(30, bins.groupby("study")["n"].max().min()))  # a bin with fewer says nothing
+    sizes = " and ".join(f"{n:,}" for n in most["shots"].unique())
+    draws = most.groupby("study")["draw"].nunique().max()
+    return figures.panels(
+        bins[bins["n"] >= few],
+        facet(studies),
+        lambda part, note: figures.reliability(
+            part, "domain", note=note, size=250 if len(studies) > 1 else 340
+        ),
+        note=f"{sizes} {what}, {draws} draws; bins of at least {few} predictions",
+        columns=2,
+    )
+
+
+def losses(course: pd.DataFrame) -> pd.DataFrame:
+    """Learning curves with a row a `set` ("train", "validation"), its loss as `loss`."""
+    sets = ("train", "validation")
+    return pd.concat(
+        [course.assign(set=name, loss=course[f"{name}_loss"]) for name in sets], ignore_index=True
+    )
+
+
+def loss_figure(
+    course: pd.DataFrame, studies: Sequence[Study], series: str, panel: str, note: str = ""
+) -> Any:
+    """Mean loss (nats) of `losses` by update, a line a `series`, a panel a value of `panel`."""
+    means = stats.over_draws(course, ["study", panel, series, "update"], "loss")
+    return by_study(
+        figures.curve,
+        means,
+        studies,
+        "update",
+        series,
+        facet=panel,
+        doublings=False,
+        chance=0.6931,
+        chance_name="ln 2",
+        x_title="updates",
+        y_title="loss (nats)",
+        note=f"{note}{stats.caption(means)}",
+    )
+
+
+def mean_loss(values: Any) -> str:
+    """The mean of some runs' losses, with Student's interval, as text."""
+    return str(stats.t_interval(values, bounds=(0, np.inf)))
+
+
+# --- the luck of the draw ----------------------------------------------------------------------
+
+
+def single_draws(rows: pd.DataFrame, study: Study, sizes: Sequence[int]) -> pd.DataFrame:
+    """A study's runs with these numbers of examples, with their in-domain measurements.
+
+    `validity` is the share of a run's own examples whose label the negation rule predicts.
+    """
+    single = rows_at(by_domain(rows), study=study.study, domain=tasks.DOMAINS[0])
+    single = single[single["shots"].isin(list(sizes))]
+    pool = task_of(study).train
+    pool = pool.assign(right=baselines.negation_rule(pool) == pool["label"])
+    drawn = zip(single["shots"], single["data_seed"], strict=True)
+    return single.assign(validity=[tasks.sample(pool, *one)["right"].mean() for one in drawn])
+
+
+def luck_by_size(single: pd.DataFrame, level: float = 0.95) -> dict[Any, stats.Interval]:
+    """By number of examples, the correlation of accuracy with `validity`, of `single_draws`."""
+    return {
+        shots: stats.correlation(part["validity"], part["accuracy"], level)
+        for shots, part in single.groupby("shots")
+    }
+
+
+def correlations(found: Mapping[int, stats.Interval]) -> str:
+    """Correlations over draws by number of examples: `0.71 [0.20, 0.92] with 8 examples`."""
+    answers = []
+    for size, r in found.items():
+        text = str(r)
+        if not np.isfinite(r.lo):
+            text += f" ({r.draws} draws, no interval)"
+        if not np.isfinite(r.mean):
+            text = "not defined, as one of them does not vary,"
+        answers.append(f"{text} with {size:,} examples")
+    return ", ".join(answers)
+
+
+def luck(results: Results, studies: Sequence[Study], sizes: Sizes, x_title: str) -> Any:
+    """Accuracy against `validity` in-domain, a panel a number of examples; with correlations."""
+    single = pd.concat([single_draws(results.rows, study, sizes(study)) for study in studies])
+
+    def found(study: Study) -> str:
+        by_size = luck_by_size(rows_at(single, study=study.study))
+        return (
+            "Correlation, over draws, of in-domain accuracy with how well the negation rule "
+            f"predicts the draw's own labels: {correlations(by_size)} (Pearson's r with Fisher's "
+            "interval)."
+        )
+
+    headed(studies, found)
+    single = single.assign(size=single["shots"].map("{:,} examples".format))
+    return figures.scatter(
+        single.assign(panel=panel(single, "size")),
+        "validity",
+        "accuracy",
+        facet="panel",
+        x_title=x_title,
+        note="a dot a draw, darker where dots coincide; the line is that of least squares",
+    )
+
+
+# --- costs -------------------------------------------------------------------------------------
+
+
+def operations(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `tokens` an answer reads, and FLOPs to adapt (`adapt`) and to answer.
+
+    With N weights a token read costs 2 N, a token trained on 6 N, or 4 N where few weights change
+    (no gradient for the others); attention is left out (Kaplan et al. 2020, arXiv:2001.08361,
+    section 2.1). Every prompt is read whole.
+    """
+    n, tokens = rows["parameters"], rows["prefix_tokens"] + rows["query_tokens"]
+    step = np.where(rows["trainable_parameters"] < n, 4, 6)
+    taught = rows.get("teacher_tokens", pd.Series(0.0, index=rows.index)).fillna(0)
+    adapt = n * (step * rows["train_tokens"] + 2 * taught)
+    return rows.assign(tokens=tokens, adapt=adapt, answer=2 * n * tokens)
 
 
 def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
     """Seconds, memory and weights of a run, means over runs, on what hardware.
 
-    By the columns `by`, the study's only where there are several.
-
     Raises:
         UserError: the runs' times cannot be compared.
     """
     timed = on_one_machine(rows)
-    kind = " or ".join(timed["memory_kind"].unique())
+    peak = f"peak memory, {' or '.join(timed['memory_kind'].unique())} (MiB)"
     # What the run added: the libraries' own memory is no method's.
     added = timed["peak_memory_mib"] - timed["memory_before_mib"]
-    peak, extra = f"peak memory, {kind} (MiB)", "of it the run's (MiB)"
-    cost = timed.assign(added=added).groupby(_varying(rows, by), sort=False)
+    groups = timed.assign(added=added).groupby(_varying(rows, by), sort=False)
+    formats = dict.fromkeys(["tokens trained on", peak, "of it the run's (MiB)"], ",.0f")
+    formats |= dict.fromkeys(["training (s)", "scoring (s)"], ".2f")
     table(
-        cost.agg(
+        groups.agg(
             **{
                 "weights trained": ("trainable_parameters", "first"),
                 "tokens trained on": ("train_tokens", "mean"),
                 "training (s)": ("train_seconds", "mean"),
                 "scoring (s)": ("eval_seconds", "mean"),
                 peak: ("peak_memory_mib", "mean"),
-                extra: ("added", "mean"),
+                "of it the run's (MiB)": ("added", "mean"),
                 "runs": ("key", "size"),
             }
         ).reset_index(),
-        {
-            "tokens trained on": ",.0f",
-            "training (s)": ".2f",
-            "scoring (s)": ".2f",
-            peak: ",.0f",
-            extra: ",.0f",
-        },
+        formats,
     )
     hardware(rows, timed)
 
@@ -815,6 +829,12 @@ def hardware(rows: pd.DataFrame, timed: pd.DataFrame) -> None:
     tables.say(text)
 
 
+def machines(rows: pd.DataFrame) -> str:
+    """What the runs were made on, for a figure's note."""
+    names = rows["device_name"] + ", " + rows["threads"].astype(str) + " thread(s)"
+    return "; ".join(names.unique())
+
+
 def made(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of runs that were made, with `answers`; what was done once is in one row only.
 
@@ -823,7 +843,8 @@ def made(rows: pd.DataFrame) -> pd.DataFrame:
     """
     alike = [f.name for f in fields(Spec) if f.name not in ("rounds", "revision")]
     ordered = rows.sort_values("rounds", kind="stable")
-    there = [name for name in _ADDED_UP if name in ordered]
+    summed = ["train_seconds", "train_tokens", "teacher_seconds", "teacher_tokens"]
+    there = [name for name in summed if name in ordered]
     ordered[there] = ordered[there].fillna(0)
     before = ordered.groupby(alike, sort=False)[there].shift(fill_value=0)
     answers = (rows["examples_per_second"] * rows["eval_seconds"]).round()
@@ -843,180 +864,17 @@ def effort(results: Results) -> None:
     hardware(rows, rows)
 
 
-def _varying(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:
-    """The columns of `by`, the study's only where there are several."""
-    return [name for name in by if name != "study" or len(set(frame[name])) > 1]
-
-
-# --- side by side ------------------------------------------------------------------------------
-
-
-def facing(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """In-domain as x, x_lo, x_hi and out-of-domain as y, y_lo, y_hi, a row a group of `by`.
-
-    `frame` has a row a group and domain: `mean`, and lo, hi where there are intervals.
-    """
-    wide = frame.assign(**{c: frame.get(c, np.nan) for c in ("lo", "hi")})
-    sides = [
-        wide[wide["domain"] == domain][[*by, "mean", "lo", "hi"]].rename(
-            columns={"mean": axis, "lo": f"{axis}_lo", "hi": f"{axis}_hi"}
-        )
-        for axis, domain in (("x", "in-domain"), ("y", "out-of-domain"))
-    ]
-    return sides[0].merge(sides[1], on=list(by))
-
-
-def operations(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows with `tokens` an answer reads, and FLOPs to adapt (`adapt`) and to answer.
-
-    With N weights a token read costs 2 N, a token trained on 6 N, or 4 N where few weights change
-    (no gradient for the others); attention is left out (Kaplan et al. 2020, arXiv:2001.08361,
-    section 2.1). Every prompt is read whole.
-    """
-    n, tokens = rows["parameters"], rows["prefix_tokens"] + rows["query_tokens"]
-    step = np.where(rows["trainable_parameters"] < n, 4, 6)
-    taught = rows.get("teacher_tokens", pd.Series(0.0, index=rows.index)).fillna(0)
-    adapt = n * (step * rows["train_tokens"] + 2 * taught)
-    return rows.assign(tokens=tokens, adapt=adapt, answer=2 * n * tokens)
-
-
-def costs(rows: pd.DataFrame, size: int, series: str = "group") -> pd.DataFrame:
-    """A row a value of `series`, of runs with `size` examples or as near as there are, their means.
-
-    Columns: the series, examples, to adapt (s), 1,000 answers (s), peak memory (MiB), tokens an
-    answer, adapt and answer (FLOPs, see `operations`), runs.
-    """
-    lines = []
-    for name, part in operations(rows).groupby(series, sort=False):
-        near = min(part["shots"], key=lambda at: abs(np.log2(max(at, 1)) - np.log2(size)))
-        own = part[part["shots"] == near]
-        asked = own["examples_per_second"] * own["eval_seconds"]
-        lines.append(
-            {
-                series: name,
-                "examples": int(near),
-                "to adapt (s)": own["train_seconds"].mean(),
-                "1,000 answers (s)": (1_000 * own["eval_seconds"] / asked).mean(),
-                "peak memory (MiB)": own["peak_memory_mib"].mean(),
-                "tokens an answer": own["tokens"].mean(),
-                "adapt": own["adapt"].mean(),
-                "answer": own["answer"].mean(),
-                "runs": len(own),
-            }
-        )
-    return pd.DataFrame(lines)
-
-
-def export(summary: pd.DataFrame, stem: Path) -> None:
-    """A table with `stats.Interval`s as STEM.csv, three columns each, and STEM.tex (booktabs)."""
-    plain, text = summary.copy(), summary.copy()
-    for name in summary:
-        if isinstance(summary[name].iloc[0], stats.Interval):
-            text[name] = text[name].map(str)
-            for end in ("lo", "hi"):
-                plain[f"{name}_{end}"] = plain[name].map(lambda i, end=end: getattr(i, end))
-            plain[name] = plain[name].map(lambda i: i.mean)
-    plain.to_csv(stem.with_suffix(".csv"), index=False)
-    latex = text.to_latex(index=False, float_format="%.2f", escape=True)
-    stem.with_suffix(".tex").write_text(latex, encoding="utf-8")
-
-
-# --- training
-
-
-def where(
-    frame: pd.DataFrame,
-    studies: Sequence[Study],
-    wanted: Callable[[Study], Mapping[str, Collection[Any]]],
-) -> pd.DataFrame:
-    """The rows whose columns have one of the values that are `wanted` of their study."""
-    there = pd.Series(False, index=frame.index)
-    for study in studies:
-        own = frame["study"] == study.study
-        for name, values in wanted(study).items():
-            own &= frame[name].isin(list(values))
-        there |= own
-    return frame[there]
-
-
-def only(
-    results: Results,
-    studies: Sequence[Study],
-    wanted: Callable[[Study], Mapping[str, Collection[Any]]],
-) -> Results:
-    """The runs, with their predictions, whose fields have one of the values `wanted` (`where`)."""
-    rows, answers = (where(f, studies, wanted) for f in (results.rows, results.predictions))
-    return Results(rows, answers, results.groups)
-
-
-def three(sizes: Sequence[int], between: int) -> list[int]:
-    """The fewest examples, some `between`, and the most."""
-    return sorted({sizes[0], between, sizes[-1]})
-
-
-def losses(course: pd.DataFrame) -> pd.DataFrame:
-    """Learning curves with a row a `set` ("train", "validation"), its loss as `loss`."""
-    sets = ("train", "validation")
-    return pd.concat(
-        [course.assign(set=name, loss=course[f"{name}_loss"]) for name in sets], ignore_index=True
-    )
-
-
-def loss_figure(
-    course: pd.DataFrame, studies: Sequence[Study], series: str, panel: str, note: str = ""
-) -> Any:
-    """Mean loss (nats) by update of `losses`, a line a value of `series`, a panel one of `panel`.
-
-    The dashed line is what one half for each label pays; `note` stands before the intervals'.
-    """
-    means = stats.over_draws(course, ["study", panel, series, "update"], "loss")
-    return figures.panels(
-        means,
-        facet(studies),
-        lambda part, note: figures.curve(
-            part,
-            "update",
-            series,
-            facet=panel,
-            doublings=False,
-            chance=0.6931,
-            chance_name="ln 2",
-            x_title="updates",
-            y_title="loss (nats)",
-            note=note,
-        ),
-        note=f"{note}{stats.caption(means)}",
-    )
-
-
-def mean_loss(values: Any) -> str:
-    """The mean of some runs' losses, with Student's interval, as text."""
-    return str(stats.t_interval(values, bounds=(0, np.inf)))
-
-
-# --- data
+# --- the runs of several studies and chapters --------------------------------------------------
 
 
 def each(studies: Sequence[Study], frame_of: Callable[[Study], pd.DataFrame]) -> pd.DataFrame:
     """The frames of the studies one below the other, each with its study's name first."""
-    parts = []
-    for study in studies:
-        frame = frame_of(study).reset_index(drop=True)
-        frame.insert(0, "study", study.study)
-        parts.append(frame)
-    return pd.concat(parts, ignore_index=True)
-
-
-def bullets(lines: Sequence[str], studies: Sequence[Study] = ()) -> str:
-    """The lines as a list in Markdown, apart from the name that `headed` puts before several."""
-    return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
+    frames = {study.study: frame_of(study) for study in studies}
+    return pd.concat(frames, names=["study"]).reset_index("study").reset_index(drop=True)
 
 
 def result_files(files: Sequence[str], studies: Sequence[Study]) -> list[Path]:
-    """The other chapters' results, "data/results/icl.csv" and others, or those of another run.
-
-    These have the same names in the studies' `results`. Each file once.
-    """
+    """The other chapters' results, or the files of these names in the studies' `results`."""
     paths = [
         Path(study.results) / Path(file).name if study.results else ROOT / file
         for study in studies
@@ -1025,46 +883,19 @@ def result_files(files: Sequence[str], studies: Sequence[Study]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-# --- comparing
-
-
 def by_method(
     results: Results, studies: Sequence[Study], names: Callable[[Study], Mapping[str, str]]
 ) -> Results:
-    """Each study's runs of these groups, in their order; `method` is what the group is called.
-
-    `names`: of a study, what each of the groups is called in the chapter.
-    """
+    """Each study's runs of some groups; `names`: what `method` is, by the names of the groups."""
     parts = []
     for study in studies:
         called, part = names(study), results.part(*names(study))
         rows, answers = (
-            own[own["study"] == study.study].assign(method=own["group"].map(called))
+            rows_at(own, study=study.study).assign(method=own["group"].map(called))
             for own in (part.rows, part.predictions)
         )
         parts.append(Results(rows, answers, part.groups))
     return joined(parts)
-
-
-def text_term(results: Results, studies: Sequence[Study]) -> Results:
-    """The runs of `grids.text_term`: `method` is the method, `term` "without" or "with".
-
-    Of the studies that have them; nothing where none has.
-    """
-    studies = [study for study in studies if text_groups(results, study)]
-    if not studies:
-        return Results(results.rows.iloc[:0], results.predictions.iloc[:0], {})
-    names = {name: name.split(", ") for study in studies for name in text_groups(results, study)}
-    part = by_method(
-        results,
-        studies,
-        lambda study: {name: names[name][0] for name in text_groups(results, study)},
-    )
-    terms = {name: both[1].split()[0] for name, both in names.items()}
-    rows, answers = (
-        own.assign(term=own["group"].map(terms)) for own in (part.rows, part.predictions)
-    )
-    return Results(rows, answers, part.groups)
 
 
 def text_groups(results: Results, study: Study) -> list[str]:
@@ -1072,34 +903,39 @@ def text_groups(results: Results, study: Study) -> list[str]:
     return [name for name in grids.text_term(study) if results.has(name, study.study)]
 
 
+def text_term(results: Results, studies: Sequence[Study]) -> Results:
+    """The runs of `grids.text_term`, if any: `method`, and `term`, which is "without" or "with"."""
+    studies = [study for study in studies if text_groups(results, study)]
+    if not studies:
+        return Results(results.rows.iloc[:0], results.predictions.iloc[:0], {})
+    part = by_method(
+        results,
+        studies,
+        lambda study: {name: name.split(", ")[0] for name in text_groups(results, study)},
+    )
+    rows, answers = (
+        own.assign(term=own["group"].str.extract(r", (\w+)", expand=False))
+        for own in (part.rows, part.predictions)
+    )
+    return Results(rows, answers, part.groups)
+
+
 def term_effects(
     text: Results, answers: pd.DataFrame, study: Study
 ) -> tuple[dict[tuple[str, str], pd.Series], dict[str, stats.Interval]]:
-    """What `conclusions.forgetting` takes of a study: losses on text, changes of accuracy.
+    """Of a study, losses on text by method and term, and what the term changes in accuracy.
 
-    `answers` are those of `text`, with scores. The losses are by method and term, a value a draw;
-    the changes, by method, are in-domain and paired.
+    `text`: of `text_term`; `answers`: its own, with scores. The changes are in-domain.
     """
-    rows = text.rows[text.rows["study"] == study.study]
-    losses = {
-        (str(method), str(term)): part["text_nll"]
-        for (method, term), part in rows.groupby(["method", "term"], sort=False)
-    }
-    inside = {"study": study.study, "domain": tasks.DOMAINS[0]}
+    rows = rows_at(text.rows, study=study.study)
+    losses: Any = dict(iter(rows.groupby(["method", "term"], sort=False)["text_nll"]))
     changes = {}
-    for method in dict.fromkeys(method for method, _ in losses):
-        at = inside | {"method": method}
+    for method in rows["method"].unique():
+        at = {"study": study.study, "domain": tasks.DOMAINS[0], "method": method}
         changes[method] = difference(answers, at | {"term": "with"}, at | {"term": "without"})
     return losses, changes
 
 
 def start_nll(results: Results, study: Study) -> float:
     """The loss on plain sentences before training, nats a token."""
-    rows = results.part("zero-shot").rows
-    return float(rows[rows["study"] == study.study]["text_nll"].iloc[0])
-
-
-def machines(rows: pd.DataFrame) -> str:
-    """What the runs were made on, for a figure's note."""
-    names = rows["device_name"] + ", " + rows["threads"].astype(str) + " thread(s)"
-    return "; ".join(names.unique())
+    return float(rows_at(results.part("zero-shot").rows, study=study.study)["text_nll"].iloc[0])

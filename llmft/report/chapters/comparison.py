@@ -5,6 +5,7 @@ that are compared (`method` is the method's name), `compared` their answers and 
 classifier's, `ruled` the same with what the rule of negation says.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ from llmft.report import (
     theme,
 )
 from llmft.report.conclusions import Conclusion
-from llmft.report.stats import Interval
+from llmft.report.sections import rows_at
 from llmft.study import baselines, grids, metrics, results
 from llmft.study.results import Results, by_domain, on_one_machine
 
@@ -43,7 +44,7 @@ METHODS = {
 
 CUES = baselines.CLASSIFIER
 
-BY = ["study", "domain", "method", "shots"]
+BY = ["study", "method", "shots", "domain"]
 
 SHOWN = "demonstrations rank pairs better than none"
 TRAINED = "training ranks pairs better than none"
@@ -73,10 +74,9 @@ def select(found: Results, studies: Sequence[Study]) -> Results:
     """
     chosen = {}
     for study in studies:
-        there = set(found.rows[found.rows["study"] == study.study]["method"])
-        lacking = {"lora", "distillation"} - there
+        lacking = {"lora", "distillation"} - set(rows_at(found.rows, study=study.study)["method"])
         whole = grids.comparison(study)
-        if "distillation" in there:  # the chapter whose runs the text term's are
+        if "distillation" not in lacking:  # the chapter whose runs the text term's are
             whole = whole | grids.text_term(study)
         chosen[study.study] = {
             name: specs for name, specs in whole.items() if specs[0].method not in lacking
@@ -106,8 +106,10 @@ def counts(found: Results, methods: Results, studies: Sequence[Study]) -> None:
     single = by_domain(methods.rows)
 
     def text(study: Study) -> str:
-        there, own = (f[f["study"] == study.study] for f in (found.rows, methods.rows))
-        pairs = single[single["study"] == study.study].groupby("domain", sort=False)["n"].max()
+        there, own, mine = (
+            rows_at(f, study=study.study) for f in (found.rows, methods.rows, single)
+        )
+        pairs = mine.groupby("domain", sort=False)["n"].max()
         each = [f"{int(n):,} pairs {domain}" for domain, n in pairs.items()]
         lacks = [name for name in METHODS if name not in set(own["method"])]
         return (
@@ -135,37 +137,45 @@ def accuracy(compared: pd.DataFrame, studies: Sequence[Study]) -> Any:
 
 def table(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
     """Every method with the same number of examples, and with the most; stored as CSV and LaTeX."""
+    own = sections.where(
+        compared, studies, lambda study: {"shots": [0, study.context_shots, study.train_shots[-1]]}
+    )
+    own = own.assign(method=pd.Categorical(own["method"], [CUES, *METHODS]))
     lines = []
     for study in studies:
-        ends, own = (
-            (0, study.context_shots, study.train_shots[-1]),
-            compared["study"] == study.study,
-        )
-        for method in (CUES, *METHODS):
-            part = compared[own & (compared["method"] == method) & compared["shots"].isin(ends)]
-            for (shots, domain), rows in part.groupby(["shots", "domain"]):
-                at = {"study": study.study, "method": method, "examples": shots, "domain": domain}
-                lines.append(at | _measures(rows))
-    whole = pd.DataFrame(lines)
-    sections.table(whole.astype(dict.fromkeys(["accuracy", "AUC", "NLL", "ECE"], str)))
-    sections.export(whole, studies[0].folder / "comparison")
-
-
-def _measures(rows: pd.DataFrame) -> dict[str, Any]:
-    """What is measured of one method with one number of examples in one domain."""
-    values: dict[str, Any] = {
-        name: stats.interval(sections.chosen(rows, value, domain=rows["domain"].iloc[0]))
-        for name, value in (("accuracy", "correct"), ("AUC", "auc"), ("NLL", "nll"))
-    }
-    errors = [
-        metrics.ece(part[metrics.LOGP].to_numpy(), part["label"].to_numpy())
-        for _, part in rows.groupby("key")
-    ]
-    return values | {
-        "ECE": stats.t_interval(errors, bounds=stats.bounds_of("ece")),
-        "called entailed": sections.of_draws(rows, ["domain"])["called"].mean(),
-        "n": values["accuracy"].n,
-    }
+        groups = rows_at(own, study=study.study).groupby(BY[1:], observed=True)
+        for (method, shots, domain), rows in groups:
+            right, area, loss = (
+                sections.interval(rows, value, domain=domain) for value in ("correct", "auc", "nll")
+            )
+            errors = [
+                metrics.ece(run[metrics.LOGP].to_numpy(), run["label"].to_numpy())
+                for _, run in rows.groupby("key")
+            ]
+            lines.append(
+                {
+                    "study": study.study,
+                    "method": method,
+                    "examples": shots,
+                    "domain": domain,
+                    "accuracy": right,
+                    "AUC": area,
+                    "NLL": loss,
+                    "ECE": stats.t_interval(errors, bounds=stats.bounds_of("ece")),
+                    "called entailed": sections.of_draws(rows, ["domain"])["called"].mean(),
+                    "n": right.n,
+                }
+            )
+    whole, stem = pd.DataFrame(lines), studies[0].folder / "comparison"
+    measured = ["accuracy", "AUC", "NLL", "ECE"]
+    text = whole.astype(dict.fromkeys(measured, str))
+    sections.table(text)
+    text.to_latex(stem.with_suffix(".tex"), index=False, float_format="%.2f", escape=True)
+    for name in measured:
+        whole[f"{name}_lo"] = [one.lo for one in whole[name]]
+        whole[f"{name}_hi"] = [one.hi for one in whole[name]]
+        whole[name] = [one.mean for one in whole[name]]
+    whole.to_csv(stem.with_suffix(".csv"), index=False)
 
 
 def shares(methods: Results, studies: Sequence[Study]) -> Any:
@@ -174,7 +184,7 @@ def shares(methods: Results, studies: Sequence[Study]) -> Any:
     single = single.assign(method=single["method"].map(METHODS))
     drawn = [
         figures.dots(
-            single[(single["study"] == study.study) & (single["domain"] == domain)],
+            rows_at(single, study=study.study, domain=domain),
             "method",
             "share_entailment",
             y_title="share called entailed",
@@ -186,17 +196,12 @@ def shares(methods: Results, studies: Sequence[Study]) -> Any:
         for study in studies
         for domain in sections.task_of(study).domains
     ]
-    return figures.stack(drawn, note=_same_size(studies))
-
-
-def _same_size(studies: Sequence[Study]) -> str:
-    """For a figure's note: how many labelled examples, and how many draws."""
-    several = len(studies) > 1
-    return "; ".join(
-        f"{study.study}: " * several
-        + f"{study.context_shots} labelled examples, {study.repeats} draws (1 for zero-shot)"
+    sizes = "; ".join(
+        f"{study.study}: " * (len(studies) > 1)
+        + f"{study.context_shots:,} labelled examples, {study.repeats} draws (1 for zero-shot)"
         for study in studies
     )
+    return figures.stack(drawn, note=sizes)
 
 
 def subcases(compared: pd.DataFrame, studies: Sequence[Study]) -> Any:
@@ -209,6 +214,20 @@ def subcases(compared: pd.DataFrame, studies: Sequence[Study]) -> Any:
 # --- one domain against the other --------------------------------------------------------------
 
 
+def facing(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """In-domain as x, x_lo, x_hi and out-of-domain as y, y_lo, y_hi, a row a group of `by`.
+
+    `frame` has a row a group and domain: mean, and lo, hi (NaN where there is no interval).
+    """
+    inside, outside = (
+        rows_at(frame, domain=domain)
+        .rename(columns={"mean": axis, "lo": f"{axis}_lo", "hi": f"{axis}_hi"})
+        .filter([*by, axis, f"{axis}_lo", f"{axis}_hi"])
+        for axis, domain in zip("xy", tasks.DOMAINS, strict=True)
+    )
+    return inside.merge(outside, on=list(by))
+
+
 def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) -> Any:
     """Out-of-domain against in-domain: accuracy, loss, seconds, memory; a mark a method and size.
 
@@ -218,35 +237,21 @@ def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) 
     right, loss = sections.summary(own, BY), sections.summary(own, BY, "nll")
     timed = on_one_machine(methods.rows)
     means = by_domain(timed).groupby(BY, sort=False)[["seconds", "peak_memory_mib"]].mean()
-    means = means.reset_index()
-    measured = (
-        right,
-        loss,
-        means.rename(columns={"seconds": "mean"}),
-        means.rename(columns={"peak_memory_mib": "mean"}),
-    )
-    facing = pd.concat(
-        [
-            sections.facing(frame, ["study", "method", "shots"]).assign(quantity=name)
-            for name, frame in zip(prior.QUANTITIES, measured, strict=True)
-        ],
-        ignore_index=True,
-    )
-    if facing.empty:
+    spent = [means[c].rename("mean").reset_index() for c in means]
+    measured = zip(prior.QUANTITIES, [right, loss, *spent], strict=True)
+    whole = pd.concat([frame.assign(quantity=name) for name, frame in measured], ignore_index=True)
+    both = facing(whole, [*BY[:3], "quantity"])
+    if both.empty:
         return sections.measure_figure(own, "method", "nll", "labelled examples")
-    names = theme.order(facing["method"])  # of all studies: a method looks the same in all panels
-    return figures.panels(
-        facing,
-        sections.facet(studies),
-        lambda part, note: compare.against(
-            part,
-            "method",
-            prior.QUANTITIES,
-            names=names,
-            size="shots",
-            highlight="zero-shot",
-            note=note,
-        ),
+    return sections.by_study(
+        compare.against,
+        both,
+        studies,
+        "method",
+        quantities=prior.QUANTITIES,
+        names=theme.order(both["method"]),  # a method looks the same in all studies' panels
+        size="shots",
+        highlight="zero-shot",
         note=f"{stats.caption(right)}; time and memory: {sections.machines(timed)}",
     )
 
@@ -255,12 +260,12 @@ def earlier() -> Any:
     """The four panels of `domains` from what the earlier study published for OPT-125m."""
     runs = prior.read()
     found = prior.quantities(runs[runs["model"] == "opt-125m"])
-    facing = sections.facing(found, ["method", "shots", "quantity"])
-    facing["method"] = facing["method"].replace({short: name for name, short in METHODS.items()})
+    both = facing(found, ["method", "shots", "quantity"])
+    both["method"] = both["method"].replace({short: name for name, short in METHODS.items()})
     # Of a distillation, `shots` are unlabelled queries there: small marks.
-    facing["shots"] = facing["shots"].where(~facing["method"].str.contains("distillation"), 0)
+    both["shots"] = both["shots"].where(~both["method"].str.contains("distillation"), 0)
     return compare.against(
-        facing,
+        both,
         "method",
         prior.QUANTITIES,
         size="shots",
@@ -278,35 +283,60 @@ def curves(methods: Results, studies: Sequence[Study]) -> Any:
     }
     rows = methods.rows[methods.rows["method"].isin(["full fine-tuning", "LoRA"])]
     rows = rows[rows["shots"] == rows["study"].map(size)]
-    course = results.curves(rows, ["study", "method"])
-    named = sections.losses(course).assign(set=lambda f: f["set"] + " loss")
-    counted = conclusions.joined(list(dict.fromkeys(str(n) for n in size.values())))
-    return sections.loss_figure(named, studies, "method", "set", f"{counted} examples; ")
+    course = sections.losses(results.curves(rows, ["study", "method"]))
+    counted = conclusions.joined(list(dict.fromkeys(f"{n:,}" for n in size.values())))
+    return sections.loss_figure(
+        course.assign(set=course["set"] + " loss"),
+        studies,
+        "method",
+        "set",
+        f"{counted} examples; ",
+    )
+
+
+# --- costs -------------------------------------------------------------------------------------
 
 
 def costs(methods: Results, studies: Sequence[Study]) -> pd.DataFrame:
-    """`sections.costs` of each study, with as many examples as the context that is distilled.
+    """A row a study and method, means over the runs with as many examples as the context.
+
+    With the next number of examples where a method has no such runs. Columns: study, method,
+    examples, to adapt (s), 1,000 answers (s), peak memory (MiB), tokens an answer, adapt and answer
+    (FLOPs, see `sections.operations`), runs.
 
     Raises:
         UserError: the times of a study's runs cannot be compared.
     """
-    rows, parts = on_one_machine(methods.rows), []
-    for study in studies:
-        own = rows[rows["study"] == study.study]
-        found = sections.costs(own, study.context_shots, "method")
-        parts.append(found.assign(study=study.study))
-    return pd.concat(parts, ignore_index=True)
+    rows = sections.operations(on_one_machine(methods.rows))
+    size = rows["study"].map({study.study: study.context_shots for study in studies})
+    far = np.log2(rows["shots"].clip(lower=1) / size).abs()
+    by = ["study", "method"]
+    nearest = far.groupby([rows[name] for name in by]).transform("idxmin")
+    own = rows[rows["shots"] == rows["shots"].loc[nearest].to_numpy()]
+    groups = own.assign(answers=ANSWERS / own["examples_per_second"]).groupby(by, sort=False)
+    found: pd.DataFrame = groups.agg(
+        **{
+            "examples": ("shots", "first"),
+            "to adapt (s)": ("train_seconds", "mean"),
+            "1,000 answers (s)": ("answers", "mean"),
+            "peak memory (MiB)": ("peak_memory_mib", "mean"),
+            "tokens an answer": ("tokens", "mean"),
+            "adapt": ("adapt", "mean"),
+            "answer": ("answer", "mean"),
+            "runs": ("key", "size"),
+        }
+    )
+    return found.reset_index()
 
 
 def cost_table(cost: pd.DataFrame, methods: Results) -> None:
     """Seconds, memory, tokens and operations by method."""
-    giga = cost.assign(
+    giga = cost.drop(columns=["adapt", "answer"]).assign(
         **{"to adapt (GFLOPs)": cost["adapt"] / 1e9, "an answer (GFLOPs)": cost["answer"] / 1e9}
     )
-    columns = [c for c in giga if c not in ("study", "adapt", "answer")]
-    formats = {"to adapt (s)": ".2f", "1,000 answers (s)": ".2f", "an answer (GFLOPs)": ".3f"}
-    formats |= dict.fromkeys(["peak memory (MiB)", "tokens an answer", "to adapt (GFLOPs)"], ",.0f")
-    sections.table(giga[["study", *columns]], formats)
+    formats = dict.fromkeys(["peak memory (MiB)", "tokens an answer", "to adapt (GFLOPs)"], ",.0f")
+    formats |= {"to adapt (s)": ".2f", "1,000 answers (s)": ".2f", "an answer (GFLOPs)": ".3f"}
+    sections.table(giga, formats)
     sections.hardware(methods.rows, on_one_machine(methods.rows))
 
 
@@ -316,7 +346,7 @@ def frontier(compared: pd.DataFrame, methods: Results, studies: Sequence[Study])
     each = each.assign(total=each["adapt"] + ANSWERS * each["answer"])
     by = ["study", "method", "shots"]
     spent = each.groupby(by, sort=False)[["total", "tokens"]].mean().reset_index()
-    inside = compared[(compared["domain"] == "in-domain") & (compared["method"] != CUES)]
+    inside = rows_at(compared[compared["method"] != CUES], domain="in-domain")
     points = sections.summary(inside, by).merge(spent, on=by)
     note = stats.caption(points)  # before `examples` is the number of labels
     points = points.assign(
@@ -327,7 +357,7 @@ def frontier(compared: pd.DataFrame, methods: Results, studies: Sequence[Study])
     )
     columns = ["examples", "accuracy", "gigaflops", "tokens"]
     rules = sections.each(studies, lambda study: baselines.floors(sections.task_of(study)))
-    rules = rules[rules["domain"] == "in-domain"]
+    rules = rows_at(rules, domain="in-domain")
     chart = figures.panels(
         points,
         sections.facet(studies),
@@ -338,7 +368,7 @@ def frontier(compared: pd.DataFrame, methods: Results, studies: Sequence[Study])
             x_title=f"operations to adapt and to answer {ANSWERS:,} pairs (GFLOPs)",
             columns=columns,
             names=theme.order(points["method"]),
-            rules=rules[rules["study"] == part["study"].iloc[0]],
+            rules=rows_at(rules, study=part["study"].iloc[0]),
             note=note,
         ),
         note=note,
@@ -346,17 +376,16 @@ def frontier(compared: pd.DataFrame, methods: Results, studies: Sequence[Study])
     return interactive.figure(chart, "method", tooltip=["method", *columns])
 
 
-# --- what is shown -----------------------------------------------------------------------------
+# --- what is shown, and what holds where -------------------------------------------------------
 
 
 def places(compared: pd.DataFrame, study: Study, domain: str) -> dict[str, dict[str, Any]]:
     """Where the rows of each method with the same number of examples are; those that there are."""
-    there = set(zip(compared["study"], compared["method"], compared["shots"], strict=True))
     found = {}
     for method in METHODS:
         shots = 0 if method == "zero-shot" else study.context_shots
-        if (study.study, method, shots) in there:
-            at = {"study": study.study, "method": method, "shots": shots, "domain": domain}
+        at = {"study": study.study, "method": method, "shots": shots, "domain": domain}
+        if len(rows_at(compared, **at)):
             found[method] = at
     return found
 
@@ -364,80 +393,71 @@ def places(compared: pd.DataFrame, study: Study, domain: str) -> dict[str, dict[
 def pairs(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
     """Every two methods, minus each other: a table a domain, and what could have been shown."""
     sentences = []
-    for study in studies:
-        for domain in sections.task_of(study).domains:
-            at = places(compared, study, domain)
-            found = stats.pairwise({k: sections.chosen(compared, **v) for k, v in at.items()})
-            gaps, names = found["difference"], list(at)
-            wide = found.assign(difference=gaps.map(str)).pivot_table(
-                "difference", "first", "second", aggfunc="first"
+    for study, domain in [(s, d) for s in studies for d in sections.task_of(s).domains]:
+        at = places(compared, study, domain)
+        found = stats.pairwise({k: sections.chosen(compared, **v) for k, v in at.items()})
+        gaps, names = found["difference"], list(at)
+        wide = found.assign(difference=gaps.map(str)).pivot_table(
+            "difference", "first", "second", aggfunc="first"
+        )
+        wide = wide.reindex(index=names[:-1], columns=names[1:]).fillna("").reset_index()
+        heading = f"{study.study}, {domain}" if len(studies) > 1 else domain
+        tables.table(wide.rename(columns={"first": heading}))
+        clear = sum(gap.lo > 0 or gap.hi < 0 for gap in gaps)
+        text = f"**{inert.escape(heading)}.** {clear} of {len(gaps)} differences are shown."
+        able = [gap.detectable for gap in gaps if np.isfinite(gap.lo)]
+        if able:
+            text += (
+                " The smallest that a comparison would have shown with 80 % power runs from "
+                f"{stats.number(min(able))} to {stats.number(max(able))}."
             )
-            wide = wide.reindex(index=names[:-1], columns=names[1:]).fillna("").reset_index()
-            heading = f"{study.study}, {domain}" if len(studies) > 1 else domain
-            tables.table(wide.rename(columns={"first": heading}))
-            clear = sum(gap.lo > 0 or gap.hi < 0 for gap in gaps)
-            able = sorted(gap.detectable for gap in gaps if np.isfinite(gap.lo))
-            text = f"**{inert.escape(heading)}.** {clear} of {len(gaps)} differences are shown."
-            if able:
-                text += (
-                    " The smallest that a comparison would have shown with 80 % power runs from "
-                    f"{stats.number(able[0])} to {stats.number(able[-1])}."
-                )
-            sentences.append(text)
+        sentences.append(text)
     tables.say("\n\n".join(sentences))
 
 
-# --- what holds where --------------------------------------------------------------------------
-
-
-def claims(compared: pd.DataFrame, study: Study, domain: str) -> dict[str, Interval]:
+def claims(compared: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     """Claims that each rest on one difference in AUC: a claim holds where that is above zero.
 
-    A claim without runs is left out. Those of a domain hold together (Bonferroni).
+    A row a domain, study and claim, with the `difference` (`stats.Interval`). A claim without runs
+    is left out. Those of a domain and study hold together (Bonferroni).
     """
-    few, most = study.context_shots, study.train_shots[-1]
-    zero, shown, shown_few = ("zero-shot", 0), ("ICL", study.shots[-1]), ("ICL", few)
-    trained, trained_few = ("full fine-tuning", most), ("full fine-tuning", few)
-    sides = {
-        SHOWN: (shown, zero),
-        TRAINED: (trained, zero),
-        APART: (trained, shown),
-        "with the same few labels, training ranks pairs better than ICL": (trained_few, shown_few),
-        "with the same few labels, a cue classifier ranks pairs better than ICL": (
-            (CUES, few),
-            shown_few,
-        ),
-        "training all weights ranks pairs better than LoRA": (trained, ("LoRA", most)),
-    }
-    if study.context == "demonstrations":  # else the teacher is another than ICL
-        text = "a teacher ranks pairs better than its student"
-        sides[text] = shown_few, ("distillation", few)
-    own = compared[(compared["study"] == study.study) & (compared["domain"] == domain)]
-    there = set(zip(own["method"], own["shots"], strict=True))
-    found = {}
-    for text, pair in sides.items():
-        if {*pair} <= there:
-            a, b = ({"domain": domain, "method": m, "shots": shots} for m, shots in pair)
-            found[text] = sections.difference(own, a, b, "auc", 1 - 0.05 / len(sides))
-    return found
+    lines = []
+    for domain, study in itertools.product(tasks.DOMAINS, studies):
+        few, most = study.context_shots, study.train_shots[-1]
+        zero, shown, shown_few = ("zero-shot", 0), ("ICL", study.shots[-1]), ("ICL", few)
+        trained, trained_few = ("full fine-tuning", most), ("full fine-tuning", few)
+        same = "with the same few labels,"
+        sides = {
+            SHOWN: (shown, zero),
+            TRAINED: (trained, zero),
+            APART: (trained, shown),
+            f"{same} training ranks pairs better than ICL": (trained_few, shown_few),
+            f"{same} a cue classifier ranks pairs better than ICL": ((CUES, few), shown_few),
+            "training all weights ranks pairs better than LoRA": (trained, ("LoRA", most)),
+        }
+        if study.context == "demonstrations":  # else the teacher is another than ICL
+            distilled = ("distillation", few)
+            sides["a teacher ranks pairs better than its student"] = (shown_few, distilled)
+        own = rows_at(compared, study=study.study, domain=domain)
+        there = set(zip(own["method"], own["shots"], strict=True))
+        for claim, pair in sides.items():
+            if {*pair} <= there:
+                a, b = ({"domain": domain, "method": m, "shots": shots} for m, shots in pair)
+                gap = sections.difference(own, a, b, "auc", 1 - 0.05 / len(sides))
+                lines.append((domain, study.study, claim, gap))
+    return pd.DataFrame(lines, columns=["domain", "study", "claim", "difference"])
 
 
-def both(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
+def both(claimed: pd.DataFrame, studies: Sequence[Study]) -> None:
     """Which claims hold in which study: the difference that each rests on, and the verdict."""
     lines = []
-    for domain in tasks.DOMAINS:
-        found = {
-            study.study: claims(compared, study, domain)
-            for study in studies
-            if domain in sections.task_of(study).domains
-        }
-        for text in dict.fromkeys(text for own in found.values() for text in own):
-            gaps = {name: own[text] for name, own in found.items() if text in own}
-            line = {"claim": f"{domain}: {text}"} | {s.study: "–" for s in studies}
-            for name, gap in gaps.items():
-                would = f" ({stats.number(gap.detectable)})" * bool(sections.unresolved(gap))
-                line[name] = f"{gap}{would}"
-            lines.append(line | {"holds": conclusions.holds(gaps, len(studies))})
+    for (domain, claim), rows in claimed.groupby(["domain", "claim"], sort=False):
+        gaps = dict(zip(rows["study"], rows["difference"], strict=True))
+        line = {"claim": f"{domain}: {claim}"} | {study.study: "–" for study in studies}
+        for name, gap in gaps.items():
+            null = gap.lo <= 0 <= gap.hi
+            line[name] = f"{gap}" + f" ({stats.number(gap.detectable)})" * null
+        lines.append(line | {"holds": conclusions.holds(gaps, len(studies))})
     tables.table(pd.DataFrame(lines))
 
 
@@ -445,11 +465,16 @@ def both(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
 
 
 def findings(
-    chosen: Results, compared: pd.DataFrame, ruled: pd.DataFrame, cost: pd.DataFrame, study: Study
+    chosen: Results,
+    compared: pd.DataFrame,
+    ruled: pd.DataFrame,
+    cost: pd.DataFrame,
+    claimed: pd.DataFrame,
+    study: Study,
 ) -> list[Conclusion]:
     """The chapter's conclusions for a study, each computed from what it rests on.
 
-    `chosen`: the runs of `select`; `cost`: the costs of `costs`.
+    `chosen`: the runs of `select`; `cost`: the costs of `costs`; `claimed`: the `claims`.
     """
     rows = side_by_side(chosen, [study]).rows
     forgets = []
@@ -458,13 +483,30 @@ def findings(
         losses, changes = sections.term_effects(text, sections.scored(text), study)
         start = sections.start_nll(chosen, study)
         forgets = [conclusions.forgetting(losses, start, changes)]
+    full, some = "full fine-tuning", study.train_shots[1:4] or study.train_shots
+    single = sections.single_draws(rows_at(rows, method=full), study, some)
+    validity = sections.luck_by_size(single, 1 - 0.05 / len(some))
+    own = rows_at(compared, study=study.study)
     return [
+        _of_domains(rows_at(claimed, study=study.study), study),
         *_of_accuracy(compared, ruled, study),
         *_of_methods(compared, rows, study),
         *forgets,
-        conclusions.price(_prices(cost, study), "ICL", "full fine-tuning"),
-        _of_luck(compared, rows, study),
+        conclusions.price(rows_at(cost, study=study.study).set_index("method"), "ICL", full),
+        conclusions.luck(own, full, study.train_shots, validity),
     ]
+
+
+def _of_domains(claimed: pd.DataFrame, study: Study) -> Conclusion:
+    """The most demonstrations against training on the most examples, in each domain."""
+    shown, trained = study.shots[-1], study.train_shots[-1]
+    gaps = {}
+    for domain, rows in claimed.groupby("domain", sort=False):
+        found = rows.set_index("claim")["difference"]
+        gaps[str(domain)] = found[SHOWN], found[TRAINED], found[APART]
+    return conclusions.contrast(
+        gaps, f"{shown:,} demonstrations", f"training on {trained:,} examples", trained > shown
+    )
 
 
 def _of_accuracy(compared: pd.DataFrame, ruled: pd.DataFrame, study: Study) -> list[Conclusion]:
@@ -484,7 +526,7 @@ def _of_accuracy(compared: pd.DataFrame, ruled: pd.DataFrame, study: Study) -> l
             "The pocket model was rehearsed for in-context learning in its pretraining, with "
             "negation as a frequent rule; fine-tuning was not."
         )
-    where = f"In-domain, with {k} labelled examples"
+    where = f"In-domain, with {k:,} labelled examples"
     found = [
         conclusions.floors(compared, given, classifier, cue.cue, right, len(task.train)),
         conclusions.best(compared, inside, where, " ".join(uneven)),
@@ -492,70 +534,30 @@ def _of_accuracy(compared: pd.DataFrame, ruled: pd.DataFrame, study: Study) -> l
     ]
     if "out-of-domain" in task.domains:
         outside = places(compared, study, "out-of-domain")
-        where = f"Out-of-domain, with {k} labelled examples"
+        where = f"Out-of-domain, with {k:,} labelled examples"
         other = classifier | {"domain": "out-of-domain"}
         found.append(conclusions.beyond(compared, outside, where, other))
-    return [_contrast(compared, study), *found]
-
-
-def _contrast(compared: pd.DataFrame, study: Study) -> Conclusion:
-    """The most demonstrations against training on the most examples."""
-    shown, trained = study.shots[-1], study.train_shots[-1]
-    gaps = {}
-    for domain in sections.task_of(study).domains:
-        found = claims(compared, study, domain)
-        gaps[domain] = found[SHOWN], found[TRAINED], found[APART]
-    return conclusions.contrast(
-        gaps, f"{shown} demonstrations", f"training on {trained:,} examples", trained > shown
-    )
+    return found
 
 
 def _of_methods(compared: pd.DataFrame, rows: pd.DataFrame, study: Study) -> list[Conclusion]:
     """LoRA beside full fine-tuning, student beside teacher, the last round beside the first."""
     at, found = places(compared, study, "in-domain"), []
     if {"LoRA", "full fine-tuning"} <= {*at}:
-        lora = rows[rows["method"] == "LoRA"].iloc[0]
-        weights = int(lora["trainable_parameters"]), int(lora["parameters"])
+        lora = rows_at(rows, method="LoRA").iloc[0]
+        share = lora["trainable_parameters"] / lora["parameters"]
         full = at["full fine-tuning"]
-        found.append(conclusions.low_rank(compared, at["LoRA"], full, study.train_shots, weights))
+        found.append(conclusions.low_rank(compared, at["LoRA"], full, study.train_shots, share))
     if {"ICL", "distillation"} <= {*at}:
         sides = at["distillation"], at["ICL"], at["zero-shot"]
         queries = grids.middle(study.queries)
         found.append(conclusions.distillation(compared, *sides, queries))
     if {"recursive distillation", "distillation"} <= {*at} and study.rounds > 1:
-        last = rows[rows["method"] == "recursive distillation"]
+        last = rows_at(rows, method="recursive distillation")
         change = sections.difference(compared, at["recursive distillation"], at["distillation"])
         rate = study.distill_learning_rate
         found.append(conclusions.recursion(change, study.rounds, rate, last["first_kl"]))
     return found
-
-
-def _prices(cost: pd.DataFrame, study: Study) -> dict[str, dict[str, float]]:
-    """The costs of a study's methods, by the names that `conclusions.price` has for them."""
-    names = {
-        "tokens": "tokens an answer",
-        "adapt": "adapt",
-        "answer": "answer",
-        "seconds": "1,000 answers (s)",
-        "training": "to adapt (s)",
-    }
-    own = cost[cost["study"] == study.study]
-    return {
-        str(line["method"]): {name: float(line[column]) for name, column in names.items()}
-        for _, line in own.iterrows()
-    }
-
-
-def _of_luck(compared: pd.DataFrame, rows: pd.DataFrame, study: Study) -> Conclusion:
-    """How often single draws of full fine-tuning fail, and which do."""
-    single = by_domain(rows[rows["method"] == "full fine-tuning"])
-    single = single[single["domain"] == "in-domain"]
-    single = single.assign(validity=sections.validity(single, sections.task_of(study)))
-    some = study.train_shots[1:4] or study.train_shots
-    parts = {shots: single[single["shots"] == shots] for shots in some}
-    validity = {shots: (part["validity"], part["accuracy"]) for shots, part in parts.items()}
-    own = compared[compared["study"] == study.study]
-    return conclusions.luck(own, "full fine-tuning", study.train_shots, validity)
 
 
 def conclude(found: dict[str, list[Conclusion]], studies: Sequence[Study]) -> None:

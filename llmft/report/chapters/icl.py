@@ -80,7 +80,6 @@ def _accuracy(curve: pd.DataFrame, compared: pd.DataFrame, study: Study) -> str:
 
 def learned(ruled: pd.DataFrame, studies: Sequence[Study]) -> None:
     """Say whether more than negation was learned; `ruled`: `compared` with `sections.with_rule`."""
-    ruled = sections.with_silent_auc(ruled)
 
     def text(study: Study) -> str:
         most = study.shots[-1]
