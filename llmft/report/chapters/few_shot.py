@@ -174,11 +174,11 @@ def summary(
     results: Results, curve: pd.DataFrame, ruled: pd.DataFrame, studies: Sequence[Study]
 ) -> None:
     """The chapter's findings in a few lines a study."""
-    rows = results.part(NAME).rows
+    every = results.part(NAME).rows
 
     def lines(study: Study) -> list[str]:
-        of_study = (frame[frame["study"] == study.study] for frame in (curve, ruled, rows))
-        return _summary(*of_study, study)
+        own, rule, rows = (f[f["study"] == study.study] for f in (curve, ruled, every))
+        return _summary(own, rule, rows, study)
 
     sections.headed(studies, lambda study: sections.bullets(lines(study), studies))
 

@@ -48,10 +48,10 @@ def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, studies: Sequence[Stud
 
 def _accuracy(curve: pd.DataFrame, study: Study) -> str:
     most = study.shots[-1]
+    none: dict[str, Any] = {"domain": "in-domain", "shots": 0}
+    many, none_out = none | {"shots": most}, none | {"domain": "out-of-domain"}
+    many_out = none_out | {"shots": most}
     floors = baselines.floors(sections.task_of(study)).set_index(["domain", "rule"])["accuracy"]
-    (none, many), (none_out, many_out) = (
-        [{"domain": domain, "shots": shots} for shots in (0, most)] for domain in tasks.DOMAINS
-    )
     clear = [
         f"{shots}"
         for shots in study.shots
@@ -304,7 +304,8 @@ def summary(curve: pd.DataFrame, studies: Sequence[Study]) -> None:
 
 def _summary(curve: pd.DataFrame, study: Study) -> list[str]:
     most, least = study.shots[-1], study.shots[0]
-    inside, out = ({"domain": domain, "shots": most} for domain in tasks.DOMAINS)
+    inside: dict[str, Any] = {"domain": "in-domain", "shots": most}
+    out = inside | {"domain": "out-of-domain"}
     lines = []
     if most > least:
         change = sections.difference(curve, inside, inside | {"shots": least})
