@@ -1166,3 +1166,8 @@ def by_study(
         lambda part, text: draw(part, *columns, note=text, **options),
         note=note,
     )
+
+
+def findings(studies: Sequence[Study], lines: Callable[[Study], Sequence[str]]) -> None:
+    """What a chapter found: a list a study."""
+    headed(studies, lambda study: bullets(lines(study), studies))

@@ -461,30 +461,32 @@ def _costs(rows: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
 
 def summary(main: pd.DataFrame, studies: Sequence[Study]) -> None:
     """The chapter's findings in a few lines a study."""
-    sections.headed(studies, lambda study: sections.bullets(_summary(main, study), studies))
 
+    def lines(study: Study) -> list[str]:
+        inside, out = ({"study": study.study, "domain": domain} for domain in tasks.DOMAINS)
+        most = student(study, study.queries[-1])
+        share = _share(main, study, most)
+        found = [
+            f"Without demonstrations in its prompt and without any label but those "
+            f"{study.context_shots} in the teacher's context, the student of {study.queries[-1]:,} "
+            f"queries has {share} of its teacher's in-domain gain."
+            if np.isfinite(share.mean)
+            else "The teacher has no clear gain in-domain, so there is nothing to keep."
+        ]
+        if "out-of-domain" in sections.task_of(study).domains:
+            gap = sections.difference(
+                main, out | {"method": most}, out | {"method": teacher(study)}
+            )
+            found.append(f"Out-of-domain the student's accuracy minus its teacher's is {gap}.")
+        if "LoRA student" in names(study):
+            lora, full = (
+                inside | {"method": student(study, lora=is_lora)} for is_lora in (True, False)
+            )
+            gap = sections.difference(main, lora, full)
+            found.append(
+                f"In in-domain accuracy, the LoRA student minus the full one is {gap} (paired)"
+                f"{sections.unresolved(gap)}."
+            )
+        return found
 
-def _summary(main: pd.DataFrame, study: Study) -> list[str]:
-    inside, out = ({"study": study.study, "domain": domain} for domain in tasks.DOMAINS)
-    most = student(study, study.queries[-1])
-    share = _share(main, study, most)
-    lines = [
-        f"Without demonstrations in its prompt and without any label but those "
-        f"{study.context_shots} in the teacher's context, the student of {study.queries[-1]:,} "
-        f"queries has {share} of its teacher's in-domain gain."
-        if np.isfinite(share.mean)
-        else "The teacher has no clear gain in-domain, so there is nothing to keep."
-    ]
-    if "out-of-domain" in sections.task_of(study).domains:
-        gap = sections.difference(main, out | {"method": most}, out | {"method": teacher(study)})
-        lines.append(f"Out-of-domain the student's accuracy minus its teacher's is {gap}.")
-    if "LoRA student" in names(study):
-        lora, full = (
-            inside | {"method": student(study, lora=is_lora)} for is_lora in (True, False)
-        )
-        gap = sections.difference(main, lora, full)
-        lines.append(
-            f"In in-domain accuracy, the LoRA student minus the full one is {gap} (paired)"
-            f"{sections.unresolved(gap)}."
-        )
-    return lines
+    sections.findings(studies, lines)

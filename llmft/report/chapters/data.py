@@ -38,7 +38,7 @@ def labels(studies: Sequence[Study]) -> None:
     sections.table(
         sections.each(studies, lambda study: sections.hide(study, sections.task_of(study).labels))
     )
-    sections.headed(studies, lambda study: sections.bullets(_suspicious(study), studies))
+    sections.findings(studies, _suspicious)
 
 
 def _suspicious(study: Study) -> list[str]:
@@ -361,4 +361,4 @@ def summary(worth: pd.DataFrame, studies: Sequence[Study]) -> None:
             f"±{100 * (stats.wilson(EARLIER_STUDY / 2, EARLIER_STUDY).hi - 0.5):.0f}.",
         ]
 
-    sections.headed(studies, lambda study: sections.bullets(lines(study), studies))
+    sections.findings(studies, lines)

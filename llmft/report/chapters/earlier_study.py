@@ -304,18 +304,6 @@ class Shortcuts:
     text_nll: tuple[pd.Series, pd.Series]
 
 
-def setting(study: Study) -> Setting:
-    """The study's task and model, loaded."""
-    task = sections.task_of(study)
-    return Setting(
-        study,
-        task,
-        sections.model_of(study),
-        prompts.pattern_named(study.pattern, study.verbalizer),
-        pd.concat([part.assign(domain=d) for d, part in task.domains.items()], ignore_index=True),
-    )
-
-
 def fitting(study: Study) -> int:
     """The number of demonstrations that still fits where prompts are cut: the middle one."""
     return study.shots[(len(study.shots) - 1) // 2]
@@ -329,7 +317,14 @@ def switch_on(
 
 
 def _switch_on(results: Results, icl: pd.DataFrame, study: Study) -> Shortcuts:
-    at, most = setting(study), study.shots[-1]
+    task, most = sections.task_of(study), study.shots[-1]
+    at = Setting(
+        study,
+        task,
+        sections.model_of(study),
+        prompts.pattern_named(study.pattern, study.verbalizer),
+        pd.concat([part.assign(domain=d) for d, part in task.domains.items()], ignore_index=True),
+    )
 
     def usual(group: str) -> pd.DataFrame:
         return sections.rows_at(sections.scored(results.part(group)), study=study.study)

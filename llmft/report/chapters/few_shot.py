@@ -178,41 +178,35 @@ def summary(
 
     def lines(study: Study) -> list[str]:
         own, rule, rows = (f[f["study"] == study.study] for f in (curve, ruled, every))
-        return _summary(own, rule, rows, study)
+        least, most = study.train_shots[0], study.train_shots[-1]
+        inside: dict[str, Any] = {"domain": "in-domain", "shots": most, "method": NAME}
+        out = inside | {"domain": "out-of-domain"}
+        pairs = sections.task_of(study).in_domain
+        alone = float((baselines.negation_rule(pairs) == pairs["label"]).mean())
+        split = sections.summary(sections.by_cue(own, [study]), ["cue", "shots"])
+        course = curves(rows[rows["shots"] == least])
+        last = course[course["update"] == course["update"].max()]
+        found = [
+            f"With {most:,} examples the in-domain predictions agree with “not entailed if either "
+            f"sentence is negated” on {sections.interval(rule, 'follows', **inside)} of the pairs, "
+            f"and with “if exactly one is” on {sections.interval(rule, 'follows_one', **inside)}. "
+            f"The first rule alone is right on {alone:.2f}.",
+            f"It is right on {sections.point(split, cue='cue is right', shots=most)} of the "
+            "in-domain pairs where negation in the hypothesis gives the right answer, and on "
+            f"{sections.point(split, cue='cue misleads', shots=most)} of those where it misleads.",
+        ]
+        if "out-of-domain" in set(own["domain"]):
+            found.append(
+                f"Out-of-domain with {most:,} examples the AUC is "
+                f"{sections.interval(own, 'auc', **out)} and the accuracy "
+                f"{sections.interval(own, **out)}."
+            )
+        return [
+            *found,
+            sections.failures(own, least, most, "examples"),
+            f"With {least:,} examples the training loss ends at {last['train_loss'].mean():.3f} "
+            f"nats and the validation loss at {last['validation_loss'].mean():.2f}, against "
+            "ln 2 = 0.69 for a model that does not know.",
+        ]
 
-    sections.headed(studies, lambda study: sections.bullets(lines(study), studies))
-
-
-def _summary(
-    curve: pd.DataFrame, ruled: pd.DataFrame, rows: pd.DataFrame, study: Study
-) -> list[str]:
-    least, most = study.train_shots[0], study.train_shots[-1]
-    inside: dict[str, Any] = {"domain": "in-domain", "shots": most, "method": NAME}
-    out = inside | {"domain": "out-of-domain"}
-    pairs = sections.task_of(study).in_domain
-    alone = float((baselines.negation_rule(pairs) == pairs["label"]).mean())
-    split = sections.summary(sections.by_cue(curve, [study]), ["cue", "shots"])
-    course = curves(rows[rows["shots"] == least])
-    last = course[course["update"] == course["update"].max()]
-    lines = [
-        f"With {most:,} examples the in-domain predictions agree with “not entailed if either "
-        f"sentence is negated” on {sections.interval(ruled, 'follows', **inside)} of the pairs, "
-        f"and with “if exactly one is” on {sections.interval(ruled, 'follows_one', **inside)}. "
-        f"The first rule alone is right on {alone:.2f}.",
-        f"It is right on {sections.point(split, cue='cue is right', shots=most)} of the in-domain "
-        "pairs where negation in the hypothesis gives the right answer, and on "
-        f"{sections.point(split, cue='cue misleads', shots=most)} of those where it misleads.",
-    ]
-    if "out-of-domain" in set(curve["domain"]):
-        lines.append(
-            f"Out-of-domain with {most:,} examples the AUC is "
-            f"{sections.interval(curve, 'auc', **out)} and the accuracy "
-            f"{sections.interval(curve, **out)}."
-        )
-    return [
-        *lines,
-        sections.failures(curve, least, most, "examples"),
-        f"With {least:,} examples the training loss ends at {last['train_loss'].mean():.3f} nats "
-        f"and the validation loss at {last['validation_loss'].mean():.2f}, against ln 2 = 0.69 for "
-        "a model that does not know.",
-    ]
+    sections.findings(studies, lines)

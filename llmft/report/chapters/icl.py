@@ -37,44 +37,36 @@ def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, studies: Sequence[Stud
     """Say what demonstrations change, in-domain and out-of-domain, and what they are above."""
 
     def text(study: Study) -> str:
-        return (
-            f"{_accuracy(curve[curve['study'] == study.study], study)} "
-            f"{sections.above_floors(compared, study, 'method', study.shots[-1])}"
+        own, most = curve[curve["study"] == study.study], study.shots[-1]
+        none: dict[str, Any] = {"domain": "in-domain", "shots": 0}
+        many, none_out = none | {"shots": most}, none | {"domain": "out-of-domain"}
+        many_out = none_out | {"shots": most}
+        floors = baselines.floors(sections.task_of(study)).set_index(["domain", "rule"])["accuracy"]
+        constant = floors["in-domain", "constant"]
+        at_size = {n: sections.interval(own, **many | {"shots": n}) for n in study.shots}
+        clear = [f"{n}" for n, interval in at_size.items() if interval.lo > constant]
+        above = (
+            f"It is shown to be above a constant with {conclusions.joined(clear)} demonstrations."
+            if clear
+            else "It is not shown to be above a constant with any number of demonstrations."
         )
+        found = (
+            f"In-domain, accuracy is {sections.interval(own, **none)} zero-shot and "
+            f"{sections.interval(own, **many)} with {most} demonstrations; the difference is "
+            f"{sections.minus(own, many, none)}. {above}"
+        )
+        if "out-of-domain" in set(own["domain"]):
+            found += (
+                f" Out-of-domain it is {sections.interval(own, **none_out).text} zero-shot and "
+                f"{sections.interval(own, **many_out)} with {most} demonstrations; the difference "
+                f"is {sections.minus(own, many_out, none_out)}. With {most} demonstrations, "
+                "in-domain minus out-of-domain accuracy is "
+                f"{sections.difference(own, many, many_out)}."
+            )
+        return f"{found} {sections.above_floors(compared, study, 'method', most)}"
 
     sections.headed(studies, text)
     sections.missing(studies)
-
-
-def _accuracy(curve: pd.DataFrame, study: Study) -> str:
-    most = study.shots[-1]
-    none: dict[str, Any] = {"domain": "in-domain", "shots": 0}
-    many, none_out = none | {"shots": most}, none | {"domain": "out-of-domain"}
-    many_out = none_out | {"shots": most}
-    floors = baselines.floors(sections.task_of(study)).set_index(["domain", "rule"])["accuracy"]
-    clear = [
-        f"{shots}"
-        for shots in study.shots
-        if sections.interval(curve, **many | {"shots": shots}).lo > floors["in-domain", "constant"]
-    ]
-    above = (
-        f"It is shown to be above a constant with {conclusions.joined(clear)} demonstrations."
-        if clear
-        else "It is not shown to be above a constant with any number of demonstrations."
-    )
-    text = (
-        f"In-domain, accuracy is {sections.interval(curve, **none)} zero-shot and "
-        f"{sections.interval(curve, **many)} with {most} demonstrations; the difference is "
-        f"{sections.minus(curve, many, none)}. {above}"
-    )
-    if "out-of-domain" in set(curve["domain"]):
-        text += (
-            f" Out-of-domain it is {sections.interval(curve, **none_out).text} zero-shot and "
-            f"{sections.interval(curve, **many_out)} with {most} demonstrations; the difference is "
-            f"{sections.minus(curve, many_out, none_out)}. With {most} demonstrations, in-domain "
-            f"minus out-of-domain accuracy is {sections.difference(curve, many, many_out)}."
-        )
-    return text
 
 
 def learned(ruled: pd.DataFrame, studies: Sequence[Study]) -> None:
@@ -190,15 +182,11 @@ def corrected(results: Results) -> pd.DataFrame:
     return pd.concat([metrics.with_scores(part) for _, part in every], ignore_index=True)
 
 
-def bias_figure(bias: pd.DataFrame, studies: Sequence[Study]) -> Any:
-    """Accuracy by number of demonstrations under each correction; `bias`: `corrected`."""
-    return sections.accuracy_figure(
-        bias, studies, "correction", x_title="demonstrations", draws=False
-    )
-
-
 def bias_table(bias: pd.DataFrame, studies: Sequence[Study]) -> None:
-    """Each correction with no, some and the most demonstrations: what it changes, and the lean."""
+    """Each correction with no, some and the most demonstrations: what it changes, and the lean.
+
+    `bias`: `corrected`.
+    """
     by = ["domain", "shots", "correction"]
 
     def lines(study: Study) -> pd.DataFrame:
@@ -296,36 +284,33 @@ def cost(results: Results) -> None:
 def summary(curve: pd.DataFrame, studies: Sequence[Study]) -> None:
     """The chapter's findings in a few lines a study."""
 
-    def text(study: Study) -> str:
-        return sections.bullets(_summary(curve[curve["study"] == study.study], study), studies)
+    def lines(study: Study) -> list[str]:
+        own = curve[curve["study"] == study.study]
+        most, least = study.shots[-1], study.shots[0]
+        inside: dict[str, Any] = {"domain": "in-domain", "shots": most}
+        out = inside | {"domain": "out-of-domain"}
+        found = []
+        if most > least:
+            change = sections.difference(own, inside, inside | {"shots": least})
+            found.append(
+                f"From {least} to {most} demonstrations, in-domain accuracy changes by {change} "
+                "(paired over draws and pairs)."
+            )
+        found.append(sections.failures(own, least, most, "demonstrations"))
+        split = sections.summary(sections.by_cue(own, [study]), ["cue", "shots"])
+        misled = sections.point(split, cue="cue misleads", shots=most)
+        if misled != "–":
+            found.append(
+                f"Where negation in the hypothesis misleads, accuracy with {most} demonstrations "
+                f"is {misled}; without any use of the cue it would be that of the other pairs."
+            )
+        if "out-of-domain" in set(own["domain"]):
+            called = sections.of_draws(sections.rows_at(own, **out), ["domain"])["called"].mean()
+            found.append(
+                f"Out-of-domain with {most} demonstrations the AUC is "
+                f"{sections.interval(own, 'auc', **out)} and the accuracy "
+                f"{sections.interval(own, **out)}; {called:.2f} of the pairs are called entailed."
+            )
+        return found
 
-    sections.headed(studies, text)
-
-
-def _summary(curve: pd.DataFrame, study: Study) -> list[str]:
-    most, least = study.shots[-1], study.shots[0]
-    inside: dict[str, Any] = {"domain": "in-domain", "shots": most}
-    out = inside | {"domain": "out-of-domain"}
-    lines = []
-    if most > least:
-        change = sections.difference(curve, inside, inside | {"shots": least})
-        lines.append(
-            f"From {least} to {most} demonstrations, in-domain accuracy changes by {change} "
-            "(paired over draws and pairs)."
-        )
-    lines.append(sections.failures(curve, least, most, "demonstrations"))
-    split = sections.summary(sections.by_cue(curve, [study]), ["cue", "shots"])
-    misled = sections.point(split, cue="cue misleads", shots=most)
-    if misled != "–":
-        lines.append(
-            f"Where negation in the hypothesis misleads, accuracy with {most} demonstrations is "
-            f"{misled}; without any use of the cue it would be that of the other pairs."
-        )
-    if "out-of-domain" in set(curve["domain"]):
-        called = sections.of_draws(sections.rows_at(curve, **out), ["domain"])["called"].mean()
-        lines.append(
-            f"Out-of-domain with {most} demonstrations the AUC is "
-            f"{sections.interval(curve, 'auc', **out)} and the accuracy "
-            f"{sections.interval(curve, **out)}; {called:.2f} of the pairs are called entailed."
-        )
-    return lines
+    sections.findings(studies, lines)

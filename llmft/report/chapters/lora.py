@@ -274,19 +274,15 @@ def changed_nothing(results: Results, studies: Sequence[Study]) -> None:
 # --- costs and findings ------------------------------------------------------------------------
 
 
-def cost_table(results: Results) -> None:
-    """Weights, tokens, seconds and memory of a run, means over draws."""
-    sections.cost_table(_timed(results), ["study", "method", "shots"])
-
-
-def _timed(results: Results) -> pd.DataFrame:
+def timed(results: Results) -> pd.DataFrame:
+    """The runs whose costs are compared."""
     rows = results.part(*BOTH, *(["BitFit"] if "BitFit" in results.groups else [])).rows
     return rows.assign(method=rows["method"].map(METHODS))
 
 
 def cost(results: Results, studies: Sequence[Study]) -> None:
     """Say how many times as long LoRA takes as full fine-tuning, and how much less is stored."""
-    rows = on_one_machine(_timed(results))
+    rows = on_one_machine(timed(results))
 
     def text(study: Study) -> str:
         own = rows[rows["study"] == study.study]
@@ -319,43 +315,37 @@ def summary(
     reported = beside(results, studies, "LoRA").rows
 
     def lines(study: Study) -> list[str]:
-        own, rule, rows = (
-            frame[frame["study"] == study.study] for frame in (main, ruled, reported)
+        own, rule, rows = (f[f["study"] == study.study] for f in (main, ruled, reported))
+        row = rows.iloc[0]
+        most = study.train_shots[-1]
+        at: dict[str, Any] = {"shots": most, "method": "LoRA", "domain": "in-domain"}
+        out = at | {"domain": "out-of-domain"}
+        cues = sections.by_cue(own[own["shots"] == most], [study])
+        split = sections.summary(cues, ["method", "cue"])
+        lora, full = (
+            sections.point(split, method=name, cue="cue misleads") for name in ("LoRA", "full")
         )
-        found = _findings(own, rule, rows.iloc[0], study)
+        found = [
+            f"With {row['trainable_parameters'] / row['parameters']:.1%} of the weights and "
+            f"{most:,} examples, LoRA has an in-domain accuracy of {sections.interval(own, **at)}, "
+            "and agrees with “not entailed if either sentence is negated” on "
+            f"{sections.interval(rule, 'follows', **at)} of the pairs."
+        ]
+        if "out-of-domain" in set(own["domain"]):
+            found.append(
+                f"Out-of-domain its AUC is {sections.interval(own, 'auc', **out)} and its accuracy "
+                f"{sections.interval(own, **out)}."
+            )
+        found.append(
+            f"Where negation in the hypothesis misleads, LoRA is right on {lora} of the in-domain "
+            f"pairs and full fine-tuning on {full}."
+        )
         if "not learning" in grids.lora(study):
             slow = rates(results, [study]).rows
             found.append(_flat(curves(slow[slow["method"] == SLOW])))
         return found
 
-    sections.headed(studies, lambda study: sections.bullets(lines(study), studies))
-
-
-def _findings(main: pd.DataFrame, ruled: pd.DataFrame, row: pd.Series, study: Study) -> list[str]:
-    most = study.train_shots[-1]
-    at: dict[str, Any] = {"shots": most, "method": "LoRA", "domain": "in-domain"}
-    out = at | {"domain": "out-of-domain"}
-    cues = sections.by_cue(main[main["shots"] == most], [study])
-    split = sections.summary(cues, ["method", "cue"])
-    lora, full = (
-        sections.point(split, method=name, cue="cue misleads") for name in ("LoRA", "full")
-    )
-    lines = [
-        f"With {row['trainable_parameters'] / row['parameters']:.1%} of the weights and {most:,} "
-        f"examples, LoRA has an in-domain accuracy of {sections.interval(main, **at)}, and agrees "
-        "with “not entailed if either sentence is negated” on "
-        f"{sections.interval(ruled, 'follows', **at)} of the pairs."
-    ]
-    if "out-of-domain" in set(main["domain"]):
-        lines.append(
-            f"Out-of-domain its AUC is {sections.interval(main, 'auc', **out)} and its accuracy "
-            f"{sections.interval(main, **out)}."
-        )
-    lines.append(
-        f"Where negation in the hypothesis misleads, LoRA is right on {lora} of the in-domain "
-        f"pairs and full fine-tuning on {full}."
-    )
-    return lines
+    sections.findings(studies, lines)
 
 
 def _flat(course: pd.DataFrame) -> str:

@@ -148,19 +148,18 @@ def check(rows: pd.DataFrame, studies: Sequence[Study]) -> None:
     both = {study.study: _both_counts(rows, study) for study in studies}
 
     def lines(study: Study) -> pd.DataFrame:
-        foreseen, own = (frame.groupby("method")["flops"] for frame in both[study.study])
-        table = pd.DataFrame(
-            {
-                "runs in the grids": foreseen.size(),
-                "runs stored": own.size(),
-                "predicted (TFLOP)": foreseen.sum() / 1e12,
-                "counted (TFLOP)": own.sum() / 1e12,
-            }
-        ).dropna()
-        table["ratio"] = table["predicted (TFLOP)"] / table["counted (TFLOP)"]
-        there = [name for name in METHODS.values() if name in table.index]
-        counts = {"runs in the grids": int, "runs stored": int}
-        return table.loc[there].astype(counts).reset_index(names="method")
+        foreseen, own = (
+            frame.groupby("method", sort=False)["flops"].agg(["size", "sum"])
+            for frame in both[study.study]
+        )
+        columns = {
+            "runs in the grids": foreseen["size"],
+            "runs stored": own["size"],
+            "predicted (TFLOP)": foreseen["sum"] / 1e12,
+            "counted (TFLOP)": own["sum"] / 1e12,
+            "ratio": foreseen["sum"] / own["sum"],
+        }
+        return pd.concat(columns, axis=1, join="inner").reset_index(names="method")
 
     def text(study: Study) -> str:
         foreseen, own = both[study.study]
@@ -192,8 +191,9 @@ def _both_counts(rows: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, pd.Dat
 
 def large_studies(files: Sequence[str], namespace: Mapping[str, object]) -> list[Study]:
     """The studies of these files of the book, with the parameters that the notebook was given."""
-    given = {name: namespace.get(name) for name in Study.model_fields}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {
+        name: namespace[name] for name in Study.model_fields if namespace.get(name) is not None
+    }
     return [params.study(str(ROOT / file), given) for file in files]
 
 
@@ -221,30 +221,42 @@ def hours(large: Sequence[Study]) -> pd.DataFrame:
 
     The column `smaller` is the same for the study with `SMALLER` parameters.
     """
-    parts = []
+    lines = []
     for study, smaller in itertools.product(large, (False, True)):
-        runs = foresee(study, SMALLER if smaller else None).groupby("chapter", sort=False)
-        part = pd.DataFrame({"study": study.study, "smaller": smaller, "runs": runs.size()})
-        flops = runs["flops"].sum()
-        part = part.assign(PFLOP=flops / 1e15, score=runs["score"].sum() / 1e15)
-        for device, name in SPEEDS.items():
-            part[f"{device} (h)"] = costs.hours(flops, getattr(study, name), study.utilisation)
-        parts.append(part.reset_index())
-    return pd.concat(parts, ignore_index=True)
+        runs = foresee(study, SMALLER if smaller else None)
+        for chapter, part in runs.groupby("chapter", sort=False):
+            flops = part["flops"].sum()
+            line = {
+                "study": study.study,
+                "chapter": chapter,
+                "smaller": smaller,
+                "runs": len(part),
+                "PFLOP": flops / 1e15,
+                "score": part["score"].sum() / 1e15,
+            }
+            for device, name in SPEEDS.items():
+                peak = getattr(study, name)
+                line[f"{device} (h)"] = costs.hours(flops, peak, study.utilisation)
+            lines.append(line)
+    return pd.DataFrame(lines)
 
 
 def hours_table(predicted: pd.DataFrame) -> pd.DataFrame:
     """Show runs, operations and hours by study and chapter, with their sums; returns the table."""
     own = predicted[~predicted["smaller"]].drop(columns=["smaller", "score"])
-    by, parts = ["study", "chapter"], []
-    for _, part in own.groupby("study", sort=False):
-        parts += [part, part.assign(chapter="all").groupby(by).sum().reset_index()]
-    all_of_them = own.assign(study="all", chapter="all").groupby(by).sum().reset_index()
-    whole = pd.concat([*parts, all_of_them], ignore_index=True)
-    whole = whole[[*by, *whole.columns.drop(by)]]
+    parts = []
+    for study, part in own.groupby("study", sort=False):
+        parts += [part, _sum(part, str(study))]
+    whole = pd.concat([*parts, _sum(own, "all")], ignore_index=True)
     formats = {"PFLOP": ",.0f", "CPU (h)": ",.0f", "small GPU (h)": ",.1f", "large GPU (h)": ",.1f"}
     tables.table(whole, formats)
     return whole
+
+
+def _sum(part: pd.DataFrame, study: str) -> pd.DataFrame:
+    numbers = part.drop(columns=["study", "chapter"]).sum()
+    line = pd.DataFrame([{"study": study, "chapter": "all", **numbers}])
+    return line.astype({"runs": int})
 
 
 def hours_text(predicted: pd.DataFrame, large: Sequence[Study]) -> None:
@@ -272,13 +284,13 @@ def _assumed(study: Study) -> str:
 
 def memory(large: Sequence[Study]) -> None:
     """Memory for weights, and for a teacher's targets."""
-    tasks = {
+    jobs = {
         "scoring": "zero-shot",
         "LoRA": "lora",
         "full fine-tuning or distillation": "fine-tuning",
     }
     lines: list[dict[str, Any]] = []
-    for study, (what, method) in itertools.product(large, tasks.items()):
+    for study, (what, method) in itertools.product(large, jobs.items()):
         shape = costs.outline(study.model)
         changed = costs.trainable(grids.spec(study, method), shape)
         lines.append(
