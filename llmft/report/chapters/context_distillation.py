@@ -463,9 +463,8 @@ def summary(main: pd.DataFrame, studies: Sequence[Study]) -> None:
     """The chapter's findings in a few lines a study."""
 
     def lines(study: Study) -> list[str]:
-        inside, out = ({"study": study.study, "domain": domain} for domain in tasks.DOMAINS)
-        most = student(study, study.queries[-1])
-        share = _share(main, study, most)
+        own, most = main[main["study"] == study.study], student(study, study.queries[-1])
+        share = _share(own, study, most)
         found = [
             f"Without demonstrations in its prompt and without any label but those "
             f"{study.context_shots} in the teacher's context, the student of {study.queries[-1]:,} "
@@ -474,15 +473,12 @@ def summary(main: pd.DataFrame, studies: Sequence[Study]) -> None:
             else "The teacher has no clear gain in-domain, so there is nothing to keep."
         ]
         if "out-of-domain" in sections.task_of(study).domains:
-            gap = sections.difference(
-                main, out | {"method": most}, out | {"method": teacher(study)}
-            )
+            out = own[own["domain"] == "out-of-domain"]
+            gap = sections.difference(out, {"method": most}, {"method": teacher(study)})
             found.append(f"Out-of-domain the student's accuracy minus its teacher's is {gap}.")
         if "LoRA student" in names(study):
-            lora, full = (
-                inside | {"method": student(study, lora=is_lora)} for is_lora in (True, False)
-            )
-            gap = sections.difference(main, lora, full)
+            inside, lora = own[own["domain"] == "in-domain"], student(study, lora=True)
+            gap = sections.difference(inside, {"method": lora}, {"method": student(study)})
             found.append(
                 f"In in-domain accuracy, the LoRA student minus the full one is {gap} (paired)"
                 f"{sections.unresolved(gap)}."

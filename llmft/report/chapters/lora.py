@@ -30,9 +30,6 @@ METHODS = {"fine-tuning": "full", "lora": "LoRA", "bitfit": "BitFit", "zero-shot
 BOTH = ("full fine-tuning", "LoRA")
 """The groups of runs of the main comparison."""
 
-BESIDE = ("ranks", "other layers", "BitFit")
-"""The groups of runs that change other weights; a study may leave some out."""
-
 SLOW = "LoRA at 1e-5"
 """LoRA at the earlier study's learning rate."""
 
@@ -160,7 +157,7 @@ def calibration(results: Results, studies: Sequence[Study]) -> None:
 
 def ranks(results: Results, studies: Sequence[Study]) -> None:
     """Accuracy by what is changed, and the difference from LoRA as reported, paired."""
-    groups = [name for name in BESIDE if name in results.groups]
+    groups = [name for name in ("ranks", "other layers", "BitFit") if name in results.groups]
     others = beside(results, studies, *groups, "full fine-tuning")
     rows, answers = (_changes(frame) for frame in (others.rows, sections.scored(others)))
     reported = sections.scored(beside(results, studies, "LoRA"))
@@ -276,7 +273,8 @@ def changed_nothing(results: Results, studies: Sequence[Study]) -> None:
 
 def timed(results: Results) -> pd.DataFrame:
     """The runs whose costs are compared."""
-    rows = results.part(*BOTH, *(["BitFit"] if "BitFit" in results.groups else [])).rows
+    groups = [name for name in (*BOTH, "BitFit") if name in results.groups]
+    rows = results.part(*groups).rows
     return rows.assign(method=rows["method"].map(METHODS))
 
 
