@@ -330,52 +330,35 @@ def _switch_on(results: Results, icl: pd.DataFrame, study: Study) -> Shortcuts:
         return sections.rows_at(sections.scored(results.part(group)), study=study.study)
 
     whole = icl[(icl["study"] == study.study) & (icl["shots"] > 0)]
+    longest = whole[whole["shots"] == most]
+    aligned, lora, slow, mixed = map(usual, ("distillation", "LoRA", "not learning", "fewest"))
     shorter, cut_at, share = cut_prompts(at)
     cut = pd.concat([whole[whole["shots"] <= fitting(study)], *shorter])
     words, as_shown, weights = foreign_words(at)
     students, reading = train_unaligned(at)
+    alike = train_one_label(at)
     own, foreign = (" / ".join(p.verbalizer) for p in (at.pattern, other_words(at.pattern)))
-    longest = whole[whole["shots"] == most]
+    kept = f"{min(share, 1):.0%} of the prompt kept, {most} shots"
     shortcuts = [
-        (
-            "cut",
-            f"the query cut off ({min(share, 1):.0%} of the prompt kept, {most} shots)",
-            longest,
-            cut[cut["shots"] == most],
-        ),
+        ("cut", f"the query cut off ({kept})", longest, cut[cut["shots"] == most]),
         ("words", f"demonstrations say {foreign}, the answer is read as {own}", longest, words),
-        (
-            "alignment",
-            "teacher and student compared from the left",
-            usual("distillation"),
-            students,
-        ),
-        (
-            "rate",
-            f"LoRA at 1e-5, {grids.side(study)} examples",
-            usual("LoRA"),
-            usual("not learning"),
-        ),
-        (
-            "labels",
-            f"a sample of one label, {study.train_shots[0]} examples",
-            usual("fewest"),
-            train_one_label(at),
-        ),
+        ("alignment", "teacher and student compared from the left", aligned, students),
+        ("rate", f"LoRA at 1e-5, {grids.side(study)} examples", lora, slow),
+        ("labels", f"a sample of one label, {study.train_shots[0]} examples", mixed, alike),
     ]
     parts = [
         frame.assign(study=study.study, shortcut=short, switched_on=name, on=on)
         for short, name, *frames in shortcuts
         for on, frame in zip((False, True), frames, strict=True)
     ]
-    aligned = sections.rows_at(results.part("distillation").rows, study=study.study)
+    distilled = sections.rows_at(results.part("distillation").rows, study=study.study)
     return Shortcuts(
         pd.concat(parts, ignore_index=True),
         pd.concat([whole.assign(prompt="whole"), cut.assign(prompt="cut", study=study.study)]),
         cut_at,
         as_shown,
         weights,
-        (pd.Series(reading, name="text_nll"), aligned["text_nll"]),
+        (pd.Series(reading, name="text_nll"), distilled["text_nll"]),
     )
 
 
