@@ -46,6 +46,27 @@ def test_frames_of_several_studies_stand_below_each_other() -> None:
     assert found.to_dict("list") == {"study": ["smoke"] * 2 + ["pocket"] * 2, "n": [2, 4, 2, 4]}
 
 
+def test_accuracy_beside_a_base_stands_domain_by_domain() -> None:
+    lines: list[dict[str, Any]] = [
+        {"domain": domain, "kind": kind, "draw": draw, "id": str(i), "label": i % 2}
+        | {"correct": float(kind == "b" or i < 2)}
+        for kind in ("a", "b")
+        for domain in tasks.DOMAINS
+        for draw in ("0-0-0", "1-0-0")
+        for i in range(4)
+    ]
+    found = sections.against(pd.DataFrame(lines), ["domain", "kind"], {"kind": "a"})
+    assert found["domain"].tolist() == ["in-domain"] * 2 + ["out-of-domain"] * 2
+    assert found["kind"].tolist() == ["a", "b"] * 2
+    assert found["difference"].tolist() == ["–", "0.50 (2 draws: 0.50 to 0.50)"] * 2
+
+
+def test_a_mean_over_draws_keeps_to_what_its_columns_name_allows() -> None:
+    nats = pd.Series([0.0, 0.0, 0.0, 0.0, 0.5])
+    assert "-" in sections.over(nats.rename("gap"))
+    assert "-" not in sections.over(nats.rename("held_out_kl"))
+
+
 def test_the_results_of_another_run_are_found_by_their_names() -> None:
     here, there = params.study("smoke"), params.study("smoke", {"results": "/tmp/other"})
     files = ["data/results/icl.csv"]

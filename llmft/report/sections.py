@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from llmft import ROOT, UserError, inert
+from llmft.engine.models import Model
 from llmft.engine.spec import Spec
 from llmft.nli import cues, tasks
 from llmft.params import Study
@@ -939,3 +940,70 @@ def term_effects(
 def start_nll(results: Results, study: Study) -> float:
     """The loss on plain sentences before training, nats a token."""
     return float(rows_at(results.part("zero-shot").rows, study=study.study)["text_nll"].iloc[0])
+
+
+# --- what the chapters' modules share ----------------------------------------------------------
+
+
+def model_of(study: Study) -> Model:
+    """The study's model, loaded once a process."""
+    return methods.model_of(study.model, "", study.device, study.dtype)
+
+
+def interval(answers: pd.DataFrame, value: str = "correct", **where: Any) -> stats.Interval:
+    """The mean of `value` over draws and examples, of the rows where each column has its value."""
+    return stats.interval(chosen(answers, value, **where))
+
+
+def minus(answers: pd.DataFrame, a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
+    """`difference` of accuracies as text; if it is not shown, with what would have been."""
+    gap = difference(answers, a, b)
+    return f"{gap}{unresolved(gap)}"
+
+
+def against(
+    answers: pd.DataFrame, by: Sequence[str], base: Mapping[str, Any], name: str = "difference"
+) -> pd.DataFrame:
+    """Accuracy in each group of `by`, and minus that of the group with the values of `base`.
+
+    The differences, in the column `name`, are paired over draws and pairs. Columns: by, accuracy,
+    `name`, n; domain by domain.
+    """
+    lines = []
+    for group in answers[list(by)].drop_duplicates().itertuples(index=False):
+        own = dict(zip(by, group, strict=True))
+        accuracy, first = interval(answers, **own), {**own, **base}
+        gap = "–" if own == first else str(difference(answers, own, first))
+        lines.append(own | {"accuracy": str(accuracy), name: gap, "n": accuracy.n})
+    return pd.DataFrame(lines).sort_values("domain", kind="stable", ignore_index=True)
+
+
+def over(values: pd.Series) -> str:
+    """The mean over draws with Student's interval, as text.
+
+    The last word of the column's name says what is measured, and so its bounds: `held_out_kl`.
+    """
+    kind = str(values.name).rpartition("_")[2]
+    return str(stats.t_interval(values, bounds=stats.bounds_of(kind)))
+
+
+def by_study(
+    draw: Callable[..., Any],
+    frame: pd.DataFrame,
+    studies: Sequence[Study],
+    *columns: str,
+    note: str,
+    **options: Any,
+) -> Any:
+    """A figure of `figures`, a panel a study: `draw(part, *columns, note=note, **options)`."""
+    return figures.panels(
+        frame,
+        facet(studies),
+        lambda part, text: draw(part, *columns, note=text, **options),
+        note=note,
+    )
+
+
+def findings(studies: Sequence[Study], lines: Callable[[Study], Sequence[str]]) -> None:
+    """What a chapter found: a list a study."""
+    headed(studies, lambda study: bullets(lines(study), studies))

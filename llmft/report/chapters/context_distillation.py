@@ -15,7 +15,7 @@ from llmft.engine import distill
 from llmft.nli import prompts, tasks
 from llmft.params import Study
 from llmft.report import compare, conclusions, figures, sections, stats, tables
-from llmft.study import grids, methods, metrics
+from llmft.study import grids, metrics
 from llmft.study.results import Results, by_domain, on_one_machine
 
 
@@ -58,27 +58,13 @@ def names(study: Study) -> dict[str, str]:
         "LoRA student": student(study, lora=True),
         **{f"round {n}": f"recursive, round {n}" for n in range(2, study.rounds + 1)},
     }
-    return {name: title for name, title in found.items() if name in of_study(study)}
-
-
-def of_study(study: Study) -> grids.Grid:
-    """The chapter's runs, without those that the study leaves out."""
-    return grids.context_distillation(study)
-
-
-def side_by_side(results: Results, studies: Sequence[Study]) -> Results:
-    """The runs of `names`."""
-    return sections.by_method(results, studies, names)
+    made = grids.context_distillation(study)
+    return {name: title for name, title in found.items() if name in made}
 
 
 def of_students(study: Study) -> list[str]:
     """The students among `names`."""
     return [name for name in names(study).values() if name.startswith(("distilled", "recursive"))]
-
-
-def _over(values: Any, kind: str) -> str:
-    """The mean over draws with Student's interval, within the bounds of its kind, as text."""
-    return str(stats.t_interval(values, bounds=stats.bounds_of(kind)))
 
 
 def _own(frame: pd.DataFrame, study: Study, **where: Any) -> pd.DataFrame:
@@ -96,7 +82,7 @@ def alignment(studies: Sequence[Study], shots: int = 2) -> None:
     """
     study = (sections.readable(studies) or [*studies])[0]
     task = sections.task_of(study)
-    model = methods.model_of(study.model, "", study.device, study.dtype)
+    model = sections.model_of(study)
     pattern = prompts.pattern_named(study.pattern, study.verbalizer)
     context = tasks.sample(task.train, shots, study.seed)
     query = distill.queries(task.train, 1, study.seed, context)  # it comes without a label
@@ -120,19 +106,17 @@ def alignment(studies: Sequence[Study], shots: int = 2) -> None:
 def search(results: Results, studies: Sequence[Study]) -> None:
     """Fidelity and loss on text by learning rate; which is nearest, and which is used."""
     rows = results.part("search").rows
-    lines = []
-    for (name, rate), part in rows.groupby(["study", "learning_rate"], sort=False):
-        lines.append(
-            {
-                "study": name,
-                "learning rate": rate,
-                "KL": _over(part["held_out_kl"], "KL"),
-                "agreement": _over(part["held_out_agreement"], "agreement"),
-                "nats a token": _over(part["text_nll"], "nats a token"),
-                "draws": len(part),
-            }
-        )
-    sections.table(lines, {"learning rate": ".2g"})
+    by_rate = rows.groupby(["study", "learning_rate"], sort=False)
+    table = by_rate.agg(
+        **{
+            "KL": ("held_out_kl", sections.over),
+            "agreement": ("held_out_agreement", sections.over),
+            "nats a token": ("text_nll", sections.over),
+            "draws": ("key", "size"),
+        }
+    )
+    table = table.reset_index(names=["study", "learning rate"])
+    sections.table(table, {"learning rate": ".2g"})
 
     def nearest(study: Study) -> str:
         means = _own(rows, study).groupby("learning_rate")["held_out_kl"].mean()
@@ -162,50 +146,44 @@ def accuracy(main: pd.DataFrame, studies: Sequence[Study]) -> Any:
 
 def gains(main: pd.DataFrame, studies: Sequence[Study]) -> None:
     """Accuracy by method and domain, minus the teacher's, and the share of the teacher's gain."""
-    sections.table(
-        [
-            {"study": study.study, "domain": domain, "method": name}
-            | _gain(main, study, domain, name)
-            for study in studies
-            for domain in sections.task_of(study).domains
-            for name in names(study).values()
+
+    def lines(study: Study) -> pd.DataFrame:
+        own, context = main[main["study"] == study.study], teacher(study)
+        by, name = ["domain", "method"], "minus the teacher"
+        table = sections.against(own, by, {"method": context}, name)
+        shares = [
+            _share(own, study, method, domain) if method != START else None
+            for domain, method in zip(table["domain"], table["method"], strict=True)
         ]
-    )
+        texts = pd.Series(["–" if share is None else str(share) for share in shares])
+        table["share of the gain"] = texts.mask((table["method"] == context) & (texts != "–"), "1")
+        return table[[*by, "accuracy", name, "share of the gain", "n"]]
+
+    sections.table(sections.each(studies, lines))
     sections.missing(studies)
 
 
-def _gain(main: pd.DataFrame, study: Study, domain: str, name: str) -> dict[str, str]:
-    base, context, own = (
-        sections.chosen(main, study=study.study, domain=domain, method=method)
-        for method in (START, teacher(study), name)
+def _share(
+    main: pd.DataFrame, study: Study, method: str, domain: str = "in-domain"
+) -> stats.Interval:
+    """The share of the teacher's gain; no numbers where that is not clearly above zero."""
+    own, context, base = (
+        sections.chosen(main, study=study.study, domain=domain, method=name)
+        for name in (method, teacher(study), START)
     )
-    interval = stats.interval(own)
-    share = stats.share(own, context, base) if own.draws else None
-    is_teacher = name == teacher(study)
-    none = share is None or not np.isfinite(share.mean)
-    return {
-        "accuracy": str(interval),
-        "minus the teacher": "–" if is_teacher else str(stats.difference(own, context)),
-        "share of the gain": "–" if none else "1" if is_teacher else str(share),
-        "n": interval.n,
-    }
+    return stats.share(own, context, base)
 
 
 def shares(main: pd.DataFrame, studies: Sequence[Study]) -> None:
     """Say how much of the teacher's gain each student has, and compare the last with the rival."""
 
     def text(study: Study) -> str:
-        at = {"study": study.study, "domain": "in-domain"}
-        base, context = (
-            sections.chosen(main, method=method, **at) for method in (START, teacher(study))
-        )
         found = []
         for n in study.queries:
-            own = sections.chosen(main, method=student(study, n), **at)
-            share = stats.share(own, context, base)
+            share = _share(main, study, student(study, n))
             some = f"{share}" if np.isfinite(share.mean) else "no share, as there is no clear gain,"
             found.append(f"{some} with {n:,} queries")
-        most = study.queries[-1]
+        at, most = {"study": study.study, "domain": "in-domain"}, study.queries[-1]
         gap = sections.difference(
             main, at | {"method": student(study, most)}, at | {"method": rival(study)}
         )
@@ -220,34 +198,30 @@ def shares(main: pd.DataFrame, studies: Sequence[Study]) -> None:
 
 def fidelity(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -> None:
     """How near each student is to its teacher: on queries, and on the pairs of both domains."""
-    lines = []
-    for study in studies:
-        # A teacher's answer to a pair, and behind it the student's of the same draw.
-        of_teacher = _own(main, study, method=teacher(study))
+    answers = main.assign(answer=main[metrics.LOGP].to_numpy().argmax(axis=1))
+    pair = ["data_seed", "domain", "id"]
+
+    def lines(study: Study) -> pd.DataFrame:
+        # A teacher's answer to a pair, and beside it those of the same draw.
+        of_teacher = _own(answers, study, method=teacher(study))[[*pair, "answer"]]
+        both = _own(answers, study).merge(of_teacher, on=pair, suffixes=("", "_teacher"))
+        same = both.assign(agreement=(both["answer"] == both["answer_teacher"]).astype(float))
+        drawn = same.groupby(["method", "domain", "data_seed"])["agreement"].mean()
+        found = []
         for name in of_students(study):
             rows = _own(students.rows, study, method=name)
-            both = _own(main, study, method=name).merge(
-                of_teacher, on=["data_seed", "domain", "id"], suffixes=("", "_teacher")
-            )
-            answers = [both[[c + end for c in metrics.LOGP]].to_numpy() for end in ("", "_teacher")]
-            same = answers[0].argmax(1) == answers[1].argmax(1)
-            shares = both.assign(same=same.astype(float)).groupby(["domain", "data_seed"])["same"]
-            agreement = shares.mean()
-            lines.append(
-                {
-                    "study": study.study,
-                    "student": name,
-                    "KL, training": _over(rows["train_kl"], "kl"),
-                    "KL, held-out": _over(rows["first_kl"], "kl"),
-                    "agreement, held-out": _over(rows["first_agreement"], "agreement"),
-                    **{
-                        f"agreement, {domain}": _over(agreement[domain], "agreement")
-                        for domain in sections.task_of(study).domains
-                    },
-                    "draws": len(rows),
-                }
-            )
-    sections.table(lines)
+            line = {
+                "student": name,
+                "KL, training": sections.over(rows["train_kl"]),
+                "KL, held-out": sections.over(rows["first_kl"]),
+                "agreement, held-out": sections.over(rows["first_agreement"]),
+            }
+            for domain in sections.task_of(study).domains:
+                line[f"agreement, {domain}"] = sections.over(drawn[name, domain])
+            found.append(line | {"draws": len(rows)})
+        return pd.DataFrame(found)
+
+    sections.table(sections.each(studies, lines))
 
 
 # --- round after round -------------------------------------------------------------------------
@@ -280,24 +254,24 @@ def rounds_table(students: Results, studies: Sequence[Study]) -> None:
     """By round: how near the student is to its own teacher and to the first; draws that failed."""
     single = by_domain(in_rounds(students.rows, studies))
     lines = []
-    for study in studies:
-        inside = _own(single, study, domain="in-domain")
-        for number, own in inside.groupby("rounds", sort=False):
-            share = np.maximum(own["share_entailment"], 1 - own["share_entailment"])
-            agrees = _over(own["teacher_agreement"], "agreement")
-            lowest, highest = own["accuracy"].min(), own["accuracy"].max()
-            lines.append(
-                {
-                    "study": study.study,
-                    "round": number,
-                    "KL to its teacher": _over(own["held_out_kl"], "kl"),
-                    "KL to the first": _over(own["first_kl"], "kl"),
-                    "agreement with the first": _over(own["first_agreement"], "agreement"),
-                    "its teacher's": "1" if number == 1 else agrees,
-                    "in-domain accuracy, lowest to highest": f"{lowest:.2f} to {highest:.2f}",
-                    "one-sided draws": f"{int((share > ONE_SIDED).sum())} of {len(own)}",
-                }
-            )
+    for (study, number), own in single[single["domain"] == "in-domain"].groupby(
+        ["study", "rounds"], sort=False
+    ):
+        share = np.maximum(own["share_entailment"], 1 - own["share_entailment"])
+        lines.append(
+            {
+                "study": study,
+                "round": number,
+                "KL to its teacher": sections.over(own["held_out_kl"]),
+                "KL to the first": sections.over(own["first_kl"]),
+                "agreement with the first": sections.over(own["first_agreement"]),
+                "its teacher's": "1" if number == 1 else sections.over(own["teacher_agreement"]),
+                "in-domain accuracy, lowest to highest": (
+                    f"{own['accuracy'].min():.2f} to {own['accuracy'].max():.2f}"
+                ),
+                "one-sided draws": f"{int((share > ONE_SIDED).sum())} of {len(own)}",
+            }
+        )
     sections.table(lines)
 
 
@@ -305,7 +279,7 @@ def recursion(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -
     """Say what the rounds change, and where the chain leaves the first teacher."""
 
     def text(study: Study) -> str:
-        if f"round {study.rounds}" not in of_study(study):
+        if f"round {study.rounds}" not in names(study):
             return ""
         last, at = f"recursive, round {study.rounds}", {"study": study.study, "domain": "in-domain"}
         change = sections.difference(main, at | {"method": last}, at | {"method": student(study)})
@@ -319,13 +293,14 @@ def recursion(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -
         stops = (own["first_kl"].to_numpy() > first["first_kl"].to_numpy()).sum()
         return (
             f"{claim} From round 1 to round {study.rounds}, in-domain accuracy changes by {change} "
-            f"(paired). Each student is near its own teacher (KL {_over(own['held_out_kl'], 'kl')} "
-            "nats on held-out queries), but the KL to the first teacher is "
-            f"{_over(own['first_kl'], 'kl')} nats. Without the context the student of round 1 "
-            f"agrees with the first teacher on {_over(first['first_agreement'], 'agreement')} of "
-            "the held-out queries; with the context before the query, where it was never trained, "
-            f"on {_over(second['teacher_agreement'], 'agreement')}. That student with the context "
-            "is the teacher of round 2. A stop on fidelity to the first teacher "
+            "(paired). Each student is near its own teacher (KL "
+            f"{sections.over(own['held_out_kl'])} nats on held-out queries), but the KL to the "
+            f"first teacher is {sections.over(own['first_kl'])} nats. Without the context the "
+            "student of round 1 agrees with the first teacher on "
+            f"{sections.over(first['first_agreement'])} of the held-out queries; with the context "
+            "before the query, where it was never trained, on "
+            f"{sections.over(second['teacher_agreement'])}. That student with the context is the "
+            "teacher of round 2. A stop on fidelity to the first teacher "
             f'(`selection="best"`) would end {stops} of {len(own)} recursions before this round.'
         )
 
@@ -337,21 +312,22 @@ def recursion(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -
 
 def objectives(results: Results, studies: Sequence[Study]) -> None:
     """Accuracy, fidelity and loss on text by what teacher and student are compared over."""
-    studies, lines = sections.having(results, studies, "objectives", "temperature"), []
-    if not studies:
-        return
+    studies = sections.having(results, studies, "objectives", "temperature")
+    lines: list[dict[str, Any]] = []
     for study in studies:
         plain = f"distillation, {grids.middle(study.queries):,} queries"
-        part = results.part(plain, "objectives", "temperature")
-        scored = sections.scored(part)
-        rows = _own(part.rows, study)
-        rows = rows[rows["data_seed"].isin(grids.few(study))]
-        for (objective, temperature), own in rows.groupby(["objective", "temperature"], sort=False):
+        part = sections.only(
+            results.part(plain, "objectives", "temperature"),
+            [study],
+            lambda study: {"data_seed": grids.few(study)},
+        )
+        scored, kind = sections.scored(part), ["objective", "temperature"]
+        for (objective, temperature), own in part.rows.groupby(kind, sort=False):
             softened = f", temperature {temperature:g}" * (temperature != study.temperature)
-            answers = _own(scored, study, objective=objective, temperature=temperature)
-            answers = answers[answers["key"].isin(own["key"])]
             found = {
-                domain: stats.interval(sections.chosen(answers, domain=domain))
+                domain: sections.interval(
+                    scored, objective=objective, temperature=temperature, domain=domain
+                )
                 for domain in sections.task_of(study).domains
             }
             lines.append(
@@ -359,12 +335,13 @@ def objectives(results: Results, studies: Sequence[Study]) -> None:
                     "study": study.study,
                     "compared over": NAMES[str(objective)] + softened,
                     **{domain: str(interval) for domain, interval in found.items()},
-                    "agreement, held-out": _over(own["held_out_agreement"], "agreement"),
-                    "text (nats a token)": _over(own["text_nll"], "nll"),
-                    "n": next(iter(found.values())).n,
+                    "agreement, held-out": sections.over(own["held_out_agreement"]),
+                    "text (nats a token)": sections.over(own["text_nll"]),
+                    "n": found["in-domain"].n,
                 }
             )
-    sections.table(lines)
+    if lines:
+        sections.table(lines)
 
 
 def _with_term(text: Results, studies: Sequence[Study]) -> list[Study]:
@@ -404,47 +381,39 @@ def forgetting_table(text: Results, start: Results, studies: Sequence[Study]) ->
     studies = _with_term(text, studies)
     if not studies:
         return
-    answers, lines = sections.scored(text), []
+    answers = sections.scored(text)
     effects = {study.study: sections.term_effects(text, answers, study) for study in studies}
-    for study in studies:
-        losses, changes = effects[study.study]
-        for (method, term), nll in losses.items():
+
+    def lines(study: Study) -> pd.DataFrame:
+        found = []
+        for (method, term), nll in effects[study.study][0].items():
             at = {"study": study.study, "method": method, "term": term, "domain": "in-domain"}
-            interval = stats.interval(sections.chosen(answers, **at))
-            lines.append(
+            interval, change = sections.interval(answers, **at), effects[study.study][1][method]
+            found.append(
                 {
-                    "study": study.study,
                     "method": method,
                     "text term": term,
                     "accuracy": str(interval),
-                    "with minus without": str(changes[method]) if term == "with" else "–",
+                    "with minus without": str(change) if term == "with" else "–",
                     "perplexity": conclusions.perplexity(nll),
                     "n": interval.n,
                 }
             )
-    sections.table(lines)
+        return pd.DataFrame(found)
 
-    def found(study: Study) -> str:
+    def forgotten(study: Study) -> str:
         losses, changes = effects[study.study]
         return str(conclusions.forgetting(losses, sections.start_nll(start, study), changes))
 
-    sections.headed(studies, found)
+    sections.table(sections.each(studies, lines))
+    sections.headed(studies, forgotten)
 
 
 def perplexity(students: Results) -> None:
     """The perplexity of plain sentences after each method."""
-    groups = students.rows.groupby(["study", "method"], sort=False)["text_nll"]
-    sections.table(
-        [
-            {
-                "study": study,
-                "method": method,
-                "perplexity": conclusions.perplexity(nll),
-                "draws": len(nll),
-            }
-            for (study, method), nll in groups
-        ]
-    )
+    losses = students.rows.groupby(["study", "method"], sort=False)["text_nll"]
+    found = losses.agg(perplexity=conclusions.perplexity, draws="size")
+    sections.table(found.reset_index())
 
 
 # --- when it pays ------------------------------------------------------------------------------
@@ -492,37 +461,28 @@ def _costs(rows: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
 
 def summary(main: pd.DataFrame, studies: Sequence[Study]) -> None:
     """The chapter's findings in a few lines a study."""
-    sections.headed(studies, lambda study: sections.bullets(_summary(main, study), studies))
 
+    def lines(study: Study) -> list[str]:
+        own, most = main[main["study"] == study.study], student(study, study.queries[-1])
+        share = _share(own, study, most)
+        found = [
+            f"Without demonstrations in its prompt and without any label but those "
+            f"{study.context_shots} in the teacher's context, the student of {study.queries[-1]:,} "
+            f"queries has {share} of its teacher's in-domain gain."
+            if np.isfinite(share.mean)
+            else "The teacher has no clear gain in-domain, so there is nothing to keep."
+        ]
+        if "out-of-domain" in sections.task_of(study).domains:
+            out = own[own["domain"] == "out-of-domain"]
+            gap = sections.difference(out, {"method": most}, {"method": teacher(study)})
+            found.append(f"Out-of-domain the student's accuracy minus its teacher's is {gap}.")
+        if "LoRA student" in names(study):
+            inside, lora = own[own["domain"] == "in-domain"], student(study, lora=True)
+            gap = sections.difference(inside, {"method": lora}, {"method": student(study)})
+            found.append(
+                f"In in-domain accuracy, the LoRA student minus the full one is {gap} (paired)"
+                f"{sections.unresolved(gap)}."
+            )
+        return found
 
-def _summary(main: pd.DataFrame, study: Study) -> list[str]:
-    at = {"study": study.study, "domain": "in-domain"}
-    most = study.queries[-1]
-    base, context, own = (
-        sections.chosen(main, method=method, **at)
-        for method in (START, teacher(study), student(study, most))
-    )
-    share = stats.share(own, context, base)
-    lines = [
-        f"Without demonstrations in its prompt and without any label but those "
-        f"{study.context_shots} in the teacher's context, the student of {most:,} queries has "
-        f"{share} of its teacher's in-domain gain."
-        if np.isfinite(share.mean)
-        else "The teacher has no clear gain in-domain, so there is nothing to keep."
-    ]
-    if "out-of-domain" in sections.task_of(study).domains:
-        out = at | {"domain": "out-of-domain"}
-        gap = sections.difference(
-            main, out | {"method": student(study, most)}, out | {"method": teacher(study)}
-        )
-        lines.append(f"Out-of-domain the student's accuracy minus its teacher's is {gap}.")
-    if "LoRA student" not in of_study(study):
-        return lines
-    gap = sections.difference(
-        main, at | {"method": student(study, lora=True)}, at | {"method": student(study)}
-    )
-    lines.append(
-        f"In in-domain accuracy, the LoRA student minus the full one is {gap} (paired)"
-        f"{sections.unresolved(gap)}."
-    )
-    return lines
+    sections.findings(studies, lines)

@@ -7,12 +7,10 @@ import pandas as pd
 
 from llmft import inert
 from llmft.engine import sanity
-from llmft.engine.models import Model
 from llmft.nli import cues, prompts, tasks
 from llmft.params import Study
 from llmft.pocket.grammar import PEOPLE
 from llmft.report import conclusions, figures, sections, stats
-from llmft.study import methods
 
 
 FIRST = 500
@@ -40,20 +38,22 @@ def labels(studies: Sequence[Study]) -> None:
     sections.table(
         sections.each(studies, lambda study: sections.hide(study, sections.task_of(study).labels))
     )
-    sections.headed(studies, lambda study: sections.bullets(_suspicious(study), studies))
+    sections.findings(studies, _suspicious)
 
 
 def _suspicious(study: Study) -> list[str]:
     task = sections.task_of(study)
-    found = []
-    for _, row in tasks.shared_pairs(task).iterrows():
-        twice = row["also_in"] == row["set"]
-        where = "there twice" if twice else f"also in {row['also_in']}"
-        pairs = f"{row['pairs']:,} of the {row['of']:,} pairs of {row['set']}"
-        found.append(f"{pairs} are {where}, such as {inert.escape(row['example'])}.")
+    found = [
+        f"{row['pairs']:,} of the {row['of']:,} pairs of {row['set']} are "
+        f"{'there twice' if row['also_in'] == row['set'] else 'also in ' + row['also_in']}, such "
+        f"as {inert.escape(row['example'])}."
+        for _, row in tasks.shared_pairs(task).iterrows()
+    ]
     found = found or ["No pair occurs twice, within a set or in two of them."]
-    names = ", ".join(inert.code(name) for name in task.unread)
-    return [*found, *[f"Files in the folder that are not read: {names}."] * bool(names)]
+    if task.unread:
+        names = ", ".join(inert.code(name) for name in task.unread)
+        found.append(f"Files in the folder that are not read: {names}.")
+    return found
 
 
 def sets(studies: Sequence[Study]) -> None:
@@ -100,10 +100,9 @@ def in_domain(studies: Sequence[Study]) -> None:
 
     def some(study: Study) -> pd.DataFrame:
         pairs = sections.task_of(study).in_domain
-        each = min(3, *(int((pairs["label"] == label).sum()) for label in (0, 1)))
-        drawn = tasks.sample(pairs, 2 * each, study.seed)
-        drawn = drawn.sort_values("label", kind="stable")
-        return sections.hide(study, _with_names(drawn)[["premise", "hypothesis", "label"]])
+        each = min(3, *pairs["label"].value_counts())
+        drawn = tasks.sample(pairs, 2 * each, study.seed).sort_values("label", kind="stable")
+        return _printed(study, drawn)[["premise", "hypothesis", "label"]]
 
     sections.table(sections.each(sections.readable(studies) or studies, some))
 
@@ -113,14 +112,16 @@ def sample(studies: Sequence[Study], n: int = 4) -> None:
 
     def drawn(study: Study) -> pd.DataFrame:
         pairs = tasks.sample(sections.task_of(study).train, n, study.seed)
-        return sections.hide(study, _with_names(pairs)[["id", "premise", "hypothesis", "label"]])
+        return _printed(study, pairs)[["id", "premise", "hypothesis", "label"]]
 
     sections.table(sections.each(sections.readable(studies) or studies, drawn))
 
 
-def _with_names(pairs: pd.DataFrame) -> pd.DataFrame:
-    """The pairs with their labels' names in place of the numbers."""
-    return pairs.assign(label=pairs["label"].map(dict(enumerate(tasks.LABELS))))
+def _printed(study: Study, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The pairs with their labels' names in place of the numbers, and what may be printed."""
+    return sections.hide(
+        study, pairs.assign(label=pairs["label"].map(dict(enumerate(tasks.LABELS))))
+    )
 
 
 def out_of_domain(studies: Sequence[Study]) -> None:
@@ -128,31 +129,23 @@ def out_of_domain(studies: Sequence[Study]) -> None:
 
     In-domain pairs where a task has no out-of-domain set.
     """
-    pairs = {study.study: _out(study) for study in studies}
+    domains = {study.study: sections.task_of(study).domains for study in studies}
+    pairs = {name: own.get("out-of-domain", own["in-domain"]) for name, own in domains.items()}
     group = "subcase" if all("subcase" in out for out in pairs.values()) else "group"
 
     def one(study: Study) -> pd.DataFrame:
-        out = pairs[study.study]
-        grouped = out.groupby(out.get("subcase", out["label"]).rename(group), sort=True)
-        found = grouped.agg(
-            pairs=("id", "size"),
-            label=("label", "first"),
-            premise=("premise", "first"),
-            hypothesis=("hypothesis", "first"),
-        )
-        return sections.hide(study, found.reset_index())
+        out = _printed(study, pairs[study.study])
+        groups = out.groupby(out.get("subcase", out["label"]).rename(group), sort=True)
+        texts = groups[["label", "premise", "hypothesis"]].first()
+        texts.insert(0, "pairs", groups.size())
+        return texts.reset_index()
 
     sections.table(sections.each(studies, one), {group: inert.code})
     text = "This task has no out-of-domain set: these are in-domain pairs."
     sections.headed(
         studies,
-        lambda study: text * (len(sections.task_of(study).domains) < len(tasks.DOMAINS)),
+        lambda study: text * ("out-of-domain" not in domains[study.study]),
     )
-
-
-def _out(study: Study) -> pd.DataFrame:
-    task = sections.task_of(study)
-    return _with_names(task.domains.get("out-of-domain", task.in_domain))
 
 
 # --- cues --------------------------------------------------------------------------------------
@@ -166,63 +159,40 @@ def cue_accuracies(studies: Sequence[Study]) -> pd.DataFrame:
 
     def rows_of(study: Study) -> pd.DataFrame:
         nouns = PEOPLE if study.task == "pocket" else ()  # there it is known which words are nouns
-        parts = []
+        lines = []
         for domain, frame in sections.task_of(study).domains.items():
-            worth = cues.accuracies(frame, nouns)
-            ends = [stats.wilson(round(mean * len(frame)), len(frame)) for mean in worth]
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "cue": worth.index,
-                        "domain": domain,
-                        "mean": worth.to_numpy(),
-                        "lo": [end.lo for end in ends],
-                        "hi": [end.hi for end in ends],
-                        "n": len(frame),
-                    }
-                )
-            )
-        order = parts[0].sort_values("mean", ascending=False)["cue"]
-        rows = pd.concat(parts)
-        rank = {cue: i for i, cue in enumerate(order)}
-        return rows.sort_values("cue", key=lambda names: names.map(rank), kind="stable")
+            n = len(frame)
+            for cue, mean in cues.accuracies(frame, nouns).items():
+                ends = stats.wilson(round(mean * n), n)
+                about = {"cue": cue, "domain": domain, "mean": mean}
+                lines.append(about | {"lo": ends.lo, "hi": ends.hi, "n": n})
+        rows = pd.DataFrame(lines)
+        inside = rows[rows["domain"] == "in-domain"].sort_values("mean", ascending=False)
+        return rows.set_index("cue").loc[inside["cue"]].reset_index()
 
     return sections.each(studies, rows_of)
 
 
 def cue_figure(worth: pd.DataFrame, studies: Sequence[Study]) -> Any:
     """What a single cue is worth in both domains; `worth`: `cue_accuracies`."""
-    return figures.panels(
-        worth,
-        sections.facet(studies),
-        lambda part, note: figures.forest(part, "cue", "domain", note=note),
-        note=f"Wilson intervals; n = {_sizes(studies)}",
-    )
+    note = f"Wilson intervals; n = {_sizes(studies)}"
+    return sections.by_study(figures.forest, worth, studies, "cue", "domain", note=note)
 
 
 def cue_table(studies: Sequence[Study]) -> None:
     """How often the two documented cues occur with each label, in all sets."""
+    columns = {"negation": "negated hypothesis", "overlap": "all words in the premise"}
 
     def lines(study: Study) -> pd.DataFrame:
         rows = []
         for name, frame in _sets(study).items():
-            found = cues.table(frame)
-            for value, label in enumerate(tasks.LABELS):
-                own = found[frame["label"] == value]
-                if len(own):
-                    shares = {
-                        cue: str(stats.wilson(int(own[cue].sum()), len(own)))
-                        for cue in ("negation", "overlap")
-                    }
-                    rows.append(
-                        {
-                            "set": name,
-                            "label": label,
-                            "negated hypothesis": shares["negation"],
-                            "all words in the premise": shares["overlap"],
-                            "n": len(own),
-                        }
-                    )
+            for label, own in cues.table(frame).groupby(frame["label"]):
+                shares = {
+                    column: str(stats.wilson(int(own[cue].sum()), len(own)))
+                    for cue, column in columns.items()
+                }
+                about = {"set": name, "label": tasks.LABELS[int(label)]}
+                rows.append(about | shares | {"n": len(own)})
         return pd.DataFrame(rows)
 
     sections.table(sections.each(studies, lines))
@@ -274,18 +244,15 @@ def overlap(studies: Sequence[Study]) -> Any:
             parts.append(found.assign(series=series))
         return pd.concat(parts)
 
-    return figures.panels(
+    return sections.by_study(
+        figures.bars,
         sections.each(studies, counts),
-        sections.facet(studies),
-        lambda part, note: figures.bars(
-            part,
-            "share",
-            "pairs",
-            "series",
-            x_title="hypothesis words in the premise",
-            y_title="pairs of that label (%)",
-            note=note,
-        ),
+        studies,
+        "share",
+        "pairs",
+        "series",
+        x_title="hypothesis words in the premise",
+        y_title="pairs of that label (%)",
         note=f"n = {_sizes(studies, ' pairs')}",
     )
 
@@ -313,19 +280,15 @@ def lengths(studies: Sequence[Study]) -> Any:
             names[longest] = f"from {longest}"
         return whole.assign(words=whole["from"].map(names))
 
-    shares = sections.each(studies, counts)
-    return figures.panels(
-        shares,
-        sections.facet(studies),
-        lambda part, note: figures.bars(
-            part,
-            "words",
-            "share",
-            "series",
-            x_title="words",
-            y_title="sentences (%)",
-            note=note,
-        ),
+    return sections.by_study(
+        figures.bars,
+        sections.each(studies, counts),
+        studies,
+        "words",
+        "share",
+        "series",
+        x_title="words",
+        y_title="sentences (%)",
         note=f"n = {_sizes(studies, ' pairs')}",
     )
 
@@ -337,7 +300,8 @@ def patterns(studies: Sequence[Study]) -> None:
     """The patterns, and what a pair takes in each; how many tokens are unknown to the model."""
 
     def lines(study: Study) -> pd.DataFrame:
-        tokenizer, pairs = _model(study).tokenizer, sections.task_of(study).in_domain.head(FIRST)
+        tokenizer = sections.model_of(study).tokenizer
+        pairs = sections.task_of(study).in_domain.head(FIRST)
         rows = []
         for name, pattern in prompts.PATTERNS.items():
             ids = prompts.encode(tokenizer, pattern, pairs, None, 100_000)
@@ -356,7 +320,7 @@ def patterns(studies: Sequence[Study]) -> None:
     def unknown(study: Study) -> str:
         pairs = sections.task_of(study).in_domain.head(FIRST)
         texts = [*pairs["premise"], *pairs["hypothesis"]]
-        share = prompts.unknown_share(_model(study).tokenizer, texts)
+        share = prompts.unknown_share(sections.model_of(study).tokenizer, texts)
         return (
             f"{share:.1%} of the tokens of the first in-domain pairs are unknown to the tokenizer "
             f"of {inert.escape(study.model)}; a run is refused above {prompts.UNKNOWN:.0%}."
@@ -368,13 +332,11 @@ def patterns(studies: Sequence[Study]) -> None:
 
 def word_order(studies: Sequence[Study]) -> None:
     """Does each model find sentences likelier than their words shuffled?"""
-    sections.table(
-        sections.each(studies, lambda study: sanity.table([_model(study)], sections.task_of(study)))
-    )
 
+    def row(study: Study) -> pd.DataFrame:
+        return sanity.table([sections.model_of(study)], sections.task_of(study))
 
-def _model(study: Study) -> Model:
-    return methods.model_of(study.model, "", study.device, study.dtype)
+    sections.table(sections.each(studies, row))
 
 
 # --- what it comes to --------------------------------------------------------------------------
@@ -399,4 +361,4 @@ def summary(worth: pd.DataFrame, studies: Sequence[Study]) -> None:
             f"±{100 * (stats.wilson(EARLIER_STUDY / 2, EARLIER_STUDY).hi - 0.5):.0f}.",
         ]
 
-    sections.headed(studies, lambda study: sections.bullets(lines(study), studies))
+    sections.findings(studies, lines)

@@ -76,10 +76,9 @@ def accuracy_table(published: pd.DataFrame) -> None:
     lines = []
     for group, part in published.groupby(RUN, sort=False):
         line: dict[str, Any] = dict(zip(RUN, group, strict=True))
-        for domain in tasks.DOMAINS:
-            own = part[part["domain"] == domain]["accuracy"]
+        for domain, own in part.groupby("domain")["accuracy"]:
             over = stats.t_interval(own, bounds=(0, 1))
-            line[domain] = str(prior.interval(own))
+            line[str(domain)] = str(prior.interval(own))
             line[f"{domain} [repeats]"] = f"[{over.lo:.2f}, {over.hi:.2f}]" if len(own) > 1 else "–"
         lines.append(line | {"n": prior.interval(own).n})
     tables.table(pd.DataFrame(lines).rename(columns={"shots": "examples"}))
@@ -114,20 +113,14 @@ def solved(published: pd.DataFrame) -> pd.DataFrame:
     return published.dropna(subset="kind")
 
 
-def shares(published: pd.DataFrame) -> pd.DataFrame:
-    """The lowest and highest share of entailed pairs that these runs give, by domain: min, max."""
-    return solved(published).groupby("domain", sort=False)["entailed"].agg(["min", "max"])
-
-
-def entailed(published: pd.DataFrame) -> float:
-    """The share of the out-of-domain pairs that are entailed."""
-    own = solved(published)
-    return float(own[own["domain"] == "out-of-domain"]["entailed"].min())
-
-
 def constants_of(published: pd.DataFrame) -> list[float]:
-    """The two out-of-domain accuracies of a constant, in rising order."""
-    return sorted({entailed(published), 1 - entailed(published)})
+    """The two out-of-domain accuracies of a constant, that of “Yes” first.
+
+    It is the share of the pairs that are entailed, the same in all runs.
+    """
+    own = solved(published)
+    entailed = float(own[own["domain"] == "out-of-domain"]["entailed"].min())
+    return [entailed, 1 - entailed]
 
 
 def as_constant(accuracies: pd.Series, published: pd.DataFrame) -> npt.NDArray[np.bool_]:
@@ -138,18 +131,18 @@ def as_constant(accuracies: pd.Series, published: pd.DataFrame) -> npt.NDArray[n
 
 def losses(published: pd.DataFrame) -> None:
     """Say that the losses can be solved, and that they agree on the pairs' labels."""
+    own = solved(published)
+    shares = own.groupby("domain", sort=False)["entailed"].agg(["min", "max"])
     found = [
-        f"{row['min']:.0%} {domain}"
-        if row["min"] == row["max"]
-        else f"{row['min']:.0%} to {row['max']:.0%} {domain}"
-        for domain, row in shares(published).iterrows()
+        " to ".join(dict.fromkeys([f"{low:.0%}", f"{high:.0%}"])) + f" {domain}"
+        for domain, low, high in shares.itertuples()
     ]
     tables.say(
-        f"All {len(solved(published))} losses of generated answers can be solved. They agree on "
+        f"All {len(own)} losses of generated answers can be solved. They agree on "
         f"how many of the pairs are entailed: {' and '.join(found)}, in every run of every method, "
         "as it has to be if all were scored on the same pairs, which the code draws once and "
         "@eq-earlier-variance supposes. A constant “No” scores "
-        f"{1 - entailed(published):.2f} out-of-domain."
+        f"{constants_of(published)[1]:.2f} out-of-domain."
     )
 
 
@@ -157,15 +150,12 @@ def share_figure(published: pd.DataFrame) -> Any:
     """The share of out-of-domain pairs that each run called entailed, a dot a run."""
     own = solved(published)
     out = own[(own["domain"] == "out-of-domain") & (own["kind"] != "always wrong")]
-    columns = [
-        f"ICL, {k}" if method == "ICL" else method
-        for method, k in zip(out["method"], out["shots"], strict=True)
-    ]
+    demonstrations = "ICL, " + out["shots"].astype(str)
     return figures.dots(
-        out.assign(column=columns),
+        out.assign(column=out["method"].mask(out["method"] == "ICL", demonstrations)),
         "column",
         "share_entailment",
-        chance=entailed(published),
+        chance=constants_of(published)[0],
         y_domain=[0, 1],
         chance_name="true share",
         y_title="share called entailed",
@@ -175,23 +165,25 @@ def share_figure(published: pd.DataFrame) -> Any:
 
 def constants_table(published: pd.DataFrame) -> None:
     """How many runs of each method are constant, always wrong, or as accurate as a constant."""
+    demonstrations = "ICL, " + published["shots"].astype(str) + " shots"
+    names = published["method"].mask(published["method"] == "ICL", demonstrations)
     lines = []
-    shots = published["shots"].where(published["method"] == "ICL", -1)
-    for (method, k), part in published.groupby(["method", shots], sort=False):
-        name = f"ICL, {k} shots" if method == "ICL" else method
-        line: dict[str, Any] = {"method": name, "runs": len(part) // len(tasks.DOMAINS)}
-        for domain in tasks.DOMAINS:
-            line[f"constant, {domain}"] = _count(part[part["domain"] == domain], "constant")
-        out = part[part["domain"] == "out-of-domain"]
+    for name, part in published.groupby(names, sort=False):
+        inside, out = (part[part["domain"] == domain] for domain in tasks.DOMAINS)
+        counts: dict[str, Any] = {
+            "constant, in-domain": (inside["kind"] == "constant").sum(),
+            "constant, out-of-domain": (out["kind"] == "constant").sum(),
+            "always wrong": (out["kind"] == "always wrong").sum(),
+        }
+        if part["kind"].isna().all():
+            counts = dict.fromkeys(counts, "–")
         same = as_constant(out["accuracy"], published)
-        line["always wrong"] = _count(out, "always wrong")
-        line["accuracy of a constant"] = f"{same.sum()} ({same.mean():.0%})"
-        lines.append(line)
+        lines.append(
+            {"method": name, "runs": len(out)}
+            | {column: f"{count}" for column, count in counts.items()}
+            | {"accuracy of a constant": f"{same.sum()} ({same.mean():.0%})"}
+        )
     tables.table(pd.DataFrame(lines))
-
-
-def _count(part: pd.DataFrame, kind: str) -> str:
-    return "–" if part["kind"].isna().all() else f"{(part['kind'] == kind).sum()}"
 
 
 def longest(published: pd.DataFrame) -> pd.DataFrame:
@@ -252,18 +244,16 @@ def trained(published: pd.DataFrame) -> pd.DataFrame:
 
 def updates_table(published: pd.DataFrame) -> None:
     """Batch, optimiser steps and training loss by model and number of examples."""
-    lines = [
+    groups = trained(published).groupby(RUN, sort=False)
+    table = pd.DataFrame(
         {
-            "method": method,
-            "model": model,
-            "examples": k,
-            "batch": round(part["batch"].mean()),
-            "steps": round(part["updates"].mean(), -1),
-            "training loss": str(stats.t_interval(part["train_loss"], bounds=(0, np.inf))),
+            "batch": groups["batch"].mean().round().astype(int),
+            "steps": groups["updates"].mean().round(-1),
+            "training loss": groups["train_loss"].agg(sections.over),
         }
-        for (method, model, k), part in trained(published).groupby(RUN, sort=False)
-    ]
-    tables.table(pd.DataFrame(lines), {"steps": ",.0f"})
+    )
+    names = ["method", "model", "examples"]
+    tables.table(table.rename_axis(names).reset_index(), {"steps": ",.0f"})
 
 
 def updates(published: pd.DataFrame) -> None:
@@ -298,33 +288,20 @@ class Setting:
 class Shortcuts:
     """What the shortcuts do in one study.
 
-    `names`: what the tables call each, by its short name. `predictions`: scored, with the columns
-    `shortcut` (its short name) and `on` (whether it is switched on). `cut`: ICL by number of
-    demonstrations with `prompt` "whole" and "cut", which is after `cut_at` tokens. `as_shown`: the
-    predictions read as the other label words, which were shown; `weight`: the share of the four
-    words' probability that the pattern's own hold. `text_nll`: nats a token on plain sentences, of
-    the students that were compared from the left and of the aligned ones.
+    `predictions`: scored, with the columns `shortcut` (its short name), `switched_on` (what tables
+    call it) and `on` (whether it is). `cut`: ICL by number of demonstrations with `prompt` "whole"
+    and "cut", which is after `cut_at` tokens. `as_shown`: the predictions read as the other label
+    words, which were shown; `weights`: by draw the share of the four words' probability that the
+    pattern's own hold. `text_nll`: nats a token on plain sentences, by draw, of the students that
+    were compared from the left and of the aligned ones.
     """
 
-    names: dict[str, str]
     predictions: pd.DataFrame
     cut: pd.DataFrame
     cut_at: int
     as_shown: pd.DataFrame
-    weight: stats.Interval
-    text_nll: tuple[stats.Interval, stats.Interval]
-
-
-def setting(study: Study) -> Setting:
-    """The study's task and model, loaded."""
-    task = sections.task_of(study)
-    return Setting(
-        study,
-        task,
-        methods.model_of(study.model, "", study.device, study.dtype),
-        prompts.pattern_named(study.pattern, study.verbalizer),
-        pd.concat([part.assign(domain=d) for d, part in task.domains.items()], ignore_index=True),
-    )
+    weights: list[float]
+    text_nll: tuple[pd.Series, pd.Series]
 
 
 def fitting(study: Study) -> int:
@@ -340,64 +317,48 @@ def switch_on(
 
 
 def _switch_on(results: Results, icl: pd.DataFrame, study: Study) -> Shortcuts:
-    at, most = setting(study), study.shots[-1]
+    task, most = sections.task_of(study), study.shots[-1]
+    at = Setting(
+        study,
+        task,
+        sections.model_of(study),
+        prompts.pattern_named(study.pattern, study.verbalizer),
+        pd.concat([part.assign(domain=d) for d, part in task.domains.items()], ignore_index=True),
+    )
 
     def usual(group: str) -> pd.DataFrame:
-        answers = sections.scored(results.part(group))
-        return answers[answers["study"] == study.study]
+        return sections.rows_at(sections.scored(results.part(group)), study=study.study)
 
-    own, foreign = at.pattern.verbalizer, other_words(at.pattern).verbalizer
     whole = icl[(icl["study"] == study.study) & (icl["shots"] > 0)]
+    longest = whole[whole["shots"] == most]
+    aligned, lora, slow, mixed = map(usual, ("distillation", "LoRA", "not learning", "fewest"))
     shorter, cut_at, share = cut_prompts(at)
     cut = pd.concat([whole[whole["shots"] <= fitting(study)], *shorter])
     words, as_shown, weights = foreign_words(at)
     students, reading = train_unaligned(at)
-    found = {
-        "cut": (
-            f"the query cut off ({min(share, 1):.0%} of the prompt kept, {most} shots)",
-            whole[whole["shots"] == most],
-            cut[cut["shots"] == most],
-        ),
-        "words": (
-            f"demonstrations say {' / '.join(foreign)}, the answer is read as {' / '.join(own)}",
-            whole[whole["shots"] == most],
-            words,
-        ),
-        "alignment": (
-            "teacher and student compared from the left",
-            usual("distillation"),
-            students,
-        ),
-        "rate": (
-            f"LoRA at 1e-5, {grids.side(study)} examples",
-            usual("LoRA"),
-            usual("not learning"),
-        ),
-        "labels": (
-            f"a sample of one label, {study.train_shots[0]} examples",
-            usual("fewest"),
-            train_one_label(at),
-        ),
-    }
-    parts = [
-        frame.assign(study=study.study, shortcut=short, on=on)
-        for short, (_, off, with_it) in found.items()
-        for on, frame in ((False, off), (True, with_it))
+    alike = train_one_label(at)
+    own, foreign = (" / ".join(p.verbalizer) for p in (at.pattern, other_words(at.pattern)))
+    kept = f"{min(share, 1):.0%} of the prompt kept, {most} shots"
+    shortcuts = [
+        ("cut", f"the query cut off ({kept})", longest, cut[cut["shots"] == most]),
+        ("words", f"demonstrations say {foreign}, the answer is read as {own}", longest, words),
+        ("alignment", "teacher and student compared from the left", aligned, students),
+        ("rate", f"LoRA at 1e-5, {grids.side(study)} examples", lora, slow),
+        ("labels", f"a sample of one label, {study.train_shots[0]} examples", mixed, alike),
     ]
-    aligned = results.part("distillation").rows
+    parts = [
+        frame.assign(study=study.study, shortcut=short, switched_on=name, on=on)
+        for short, name, *frames in shortcuts
+        for on, frame in zip((False, True), frames, strict=True)
+    ]
+    distilled = sections.rows_at(results.part("distillation").rows, study=study.study)
     return Shortcuts(
-        {short: name for short, (name, *_) in found.items()},
         pd.concat(parts, ignore_index=True),
         pd.concat([whole.assign(prompt="whole"), cut.assign(prompt="cut", study=study.study)]),
         cut_at,
         as_shown,
-        stats.t_interval(weights, bounds=(0, 1)),
-        (
-            stats.t_interval(reading, bounds=stats.bounds_of("nll")),
-            stats.t_interval(
-                aligned[aligned["study"] == study.study]["text_nll"], bounds=stats.bounds_of("nll")
-            ),
-        ),
+        weights,
+        (pd.Series(reading, name="text_nll"), distilled["text_nll"]),
     )
 
 
@@ -546,26 +507,13 @@ def effects_of(switched: Mapping[str, Shortcuts], studies: Sequence[Study]) -> p
     Columns: study, shortcut, switched_on (its name), domain, right and switched (accuracies without
     and with it), and the fields of the change's Interval.
     """
-    lines = []
+    by, lines = ["study", "shortcut", "switched_on", "domain"], []
     for study in studies:
-        here = switched[study.study]
-        for short, name in here.names.items():
-            for domain in sections.task_of(study).domains:
-                off, on = (
-                    sections.chosen(here.predictions, shortcut=short, on=is_on, domain=domain)
-                    for is_on in (False, True)
-                )
-                lines.append(
-                    {
-                        "study": study.study,
-                        "shortcut": short,
-                        "switched_on": name,
-                        "domain": domain,
-                        "right": stats.interval(off).mean,
-                        "switched": stats.interval(on).mean,
-                    }
-                    | vars(stats.difference(on, off))
-                )
+        for group, part in switched[study.study].predictions.groupby(by, sort=False):
+            off, on = (sections.chosen(part, on=is_on) for is_on in (False, True))
+            right = {"right": stats.interval(off).mean, "switched": stats.interval(on).mean}
+            change = vars(stats.difference(on, off))
+            lines.append(dict(zip(by, group, strict=True)) | right | change)
     return pd.DataFrame(lines)
 
 
@@ -573,34 +521,19 @@ def effects_table(
     switched: Mapping[str, Shortcuts], effects: pd.DataFrame, studies: Sequence[Study]
 ) -> None:
     """Accuracy as this book does it, what each shortcut changes, and the share called entailed."""
-    lines = []
-    for study in studies:
-        here = switched[study.study]
-        for short, name in here.names.items():
-            line: dict[str, Any] = {"study": study.study, "switched on": name}
-            changes = []
-            for domain in sections.task_of(study).domains:
-                off = sections.chosen(here.predictions, shortcut=short, on=False, domain=domain)
-                changes.append(_change(effects, study, short, domain))
-                line |= {domain: str(stats.interval(off)), f"{domain}, change": str(changes[-1])}
-            rows = here.predictions
-            inside = rows[
-                (rows["shortcut"] == short) & rows["on"] & (rows["domain"] == "in-domain")
-            ]
-            called = sections.of_draws(inside, ["shortcut"])["called"]
-            line["called entailed"] = f"{called.min():.2f} to {called.max():.2f}"
-            sizes = dict.fromkeys(change.n for change in changes)
-            lines.append(line | {"n": " and ".join(sizes)})
+    every = pd.concat([switched[study.study].predictions for study in studies])
+    changes, lines = tables.with_interval(effects, "change"), []
+    for (study, name), part in changes.groupby(["study", "switched_on"], sort=False):
+        here = sections.rows_at(every, study=study, switched_on=name)
+        line = {"study": study, "switched on": name}
+        for domain, change in zip(part["domain"], part["change"], strict=True):
+            line[domain] = str(sections.interval(here, on=False, domain=domain))
+            line[f"{domain}, change"] = change
+        inside = sections.rows_at(here, on=True, domain="in-domain")
+        called = sections.of_draws(inside, ["domain"])["called"]
+        line["called entailed"] = f"{called.min():.2f} to {called.max():.2f}"
+        lines.append(line | {"n": " and ".join(part["n"].unique())})
     sections.table(lines)
-
-
-def _change(
-    effects: pd.DataFrame, study: Study, short: str, domain: str = "in-domain"
-) -> stats.Interval:
-    """What a shortcut changes in a study and domain."""
-    there = (effects["study"] == study.study) & (effects["shortcut"] == short)
-    row = effects[there & (effects["domain"] == domain)].iloc[0]
-    return stats.Interval(**{name: row[name] for name in stats.FIELDS})
 
 
 def effects_text(
@@ -609,14 +542,12 @@ def effects_text(
     """Say how many shortcuts lower accuracy, and what lies behind two of them."""
 
     def text(study: Study) -> str:
-        here = switched[study.study]
-        own = effects[effects["study"] == study.study]
+        here, own = switched[study.study], effects[effects["study"] == study.study]
         inside, outside = (own[own["domain"] == domain] for domain in tasks.DOMAINS)
-        at: dict[str, Any] = {"domain": "in-domain", "shortcut": "words", "on": True}
-        as_own = stats.interval(sections.chosen(here.predictions, **at))
-        as_shown = stats.interval(sections.chosen(here.as_shown, domain="in-domain"))
+        as_own = sections.interval(here.predictions, domain="in-domain", shortcut="words", on=True)
+        as_shown = sections.interval(here.as_shown, domain="in-domain")
         pattern = prompts.pattern_named(study.pattern, study.verbalizer)
-        left, aligned = here.text_nll
+        left, aligned = (sections.over(nll) for nll in here.text_nll)
         little = (
             " Out-of-domain the methods have little to lose: done right, the most accurate of "
             f"these has {outside['right'].max():.2f}."
@@ -626,13 +557,13 @@ def effects_text(
             f"In-domain, {(inside['hi'] < 0).sum()} of the {len(inside)} lower the accuracy, with "
             f"an interval that excludes zero.{little}\n\n"
             f"After demonstrations that say {' and '.join(other_words(pattern).verbalizer)}, "
-            f"“{pattern.verbalizer[0]}” and “{pattern.verbalizer[1]}” hold {here.weight.mean:.1g} "
-            f"of the probability of the four words (mean over {here.weight.draws} draws), so which "
-            f"of the two is larger is a by-product of predicting others{wrong}. Read as the words "
-            f"that were shown, the same predictions are right on {as_shown} of the in-domain pairs "
-            f"(n = {as_shown.n}).\n\n"
+            f"“{pattern.verbalizer[0]}” and “{pattern.verbalizer[1]}” hold "
+            f"{np.mean(here.weights):.1g} of the probability of the four words (mean over "
+            f"{len(here.weights)} draws), so which of the two is larger is a by-product of "
+            f"predicting others{wrong}. Read as the words that were shown, the same predictions "
+            f"are right on {as_shown} of the in-domain pairs (n = {as_shown.n}).\n\n"
             f"The unaligned student unlearns its language, too: it needs {left} nats a token on "
-            f"plain sentences, the aligned one {aligned} (means over {left.draws} draws)."
+            f"plain sentences, the aligned one {aligned} (means over {len(here.weights)} draws)."
         )
 
     sections.headed(studies, text)
@@ -644,37 +575,44 @@ def loss_table(icl: pd.DataFrame, studies: Sequence[Study]) -> None:
     hard = inside[metrics.LOGP].to_numpy().argmax(axis=1)
     inside = inside.assign(hard=prior.hard_losses(hard, inside["label"]))
     columns = {"accuracy": "correct", "NLL": "nll", "loss of hard predictions": "hard"}
-    lines, gaps = [], {}
-    for study in studies:
+
+    def constant_losses(study: Study) -> list[float]:
+        gold = sections.task_of(study).in_domain["label"].to_numpy()
+        return [float(prior.hard_losses(np.full(len(gold), y), gold).mean()) for y in (0, 1)]
+
+    def lines(study: Study) -> pd.DataFrame:
+        found = []
         for k in study.shots:
-            found = {
-                title: stats.interval(sections.chosen(inside, value, study=study.study, shots=k))
+            intervals = {
+                title: sections.interval(inside, value, study=study.study, shots=k)
                 for title, value in columns.items()
             }
-            line = {title: str(interval) for title, interval in found.items()}
-            about = {"study": study.study, "predictor": f"ICL, {k} shots"}
-            lines.append(about | line | {"n": found["NLL"].n})
-        gold = sections.task_of(study).in_domain["label"].to_numpy()
-        loss = [float(prior.hard_losses(np.full(len(gold), y), gold).mean()) for y in (0, 1)]
+            texts = {title: str(interval) for title, interval in intervals.items()}
+            found.append({"predictor": f"ICL, {k} shots"} | texts | {"n": intervals["NLL"].n})
+        gold = sections.task_of(study).in_domain["label"]
         words = prompts.pattern_named(study.pattern, study.verbalizer).verbalizer
-        for y, word in enumerate(words):
-            line = {
-                "accuracy": stats.number(float((gold == y).mean())),
-                "NLL": "–",
-                "loss of hard predictions": stats.number(loss[y]),
-            }
-            about = {"study": study.study, "predictor": f"always “{word}”"}
-            lines.append(about | line | {"n": f"{len(gold):,}"})
-        gaps[study.study] = abs(loss[0] - loss[1])
-    sections.table(lines)
-    sections.headed(
-        studies,
-        lambda study: (
-            f"Two predictors that know equally little differ by {gaps[study.study]:.2f} nats in "
-            "the loss of hard predictions: it rewards the label that has the number 0, whatever is "
-            "asked."
-        ),
-    )
+        for y, loss in enumerate(constant_losses(study)):
+            found.append(
+                {
+                    "predictor": f"always “{words[y]}”",
+                    "accuracy": stats.number(float((gold == y).mean())),
+                    "NLL": "–",
+                    "loss of hard predictions": stats.number(loss),
+                    "n": f"{len(gold):,}",
+                }
+            )
+        return pd.DataFrame(found)
+
+    def text(study: Study) -> str:
+        entailed, other = constant_losses(study)
+        return (
+            f"Two predictors that know equally little differ by {abs(entailed - other):.2f} nats "
+            "in the loss of hard predictions: it rewards the label that has the number 0, whatever "
+            "is asked."
+        )
+
+    sections.table(sections.each(studies, lines))
+    sections.headed(studies, text)
 
 
 def fifty(icl: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
@@ -693,11 +631,12 @@ def fifty(icl: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
             draws, examples = a.values.shape
             size = min(prior.EXAMPLES, examples)
             pairs = rng.random((PICKS, examples)).argsort(axis=1)[:, :size]
-            draw = rng.integers(draws, size=PICKS)
-            look = _accuracies(a, a, draw, pairs)
+            draw = rng.integers(draws, size=PICKS)[:, None]
+            look = a.values[draw, pairs].mean(axis=1)
             low, high = np.quantile(look, [0.025, 0.975])
             for name, shots in (("zero-shot", 0), (f"ICL, {fits} shots", fits)):
                 b = sections.chosen(own, domain=domain, shots=shots)
+                other = _in_order_of(a, b)[draw, pairs].mean(axis=1)
                 lines.append(
                     {
                         "study": study.study,
@@ -709,26 +648,16 @@ def fifty(icl: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
                         "low": low,
                         "high": high,
                         "difference": stats.difference(a, b),
-                        "flipped": float((look <= _accuracies(b, a, draw, pairs)).mean()),
+                        "flipped": float((look <= other).mean()),
                     }
                 )
     return pd.DataFrame(lines)
 
 
-def _accuracies(
-    of: stats.Sample,
-    like: stats.Sample,
-    draw: npt.NDArray[np.int64],
-    pairs: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    """The accuracy of the draw picked, on the pairs picked; both are numbered as in `like`.
-
-    `draw`: (picks,), `pairs`: (picks, size). Returns (picks,).
-    """
-    columns = [of.examples.index(name) for name in like.examples]
-    rows = [of.draws.index(name) for name in like.draws] if of.draws else [0] * len(like.draws)
-    values = of.values[np.ix_(rows, columns)]
-    return np.asarray(np.take_along_axis(values[draw], pairs, axis=1).mean(axis=1))
+def _in_order_of(a: stats.Sample, b: stats.Sample) -> stats.Floats:
+    """The values of b, in the order of a's draws and examples; the same for all if not drawn."""
+    draws = [b.draws.index(name) for name in a.draws] if b.draws else [0] * len(a.draws)
+    return b.values[np.ix_(draws, [b.examples.index(name) for name in a.examples])]
 
 
 def fifty_table(looks: pd.DataFrame) -> None:
@@ -755,29 +684,26 @@ def fifty_table(looks: pd.DataFrame) -> None:
 # --- beside Mosbach et al. ---------------------------------------------------------------------
 
 
+DESIGNS = {
+    "models": ("OPT, 125 million to 30 billion parameters", "OPT-125m, OPT-350m"),
+    "demonstrations": ("2, 16, 32; balanced", "2, 4, 8, 16; not balanced"),
+    "training examples": ("16 to 128; not balanced", "2, 4, 8, 16; not balanced"),
+    "draws": ("10", "10; 1 for distillation"),
+    "in-domain pairs": ("6,692 (MultiNLI matched, binary)", f"{prior.EXAMPLES}"),
+    "out-of-domain pairs": ("all of HANS's lexical overlap, by label", f"{prior.EXAMPLES}"),
+    "learning rate, full / LoRA": ("1e-5 / 2e-4", "1e-5 / 1e-5"),
+    "validation on": ("the reported sets", "10 of the reported pairs"),
+}
+"""What Mosbach et al. 2023 did, and what the earlier study did."""
+
+
 def designs(studies: Sequence[Study]) -> None:
     """The design of three comparisons."""
-    lines = {
-        "models": ("OPT, 125 million to 30 billion parameters", "OPT-125m, OPT-350m"),
-        "demonstrations": ("2, 16, 32; balanced", "2, 4, 8, 16; not balanced"),
-        "training examples": ("16 to 128; not balanced", "2, 4, 8, 16; not balanced"),
-        "draws": ("10", "10; 1 for distillation"),
-        "in-domain pairs": ("6,692 (MultiNLI matched, binary)", f"{prior.EXAMPLES}"),
-        "out-of-domain pairs": ("all of HANS's lexical overlap, by label", f"{prior.EXAMPLES}"),
-        "learning rate, full / LoRA": ("1e-5 / 2e-4", "1e-5 / 1e-5"),
-        "validation on": ("the reported sets", "10 of the reported pairs"),
-    }
-    table = pd.DataFrame(
-        {
-            "": lines.keys(),
-            "Mosbach et al. 2023": [mosbach for mosbach, _ in lines.values()],
-            "the earlier study": [earlier for _, earlier in lines.values()],
-        }
-    )
+    columns = ["Mosbach et al. 2023", "the earlier study"]
+    table = pd.DataFrame.from_dict(DESIGNS, orient="index", columns=columns)
     for study in studies:
-        name = "this book" if len(studies) == 1 else f"this book, {study.study}"
-        table[name] = table[""].map(_design(study))
-    tables.table(table)
+        table["this book" + f", {study.study}" * (len(studies) > 1)] = pd.Series(_design(study))
+    tables.table(table.reset_index(names=""))
 
 
 def _design(study: Study) -> dict[str, str]:
@@ -820,7 +746,8 @@ def summary(
     def text(study: Study) -> str:
         own = looks[(looks["study"] == study.study) & (looks["domain"] == "in-domain")]
         fewer = own[own["other"] != "zero-shot"].iloc[0]
-        move = {short: _change(effects, study, short) for short in effects["shortcut"].unique()}
+        changes = effects[(effects["study"] == study.study) & (effects["domain"] == "in-domain")]
+        move = {row["shortcut"]: stats.as_text(row) for _, row in changes.iterrows()}
         lines = [
             f"Switched on here, in-domain: cutting off the query changes accuracy by "
             f"{move['cut']}, other label words by {move['words']}, unaligned distillation by "

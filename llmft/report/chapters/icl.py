@@ -20,62 +20,53 @@ from llmft.study.results import Results, by_domain, on_one_machine
 def prompt(studies: Sequence[Study], shots: int = 2) -> None:
     """Show a whole prompt: the first draw of demonstrations, then the first in-domain pair.
 
-    Of the first study whose sentences may be printed; of others the pattern alone.
+    Of the first study whose sentences may be printed.
     """
-    study = next(iter(sections.readable(studies)), None)
-    if study is None:
-        pattern = prompts.pattern_named(studies[0].pattern, studies[0].verbalizer)
-        blank = pattern.fill("PREMISE", "HYPOTHESIS")
-        tables.say(inert.fence(pattern.separator.join([f"{blank} LABEL WORD"] * shots + [blank])))
-        return
+    study = (sections.readable(studies) or [*studies])[0]
     task, pattern = sections.task_of(study), prompts.pattern_named(study.pattern, study.verbalizer)
-    demonstrations = tasks.sample(task.train, shots, study.seed)
-    query = task.in_domain.iloc[0]
-    text = pattern.fill(query.premise, query.hypothesis)
+    demonstrations, query = (
+        sections.hide(study, pairs)
+        for pairs in (tasks.sample(task.train, shots, study.seed), task.in_domain.head(1))
+    )
+    text = pattern.fill(query["premise"].iloc[0], query["hypothesis"].iloc[0])
     before = prompts.context(pattern, demonstrations)
     tables.say(inert.fence(f"{before}{pattern.separator}{text}"))
 
 
 def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, studies: Sequence[Study]) -> None:
     """Say what demonstrations change, in-domain and out-of-domain, and what they are above."""
-    sections.headed(studies, lambda study: _accuracy(curve, compared, study))
-    sections.missing(studies)
 
-
-def _accuracy(curve: pd.DataFrame, compared: pd.DataFrame, study: Study) -> str:
-    own, most = curve[curve["study"] == study.study], study.shots[-1]
-    floors = baselines.floors(sections.task_of(study)).set_index(["domain", "rule"])["accuracy"]
-
-    def at(domain: str, shots: int) -> dict[str, Any]:
-        return {"domain": domain, "shots": shots}
-
-    def cell(domain: str, shots: int) -> stats.Interval:
-        return stats.interval(sections.chosen(own, **at(domain, shots)))
-
-    def change(domain: str) -> str:
-        gap = sections.difference(own, at(domain, most), at(domain, 0))
-        return f"{gap}{sections.unresolved(gap)}"
-
-    constant = floors["in-domain", "constant"]
-    clear = [f"{k}" for k in study.shots if cell("in-domain", k).lo > constant]
-    above = (
-        f"It is shown to be above a constant with {conclusions.joined(clear)} demonstrations."
-        if clear
-        else "It is not shown to be above a constant with any number of demonstrations."
-    )
-    text = (
-        f"In-domain, accuracy is {cell('in-domain', 0)} zero-shot and {cell('in-domain', most)} "
-        f"with {most} demonstrations; the difference is {change('in-domain')}. {above}"
-    )
-    if "out-of-domain" in set(own["domain"]):
-        gap = sections.difference(own, at("in-domain", most), at("out-of-domain", most))
-        text += (
-            f" Out-of-domain it is {cell('out-of-domain', 0).text} zero-shot and "
-            f"{cell('out-of-domain', most)} with {most} demonstrations; the difference is "
-            f"{change('out-of-domain')}. With {most} demonstrations, in-domain minus out-of-domain "
-            f"accuracy is {gap}."
+    def text(study: Study) -> str:
+        own, most = curve[curve["study"] == study.study], study.shots[-1]
+        none: dict[str, Any] = {"domain": "in-domain", "shots": 0}
+        many, none_out = none | {"shots": most}, none | {"domain": "out-of-domain"}
+        many_out = none_out | {"shots": most}
+        floors = baselines.floors(sections.task_of(study)).set_index(["domain", "rule"])["accuracy"]
+        constant = floors["in-domain", "constant"]
+        at_size = {n: sections.interval(own, **many | {"shots": n}) for n in study.shots}
+        clear = [f"{n}" for n, interval in at_size.items() if interval.lo > constant]
+        above = (
+            f"It is shown to be above a constant with {conclusions.joined(clear)} demonstrations."
+            if clear
+            else "It is not shown to be above a constant with any number of demonstrations."
         )
-    return f"{text} {sections.above_floors(compared, study, 'method', most)}"
+        found = (
+            f"In-domain, accuracy is {sections.interval(own, **none)} zero-shot and "
+            f"{sections.interval(own, **many)} with {most} demonstrations; the difference is "
+            f"{sections.minus(own, many, none)}. {above}"
+        )
+        if "out-of-domain" in set(own["domain"]):
+            found += (
+                f" Out-of-domain it is {sections.interval(own, **none_out).text} zero-shot and "
+                f"{sections.interval(own, **many_out)} with {most} demonstrations; the difference "
+                f"is {sections.minus(own, many_out, none_out)}. With {most} demonstrations, "
+                "in-domain minus out-of-domain accuracy is "
+                f"{sections.difference(own, many, many_out)}."
+            )
+        return f"{found} {sections.above_floors(compared, study, 'method', most)}"
+
+    sections.headed(studies, text)
+    sections.missing(studies)
 
 
 def learned(ruled: pd.DataFrame, studies: Sequence[Study]) -> None:
@@ -94,37 +85,31 @@ def learned(ruled: pd.DataFrame, studies: Sequence[Study]) -> None:
     sections.headed(studies, text)
 
 
+# --- other orders, other patterns --------------------------------------------------------------
+
+
+def at_middle(frame: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
+    """The rows with the number of demonstrations that orders and patterns have."""
+    return sections.where(frame, studies, lambda study: {"shots": [grids.middle(study.shots)]})
+
+
 def sensitivity(results: Results, studies: Sequence[Study]) -> Any:
     """A dot a run in-domain, with one number of demonstrations: draws by pattern, other orders."""
     studies = sections.having(results, studies, "orders", "patterns")
     if not studies:
         return None
-    rows = pd.concat(
-        [
-            at_middle(results, studies).assign(what=lambda f: "pattern " + f["pattern"]),
-            results.part("orders").rows.assign(what="other orders"),
-            results.part("patterns").rows.assign(what=lambda f: "pattern " + f["pattern"]),
-        ]
-    )
-    inside = by_domain(rows)
-    return figures.panels(
-        inside[inside["domain"] == "in-domain"],
-        sections.facet(studies),
-        lambda part, note: figures.dots(part, "what", "accuracy", note=note),
-        note=f"{_middles(studies)} demonstrations, in-domain; {sections.floors_text(studies)}",
-    )
-
-
-def at_middle(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
-    """The rows of the curve with the number of demonstrations that orders and patterns have."""
-    rows = results.part("ICL").rows
-    middle = {study.study: grids.middle(study.shots) for study in studies}
-    return rows[rows["shots"] == rows["study"].map(middle)]
-
-
-def _middles(studies: Sequence[Study]) -> str:
-    return conclusions.joined(
-        list(dict.fromkeys(str(grids.middle(study.shots)) for study in studies))
+    rows = at_middle(results.part("ICL", "orders", "patterns").rows, studies)
+    what = ("pattern " + rows["pattern"]).where(rows["group"] != "orders", "other orders")
+    inside = by_domain(rows.assign(what=what)).query("domain == 'in-domain'")
+    middles = dict.fromkeys(str(grids.middle(study.shots)) for study in studies)
+    return sections.by_study(
+        figures.dots,
+        inside,
+        studies,
+        "what",
+        "accuracy",
+        note=f"{conclusions.joined(list(middles))} demonstrations, in-domain; "
+        f"{sections.floors_text(studies)}",
     )
 
 
@@ -133,24 +118,26 @@ def spread(results: Results, studies: Sequence[Study]) -> None:
     studies = sections.having(results, studies, "orders")
     if not studies:
         return
-    rows = by_domain(pd.concat([at_middle(results, studies), results.part("orders").rows]))
-    of, lines = {study.study: study for study in studies}, []
-    for (study, domain), part in rows.groupby(["study", "domain"], sort=False):
-        drawn = part[part["order_seed"] == 0]["accuracy"]
-        within = part.groupby("data_seed")["accuracy"].var().mean() ** 0.5
-        lines.append(
-            {
-                "study": study,
-                "domain": domain,
-                "sd over draws": drawn.std(),
-                "sd over orders": within,
-                "lowest draw": drawn.min(),
-                "highest draw": drawn.max(),
-                "n": f"{len(drawn)} draws, {len(grids.few(of[str(study)]))} of them × 3 orders",
-            }
-        )
+    rows = by_domain(at_middle(results.part("ICL", "orders").rows, studies))
+
+    def lines(study: Study) -> pd.DataFrame:
+        found = []
+        for domain, part in rows[rows["study"] == study.study].groupby("domain", sort=False):
+            drawn = part[part["order_seed"] == 0]["accuracy"]
+            found.append(
+                {
+                    "domain": domain,
+                    "sd over draws": drawn.std(),
+                    "sd over orders": part.groupby("data_seed")["accuracy"].var().mean() ** 0.5,
+                    "lowest draw": drawn.min(),
+                    "highest draw": drawn.max(),
+                    "n": f"{len(drawn)} draws, {len(grids.few(study))} of them × 3 orders",
+                }
+            )
+        return pd.DataFrame(found)
+
     kinds = ["sd over draws", "sd over orders", "lowest draw", "highest draw"]
-    sections.table(lines, dict.fromkeys(kinds, ".3f"))
+    sections.table(sections.each(studies, lines), dict.fromkeys(kinds, ".3f"))
 
 
 def patterns(results: Results, studies: Sequence[Study]) -> None:
@@ -158,21 +145,17 @@ def patterns(results: Results, studies: Sequence[Study]) -> None:
     studies = sections.having(results, studies, "patterns")
     if not studies:
         return
-    answers = sections.scored(results.part("ICL", "patterns"))
-    lines = []
-    for study in studies:
+    answers = at_middle(sections.scored(results.part("ICL", "patterns")), studies)
+
+    def lines(study: Study) -> pd.DataFrame:
         own = answers[answers["study"] == study.study]
-        own = own[own["shots"] == grids.middle(study.shots)]
         own = own[own["data_seed"].isin(grids.few(study))]
-        names = [study.pattern, *(n for n in prompts.PATTERNS if n != study.pattern)]
-        lines += [
-            {"study": study.study, **line}
-            for domain in own["domain"].unique()
-            for line in sections.against_first(
-                own, "pattern", names, {"domain": domain}, columns=("domain", "pattern")
-            )
-        ]
-    sections.table(lines)
+        return sections.against(own, ["domain", "pattern"], {"pattern": study.pattern})
+
+    sections.table(sections.each(studies, lines))
+
+
+# --- label bias --------------------------------------------------------------------------------
 
 
 CORRECTIONS = {
@@ -198,41 +181,24 @@ def corrected(results: Results) -> pd.DataFrame:
     return pd.concat([metrics.with_scores(part) for _, part in every], ignore_index=True)
 
 
-def bias_figure(bias: pd.DataFrame, studies: Sequence[Study]) -> Any:
-    """Accuracy by number of demonstrations under each correction; `bias`: `corrected`."""
-    return sections.accuracy_figure(
-        bias, studies, "correction", x_title="demonstrations", draws=False
-    )
-
-
 def bias_table(bias: pd.DataFrame, studies: Sequence[Study]) -> None:
-    """Each correction with no, some and the most demonstrations: what it changes, and the lean."""
-    lines = []
-    for study in studies:
-        own = bias[bias["study"] == study.study]
-        sizes = dict.fromkeys([0, grids.middle(study.shots), study.shots[-1]])
-        for domain in own["domain"].unique():
-            for shots in sizes:
-                for name in own["correction"].unique():
-                    at: dict[str, Any] = {"domain": domain, "shots": shots}
-                    here = at | {"correction": name}
-                    right = stats.interval(sections.chosen(own, **here))
-                    drawn = sections.of_draws(sections.rows_at(own, **here), ["domain"])
-                    gap = sections.difference(own, here, at | {"correction": "none"})
-                    ends = (drawn["called"].min(), drawn["called"].max())
-                    lines.append(
-                        {
-                            "study": study.study,
-                            **at,
-                            "correction": name,
-                            "accuracy": str(right),
-                            "minus none": "–" if name == "none" else str(gap),
-                            "NLL": stats.interval(sections.chosen(own, "nll", **here)).mean,
-                            "called entailed": " to ".join(stats.number(end) for end in ends),
-                            "n": right.n,
-                        }
-                    )
-    sections.table(lines)
+    """Each correction with no, some and the most demonstrations: what it changes, and the lean.
+
+    `bias`: `corrected`.
+    """
+    by = ["domain", "shots", "correction"]
+
+    def lines(study: Study) -> pd.DataFrame:
+        sizes = [0, grids.middle(study.shots), study.shots[-1]]
+        own = bias[(bias["study"] == study.study) & bias["shots"].isin(sizes)]
+        accuracy = sections.against(own, by, {"correction": "none"}, "minus none")
+        called = sections.of_draws(own, by).groupby(by)["called"].agg(["min", "max"])
+        ends = called["min"].map(stats.number) + " to " + called["max"].map(stats.number)
+        more = pd.DataFrame({"NLL": own.groupby(by)["nll"].mean(), "called entailed": ends})
+        return accuracy.join(more, on=by).sort_values(["domain", "shots"], kind="stable")
+
+    columns = [*by, "accuracy", "minus none", "NLL", "called entailed", "n"]
+    sections.table(sections.each(studies, lines)[["study", *columns]])
 
 
 def bias_text(bias: pd.DataFrame, studies: Sequence[Study]) -> None:
@@ -240,31 +206,32 @@ def bias_text(bias: pd.DataFrame, studies: Sequence[Study]) -> None:
 
     def text(study: Study) -> str:
         own = bias[bias["study"] == study.study]
-        at: dict[str, Any] = {"domain": "in-domain", "shots": study.shots[-1]}
-        level = 1 - 0.05 / (own["correction"].nunique() - 1)
-        gaps = {
-            name: sections.difference(
-                own, at | {"correction": name}, at | {"correction": "none"}, level=level
-            )
-            for name in own["correction"].unique()
-            if name != "none"
+        raw: dict[str, Any] = {
+            "domain": "in-domain",
+            "shots": study.shots[-1],
+            "correction": "none",
         }
+        names = [name for name in own["correction"].unique() if name != "none"]
         found: dict[str, list[str]] = {"rises": [], "falls": [], "is not shown to change": []}
-        for name, gap in gaps.items():
+        for name in names:
+            here = raw | {"correction": name}
+            gap = sections.difference(own, here, raw, level=1 - 0.05 / len(names))
             verb = conclusions.verdict(gap, *found)
             found[verb].append(f"{CORRECTIONS[name]} ({gap}{sections.unresolved(gap)})")
         clauses = [
-            f"{verb} with {conclusions.joined(names)}" for verb, names in found.items() if names
+            f"{verb} with {conclusions.joined(some)}" for verb, some in found.items() if some
         ]
-        area = stats.interval(sections.chosen(own, "auc", correction="none", **at))
         return (
             f"In-domain with {study.shots[-1]} demonstrations, accuracy "
             f"{conclusions.joined(clauses)}; in brackets is corrected minus raw accuracy, with "
             "intervals that hold together. No correction changes how the pairs are ranked: the AUC "
-            f"is {area}."
+            f"is {sections.interval(own, 'auc', **raw)}."
         )
 
     sections.headed(studies, text)
+
+
+# --- costs and findings ------------------------------------------------------------------------
 
 
 def tokens(results: Results, studies: Sequence[Study]) -> Any:
@@ -272,28 +239,22 @@ def tokens(results: Results, studies: Sequence[Study]) -> Any:
     rows = results.part("zero-shot", "ICL").rows
     queries = rows["in_domain_n"] + rows["out_of_domain_n"] + len(prompts.CONTENT_FREE)
     prefix, each = rows["prefix_tokens"], rows["query_tokens"]
-    parts = [
-        rows[["study", "shots"]].assign(reading=reading, tokens=count / 1e3)
-        for reading, count in (
-            ("every prompt whole", (prefix + each) * queries),
-            ("prefix read once", prefix + each * queries),
-        )
-    ]
-    by = ["study", "shots", "reading"]
-    counted = pd.concat(parts).groupby(by, sort=False)["tokens"].mean().reset_index()
+    readings = {
+        "every prompt whole": (prefix + each) * queries / 1e3,
+        "prefix read once": (prefix + each * queries) / 1e3,
+    }
+    means = rows.assign(**readings).groupby(["study", "shots"], sort=False)[[*readings]].mean()
+    counted = means.reset_index().melt(["study", "shots"], var_name="reading", value_name="tokens")
     counted = counted.sort_values("shots", kind="stable")
-    return figures.panels(
+    return sections.by_study(
+        figures.bars,
         counted.assign(shots=counted["shots"].astype(str)),
-        sections.facet(studies),
-        lambda part, note: figures.bars(
-            part,
-            "shots",
-            "tokens",
-            "reading",
-            x_title="demonstrations",
-            y_title="tokens a run (thousands)",
-            note=note,
-        ),
+        studies,
+        "shots",
+        "tokens",
+        "reading",
+        x_title="demonstrations",
+        y_title="tokens a run (thousands)",
         note=f"{conclusions.joined([f'{int(n):,}' for n in queries.unique()])} queries a run",
     )
 
@@ -321,35 +282,34 @@ def cost(results: Results) -> None:
 
 def summary(curve: pd.DataFrame, studies: Sequence[Study]) -> None:
     """The chapter's findings in a few lines a study."""
-    sections.headed(studies, lambda study: _summary(curve, studies, study))
 
+    def lines(study: Study) -> list[str]:
+        own = curve[curve["study"] == study.study]
+        most, least = study.shots[-1], study.shots[0]
+        inside: dict[str, Any] = {"domain": "in-domain", "shots": most}
+        out = inside | {"domain": "out-of-domain"}
+        found = []
+        if most > least:
+            change = sections.difference(own, inside, inside | {"shots": least})
+            found.append(
+                f"From {least} to {most} demonstrations, in-domain accuracy changes by {change} "
+                "(paired over draws and pairs)."
+            )
+        found.append(sections.failures(own, least, most, "demonstrations"))
+        split = sections.summary(sections.by_cue(own, [study]), ["cue", "shots"])
+        misled = sections.point(split, cue="cue misleads", shots=most)
+        if misled != "–":
+            found.append(
+                f"Where negation in the hypothesis misleads, accuracy with {most} demonstrations "
+                f"is {misled}; without any use of the cue it would be that of the other pairs."
+            )
+        if "out-of-domain" in set(own["domain"]):
+            called = sections.of_draws(sections.rows_at(own, **out), ["domain"])["called"].mean()
+            found.append(
+                f"Out-of-domain with {most} demonstrations the AUC is "
+                f"{sections.interval(own, 'auc', **out)} and the accuracy "
+                f"{sections.interval(own, **out)}; {called:.2f} of the pairs are called entailed."
+            )
+        return found
 
-def _summary(curve: pd.DataFrame, studies: Sequence[Study], study: Study) -> str:
-    own = curve[curve["study"] == study.study]
-    most, least = study.shots[-1], study.shots[0]
-    inside: dict[str, Any] = {"domain": "in-domain"}
-    lines = []
-    if most > least:
-        change = sections.difference(own, inside | {"shots": most}, inside | {"shots": least})
-        lines.append(
-            f"From {least} to {most} demonstrations, in-domain accuracy changes by {change} "
-            "(paired over draws and pairs)."
-        )
-    lines.append(sections.failures(own, least, most, "demonstrations"))
-    split = sections.summary(sections.by_cue(own, [study]), ["cue", "shots"])
-    misled = sections.point(split, cue="cue misleads", shots=most)
-    if misled != "–":
-        lines.append(
-            f"Where negation in the hypothesis misleads, accuracy with {most} demonstrations is "
-            f"{misled}; without any use of the cue it would be that of the other pairs."
-        )
-    if "out-of-domain" in set(own["domain"]):
-        out: dict[str, Any] = {"domain": "out-of-domain", "shots": most}
-        area = stats.interval(sections.chosen(own, "auc", **out))
-        right = stats.interval(sections.chosen(own, **out))
-        called = sections.of_draws(sections.rows_at(own, **out), ["domain"])["called"].mean()
-        lines.append(
-            f"Out-of-domain with {most} demonstrations the AUC is {area} and the accuracy {right}; "
-            f"{called:.2f} of the pairs are called entailed."
-        )
-    return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
+    sections.findings(studies, lines)

@@ -5,6 +5,7 @@ those of the cue classifier, too, and `ruled` is `main` with the columns of `sec
 What is compared beside the main curves has one number of examples, `grids.side`, and fewer draws.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,12 +15,12 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from llmft import inert
-from llmft.engine import learner, models
+from llmft.engine import learner
 from llmft.engine.learner import ALL_LAYERS
 from llmft.nli import prompts
 from llmft.params import Study
 from llmft.report import costs, figures, sections, stats, tables
-from llmft.study import grids, methods
+from llmft.study import grids
 from llmft.study.results import Results, curves, on_one_machine
 
 
@@ -28,9 +29,6 @@ METHODS = {"fine-tuning": "full", "lora": "LoRA", "bitfit": "BitFit", "zero-shot
 
 BOTH = ("full fine-tuning", "LoRA")
 """The groups of runs of the main comparison."""
-
-BESIDE = ("ranks", "other layers", "BitFit")
-"""The groups of runs that change other weights; a study may leave some out."""
 
 SLOW = "LoRA at 1e-5"
 """LoRA at the earlier study's learning rate."""
@@ -54,10 +52,7 @@ def beside(results: Results, studies: Sequence[Study], *groups: str) -> Results:
     return sections.only(
         results.part(*groups),
         studies,
-        lambda study: {
-            "shots": [grids.side(study)],
-            "data_seed": grids.few(study),
-        },
+        lambda study: {"shots": [grids.side(study)], "data_seed": grids.few(study)},
     )
 
 
@@ -75,7 +70,7 @@ def corrected(layer: Any, x: torch.Tensor) -> torch.Tensor:
 
 def forward(study: Study) -> None:
     """Say how far `corrected` is from what the model computes, in the first layer with LoRA."""
-    model = _model(study)
+    model = sections.model_of(study)
     spec = grids.spec(study, "lora", objective="label words")
     words = prompts.label_tokens(model.tokenizer, spec.wording)
     with learner.learner(model, spec, words) as learning, torch.random.fork_rng(), torch.no_grad():
@@ -94,41 +89,26 @@ def forward(study: Study) -> None:
     )
 
 
-def _model(study: Study) -> models.Model:
-    return methods.model_of(study.model, "", study.device, study.dtype)
-
-
 # --- accuracy ----------------------------------------------------------------------------------
 
 
 def differences(main: pd.DataFrame, studies: Sequence[Study]) -> None:
     """Accuracy of both methods by number of examples, and LoRA minus full fine-tuning, paired."""
-    lines = []
-    for study in studies:
-        own = main[main["study"] == study.study]
-        for domain in own["domain"].unique():
-            for shots in study.train_shots:
-                at: dict[str, Any] = {"domain": domain, "shots": shots}
-                lora, full = (
-                    stats.interval(sections.chosen(own, method=name, **at))
-                    for name in ("LoRA", "full")
-                )
-                gap = _minus_full(own, at)
-                lines.append(
-                    {
-                        "study": study.study,
-                        **at,
-                        "LoRA": str(lora),
-                        "full": str(full),
-                        "LoRA − full": str(gap),
-                        "detectable": gap.detectable,
-                        "n": lora.n,
-                    }
-                )
-    sections.table(lines)
+
+    def lines(study: Study) -> pd.DataFrame:
+        own, found = main[main["study"] == study.study], []
+        for domain, shots in itertools.product(own["domain"].unique(), study.train_shots):
+            at: dict[str, Any] = {"domain": domain, "shots": shots}
+            lora, full = (sections.interval(own, method=name, **at) for name in ("LoRA", "full"))
+            gap = _minus_full(own, **at)
+            texts = {"LoRA": str(lora), "full": str(full), "LoRA − full": str(gap)}
+            found.append(at | texts | {"detectable": gap.detectable, "n": lora.n})
+        return pd.DataFrame(found)
+
+    sections.table(sections.each(studies, lines))
 
 
-def _minus_full(main: pd.DataFrame, at: dict[str, Any]) -> stats.Interval:
+def _minus_full(main: pd.DataFrame, **at: Any) -> stats.Interval:
     return sections.difference(main, at | {"method": "LoRA"}, at | {"method": "full"})
 
 
@@ -137,34 +117,32 @@ def accuracy(
 ) -> None:
     """Say how LoRA compares with zero-shot, full fine-tuning, and the best single cue."""
     with_zero = pd.concat([main, scored(results, "zero-shot")])
-    sections.headed(studies, lambda study: _accuracy(with_zero, compared, study))
+
+    def text(study: Study) -> str:
+        own, most = with_zero[with_zero["study"] == study.study], study.train_shots[-1]
+        inside: dict[str, Any] = {"domain": "in-domain", "shots": most}
+        gain = sections.difference(own, inside | {"method": "LoRA"}, inside | {"shots": 0})
+        gaps = {n: _minus_full(own, **inside | {"shots": n}) for n in study.train_shots}
+        kinds = {
+            "above": [f"{n:,}" for n, gap in gaps.items() if gap.lo > 0],
+            "below": [f"{n:,}" for n, gap in gaps.items() if gap.hi < 0],
+            "within 0.05 of": [f"{n:,}" for n, gap in gaps.items() if max(-gap.lo, gap.hi) < 0.05],
+        }
+        clear = "; ".join(
+            f"LoRA is {kind} full fine-tuning with {', '.join(sizes)} examples"
+            for kind, sizes in kinds.items()
+            if sizes
+        )
+        return (
+            f"In-domain with {most:,} examples, LoRA minus zero-shot is {gain}, and LoRA minus "
+            f"full fine-tuning of the same samples {gaps[most]}. Size by size, "
+            f"{clear or 'no difference is shown, nor that they are within 0.05'}; these are single "
+            "95 % intervals, one for each size.\n\n"
+            f"{sections.above_floors(compared, study, 'method', most)}"
+        )
+
+    sections.headed(studies, text)
     sections.missing(studies)
-
-
-def _accuracy(with_zero: pd.DataFrame, compared: pd.DataFrame, study: Study) -> str:
-    own, most = with_zero[with_zero["study"] == study.study], study.train_shots[-1]
-    inside: dict[str, Any] = {"domain": "in-domain"}
-    gain = sections.difference(
-        own, inside | {"shots": most, "method": "LoRA"}, inside | {"shots": 0}
-    )
-    by_size = {size: _minus_full(own, inside | {"shots": size}) for size in study.train_shots}
-    kinds = {
-        "above": [k for k, gap in by_size.items() if gap.lo > 0],
-        "below": [k for k, gap in by_size.items() if gap.hi < 0],
-        "within 0.05 of": [k for k, gap in by_size.items() if max(-gap.lo, gap.hi) < 0.05],
-    }
-    clear = "; ".join(
-        f"LoRA is {kind} full fine-tuning with {', '.join(map(str, sizes))} examples"
-        for kind, sizes in kinds.items()
-        if sizes
-    )
-    return (
-        f"In-domain with {most} examples, LoRA minus zero-shot is {gain}, and LoRA minus full "
-        f"fine-tuning of the same samples {by_size[most]}. Size by size, "
-        f"{clear or 'no difference is shown, nor that they are within 0.05'}; these are single "
-        "95 % intervals, one for each size.\n\n"
-        f"{sections.above_floors(compared, study, 'method', most)}"
-    )
 
 
 def calibration(results: Results, studies: Sequence[Study]) -> None:
@@ -179,28 +157,26 @@ def calibration(results: Results, studies: Sequence[Study]) -> None:
 
 def ranks(results: Results, studies: Sequence[Study]) -> None:
     """Accuracy by what is changed, and the difference from LoRA as reported, paired."""
-    groups = [name for name in BESIDE if name in results.groups]
+    groups = [name for name in ("ranks", "other layers", "BitFit") if name in results.groups]
     others = beside(results, studies, *groups, "full fine-tuning")
     rows, answers = (_changes(frame) for frame in (others.rows, sections.scored(others)))
     reported = sections.scored(beside(results, studies, "LoRA"))
     lines = []
     for (study, name), part in rows.groupby(["study", "change"], sort=False):
-        own = answers[(answers["study"] == study) & (answers["change"] == name)]
+        own = sections.rows_at(answers, study=study, change=name)
         base = reported[reported["study"] == study]
+        counted, whole = part.iloc[0][["trainable_parameters", "parameters"]]
         line = {
             "study": study,
             "what is changed": name,
-            "weights": part["trainable_parameters"].iloc[0],
-            "share": part["trainable_parameters"].iloc[0] / part["parameters"].iloc[0],
+            "weights": counted,
+            "share": counted / whole,
         }
         for domain in own["domain"].unique():
             a, b = (sections.chosen(frame, domain=domain) for frame in (own, base))
-            same_runs = set(own["key"]) == set(base["key"])
-            interval = stats.interval(a)
-            line |= {
-                domain: str(interval),
-                f"{domain} difference": "–" if same_runs else str(stats.difference(a, b)),
-            }
+            interval, same = stats.interval(a), set(own["key"]) == set(base["key"])
+            line[domain] = str(interval)
+            line[f"{domain} difference"] = "–" if same else str(stats.difference(a, b))
         lines.append(line | {"n": interval.n})
     sections.table(lines, {"share": ".2%"})
 
@@ -219,12 +195,12 @@ def weights(results: Results, studies: Sequence[Study]) -> None:
     rows = beside(results, studies, "LoRA").rows
 
     def text(study: Study) -> str:
-        expected = costs.trainable(grids.spec(study, "lora"), _model(study))
+        expected = costs.trainable(grids.spec(study, "lora"), sections.model_of(study))
         counted = rows[rows["study"] == study.study]["trainable_parameters"].iloc[0]
         return (
             f"The number of weights is as the formula has it: {expected:,} by "
             "$r (d_\\text{in} + d_\\text{out})$ summed over the target layers, "
-            f"{counted:,} counted. All with {grids.side(study)} training examples."
+            f"{counted:,} counted. All with {grids.side(study):,} training examples."
         )
 
     sections.headed(studies, text)
@@ -250,7 +226,7 @@ def untrained(results: Results, studies: Sequence[Study]) -> Any:
         return None
     course = curves(rates(results, studies).rows, ["study", "method"])
     means = stats.over_draws(course, ["study", "method", "update"], "train_loss")
-    sizes = dict.fromkeys(f"{grids.side(study)}" for study in studies)
+    sizes = dict.fromkeys(f"{grids.side(study):,}" for study in studies)
     return figures.curve(
         means,
         "update",
@@ -271,15 +247,17 @@ def changed_nothing(results: Results, studies: Sequence[Study]) -> None:
     if not studies:
         return
     found = rates(results, studies)
-    course = curves(found.rows, ["study", "method"])
-    answers = sections.scored(found)
+    course, answers = curves(found.rows, ["study", "method"]), sections.scored(found)
     zero, lines = scored(results, "zero-shot"), []
     for (study, name), part in course.groupby(["study", "method"], sort=False):
-        line = {"study": study, "method": name}
-        for title, update in (("start", 0), ("end", part["update"].max())):
-            loss = sections.mean_loss(part[part["update"] == update]["train_loss"])
-            line[f"loss at the {title}"] = loss
-        own = answers[(answers["study"] == study) & (answers["method"] == name)]
+        start, end = (part[part["update"] == at] for at in (0, part["update"].max()))
+        line = {
+            "study": study,
+            "method": name,
+            "loss at the start": sections.over(start["train_loss"]),
+            "loss at the end": sections.over(end["train_loss"]),
+        }
+        own = sections.rows_at(answers, study=study, method=name)
         for domain in own["domain"].unique():
             gap = stats.difference(
                 sections.chosen(own, domain=domain),
@@ -293,42 +271,39 @@ def changed_nothing(results: Results, studies: Sequence[Study]) -> None:
 # --- costs and findings ------------------------------------------------------------------------
 
 
-def cost_table(results: Results) -> None:
-    """Weights, tokens, seconds and memory of a run, means over draws."""
-    sections.cost_table(_timed(results), ["study", "method", "shots"])
-
-
-def _timed(results: Results) -> pd.DataFrame:
-    rows = results.part(*BOTH, *(["BitFit"] if "BitFit" in results.groups else [])).rows
+def timed(results: Results) -> pd.DataFrame:
+    """The runs whose costs are compared."""
+    groups = [name for name in (*BOTH, "BitFit") if name in results.groups]
+    rows = results.part(*groups).rows
     return rows.assign(method=rows["method"].map(METHODS))
 
 
 def cost(results: Results, studies: Sequence[Study]) -> None:
     """Say how many times as long LoRA takes as full fine-tuning, and how much less is stored."""
-    rows = on_one_machine(_timed(results))
-    sections.headed(studies, lambda study: _cost(rows[rows["study"] == study.study]))
+    rows = on_one_machine(timed(results))
 
+    def text(study: Study) -> str:
+        own = rows[rows["study"] == study.study]
+        lora, full = (
+            own[own["method"] == name].set_index(["shots", "data_seed"])
+            for name in ("LoRA", "full")
+        )
+        same = lora.index.intersection(full.index)
+        if same.empty:
+            return ""  # the machine that is compared did other samples with each
+        times = ["train_seconds", "eval_seconds"]
+        ratios = lora.loc[same, times] / full.loc[same, times]
+        train, score = (stats.t_interval(ratios[name]) for name in times)
+        counted, whole = lora.iloc[0][["trainable_parameters", "parameters"]]
+        return (
+            f"Training with LoRA takes {train} times as long as full fine-tuning of the same "
+            f"sample, and scoring {score} times as long (ratios by sample, n = {train.draws}; the "
+            "corrections are kept apart, not added into the weights). What is kept of a task is "
+            f"{whole / counted:,.0f} times smaller: {counted * 4 / 1024:,.0f} KiB in place of "
+            f"{whole * 4 / 1024:,.0f} KiB."
+        )
 
-def _cost(rows: pd.DataFrame) -> str:
-    lora, full = (
-        rows[rows["method"] == name].set_index(["shots", "data_seed"]) for name in ("LoRA", "full")
-    )
-    same = lora.index.intersection(full.index)
-    if same.empty:
-        return ""  # the machine that is compared did other samples with each
-    lora, full = lora.loc[same], full.loc[same]
-    train, score = (
-        stats.t_interval((lora[what] / full[what]).to_numpy())
-        for what in ("train_seconds", "eval_seconds")
-    )
-    counted, whole = lora.iloc[0][["trainable_parameters", "parameters"]]
-    return (
-        f"Training with LoRA takes {train} times as long as full fine-tuning of the same sample, "
-        f"and scoring {score} times as long (ratios by sample, n = {train.draws}; the corrections "
-        "are kept apart, not added into the weights). What is kept of a task is "
-        f"{whole / counted:,.0f} times smaller: {counted * 4 / 1024:,.0f} KiB in place of "
-        f"{whole * 4 / 1024:,.0f} KiB."
-    )
+    sections.headed(studies, text)
 
 
 def summary(
@@ -337,46 +312,38 @@ def summary(
     """The chapter's findings in a few lines a study."""
     reported = beside(results, studies, "LoRA").rows
 
-    def text(study: Study) -> str:
-        own, rule, rows = (
-            frame[frame["study"] == study.study] for frame in (main, ruled, reported)
+    def lines(study: Study) -> list[str]:
+        own, rule, rows = (f[f["study"] == study.study] for f in (main, ruled, reported))
+        row = rows.iloc[0]
+        most = study.train_shots[-1]
+        at: dict[str, Any] = {"shots": most, "method": "LoRA", "domain": "in-domain"}
+        out = at | {"domain": "out-of-domain"}
+        cues = sections.by_cue(own[own["shots"] == most], [study])
+        split = sections.summary(cues, ["method", "cue"])
+        lora, full = (
+            sections.point(split, method=name, cue="cue misleads") for name in ("LoRA", "full")
         )
-        share = rows["trainable_parameters"].iloc[0] / rows["parameters"].iloc[0]
-        lines = _findings(own, rule, study, share)
+        found = [
+            f"With {row['trainable_parameters'] / row['parameters']:.1%} of the weights and "
+            f"{most:,} examples, LoRA has an in-domain accuracy of {sections.interval(own, **at)}, "
+            "and agrees with “not entailed if either sentence is negated” on "
+            f"{sections.interval(rule, 'follows', **at)} of the pairs."
+        ]
+        if "out-of-domain" in set(own["domain"]):
+            found.append(
+                f"Out-of-domain its AUC is {sections.interval(own, 'auc', **out)} and its accuracy "
+                f"{sections.interval(own, **out)}."
+            )
+        found.append(
+            f"Where negation in the hypothesis misleads, LoRA is right on {lora} of the in-domain "
+            f"pairs and full fine-tuning on {full}."
+        )
         if "not learning" in grids.lora(study):
             slow = rates(results, [study]).rows
-            lines.append(_flat(curves(slow[slow["method"] == SLOW])))
-        return "\n\n" * (len(studies) > 1) + "\n".join(f"- {line}" for line in lines)
+            found.append(_flat(curves(slow[slow["method"] == SLOW])))
+        return found
 
-    sections.headed(studies, text)
-
-
-def _findings(main: pd.DataFrame, ruled: pd.DataFrame, study: Study, share: float) -> list[str]:
-    most = study.train_shots[-1]
-    at: dict[str, Any] = {"shots": most, "method": "LoRA"}
-    inside = stats.interval(sections.chosen(main, domain="in-domain", **at))
-    follows = stats.interval(sections.chosen(ruled, "follows", domain="in-domain", **at))
-    cues = sections.by_cue(main[main["shots"] == most], [study])
-    split = sections.summary(cues, ["method", "cue"])
-    lora, full = (
-        sections.point(split, method=name, cue="cue misleads") for name in ("LoRA", "full")
-    )
-    lines = [
-        f"With {share:.1%} of the weights and {most} examples, LoRA has an in-domain accuracy of "
-        f"{inside}, and agrees with “not entailed if either sentence is negated” on {follows} of "
-        "the pairs."
-    ]
-    if "out-of-domain" in set(main["domain"]):
-        area, right = (
-            stats.interval(sections.chosen(main, value, domain="out-of-domain", **at))
-            for value in ("auc", "correct")
-        )
-        lines.append(f"Out-of-domain its AUC is {area} and its accuracy {right}.")
-    return [
-        *lines,
-        f"Where negation in the hypothesis misleads, LoRA is right on {lora} of the in-domain "
-        f"pairs and full fine-tuning on {full}.",
-    ]
+    sections.findings(studies, lines)
 
 
 def _flat(course: pd.DataFrame) -> str:

@@ -37,15 +37,9 @@ def constructions(seed: int) -> None:
     rng, lines = Random(seed), []
     for form, share in grammar.FORMS.items():
         sentence = grammar.premise(rng, form)
-        lines.append(
-            {
-                "construction": form,
-                "drawn": f"{100 * share:.0f} %",
-                "sentence": sentence.text,
-                "states": "; ".join(sorted(map(_in_symbols, sentence.meaning))),
-            }
-        )
-    tables.table(pd.DataFrame(lines))
+        states = "; ".join(sorted(map(_in_symbols, sentence.meaning)))
+        lines.append((form, f"{100 * share:.0f} %", sentence.text, states))
+    tables.table(pd.DataFrame(lines, columns=["construction", "drawn", "sentence", "states"]))
 
 
 def _in_symbols(fact: grammar.Literal) -> str:
@@ -178,21 +172,21 @@ def rules(checkpoint: models.Model, seed: int, repeats: int) -> pd.DataFrame:
     size: dict[str, int] = {"documents": BATCH * repeats, "seed": seed}
     ids, kinds, _ = next(text.batches(fresh, text.Mix(plain=0, quiz=1), length=256, **size))
     right, _, question = answers(checkpoint, ids, kinds, text.QUIZ)
-    found = [(name, "asked", right[question == text.ID[name]]) for name in text.FEATURES]
+    found = [_accuracy(name, "asked", right[question == text.ID[name]]) for name in text.FEATURES]
     for name in text.FEATURES:
         only = text.Mix(plain=0, quiz=0, rules=(name,), noise=(0.0,), hinted=0.0, minimal=1.0)
         ids, kinds, _ = next(text.batches(fresh, only, length=320, **size))
         right, nth, _ = answers(checkpoint, ids, kinds, text.LABEL)
-        found += [
-            (name, f"in context, after {k} items", right[(nth >= k) & (nth < k + WINDOW)])
-            for k in AFTER
-        ]
-    lines = []
-    for name, test, own in found:
-        interval = stats.wilson(int(own.sum()), len(own))
-        ends = {"mean": interval.mean, "lo": interval.lo, "hi": interval.hi}
-        lines.append({"feature": name, "test": test, "n": len(own)} | ends)
-    return pd.DataFrame(lines)
+        for k in AFTER:
+            later = right[(nth >= k) & (nth < k + WINDOW)]
+            found.append(_accuracy(name, f"in context, after {k} items", later))
+    return pd.DataFrame(found)
+
+
+def _accuracy(feature: str, test: str, right: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    interval = stats.wilson(int(right.sum()), len(right))
+    about = {"feature": feature, "test": test, "n": len(right)}
+    return about | {"mean": interval.mean, "lo": interval.lo, "hi": interval.hi}
 
 
 @torch.inference_mode()

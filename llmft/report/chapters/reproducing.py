@@ -4,6 +4,7 @@
 took (`costs.count`). `large` are studies whose cost is predicted.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,33 +72,25 @@ def once(every: pd.DataFrame) -> pd.DataFrame:
 
 def cost_table(rows: pd.DataFrame) -> None:
     """What the runs of each chapter took, by method, and all of them."""
-
-    def cost(part: pd.DataFrame) -> dict[str, Any]:
-        return {
-            "runs": len(part),
-            "training (s)": part["train_seconds"].sum(),
-            "scoring (s)": part["eval_seconds"].sum(),
-            "most memory (MiB)": part["peak_memory_mib"].max(),
-            "tokens (10⁶)": part["read"].sum() / 1e6,
-            "TFLOP": part["flops"].sum() / 1e12,
-        }
-
     by, single = ["study", "chapter", "method"], rows.drop_duplicates("key")
-    lines = [
-        dict(zip(by, group, strict=True)) | cost(part)
-        for group, part in single.groupby(by, sort=False)
-    ]
-    names = list(single["study"].unique())
-    whole = {"study": names[0] if len(names) == 1 else "all", "chapter": "all", "method": "all"}
-    lines.append(whole | cost(single))
-    formats = {
-        "training (s)": ",.0f",
-        "scoring (s)": ",.0f",
-        "most memory (MiB)": ",.0f",
-        "tokens (10⁶)": ",.1f",
-        "TFLOP": ",.3g",
-    }
-    sections.table(lines, formats)
+    single = single.assign(read=single["read"] / 1e6, flops=single["flops"] / 1e12)
+    names = single["study"].unique()
+    whole = single.assign(study=names[0] if len(names) == 1 else "all", chapter="all", method="all")
+    totals = pd.concat(
+        frame.groupby(by, sort=False).agg(
+            **{
+                "runs": ("key", "size"),
+                "training (s)": ("train_seconds", "sum"),
+                "scoring (s)": ("eval_seconds", "sum"),
+                "most memory (MiB)": ("peak_memory_mib", "max"),
+                "tokens (10⁶)": ("read", "sum"),
+                "TFLOP": ("flops", "sum"),
+            }
+        )
+        for frame in (single, whole)
+    )
+    formats = dict.fromkeys(["training (s)", "scoring (s)", "most memory (MiB)"], ",.0f")
+    sections.table(totals.reset_index(), formats | {"tokens (10⁶)": ",.1f", "TFLOP": ",.3g"})
 
 
 def cost(rows: pd.DataFrame) -> None:
@@ -126,9 +119,9 @@ def cost(rows: pd.DataFrame) -> None:
 def time_figure(rows: pd.DataFrame) -> Any:
     """Seconds of training and of scoring, by chapter and by method."""
     single = rows.drop_duplicates("key")
-    seconds = pd.concat(
-        single.assign(what=what, seconds=single[column])[["chapter", "method", "what", "seconds"]]
-        for what, column in (("training", "train_seconds"), ("scoring", "eval_seconds"))
+    taken = {"train_seconds": "training", "eval_seconds": "scoring"}
+    seconds = single.rename(columns=taken).melt(
+        ["chapter", "method"], list(taken.values()), var_name="what", value_name="seconds"
     )
     charts = [
         figures.bars(
@@ -152,41 +145,45 @@ def time_figure(rows: pd.DataFrame) -> Any:
 
 def check(rows: pd.DataFrame, studies: Sequence[Study]) -> None:
     """The count from parameters beside that from the rows, by method."""
-    lines: list[dict[str, Any]] = []
-    texts = {study.study: _check(rows, study, lines) for study in studies}
-    sections.table(lines, {"predicted (TFLOP)": ".3g", "counted (TFLOP)": ".3g"})
-    sections.headed(studies, lambda study: texts[study.study])
+    both = {study.study: _both_counts(rows, study) for study in studies}
+
+    def lines(study: Study) -> pd.DataFrame:
+        foreseen, own = (
+            frame.groupby("method", sort=False)["flops"].agg(["size", "sum"])
+            for frame in both[study.study]
+        )
+        columns = {
+            "runs in the grids": foreseen["size"],
+            "runs stored": own["size"],
+            "predicted (TFLOP)": foreseen["sum"] / 1e12,
+            "counted (TFLOP)": own["sum"] / 1e12,
+            "ratio": foreseen["sum"] / own["sum"],
+        }
+        return pd.concat(columns, axis=1, join="inner").reset_index(names="method")
+
+    def text(study: Study) -> str:
+        foreseen, own = both[study.study]
+        same = (
+            ", for the same number of runs."
+            if len(foreseen) == len(own)
+            else f", for {len(foreseen):,} runs in the grids and {len(own):,} stored: those have "
+            "other parameters than the study."
+        )
+        ratio = foreseen["flops"].sum() / own["flops"].sum()
+        return f"In all the prediction is {ratio:.2f} times the count{same}"
+
+    formats = {"predicted (TFLOP)": ".3g", "counted (TFLOP)": ".3g"}
+    sections.table(sections.each(studies, lines), formats)
+    sections.headed(studies, text)
 
 
-def _check(rows: pd.DataFrame, study: Study, lines: list[dict[str, Any]]) -> str:
-    """The sentence on one study; its lines are added to those of the table."""
+def _both_counts(rows: pd.DataFrame, study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the runs of the study's grids are predicted to take, and its stored ones."""
     own = rows[rows["study"] == study.study]
     there = set(own["chapter"])
     specs = [s for name, some in grids.every(study).items() if name in there for s in some]
     foreseen = costs.count(costs.predict(specs, costs.texts_of(own)))
-    foreseen = foreseen.assign(method=foreseen["method"].map(METHODS))
-    for name in METHODS.values():
-        expected, found = (frame[frame["method"] == name] for frame in (foreseen, own))
-        if len(expected) and len(found):
-            lines.append(
-                {
-                    "study": study.study,
-                    "method": name,
-                    "runs in the grids": len(expected),
-                    "runs stored": len(found),
-                    "predicted (TFLOP)": expected["flops"].sum() / 1e12,
-                    "counted (TFLOP)": found["flops"].sum() / 1e12,
-                    "ratio": expected["flops"].sum() / found["flops"].sum(),
-                }
-            )
-    same = (
-        ", for the same number of runs."
-        if len(foreseen) == len(own)
-        else f", for {len(foreseen):,} runs in the grids and {len(own):,} stored: those have other "
-        "parameters than the study."
-    )
-    ratio = foreseen["flops"].sum() / own["flops"].sum()
-    return f"In all the prediction is {ratio:.2f} times the count{same}"
+    return foreseen.assign(method=foreseen["method"].map(METHODS)), own
 
 
 # --- a large study -----------------------------------------------------------------------------
@@ -194,8 +191,9 @@ def _check(rows: pd.DataFrame, study: Study, lines: list[dict[str, Any]]) -> str
 
 def large_studies(files: Sequence[str], namespace: Mapping[str, object]) -> list[Study]:
     """The studies of these files of the book, with the parameters that the notebook was given."""
-    given = {name: namespace.get(name) for name in Study.model_fields}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {
+        name: namespace[name] for name in Study.model_fields if namespace.get(name) is not None
+    }
     return [params.study(str(ROOT / file), given) for file in files]
 
 
@@ -224,23 +222,22 @@ def hours(large: Sequence[Study]) -> pd.DataFrame:
     The column `smaller` is the same for the study with `SMALLER` parameters.
     """
     lines = []
-    for study in large:
-        for smaller in (False, True):
-            runs = foresee(study, SMALLER if smaller else None)
-            for chapter, part in runs.groupby("chapter", sort=False):
-                flops = part["flops"].sum()
-                line = {
-                    "study": study.study,
-                    "chapter": chapter,
-                    "smaller": smaller,
-                    "runs": len(part),
-                    "PFLOP": flops / 1e15,
-                    "score": part["score"].sum() / 1e15,
-                }
-                for device, name in SPEEDS.items():
-                    peak = getattr(study, name)
-                    line[f"{device} (h)"] = costs.hours(flops, peak, study.utilisation)
-                lines.append(line)
+    for study, smaller in itertools.product(large, (False, True)):
+        runs = foresee(study, SMALLER if smaller else None)
+        for chapter, part in runs.groupby("chapter", sort=False):
+            flops = part["flops"].sum()
+            line = {
+                "study": study.study,
+                "chapter": chapter,
+                "smaller": smaller,
+                "runs": len(part),
+                "PFLOP": flops / 1e15,
+                "score": part["score"].sum() / 1e15,
+            }
+            for device, name in SPEEDS.items():
+                peak = getattr(study, name)
+                line[f"{device} (h)"] = costs.hours(flops, peak, study.utilisation)
+            lines.append(line)
     return pd.DataFrame(lines)
 
 
@@ -287,24 +284,24 @@ def _assumed(study: Study) -> str:
 
 def memory(large: Sequence[Study]) -> None:
     """Memory for weights, and for a teacher's targets."""
+    jobs = {
+        "scoring": "zero-shot",
+        "LoRA": "lora",
+        "full fine-tuning or distillation": "fine-tuning",
+    }
     lines: list[dict[str, Any]] = []
-    for study in large:
+    for study, (what, method) in itertools.product(large, jobs.items()):
         shape = costs.outline(study.model)
-        for what, method in (
-            ("scoring", "zero-shot"),
-            ("LoRA", "lora"),
-            ("full fine-tuning or distillation", "fine-tuning"),
-        ):
-            changed = costs.trainable(grids.spec(study, method), shape)
-            lines.append(
-                {
-                    "model": study.model,
-                    "to do": what,
-                    "weights": shape.parameters,
-                    "trained": changed,
-                    "GiB": costs.memory(shape.parameters, changed),
-                }
-            )
+        changed = costs.trainable(grids.spec(study, method), shape)
+        lines.append(
+            {
+                "model": study.model,
+                "to do": what,
+                "weights": shape.parameters,
+                "trained": changed,
+                "GiB": costs.memory(shape.parameters, changed),
+            }
+        )
     tables.table(pd.DataFrame(lines))
     most = max(lines, key=lambda line: line["GiB"])
     tables.say(
@@ -339,16 +336,18 @@ def _targets(study: Study) -> str:
 
 def versions(rows: pd.DataFrame) -> None:
     """Versions, devices and dates of the stored runs."""
-    facts = dict(costs.versions(rows))
-    for name, column in (
-        ("commit", "commit"),
-        ("protocol", "protocol"),
-        ("device", "device_name"),
-        ("threads", "threads"),
-        ("number type", "dtype"),
-    ):
-        facts[name] = ", ".join(map(str, rows[column].unique()))
-    facts["made"] = f"{rows['created'].min()} to {rows['created'].max()}"
+    columns = {
+        "commit": "commit",
+        "protocol": "protocol",
+        "device": "device_name",
+        "threads": "threads",
+        "number type": "dtype",
+    }
+    facts = {
+        **costs.versions(rows),
+        **{name: ", ".join(map(str, rows[column].unique())) for name, column in columns.items()},
+        "made": f"{rows['created'].min()} to {rows['created'].max()}",
+    }
     tables.table(pd.DataFrame({"what": facts.keys(), "value": facts.values()}))
 
 
@@ -377,16 +376,11 @@ def digests(rows: pd.DataFrame) -> None:
 
 def seeds(every: pd.DataFrame) -> None:
     """The seeds that the chapters used, by method and split."""
-    by = ["study", "chapter", "method", "split"]
-    ordered = pd.concat([own for _, own in every.groupby("study", sort=False)])
-    lines = [
-        dict(zip(by, group, strict=True))
-        | {
-            "draws": costs.spans(part["data_seed"]),
-            "orders": costs.spans(part["order_seed"]),
-            "initialisation": costs.spans(part["init_seed"]),
-            "runs": len(part),
-        }
-        for group, part in ordered.groupby(by, sort=False)
-    ]
-    sections.table(lines)
+    groups = every.groupby(["study", "chapter", "method", "split"], sort=False)
+    used = groups.agg(
+        draws=("data_seed", costs.spans),
+        orders=("order_seed", costs.spans),
+        initialisation=("init_seed", costs.spans),
+        runs=("key", "size"),
+    )
+    sections.table(used.reset_index())
