@@ -17,7 +17,9 @@ from safetensors.numpy import load_file, save
 MARK = 'class="pocket-model"'
 """What a page has where the model goes."""
 
-HEAD = '<link rel="stylesheet" href="../live.css">\n<script type="module" src="../live.js"></script>\n'
+HEAD = """<link rel="stylesheet" href="../live.css">
+<script type="module" src="../live.js"></script>
+"""
 """What such a page, in a folder of the site, loads."""
 
 PAIRS = 200
