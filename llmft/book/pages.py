@@ -1,6 +1,6 @@
-"""What a chapter's page gets from neither renderer: downloads, and figures that answer.
+"""What a chapter's page gets from neither renderer: downloads, figures that answer, a live model.
 
-Both are added to the written HTML, so that Quarto's pages and the plain ones have the same.
+They are added to the written HTML, so that Quarto's pages and the plain ones have the same.
 """
 
 import html
@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
+
+from llmft.book import live
 
 
 BUNDLE = "vega.js"
@@ -56,7 +58,7 @@ STYLE = """
 
 
 def finish(root: Path, folder: Path) -> None:
-    """Add the downloads to the chapters' pages, and the script to those with interactive figures.
+    """Add the downloads to the chapters' pages, and scripts to those that ask for them.
 
     Args:
         root: the book's folder.
@@ -74,6 +76,9 @@ def finish(root: Path, folder: Path) -> None:
             script = f'<script src="../{BUNDLE}"></script>\n<script>{SCRIPT}</script>\n'
             text = text.replace("</head>", f"<style>{STYLE}</style>\n</head>", 1)
             text = text.replace("</body>", f"{script}</body>", 1)
+        if live.MARK in text:
+            live.write(root, folder)
+            text = text.replace("</head>", f"{live.HEAD}</head>", 1)
         page.write_text(text, encoding="utf-8")
 
 

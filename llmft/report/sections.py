@@ -950,11 +950,6 @@ def model_of(study: Study) -> Model:
     return methods.model_of(study.model, "", study.device, study.dtype)
 
 
-def interval(answers: pd.DataFrame, value: str = "correct", **where: Any) -> stats.Interval:
-    """The mean of `value` over draws and examples, of the rows where each column has its value."""
-    return stats.interval(chosen(answers, value, **where))
-
-
 def minus(answers: pd.DataFrame, a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     """`difference` of accuracies as text; if it is not shown, with what would have been."""
     gap = difference(answers, a, b)
@@ -985,23 +980,6 @@ def over(values: pd.Series) -> str:
     """
     kind = str(values.name).rpartition("_")[2]
     return str(stats.t_interval(values, bounds=stats.bounds_of(kind)))
-
-
-def by_study(
-    draw: Callable[..., Any],
-    frame: pd.DataFrame,
-    studies: Sequence[Study],
-    *columns: str,
-    note: str,
-    **options: Any,
-) -> Any:
-    """A figure of `figures`, a panel a study: `draw(part, *columns, note=note, **options)`."""
-    return figures.panels(
-        frame,
-        facet(studies),
-        lambda part, text: draw(part, *columns, note=text, **options),
-        note=note,
-    )
 
 
 def findings(studies: Sequence[Study], lines: Callable[[Study], Sequence[str]]) -> None:

@@ -1,0 +1,60 @@
+"""The pocket model in a page: its files beside the pages, and the line that loads its script.
+
+A page asks for it with `<div class="pocket-model">`, which holds what stands there without scripts.
+The forward pass is `model.js`, what a reader does with it `live.js`. Everything comes from the
+site itself; the weights are float16, and are loaded when the reader asks for them.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import load_file, save
+
+
+MARK = 'class="pocket-model"'
+"""What a page has where the model goes."""
+
+HEAD = """<link rel="stylesheet" href="../live.css">
+<script type="module" src="../live.js"></script>
+"""
+"""What such a page, in a folder of the site, loads."""
+
+PAIRS = 200
+"""Pairs of each set that a reader can take."""
+
+
+def write(root: Path, folder: Path) -> None:
+    """Put the scripts, the model and its pairs into the site.
+
+    Args:
+        root: the book's folder, with `data/pocket`.
+        folder: the site's.
+    """
+    data, out = root / "data" / "pocket", folder / "pocket"
+    (out / "model").mkdir(parents=True, exist_ok=True)
+    for name in ("model.js", "live.js", "live.css"):
+        shutil.copyfile(Path(__file__).with_name(name), folder / name)
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copyfile(data / "model" / name, out / "model" / name)
+    weights = load_file(data / "model" / "model.safetensors")
+    halves = {name: values.astype(np.float16) for name, values in weights.items()}
+    (out / "model" / "model.safetensors").write_bytes(save(halves))
+    sets = {
+        "train": pd.read_csv(data / "train.csv"),
+        "in-domain": pd.read_csv(data / "test.csv"),
+        "out-of-domain": pd.read_csv(data / "hans.tsv", sep="\t").rename(
+            columns={"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"}
+        ),
+    }
+    pairs = {name: _pairs(frame) for name, frame in sets.items()}
+    (out / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
+
+
+def _pairs(frame: pd.DataFrame) -> list[dict[str, object]]:
+    """Some of the pairs, of all kinds, with `entailed` for their label."""
+    some = frame.sample(PAIRS, random_state=0)[["premise", "hypothesis", "label"]]
+    entailed = some.pop("label").isin([0, "entailment"])
+    return some.assign(entailed=entailed).to_dict("records")
