@@ -33,7 +33,7 @@ def against(
     """
     names = names or theme.order(frame[series])
     scale = alt.Scale(type="sqrt", domain=[0, float(frame[size].max())], range=[30, 190])
-    charts = []
+    charts: list[Any] = []
     for quantity in quantities:
         part = frame[frame["quantity"] == quantity].reset_index(drop=True)
         legend = None if charts else theme.legend(columns=3)

@@ -64,8 +64,8 @@ def figure(chart: Any, by: str, *, tooltip: Sequence[str | alt.Tooltip]) -> Figu
             test = f"{place} >= 0 && !{boxes}[{place}]"
             encoding["opacity"] = {"condition": {"test": test, "value": FAINT}, **usual}
         if unit["mark"]["type"] == "point" and column == by:
-            numbers = set(pd.DataFrame(rows).select_dtypes("number"))
-            encoding["tooltip"] = [_said(one, numbers) for one in tooltip]
+            numbers = list(pd.DataFrame(rows).select_dtypes("number"))
+            encoding["tooltip"] = [_line(one, numbers) for one in tooltip]
     data = escape(json.dumps(spec, separators=(",", ":"), ensure_ascii=False), quote=False)
     head, end, rest = svg.getvalue().partition(">")
     return Figure(f'{head}{end}<metadata id="vega-lite">{data}</metadata>{rest}')
@@ -81,9 +81,9 @@ def _units(spec: Spec, data: dict[str, Any], above: list[Any]) -> Iterator[tuple
             yield from _units(part, data, rows)
 
 
-def _said(entry: str | alt.Tooltip, numbers: Collection[str]) -> Spec:
+def _line(entry: str | alt.Tooltip, numbers: Collection[Any]) -> Any:
     """One line of what a point says; `numbers` are the columns that hold numbers."""
     if not isinstance(entry, str):
-        return dict(entry.to_dict())
+        return entry.to_dict()
     kind = {"type": "quantitative", "format": ",.4~g"} if entry in numbers else {"type": "nominal"}
     return {"field": entry, **kind}

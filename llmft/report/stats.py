@@ -54,7 +54,7 @@ def bounds_of(value: str) -> Bounds:
     return (0.0, np.inf) if name in LOSSES else UNBOUNDED
 
 
-def number(value: float | np.integer[Any] | None, digits: int = 2) -> str:
+def number(value: float | np.number[Any] | None, digits: int = 2) -> str:
     """A number as the book prints it: `0.81`, `1,200`, and `–` where there is none."""
     if value is None or not np.isfinite(value):
         return "–"
@@ -195,8 +195,8 @@ class Sample:
             raise _not_the_same("examples", self.examples, examples)
         rows = np.zeros(max(1, len(draws)), dtype=np.intp)
         if self.draws:
-            rows = pd.Index(self.draws).get_indexer(draws)
-        columns = pd.Index(self.examples).get_indexer(examples)
+            rows = pd.Index(self.draws).get_indexer(pd.Index(draws))
+        columns = pd.Index(self.examples).get_indexer(pd.Index(examples))
         return replace(
             self,
             values=self.values[np.ix_(rows, columns)],

@@ -5,9 +5,9 @@ literally; in a sentence of `say`, only what went through `inert.escape` is.
 """
 
 from collections.abc import Callable, Mapping
-from numbers import Real
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
@@ -20,9 +20,9 @@ def with_interval(frame: pd.DataFrame, name: str = "accuracy", digits: int = 2) 
 
     `frame`: of `stats.summary`; its other columns stay.
     """
-    rows = frame[list(stats.FIELDS)].to_dict("records")
-    texts = [stats.as_text(row, digits) for row in rows]
-    sizes = [stats.Interval(**row).n for row in rows]
+    intervals = [stats.Interval(*row) for row in frame[list(stats.FIELDS)].itertuples(index=False)]
+    texts = [stats.as_text(vars(interval), digits) for interval in intervals]
+    sizes = [interval.n for interval in intervals]
     return frame.drop(columns=list(stats.FIELDS)).assign(**{name: texts, "n": sizes})
 
 
@@ -52,9 +52,9 @@ def _cell(value: Any, form: str | Callable[[Any], str] | None) -> Any:
         return "–"
     if form is not None:
         return format(value, form)
-    if isinstance(value, Real) and not isinstance(value, bool):
-        return stats.number(value)
-    return value
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return value
+    return stats.number(value)
 
 
 def table(
