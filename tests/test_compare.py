@@ -31,7 +31,9 @@ def test_what_is_dearer_and_no_better_is_not_on_the_frontier() -> None:
 
 
 def test_the_steps_of_the_figure_go_on_to_its_end() -> None:
-    spec = compare.frontier(FRAME, "cost", "method", rules=RULES).to_dict()
+    spec = compare.frontier(
+        FRAME, "cost", "method", x_title="cost", columns=[], rules=RULES, names=["a", "b", "c"]
+    ).to_dict()
     steps = next(part for part in spec["layer"] if part["mark"].get("interpolate"))
     rows = spec["datasets"][steps["data"]["name"]]
     assert [row["mean"] for row in rows] == [0.5, 0.7, 0.9, 0.9]
@@ -43,6 +45,7 @@ def test_each_quantity_has_a_panel_with_equal_axes_and_the_diagonal() -> None:
         {
             "quantity": ["accuracy", "accuracy", "seconds"],
             "method": ["none", "some", "some"],
+            "shots": [0, 8, 8],
             "x": [0.5, 0.8, 3.0],
             "x_lo": [0.4, 0.7, None],
             "x_hi": [0.6, 0.9, None],
@@ -51,7 +54,9 @@ def test_each_quantity_has_a_panel_with_equal_axes_and_the_diagonal() -> None:
             "y_hi": [0.6, 0.7, None],
         }
     )
-    spec = compare.against(frame, "method", ["accuracy", "seconds"], highlight="none").to_dict()
+    spec = compare.against(
+        frame, "method", ["accuracy", "seconds"], size="shots", highlight="none"
+    ).to_dict()
     accuracy, seconds = spec["vconcat"][0]["hconcat"]
     for panel in (accuracy, seconds):
         axes = panel["layer"][0]["encoding"]

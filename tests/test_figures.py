@@ -77,11 +77,11 @@ FIGURES: dict[str, Callable[[], alt.Chart]] = {
         BINS, "which", lambda part, note: figures.reliability(part, "which", note=note), note="n"
     ),
     "forest": lambda: figures.forest(EIGHT, "pattern", "domain", note="n"),
-    "blocks": lambda: figures.forest(EIGHT, "pattern", group="domain"),
+    "blocks": lambda: figures.forest(EIGHT, "pattern", "domain", group="shots"),
     "dots": lambda: figures.dots(
         MINIMAL.assign(shots=MINIMAL["shots"].astype(str)), "shots", "mean"
     ),
-    "bars": lambda: figures.bars(MINIMAL, "shots", "mean", "domain", y_format=".0%"),
+    "bars": lambda: figures.bars(MINIMAL, "shots", "mean", "domain"),
     "heat": lambda: figures.heat(MINIMAL, "shots", "domain", "mean"),
     "reliability": lambda: figures.reliability(BINS, "which"),
 }
@@ -188,7 +188,7 @@ def test_labels_are_set_apart_in_order_and_no_further_than_needed(targets: list[
 @settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_an_axis_holds_its_values_and_shares_stay_shares(values: list[float]):
-    low, high = theme.span(pd.DataFrame({"y": values}), ["y"], [0.5])
+    low, high = theme.span(values, [0.5])
     assert 0 <= low <= min(values)
     assert max(values) <= high <= 1
 

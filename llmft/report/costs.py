@@ -6,7 +6,7 @@ tokens and weights (`sections.operations`), hours from operations and an assumed
 which runs a chapter has.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -77,12 +77,12 @@ def outline(name: str) -> Model:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     else:
         raise UserError(f"the shape of model {name!r} is not known: use one of {', '.join(OPT)}")
-    with torch.device("meta"):
-        auto: Any = transformers.AutoModelForCausalLM
-        model = auto.from_config(config)
-    parameters = sum(weight.numel() for weight in model.parameters())
     device = torch.device("meta")
-    return Model(model, None, name, "", "", device, config.max_position_embeddings, parameters)
+    auto: Any = transformers.AutoModelForCausalLM
+    with device:
+        model = auto.from_config(config)
+    weights = model.num_parameters()
+    return Model(model, None, name, "", "", device, config.max_position_embeddings, weights)
 
 
 # --- what they take ----------------------------------------------------------------------------
@@ -116,19 +116,17 @@ def predict(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:
         context = spec.shots * (pair + 2)  # each with its label word and a separator
         prefix = context if spec.method == "icl" else 0
         batch = min(spec.batch_size, spec.queries or spec.shots)
-        lines.append(
-            asdict(spec)
-            | {
-                "parameters": model.parameters,
-                "trainable_parameters": trainable(spec, model),
-                "prefix_tokens": 1 + prefix,
-                "query_tokens": mean,
-                "answers": sum(pairs) + len(CONTENT_FREE),
-                "out_of_domain_n": pairs[1],
-                "train_tokens": spec.updates * batch * (1 + pair),
-                "teacher_tokens": (1 + context + spec.queries * pair) if spec.queries else 0,
-            }
-        )
+        measured = {
+            "parameters": model.parameters,
+            "trainable_parameters": trainable(spec, model),
+            "prefix_tokens": 1 + prefix,
+            "query_tokens": mean,
+            "answers": sum(pairs) + len(CONTENT_FREE),
+            "out_of_domain_n": pairs[1],
+            "train_tokens": spec.updates * batch * (1 + pair),
+            "teacher_tokens": (1 + context + spec.queries * pair) if spec.queries else 0,
+        }
+        lines.append(asdict(spec) | measured)
     return pd.DataFrame(lines)
 
 
@@ -185,20 +183,15 @@ def teacher_targets(spec: Spec, texts: Texts, vocabulary: int) -> float:
 
 def spans(numbers: Iterable[int]) -> str:
     """Whole numbers as ranges: "0–9, 1000–1002"."""
-    parts: list[list[int]] = []
-    for number in sorted({int(n) for n in numbers}):
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1][1:] = [number]
-        else:
-            parts.append([number])
-    return ", ".join("–".join(map(str, part)) for part in parts)
+    distinct = pd.Series(sorted(set(numbers))).astype(int)
+    ranges = distinct.groupby(distinct - distinct.index)
+    return ", ".join(
+        str(low) if low == high else f"{low}–{high}"
+        for low, high in zip(ranges.min(), ranges.max(), strict=True)
+    )
 
 
-def versions(rows: pd.DataFrame) -> Mapping[str, str]:
+def versions(rows: pd.DataFrame) -> dict[str, str]:
     """Each package that the runs were done with, and its version, or all of them."""
-    numbers_of: dict[str, list[str]] = {}
-    for text in rows["versions"].unique():
-        for part in text.split(", "):
-            name, _, number = part.partition(" ")
-            numbers_of.setdefault(name, []).append(number)
-    return {name: ", ".join(dict.fromkeys(numbers)) for name, numbers in numbers_of.items()}
+    names = rows["versions"].str.split(", ").explode().drop_duplicates().str.partition(" ")
+    return dict(names.groupby(0, sort=False)[2].agg(", ".join))

@@ -9,16 +9,17 @@ alone, and can be solved for them.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from llmft import ROOT, UserError
+from llmft import ROOT
 from llmft.nli.tasks import DOMAINS
 from llmft.report import stats
 
+
+FOLDER = ROOT / "data" / "prior"
 
 EXAMPLES = 50
 """Pairs a domain; `read` holds the published rates and accuracies to it."""
@@ -41,23 +42,19 @@ NO = float(np.log1p(np.e))
 """The loss of a wrong 1 there, log(1 + e); a right 1 costs 1 less."""
 
 
-def read(folder: str | Path = "data/prior") -> pd.DataFrame:
+def read() -> pd.DataFrame:
     """The published runs: a row a run and domain.
 
     Columns: method, model, shots (0 for zero-shot; for distillation the number of queries), repeat
     (from 0), domain, accuracy, loss, seconds and memory (MiB) of its 50 answers, train_loss (mean
     over the epochs, nats), batch, updates; and for `FROM_TEXT` methods what `predictions` finds
     (else missing).
-
-    Raises:
-        UserError: no such file, or rows that are not of 50 pairs.
     """
-    table = _csv(ROOT / folder / "combined_metrics.csv")
-    by = ["method", "model", "shots"]
+    table = pd.read_csv(FOLDER / "combined_metrics.csv")
     table = table.rename(columns={"model_name": "model", "sample_size": "shots"})
     table["method"] = table["finetuning_method"].map(METHODS)
     table.loc[table["method"] == "zero-shot", "shots"] = 0  # it gives the evaluation pairs there
-    table["repeat"] = table.groupby(by).cumcount()
+    table["repeat"] = table.groupby(["method", "model", "shots"]).cumcount()
     table["batch"] = table["train_samples_per_second"] / table["train_steps_per_second"]
     table["updates"] = table["train_steps_per_second"] * table["train_runtime"]
     parts = []
@@ -69,24 +66,17 @@ def read(folder: str | Path = "data/prior") -> pd.DataFrame:
             seconds=table[f"{stem}runtime"],
             memory=table[f"{stem}peak_memory_gb"] * 1024,  # their gigabytes are of 1,024 MiB
         )
-        pairs = table[f"{stem}runtime"] * table[f"{stem}samples_per_second"]
-        right = own["accuracy"] * EXAMPLES
-        if (pairs - EXAMPLES).abs().max() > 0.1 or (right - right.round()).abs().max() > 1e-6:
-            raise UserError(
-                f"{folder}: not every run was scored on {EXAMPLES} pairs of each domain"
-            )
         texts = own[own["method"].isin(FROM_TEXT)]
         shares = predictions(texts["loss"], texts["accuracy"])
         parts.append(own.join(shares.set_index(texts.index)))
-    measured = ["accuracy", "loss", "seconds", "memory"]
-    columns = [*by, "repeat", "domain", *measured, "train_loss", "batch", "updates"]
-    runs = pd.concat(parts, ignore_index=True)
+    columns = "method model shots repeat domain accuracy loss seconds memory train_loss batch"
     order = {name: i for i, name in enumerate(METHODS.values())}
+    runs = pd.concat(parts, ignore_index=True)
     runs = runs.sort_values("method", key=lambda names: names.map(order), kind="stable")
-    return runs[[*columns, *shares.columns]].reset_index(drop=True)
+    return runs[[*columns.split(), "updates", *shares.columns]].reset_index(drop=True)
 
 
-def histories(folder: str | Path = "data/prior") -> pd.DataFrame:
+def histories() -> pd.DataFrame:
     """The published training histories of the two methods that train from labels.
 
     Columns: method, model, shots, repeat, epoch (1 to 40), train_loss (of the step, not the epoch,
@@ -94,18 +84,11 @@ def histories(folder: str | Path = "data/prior") -> pd.DataFrame:
     """
     parts = []
     for name in ("fewshot", "fewshot_lora"):
-        table = _csv(ROOT / folder / f"{name}_history.csv")
+        table = pd.read_csv(FOLDER / f"{name}_history.csv")
         table = table.rename(columns={"model_name": "model", "sample_size": "shots"})
         table["repeat"] = table.groupby(["model", "shots", "epoch"]).cumcount()
         parts.append(table.assign(method=METHODS[name]))
     return pd.concat(parts, ignore_index=True)
-
-
-def _csv(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; bring it back with git") from None
 
 
 # --- what the loss of a hard prediction says ----------------------------------------------------
@@ -121,11 +104,11 @@ def hard_losses(predictions: Any, labels: Any) -> stats.Floats:
     return np.asarray(np.logaddexp(0, x) - x * y)
 
 
-def predictions(losses: Any, accuracies: Any, n: int = EXAMPLES) -> pd.DataFrame:
-    """What a model predicted for `n` pairs, solved from its mean of `hard_losses` and its accuracy.
+def predictions(losses: Any, accuracies: Any) -> pd.DataFrame:
+    """What a model predicted for 50 pairs, solved from its mean of `hard_losses` and its accuracy.
 
-    A loss is (z ln 2 + (n - z) log(1 + e) - r) / n for z predictions of 0 and r right ones of 1.
-    Up to 50 pairs, no other whole numbers z, r come within 0.005 / n of it; 2e-4 / n is allowed for
+    A loss is (z ln 2 + (n - z) log(1 + e) - r) / n for z predictions of 0 and r right ones of 1,
+    n = 50. No other whole numbers z, r come within 0.005 / n of it; 2e-4 / n is allowed for
     rounding.
 
     Returns:
@@ -136,9 +119,9 @@ def predictions(losses: Any, accuracies: Any, n: int = EXAMPLES) -> pd.DataFrame
     Raises:
         ValueError: a loss or an accuracy that no predictions give.
     """
-    rows = []
+    n, rows = EXAMPLES, []
+    zeros = np.arange(n + 1)
     for loss, accuracy in zip(losses, accuracies, strict=True):
-        zeros = np.arange(n + 1)
         ones_right = zeros * np.log(2) + (n - zeros) * NO - n * loss
         whole = np.round(ones_right)
         fits = (np.abs(ones_right - whole) < 2e-4) & (whole >= 0) & (whole <= n - zeros)
@@ -157,31 +140,30 @@ def predictions(losses: Any, accuracies: Any, n: int = EXAMPLES) -> pd.DataFrame
 # --- what repeats on the same pairs are worth --------------------------------------------------
 
 
-def interval(accuracies: Any, examples: int = EXAMPLES) -> stats.Interval:
-    """Interval of the mean accuracy of repeats that were all scored on the same `examples`.
+def interval(accuracies: Any) -> stats.Interval:
+    """Interval of the mean accuracy of repeats that were all scored on the same 50 pairs.
 
     The mean's variance has a part of the pairs and a part of the repeats. Without the predictions
-    of single pairs the first is unknown: it is at most p(1 - p) / examples, as if all repeats
+    of single pairs the first is unknown: it is at most p(1 - p) / 50, as if all repeats
     predicted alike. The second is estimated from the repeats. Wilson's interval, with the effective
     number of examples that has both (Kish 1965), is then never too narrow; that number is at most
     50, however many the repeats. For one run it is Wilson's own.
     """
-    runs = np.asarray(accuracies, dtype=np.float64).ravel()
+    runs = np.asarray(accuracies, dtype=np.float64)
     p, draws = float(runs.mean()), len(runs)
-    of_pairs = p * (1 - p) / examples
+    of_pairs = p * (1 - p) / EXAMPLES
     of_draws = float(runs.var(ddof=1)) / draws if draws > 1 else 0.0
-    effective = examples * of_pairs / (of_pairs + of_draws) if of_pairs else examples
+    effective = EXAMPLES * of_pairs / (of_pairs + of_draws) if of_pairs else EXAMPLES
     wilson = stats.wilson(p * effective, effective)
-    recipe = "Wilson, widest for repeats on the same pairs" if draws > 1 else "Wilson"
-    return replace(wilson, recipe=recipe, draws=draws if draws > 1 else 0, examples=examples)
+    if draws == 1:
+        return replace(wilson, examples=EXAMPLES)
+    recipe = "Wilson, widest for repeats on the same pairs"
+    return replace(wilson, recipe=recipe, draws=draws, examples=EXAMPLES)
 
 
 def summary(runs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     """The `interval` of accuracy in each group: columns of `by`, then an Interval's fields."""
-    rows = []
-    for group, part in runs.groupby(list(by), sort=False):
-        rows.append(dict(zip(by, group, strict=True)) | vars(interval(part["accuracy"])))
-    return pd.DataFrame(rows)
+    return stats.by_group(runs, by, lambda part: interval(part["accuracy"]))
 
 
 QUANTITIES = ("accuracy", "loss (NLL, nats)", "time to answer (s)", "peak memory (MiB)")
@@ -195,12 +177,10 @@ def quantities(runs: pd.DataFrame) -> pd.DataFrame:
     is that of the methods that have one: not of hard predictions.
     """
     by = ["method", "shots", "domain"]
-    true_loss = runs[~runs["method"].isin(FROM_TEXT)]
-    measured = [summary(runs, by)] + [
-        part.groupby(by, sort=False)[column].mean().rename("mean").reset_index()
-        for column, part in (("loss", true_loss), ("seconds", runs), ("memory", runs))
-    ]
-    return pd.concat(
-        [frame.assign(quantity=name) for name, frame in zip(QUANTITIES, measured, strict=True)],
-        ignore_index=True,
-    )
+    true = runs.assign(loss=runs["loss"].mask(runs["method"].isin(FROM_TEXT)))
+    means = true.groupby(by, sort=False)[["loss", "seconds", "memory"]].mean().reset_index()
+    parts = [summary(runs, by).assign(quantity=QUANTITIES[0])]
+    for name, column in zip(QUANTITIES[1:], ("loss", "seconds", "memory"), strict=True):
+        own = means[[*by, column]].rename(columns={column: "mean"}).dropna()
+        parts.append(own.assign(quantity=name))
+    return pd.concat(parts, ignore_index=True)

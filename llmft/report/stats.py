@@ -14,7 +14,7 @@ position.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import combinations
 from typing import Any
 
@@ -36,15 +36,9 @@ interval says less than the draws themselves: their range is given in its place.
 
 UNBOUNDED: Bounds = (-np.inf, np.inf)
 
-_SHARES = (
-    "correct accuracy follows follows_one auc auc_silent ece brier share_entailment share "
-    "agreement confidence recall f1"
-)
-_LOSSES = "nll loss losses kl divergence perplexity train_loss val_loss"
-BOUNDS: dict[str, Bounds] = dict.fromkeys(_SHARES.split(), (0.0, 1.0)) | dict.fromkeys(
-    _LOSSES.split(), (0.0, np.inf)
-)
-"""What values of these names cannot leave."""
+SHARES = "correct accuracy follows follows_one auc auc_silent ece brier agreement".split()
+LOSSES = "nll loss train_loss kl".split()
+"""Names of values that lie between 0 and 1, and of those that are not below 0."""
 
 THESE_CONSTRUCTIONS: dict[str, Any] = {"within": ("subcase", "label")}
 NEW_CONSTRUCTIONS: dict[str, Any] = {"within": ("label",), "clusters": "subcase"}
@@ -54,10 +48,13 @@ NEW_CONSTRUCTIONS: dict[str, Any] = {"within": ("label",), "clusters": "subcase"
 
 def bounds_of(value: str) -> Bounds:
     """The bounds of a column by its name, with or without `validation_`; else `UNBOUNDED`."""
-    return BOUNDS.get(value.removeprefix("validation_"), UNBOUNDED)
+    name = value.removeprefix("validation_")
+    if name in SHARES:
+        return 0.0, 1.0
+    return (0.0, np.inf) if name in LOSSES else UNBOUNDED
 
 
-def number(value: float | np.integer[Any] | None, digits: int = 2) -> str:
+def number(value: float | np.number[Any] | None, digits: int = 2) -> str:
     """A number as the book prints it: `0.81`, `1,200`, and `–` where there is none."""
     if value is None or not np.isfinite(value):
         return "–"
@@ -110,7 +107,7 @@ class Interval:
 
 
 FIELDS = tuple(f.name for f in fields(Interval))
-"""The columns that `summary` and `over_draws` add to those they group by."""
+"""The columns that `by_group` adds to those it groups by."""
 
 
 def as_text(row: Mapping[str, Any] | pd.Series, digits: int = 2) -> str:
@@ -126,48 +123,38 @@ def as_text(row: Mapping[str, Any] | pd.Series, digits: int = 2) -> str:
         return f"{mean} [{lo}, {hi}]"
     if lowest == "–":
         return mean
-    return (
-        f"{mean} (1 draw)"
-        if row["draws"] == 1
-        else (f"{mean} ({row['draws']} draws: {lowest} to {highest})")
-    )
+    if row["draws"] == 1:
+        return f"{mean} (1 draw)"
+    return f"{mean} ({row['draws']} draws: {lowest} to {highest})"
 
 
-def caption(intervals: pd.DataFrame | Interval) -> str:
+def caption(intervals: pd.DataFrame) -> str:
     """What a caption says of intervals: of which kind, over how many draws and examples.
 
-    `intervals`: one, or a frame of `summary` or `over_draws`; where rows differ, the range is
-    given.
+    `intervals`: rows of an Interval's fields; where they differ, the range is given.
     """
-    frame = pd.DataFrame([vars(intervals)]) if isinstance(intervals, Interval) else intervals
-    if frame.empty:
-        return "no intervals"
-
-    def span(counts: pd.Series) -> str:
-        low, high = int(counts.min()), int(counts.max())
-        return f"{low:,}" if low == high else f"{low:,}–{high:,}"
-
-    def size(rows: pd.DataFrame) -> str:
-        draws, examples = rows["draws"], rows["examples"]
-        parts = []
-        if draws.max() > 0:
-            parts.append(f"{span(draws[draws > 0])} draw{'s' if draws.max() != 1 else ''}")
-        if examples.max() > 0:
-            parts.append(f"{span(examples)} examples")
-        return " × ".join(parts)
-
-    few = frame[(frame["draws"] > 0) & frame["lo"].isna()]
-    others = frame.drop(index=few.index)
+    is_few = (intervals["draws"] > 0) & intervals["lo"].isna()
+    few, others = intervals[is_few], intervals[~is_few]
     parts = []
     if len(others):
-        level = f"{100 * float(others['level'].iloc[0]):.3g} %"
         # How examples vary (within label, within subcase) differs by domain: the text says it.
         kinds = others["recipe"].astype(str).str.replace(r" \([^)]*\)$", "", regex=True)
-        recipes = " and ".join(dict.fromkeys(kinds))
-        parts.append(f"{level} intervals, {recipes}: {size(others)}")
+        level = f"{100 * float(others['level'].iloc[0]):.3g} %"
+        parts.append(f"{level} intervals, {' and '.join(kinds.unique())}: {_sizes(others)}")
     if len(few):
-        parts.append(f"no interval below {FEWEST} draws, but their range: {size(few)}")
+        parts.append(f"no interval below {FEWEST} draws, but their range: {_sizes(few)}")
     return "; ".join(parts)
+
+
+def _sizes(intervals: pd.DataFrame) -> str:
+    """How many draws and examples there are, from fewest to most: `5–10 draws × 400 examples`."""
+    parts = []
+    for name in ("draws", "examples"):
+        counts = intervals.loc[intervals[name] > 0, name]
+        if len(counts):
+            ends = dict.fromkeys(f"{int(end):,}" for end in (counts.min(), counts.max()))
+            parts.append(f"{'–'.join(ends)} {name if counts.max() > 1 else name[:-1]}")
+    return " × ".join(parts)
 
 
 # --- values with their ids ---------------------------------------------------------------------
@@ -179,141 +166,111 @@ class Sample:
 
     `draws` is empty where nothing was drawn, as zero-shot: `values` then has one row, and only
     examples vary. Examples vary within `strata`, which the design holds fixed (as many of each
-    label), and as whole `clusters`, if there are any (what was written together).
-
-    Raises:
-        UserError: shapes and ids that do not go together, an id twice, a value that is no number.
+    label), and as whole `clusters` (what was written together); else each is a cluster of its own.
     """
 
     values: Floats  # (draws, examples)
     draws: tuple[str, ...]  # (draws,), or none
     examples: tuple[str, ...]  # (examples,)
-    strata: tuple[str, ...] = ()  # (examples,), or none: all examples are one stratum
-    clusters: tuple[str, ...] = ()  # (examples,), or none: every example is one of its own
+    strata: tuple[str, ...]  # (examples,)
+    clusters: tuple[str, ...]  # (examples,)
     bounds: Bounds = UNBOUNDED
-    design: str = field(default="")  # of strata and clusters, for a caption: "within label"
+    design: str = ""  # of strata and clusters, for a caption: "within label"
 
-    def __post_init__(self) -> None:
-        rows, columns = max(1, len(self.draws)), len(self.examples)
-        if self.values.shape != (rows, columns) or not columns:
-            raise UserError(
-                f"values of shape {self.values.shape} are not {rows} draws x {columns} examples"
-            )
-        for what, ids in (("strata", self.strata), ("clusters", self.clusters)):
-            if ids and len(ids) != columns:
-                raise UserError(f"{len(ids)} {what} do not go with {columns} examples")
-        for what, ids in (("draw", self.draws), ("example", self.examples)):
-            if len(set(ids)) < len(ids):
-                raise UserError(f"{what} {_twice(ids)!r} is there twice")
-        if not np.isfinite(self.values).all():
-            row, column = np.argwhere(~np.isfinite(self.values))[0]
-            where = f" in draw {self.draws[row]!r}" if self.draws else ""
-            raise UserError(f"example {self.examples[column]!r}{where} has no number")
+    @property
+    def recipe(self) -> str:
+        """What the interval of its mean is called."""
+        kind = "two-way t" if self.draws else "t over examples"
+        return f"{kind} ({self.design})" if self.design else kind
+
+    def at(self, draws: tuple[str, ...], examples: tuple[str, ...]) -> "Sample":
+        """The same at these draws and examples, in their order; of one row, at every draw.
+
+        Raises:
+            UserError: it lacks a draw, or has other examples.
+        """
+        if self.draws and not set(draws) <= set(self.draws):
+            raise _not_the_same("draws", self.draws, draws)
+        if set(examples) != set(self.examples):
+            raise _not_the_same("examples", self.examples, examples)
+        rows = np.zeros(max(1, len(draws)), dtype=np.intp)
+        if self.draws:
+            rows = pd.Index(self.draws).get_indexer(pd.Index(draws))
+        columns = pd.Index(self.examples).get_indexer(pd.Index(examples))
+        return replace(
+            self,
+            values=self.values[np.ix_(rows, columns)],
+            draws=draws,
+            examples=examples,
+            strata=tuple(self.strata[i] for i in columns),
+            clusters=tuple(self.clusters[i] for i in columns),
+        )
+
+
+def _not_the_same(what: str, a: Sequence[str], b: Sequence[str]) -> UserError:
+    only = sorted(set(a) ^ set(b))
+    names = ", ".join(repr(name) for name in only[:3]) + " ..." * (len(only) > 3)
+    return UserError(f"not the same {what}: only one of the two has {names}")
 
 
 def sample(
     frame: pd.DataFrame,
     value: str = "correct",
     *,
-    draw: str = "draw",
-    example: str = "id",
     within: Sequence[str] = ("label",),
     clusters: str = "",
-    bounds: Bounds | None = None,
 ) -> Sample:
     """The values of a long frame, a row a run and query, as a `Sample`.
 
     Args:
-        frame: with the columns `value`, `draw` (the id of what was drawn, "" where nothing was),
-            `example`.
-        value: the column of which the mean is wanted.
-        draw: the column with the draws' ids.
-        example: the column with the examples' ids.
+        frame: with the columns `draw` (the id of what was drawn, "" where nothing was), `id` (of
+            the example) and `value`.
+        value: the column of which the mean is wanted; its name says its bounds (`bounds_of`).
         within: columns whose values the design fixes; those that the frame lacks, or that are
             missing throughout, are ignored.
         clusters: the column of which whole values vary, or "".
-        bounds: of the values; None for what is known by the name `value`.
 
     Raises:
-        UserError: no rows or columns; a draw without an example that another has, or with one
-            twice; a value that is no number; an example of two strata or clusters.
+        UserError: a draw without an example that another has, or with one twice; a value that is no
+            number; an example of two strata or clusters.
     """
-    columns = [value, draw, example, *([clusters] if clusters else [])]
-    _check_columns(frame, columns)
-    keys = pd.DataFrame({"draw": frame[draw].astype(str), "example": frame[example].astype(str)})
-    keys = keys.reset_index(drop=True)
-    draws, examples = (tuple(keys[name].drop_duplicates()) for name in ("draw", "example"))
-    _check_complete(keys, draws, examples, value)
-    row, column = keys["draw"].map(_positions(draws)), keys["example"].map(_positions(examples))
-    values = np.empty((len(draws), len(examples)))
-    values[row, column] = frame[value].to_numpy(dtype=np.float64)
-    strata = [name for name in within if name in frame and not frame[name].isna().all()]
-    design = [f"whole {clusters}s"] * bool(clusters)
-    design += [f"within {' and '.join(strata)}"] * bool(strata)
+    if (twice := frame.duplicated(["draw", "id"])).any():
+        first = frame[twice].iloc[0]
+        raise UserError(f"example {first['id']!r} is there twice in draw {first['draw']!r}")
+    draw, example = frame["draw"].astype(str), frame["id"].astype(str)
+    draws, examples = pd.Index(draw.unique()), pd.Index(example.unique())
+    if "" in draws and len(draws) > 1:
+        raise UserError(f"some rows have no draw and others have {len(draws) - 1}: choose one kind")
+    values = np.full((len(draws), len(examples)), np.nan)
+    values[draws.get_indexer(draw), examples.get_indexer(example)] = frame[value]
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise UserError(
+            f"draw {draws[row]!r} has no {value!r} for example {examples[column]!r}: runs that "
+            "differ in their examples have no interval together"
+        )
+    fixed = [name for name in within if name in frame and not frame[name].isna().all()]
+    whole = [clusters] if clusters else []
+    design = [f"whole {name}s" for name in whole]
+    design += [f"within {' and '.join(fixed)}"] * bool(fixed)
     return Sample(
         values,
-        () if draws == ("",) else draws,
-        examples,
-        _tags(frame, strata, keys["example"], examples),
-        _tags(frame, [clusters] if clusters else [], keys["example"], examples),
-        bounds_of(value) if bounds is None else bounds,
+        tuple(draws[draws != ""]),
+        tuple(examples),
+        _tags(frame, fixed),
+        _tags(frame, whole) if whole else tuple(examples),
+        bounds_of(value),
         ", ".join(design),
     )
 
 
-def _check_columns(frame: pd.DataFrame, names: Sequence[str]) -> None:
-    """Refuse a frame without rows, without one of the columns, or with a gap in it."""
-    if frame.empty:
-        raise UserError(f"no rows to take {names[0]!r} from")
-    for name in names:
-        if name not in frame:
-            raise UserError(f"there is no column {name!r}; there are {', '.join(map(str, frame))}")
-        if frame[name].isna().any():
-            raise UserError(f"{int(frame[name].isna().sum())} of {len(frame)} rows lack {name!r}")
-
-
-def _check_complete(
-    keys: pd.DataFrame, draws: Sequence[str], examples: Sequence[str], value: str
-) -> None:
-    """Refuse keys that are not every draw with every example, once each."""
-    if (repeats := keys.duplicated()).any():
-        first = keys[repeats].iloc[0]
-        where = f"draw {first['draw']!r}" if first["draw"] else "what was not drawn"
-        raise UserError(f"example {first['example']!r} is there twice in {where}")
-    if "" in draws and len(draws) > 1:
-        raise UserError(f"some rows have no draw and others have {len(draws) - 1}: choose one kind")
-    if len(keys) < len(draws) * len(examples):
-        counts = keys.groupby("draw", sort=False).size()
-        least = str(counts.idxmin())
-        present = set(keys.loc[keys["draw"] == least, "example"])
-        missing = next(example for example in examples if example not in present)
-        raise UserError(
-            f"runs differ in their examples, so {value!r} has no interval: draw {least!r} lacks "
-            f"{len(examples) - counts.min()}, such as {missing!r}"
-        )
-
-
-def _tags(
-    frame: pd.DataFrame, names: Sequence[str], ids: pd.Series, examples: Sequence[str]
-) -> tuple[str, ...]:
-    """The values of the columns `names` by example; nothing where there are no names."""
-    if not names:
-        return ()
-    rows = frame[list(names)].astype(str).set_axis(ids.array).reset_index().drop_duplicates()
-    if len(rows) > len(examples):
-        raise UserError(f"example {_twice(rows.iloc[:, 0])!r} has two values of {', '.join(names)}")
-    tags = {example: " / ".join(values) for example, *values in rows.itertuples(index=False)}
-    return tuple(tags[name] for name in examples)
-
-
-def _positions(ids: Sequence[str]) -> dict[str, int]:
-    return {name: place for place, name in enumerate(ids)}
-
-
-def _twice(ids: Any) -> str:
-    """The first id that occurs again."""
-    series = pd.Series(list(ids))
-    return str(series[series.duplicated()].iloc[0])
+def _tags(frame: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
+    """The values of the columns `names` by example, in order of appearance."""
+    rows = frame[["id", *names]].astype(str).drop_duplicates()
+    if (twice := rows["id"].duplicated()).any():
+        example = rows.loc[twice, "id"].iloc[0]
+        raise UserError(f"example {example!r} has two values of {', '.join(names)}")
+    return tuple(" / ".join(values) for _, *values in rows.itertuples(index=False))
 
 
 # --- the two-way standard error ----------------------------------------------------------------
@@ -329,30 +286,32 @@ class Units:
     df: int  # units less strata
 
 
-def units(strata: Sequence[str], clusters: Sequence[str], examples: int) -> Units:
-    """The units of `examples` examples.
+def units(strata: Sequence[str], clusters: Sequence[str]) -> Units:
+    """The units of examples, by the stratum and the cluster of each.
 
     Clusters that lie in one stratum each vary within the strata; where a cluster crosses strata
     (a premise with two hypotheses), all vary together, and each stratum keeps its weight as by
     post-stratification. A stratum of one unit shows no variance: such strata are put together (the
     survey's collapsed strata, on the safe side).
     """
-    stratum = np.unique(list(strata) or [""] * examples, return_inverse=True)[1]
-    unit = np.unique(list(clusters), return_inverse=True)[1] if clusters else np.arange(examples)
+    stratum, unit = (np.unique(names, return_inverse=True)[1] for names in (strata, clusters))
     count = int(unit.max()) + 1
+    if count == len(unit):
+        unit = np.arange(count)  # each example by itself, in their order
     owner = np.zeros(count, dtype=np.intp)
     owner[unit] = stratum
     if (owner[unit] != stratum).any():
-        scale = np.full(count, np.sqrt(count / (count - 1)) if count > 1 else np.nan)
-        return Units(unit, stratum, scale, count - 1)
-    alone = np.bincount(owner)[owner] == 1
-    if alone.any():
-        owner[alone] = owner[~alone][0] if alone.sum() == 1 and count > 1 else owner.max() + 1
-        owner = np.unique(owner, return_inverse=True)[1]
+        owner[:] = 0
+    else:
+        alone = np.bincount(owner)[owner] == 1
+        if alone.any():
+            together = alone.sum() > 1 or count == 1
+            owner[alone] = owner.max() + 1 if together else owner[~alone][0]
+            owner = np.unique(owner, return_inverse=True)[1]
+        stratum = owner[unit]
     size = np.bincount(owner).astype(np.float64)
-    with np.errstate(divide="ignore"):
-        scale = np.sqrt(size / (size - 1))[owner] if count > 1 else np.full(1, np.nan)
-    return Units(unit, owner[unit], scale, count - len(size))
+    scale = np.sqrt(size / (size - 1))[owner] if count > 1 else np.full(1, np.nan)
+    return Units(unit, stratum, scale, count - len(size))
 
 
 def influence(values: Floats, layout: Units) -> Floats:
@@ -411,50 +370,48 @@ def ends(mean: float, half: float, bounds: Bounds) -> Bounds:
     (By the delta method: half is divided by the mean's distances from the bounds.)
     """
     low, high = bounds
-    if half > 0 and np.isfinite(low) and low < mean < high:
-        if np.isfinite(high):
-            share, reach = (mean - low) / (high - low), half / (high - low)
-            scale = np.array([-1, 1]) * reach / (share * (1 - share))
-            lo, hi = low + (high - low) * special.expit(special.logit(share) + scale)
-        else:
-            lo, hi = low + (mean - low) * np.exp(np.array([-1, 1]) * half / (mean - low))
-        return float(lo), float(hi)
-    return clip(mean, half, bounds)
+    if not (half > 0 and np.isfinite(low) and low < mean < high):
+        return clip(mean, half, bounds)
+    if np.isfinite(high):
+        share, reach = (mean - low) / (high - low), half / (high - low)
+        scale = np.array([-1, 1]) * reach / (share * (1 - share))
+        lo, hi = low + (high - low) * special.expit(special.logit(share) + scale)
+    else:
+        lo, hi = low + (mean - low) * np.exp(np.array([-1, 1]) * half / (mean - low))
+    return float(lo), float(hi)
 
 
 def clip(mean: float, half: float, bounds: Bounds) -> Bounds:
-    """The mean -/+ half, clipped to the bounds."""
-    low, high = bounds  # the order below keeps an end that is no number
-    return max(mean - half, low), min(mean + half, high)
+    """The mean -/+ half, clipped to the bounds; no numbers where half is none."""
+    low, high = bounds
+    return max(mean - half, low), min(mean + half, high)  # in this order, NaN stays
+
+
+def t_of(level: float, draws: int, of_units: int) -> tuple[float, int]:
+    """Student's t, no number where there are too few draws, and its degrees of freedom.
+
+    They are D - 1, or those of the units where these are fewer: known before there are data, so
+    that a design's power is, too. Satterthwaite's number is an estimate, and would save a twentieth
+    of the width.
+    """
+    df = min(draws - 1, of_units) if draws else of_units
+    return quantile(level, df) if not draws or draws >= FEWEST else np.nan, df
 
 
 def _estimate(
-    data: Sample, recipe: str, level: float, to_ends: Callable[[float, float, Bounds], Bounds]
+    data: Sample, kind: str, level: float, to_ends: Callable[[float, float, Bounds], Bounds]
 ) -> Interval:
-    """The interval of the mean of `data`.
-
-    It has D - 1 degrees of freedom, or those of the units where these are fewer: known before there
-    are data, so that a design's power is, too. Satterthwaite's number is an estimate, and would
-    save a twentieth of the width.
-    """
-    draws, layout = len(data.draws), units(data.strata, data.clusters, len(data.examples))
+    """The interval of the mean of `data`."""
+    draws, layout = len(data.draws), units(data.strata, data.clusters)
+    t, df = t_of(level, draws, layout.df)
     means = data.values.mean(1)
-    parts = components(means, influence(data.values, layout))
-    se = float(np.sqrt(two_way(parts))) if layout.df > 0 else np.nan
-    df = min(draws - 1, layout.df) if draws else layout.df
+    variance = two_way(components(means, influence(data.values, layout)))
+    se = float(np.sqrt(variance)) if layout.df > 0 else np.nan
     mean = float(means.mean())
-    lo = hi = lowest = highest = np.nan
-    if not draws or draws >= FEWEST:
-        lo, hi = to_ends(mean, se * quantile(level, df), data.bounds)
-    if draws:
-        lowest, highest = float(means.min()), float(means.max())
-    size = len(data.examples)
-    return Interval(mean, lo, hi, recipe, draws, size, level, se, df, lowest, highest)
-
-
-def _recipe(data: Sample, paired: bool = False) -> str:
-    kind = "two-way t" if data.draws else "t over examples"
-    return ("paired " if paired else "") + kind + (f" ({data.design})" if data.design else "")
+    lo, hi = to_ends(mean, se * t, data.bounds)
+    lowest, highest = (float(means.min()), float(means.max())) if draws else (np.nan, np.nan)
+    recipe, examples = f"{kind}{data.recipe}", len(data.examples)
+    return Interval(mean, lo, hi, recipe, draws, examples, level, se, df, lowest, highest)
 
 
 # --- intervals ---------------------------------------------------------------------------------
@@ -466,7 +423,7 @@ def interval(data: Sample, *, level: float = 0.95) -> Interval:
     Between one and `FEWEST` draws there is no interval; without draws, examples alone vary. Where
     nothing varies, as with a constant predictor on as many of each label, its width is zero.
     """
-    return _estimate(data, _recipe(data), level, ends)
+    return _estimate(data, "", level, ends)
 
 
 def difference(
@@ -482,10 +439,34 @@ def difference(
     Raises:
         UserError: other draws, examples, or strata of an example, with the ids that differ.
     """
-    a, b = _common(a, b)
-    gap = _minus(a, b) if same_examples else _side_by_side(a, b)
-    result = _estimate(gap, _recipe(gap, True), level, clip)
+    if same_examples:
+        a, b = _paired(a, b)
+        gap = replace(a, values=a.values - b.values)
+    else:
+        draws = _fewest(a, b)
+        gap = _side_by_side(a.at(draws, a.examples), b.at(draws, b.examples))
+    bounds = a.bounds[0] - b.bounds[1], a.bounds[1] - b.bounds[0]
+    result = _estimate(replace(gap, bounds=bounds), "paired ", level, clip)
     return replace(result, examples=min(len(a.examples), len(b.examples)))
+
+
+def _side_by_side(a: Sample, b: Sample) -> Sample:
+    """Both samples' examples as one sample, weighted so that its mean is mean(a) - mean(b)."""
+    size = len(a.examples) + len(b.examples)
+    strata, clusters = (
+        tuple([f"a: {name}" for name in own] + [f"b: {name}" for name in other])
+        for own, other in ((a.strata, b.strata), (a.clusters, b.clusters))
+    )
+    return replace(
+        a,
+        values=np.hstack(
+            [a.values * (size / len(a.examples)), b.values * (-size / len(b.examples))]
+        ),
+        examples=a.examples + b.examples,
+        strata=strata,
+        clusters=clusters,
+        design=" and ".join(dict.fromkeys(one.design for one in (a, b) if one.design)),
+    )
 
 
 def share(a: Sample, b: Sample, base: Sample, *, level: float = 0.95) -> Interval:
@@ -499,15 +480,11 @@ def share(a: Sample, b: Sample, base: Sample, *, level: float = 0.95) -> Interva
     Raises:
         UserError: as `difference`.
     """
-    a, b, base = _common(a, b, base)
-    gain_a, gain_b = _minus(a, base), _minus(b, base)
-    both = _minus(gain_a, gain_b)
-    draws, size = len(both.draws), len(both.examples)
-    layout = units(both.strata, both.clusters, size)
-    df = min(draws - 1, layout.df) if draws else layout.df
-    t = quantile(level, df) if not draws or draws >= FEWEST else np.nan
-    values = np.stack([*_broadcast(gain_a.values, _align(gain_a, gain_b)), both.values])
-    means = values.mean(-1)
+    a, b, base = _paired(a, b, base)
+    gain_a, gain_b = a.values - base.values, b.values - base.values
+    values = np.stack([gain_a, gain_b, gain_a - gain_b])
+    means, layout = values.mean(-1), units(a.strata, a.clusters)
+    t, df = t_of(level, len(a.draws), layout.df)
     parts = components(means, influence(values, layout))
     # The variance is the largest of four quadratic forms in r, so each has an interval of its own,
     # in closed form, and the widest ends are those of the largest.
@@ -524,91 +501,23 @@ def share(a: Sample, b: Sample, base: Sample, *, level: float = 0.95) -> Interva
         mean = float(top / bottom)
         lo = float(((middle - reach) / square)[real].min())
         hi = float(((middle + reach) / square)[real].max())
-    recipe = _recipe(both, True).replace("paired", "ratio, paired")
-    return Interval(mean, lo, hi, recipe, draws, size, level, df=df)
+    recipe = f"ratio, paired {a.recipe}"
+    return Interval(mean, lo, hi, recipe, len(a.draws), len(a.examples), level, df=df)
 
 
-def _common(*samples: Sample) -> list[Sample]:
-    """The samples at the draws of the one that has the fewest, if the others have these, too."""
-    fewest = min((one.draws for one in samples if one.draws), key=len, default=())
-    if any(one.draws and set(fewest) - set(one.draws) for one in samples):
-        return list(samples)  # left to be refused
-    return [
-        replace(one, draws=fewest, values=one.values[[one.draws.index(name) for name in fewest]])
-        if len(one.draws) > len(fewest)
-        else one
-        for one in samples
-    ]
+def _fewest(*samples: Sample) -> tuple[str, ...]:
+    """The draws of the sample that has the fewest; none where nothing was drawn."""
+    return min((one.draws for one in samples if one.draws), key=len, default=())
 
 
-def _minus(a: Sample, b: Sample) -> Sample:
-    """The differences a - b by draw and example, as a sample; the order is a's."""
-    values = a.values - _align(a, b)
-    place = _positions(b.examples)
-    for what in ("strata", "clusters"):
-        ours, theirs = getattr(a, what), getattr(b, what)
-        theirs = tuple(theirs[place[name]] for name in a.examples) if theirs else ()
-        if ours != theirs:
-            raise UserError(f"the two do not have the same {what}: {a.design!r} and {b.design!r}")
-    return replace(a, values=values, draws=a.draws or b.draws, bounds=_difference_bounds(a, b))
-
-
-def _align(a: Sample, b: Sample) -> Floats:
-    """The values of b in the order of a's draws and examples."""
-    _check_same("examples", a.examples, b.examples)
-    place = _positions(b.examples)
-    return b.values[np.ix_(_rows(a, b), [place[name] for name in a.examples])]
-
-
-def _rows(a: Sample, b: Sample) -> list[int]:
-    """The rows of b in the order of a's draws; as they are where one of the two was not drawn."""
-    if not a.draws or not b.draws:
-        return list(range(len(b.values)))
-    _check_same("draws", a.draws, b.draws)
-    place = _positions(b.draws)
-    return [place[name] for name in a.draws]
-
-
-def _side_by_side(a: Sample, b: Sample) -> Sample:
-    """Both samples' examples as one sample, weighted so that its mean is mean(a) - mean(b)."""
-    size = len(a.examples) + len(b.examples)
-    own, other = _broadcast(a.values, b.values[_rows(a, b)])
-    values = np.hstack([own * (size / len(a.examples)), other * (-size / len(b.examples))])
-
-    def both(ids: Callable[[Sample], Sequence[str]]) -> tuple[str, ...]:
-        return tuple(f"{side}: {name}" for side, x in (("a", a), ("b", b)) for name in ids(x))
-
-    return Sample(
-        values,
-        a.draws or b.draws,
-        both(lambda x: x.examples),
-        both(lambda x: x.strata or [""] * len(x.examples)),
-        both(lambda x: x.clusters or x.examples) if a.clusters or b.clusters else (),
-        _difference_bounds(a, b),
-        " and ".join(dict.fromkeys(x.design for x in (a, b) if x.design)),
-    )
-
-
-def _broadcast(a: Floats, b: Floats) -> tuple[Floats, Floats]:
-    """Both with as many rows: one row is every draw's."""
-    rows = max(len(a), len(b))
-    return tuple(np.broadcast_to(x, (rows, x.shape[1])) for x in (a, b))  # type: ignore[return-value]
-
-
-def _difference_bounds(a: Sample, b: Sample) -> Bounds:
-    """The bounds of a difference."""
-    return a.bounds[0] - b.bounds[1], a.bounds[1] - b.bounds[0]
-
-
-def _check_same(what: str, a: Sequence[str], b: Sequence[str]) -> None:
-    """Refuse ids that are not the same, in any order."""
-    sides = []
-    for which, only in (("first", set(a) - set(b)), ("second", set(b) - set(a))):
-        if only:
-            some = ", ".join(repr(name) for name in sorted(only)[:3])
-            sides.append(f"only the {which} has {some}{' ...' if len(only) > 3 else ''}")
-    if sides:
-        raise UserError(f"not the same {what}: {'; '.join(sides)}")
+def _paired(*samples: Sample) -> list[Sample]:
+    """The samples at the fewest draws and at the first one's examples."""
+    draws = _fewest(*samples)
+    first, *others = (one.at(draws, samples[0].examples) for one in samples)
+    for other in others:
+        if (first.strata, first.clusters) != (other.strata, other.clusters):
+            raise UserError(f"not the same strata: {first.design!r} and {other.design!r}")
+    return [first, *others]
 
 
 def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
@@ -616,8 +525,6 @@ def wilson(successes: float, n: float, level: float = 0.95) -> Interval:
 
     Both are counts; an effective number of examples need not be whole.
     """
-    if not 0 <= successes <= n or n == 0:
-        raise ValueError(f"{successes} of {n} is no share")
     z = scipy_stats.norm.ppf((1 + level) / 2)
     share, shrink = successes / n, 1 + z**2 / n
     centre = (share + z**2 / (2 * n)) / shrink
@@ -649,19 +556,16 @@ def correlation(x: Any, y: Any, level: float = 0.95) -> Interval:
     Where x or y is the same in every draw there is no correlation: no numbers.
 
     Raises:
-        UserError: no values, other lengths, or one that is no number.
+        UserError: no values, or one that is no number.
     """
     a, b = _draws(x), _draws(y)
-    if len(a) != len(b):
-        raise UserError(f"{len(a)} and {len(b)} draws do not go together")
-    n, recipe = len(a), "Pearson's r, Fisher's z"
-    if n < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return Interval(np.nan, np.nan, np.nan, recipe, n, 0, level)
-    r = float(np.clip(np.corrcoef(a, b)[0, 1], -1, 1))
-    half = scipy_stats.norm.ppf((1 + level) / 2) / np.sqrt(n - 3) if n >= FEWEST else np.nan
-    with np.errstate(divide="ignore"):  # |r| = 1: the ends are r
-        lo, hi = np.tanh(np.arctanh(r) + np.array([-1, 1]) * half)
-    return Interval(r, float(lo), float(hi), recipe, n, 0, level)
+    r = lo = hi = np.nan
+    if len(a) > 1 and np.ptp(a) > 0 and np.ptp(b) > 0:
+        found = scipy_stats.pearsonr(a, b)
+        r = float(found.statistic)
+        if len(a) >= FEWEST:
+            lo, hi = map(float, found.confidence_interval(level))
+    return Interval(r, lo, hi, "Pearson's r, Fisher's z", len(a), 0, level)
 
 
 def _draws(values: Any) -> Floats:
@@ -706,17 +610,18 @@ def best(samples: Mapping[str, Sample], level: float = 0.95) -> Best:
     five equal methods.
 
     Raises:
-        UserError: no samples; as `difference`.
+        UserError: as `difference`.
     """
-    if not samples:
-        raise UserError("there is nothing to choose the best of")
-    samples = dict(zip(samples, _common(*samples.values()), strict=True))
+    draws = _fewest(*samples.values())
+    samples = {
+        name: one.at(draws, one.examples) if one.draws else one for name, one in samples.items()
+    }
     order = sorted(samples, key=lambda name: -samples[name].values.mean())
-    gaps = pairwise({name: samples[name] for name in order}, level)
-    own = gaps[gaps["first"] == order[0]]
-    gap_below = dict(zip(own["second"], own["difference"], strict=True))
-    below = {name: gap for name, gap in gap_below.items() if gap.lo > 0}
-    return Best(order[0], below, {k: gap for k, gap in gap_below.items() if k not in below})
+    table = pairwise({name: samples[name] for name in order}, level)
+    own = table[table["first"] == order[0]]
+    gaps = dict(zip(own["second"], own["difference"], strict=True))
+    below = {name: gap for name, gap in gaps.items() if gap.lo > 0}
+    return Best(order[0], below, {name: gap for name, gap in gaps.items() if name not in below})
 
 
 # --- frames ------------------------------------------------------------------------------------
@@ -727,24 +632,16 @@ def summary(
     by: Sequence[str],
     value: str = "correct",
     *,
-    draw: str = "draw",
-    example: str = "id",
     within: Sequence[str] = ("label",),
     clusters: str = "",
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """`interval` of `value` in each group: columns of `by`, then an Interval's fields.
 
     Raises:
-        UserError: as `sample`; a column of `by` that is called like a field of an Interval.
+        UserError: as `sample` and `by_group`.
     """
-    return _by_group(
-        frame,
-        by,
-        lambda part: interval(
-            sample(part, value, draw=draw, example=example, within=within, clusters=clusters),
-            level=level,
-        ),
+    return by_group(
+        frame, by, lambda part: interval(sample(part, value, within=within, clusters=clusters))
     )
 
 
@@ -752,22 +649,23 @@ def over_draws(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFram
     """`t_interval` of one value a run, within the value's bounds; columns as in `summary`.
 
     Raises:
-        UserError: as `t_interval`; a column of `by` that is called like a field of an Interval; a
-            draw (column `draw`, where there is one) twice in a group.
+        UserError: as `t_interval` and `by_group`; a draw (column `draw`, where there is one) twice
+            in a group.
     """
-
-    def mean(part: pd.DataFrame) -> Interval:
-        if "draw" in part and part["draw"].duplicated().any():
-            raise UserError(f"draw {_twice(part['draw'])!r} is there twice: group by what differs")
-        return t_interval(part[value], bounds=bounds_of(value))
-
-    return _by_group(rows, by, mean)
+    if "draw" in rows and (twice := rows.duplicated([*by, "draw"])).any():
+        draw = rows.loc[twice, "draw"].iloc[0]
+        raise UserError(f"draw {draw!r} is there twice: group by what differs")
+    return by_group(rows, by, lambda part: t_interval(part[value], bounds=bounds_of(value)))
 
 
-def _by_group(
+def by_group(
     frame: pd.DataFrame, by: Sequence[str], estimate: Callable[[pd.DataFrame], Interval]
 ) -> pd.DataFrame:
-    """The Interval of each group, in order of appearance; a missing key is a group, too."""
+    """The Interval of each group, in order of appearance; a missing key is a group, too.
+
+    Raises:
+        UserError: a column of `by` that is called like a field of an Interval.
+    """
     if clash := [name for name in by if name in FIELDS]:
         raise UserError(f"rename the column {clash[0]!r} to group by it: an interval has that name")
     rows = []

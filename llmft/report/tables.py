@@ -20,13 +20,10 @@ def with_interval(frame: pd.DataFrame, name: str = "accuracy", digits: int = 2) 
 
     `frame`: of `stats.summary`; its other columns stay.
     """
-    counts = [
-        " × ".join(f"{int(k):,}" for k in (row["draws"], row["examples"]) if k)
-        for _, row in frame.iterrows()
-    ]
-    texts = [stats.as_text(row, digits) for _, row in frame.iterrows()]
-    others = frame.drop(columns=[c for c in stats.FIELDS if c in frame])
-    return others.assign(**{name: texts, "n": counts})
+    intervals = [stats.Interval(*row) for row in frame[list(stats.FIELDS)].itertuples(index=False)]
+    texts = [stats.as_text(vars(interval), digits) for interval in intervals]
+    sizes = [interval.n for interval in intervals]
+    return frame.drop(columns=list(stats.FIELDS)).assign(**{name: texts, "n": sizes})
 
 
 def markdown(
@@ -39,37 +36,25 @@ def markdown(
     of a function too, unless it is `inert.Markdown` (`inert.code`).
     """
     formats = formats or {}
+    columns = []
+    for name, values in frame.items():
+        is_number = pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+        cells = [_cell(value, formats.get(str(name))) for value in values]
+        columns.append([name, inert.Markdown("---:" if is_number else ":---"), *cells])
+    lines = zip(*columns, strict=True)
+    return "\n".join(f"| {' | '.join(map(inert.escape, line))} |" for line in lines)
 
-    def cell(column: str, value: Any) -> str:
-        form = formats.get(column)
-        if callable(form):
-            text = form(value)
-        elif pd.api.types.is_scalar(value) and pd.isna(value):
-            text = "–"
-        elif form is not None:
-            text = format(value, form)
-        elif isinstance(value, int | float | np.integer | np.floating) and not isinstance(
-            value, bool
-        ):
-            text = stats.number(float(value) if isinstance(value, float | np.floating) else value)
-        else:
-            text = value
-        return inert.escape(text)
 
-    def is_number(column: str) -> bool:
-        kind = frame[column].dtype
-        return pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_bool_dtype(kind)
-
-    columns = [str(column) for column in frame.columns]
-    lines = [
-        [inert.escape(column) for column in frame.columns],
-        ["---:" if is_number(c) else ":---" for c in frame.columns],
-    ]
-    lines += [
-        [cell(c, v) for c, v in zip(columns, row, strict=True)]
-        for row in frame.itertuples(index=False)
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _cell(value: Any, form: str | Callable[[Any], str] | None) -> Any:
+    if callable(form):
+        return form(value)
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return "–"
+    if form is not None:
+        return format(value, form)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return value
+    return stats.number(value)
 
 
 def table(

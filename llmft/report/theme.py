@@ -5,6 +5,7 @@ each, no text below 12 px, a white card that reads on a light page and on a dark
 enables the theme and static SVG output, which needs no script and no network to be read.
 """
 
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 """Okabe & Ito (2008), the two with the most contrast on white first, yellow left out."""
 SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right"]
 DASHES: list[list[int]] = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 2], [10, 3], [1, 3]]
-INK, QUIET, FAINT = "#1f2328", "#57606a", "#e4e7eb"
+INK, QUIET, GREY, FAINT = "#1f2328", "#57606a", "#8c959f", "#e4e7eb"
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 WIDTH, HEIGHT = 520, 300  # of the plotting area, px; with axes and end labels a page's 700
 
@@ -34,8 +35,8 @@ def config() -> alt.theme.ThemeConfig:
         "titlePadding": 10,
         "labelPadding": 6,
         "labelFlush": False,
-        "domainColor": "#8c959f",
-        "tickColor": "#8c959f",
+        "domainColor": GREY,
+        "tickColor": GREY,
         "gridColor": FAINT,
     }
     return {
@@ -77,43 +78,54 @@ def order(values: pd.Series) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
-def legend() -> alt.Legend:
+def legend(**options: Any) -> alt.Legend:
     """A legend above the figure, for series that no line's end can name."""
-    return alt.Legend(orient="top", title=None, symbolSize=90, labelFontSize=13, columnPadding=18)
+    usual = {"orient": "top", "title": None, "symbolSize": 90, "labelFontSize": 13}
+    return alt.Legend(**(usual | {"columnPadding": 18} | options))
 
 
 def colour(series: str, names: Sequence[Any], legend: alt.Legend | None = None) -> alt.Color:
     """The series' colours, in the order of `names`; no legend unless one is given."""
-    scale = alt.Scale(domain=list(names), range=[COLOURS[i % 7] for i in range(len(names))])
-    return alt.Color(f"{series}:N", scale=scale, legend=legend)
+    return alt.Color(f"{series}:N", scale=_in_order(names, COLOURS), legend=legend)
 
 
 def shape(series: str, names: Sequence[Any], legend: alt.Legend | None = None) -> alt.Shape:
     """The series' point shapes, in the order of `names`, to go with `colour`."""
-    scale = alt.Scale(domain=list(names), range=[SHAPES[i % 7] for i in range(len(names))])
-    return alt.Shape(f"{series}:N", scale=scale, legend=legend)
+    return alt.Shape(f"{series}:N", scale=_in_order(names, SHAPES), legend=legend)
 
 
 def dash(series: str, names: Sequence[Any]) -> alt.StrokeDash:
     """The series' line dashes, in the order of `names`, to go with `colour`."""
-    scale = alt.Scale(domain=list(names), range=[DASHES[i % 7] for i in range(len(names))])
-    return alt.StrokeDash(f"{series}:N", scale=scale, legend=None)
+    return alt.StrokeDash(f"{series}:N", scale=_in_order(names, DASHES), legend=None)
 
 
-def span(frame: pd.DataFrame, columns: Iterable[str], extra: Iterable[float]) -> list[float]:
-    """A round range that holds every finite value of the columns; shares stay within 0 and 1."""
-    values = [frame[c].to_numpy(dtype=float) for c in columns if c in frame]
-    numbers = np.concatenate([*values, np.array(list(extra), dtype=float)])
+def _in_order(names: Sequence[Any], values: Sequence[Any]) -> alt.Scale:
+    return alt.Scale(domain=list(names), range=[values[i % 7] for i in range(len(names))])
+
+
+def within(domain: Sequence[float], **options: Any) -> alt.Scale:
+    """A scale of just these ends, whatever the data."""
+    return alt.Scale(domain=list(domain), nice=False, zero=False, **options)
+
+
+def span(*values: Any) -> list[float]:
+    """A round range that holds every finite one of the values; shares stay within 0 and 1."""
+    numbers = np.concatenate([np.asarray(own, dtype=float) for own in values])
     numbers = numbers[np.isfinite(numbers)]
     low, high = (float(numbers.min()), float(numbers.max())) if len(numbers) else (0.0, 1.0)
     room = 0.03 * (high - low or 1.0)
-    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1e9) if high - low <= 10 * s)
-    step = step if step < 1e9 else 10 ** np.floor(np.log10(high - low))
-    ends = step * np.floor((low - room) / step), step * np.ceil((high + room) / step)
+    step = next((s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if high - low <= 10 * s), None)
+    step = step or 10 ** np.floor(np.log10(high - low))
+    bottom, top = step * np.floor((low - room) / step), step * np.ceil((high + room) / step)
     return [
-        float(max(ends[0], 0.0) if low >= 0 else ends[0]),
-        float(min(ends[1], 1.0) if high <= 1 else ends[1]),
+        float(max(bottom, 0.0) if low >= 0 else bottom),
+        float(min(top, 1.0) if high <= 1 else top),
     ]
+
+
+def pixels(number: float, height: int, domain: Sequence[float]) -> float:
+    """How much of the y axis so many pixels of a panel of this height are."""
+    return number / height * (domain[1] - domain[0])
 
 
 def spread(targets: Sequence[float], gap: float) -> list[float]:
@@ -138,27 +150,35 @@ def spread(targets: Sequence[float], gap: float) -> list[float]:
     return spread_heights
 
 
-def wrap(note: str, width: int) -> list[str]:
-    """The note in lines that fit `width` pixels (about 6.1 a letter at 12 px)."""
-    lines, letters = [""], int(width / 6.1)
-    for word in note.split():
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > letters:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
-
-
 def finish(chart: Any, note: str, width: int) -> Any:
     """The chart with its note (which intervals, what n) as small print under it."""
-    return chart.properties(title=alt.Title(wrap(note, width))) if note else chart
+    letters = int(width / 6.1)  # of 12 px
+    lines = textwrap.wrap(note, letters, break_long_words=False, break_on_hyphens=False)
+    return chart.properties(title=alt.Title(lines)) if note else chart
+
+
+def headed(chart: Any, value: Any) -> Any:
+    """One panel of several, its heading above it on the left; none for None."""
+    if value is None:
+        return chart
+    heading = alt.Title(
+        str(value),
+        orient="top",
+        fontSize=14,
+        fontWeight="bold",
+        color=INK,
+        anchor="start",
+        frame="group",  # over the plotting area, so that all panels' headings stand at one height
+        offset=8,
+    )
+    return chart.properties(title=heading)
 
 
 def chance(at: float, field: str, channel: str, scale: alt.Scale | None = None) -> Any:
     """The dashed line at chance, on the axis of the other layers unless it has a `scale`."""
-    line = alt.Chart(pd.DataFrame({field: [at]})).mark_rule(color="#8c959f", strokeDash=[4, 4])
+    line = alt.Chart(pd.DataFrame({field: [at]})).mark_rule(color=GREY, strokeDash=[4, 4])
     position: Any = alt.X if channel == "x" else alt.Y
-    options: dict[str, Any] = {"scale": scale} if scale is not None else {}
-    return line.encode(**{channel: position(f"{field}:Q", **options)})
+    return line.encode(**{channel: position(f"{field}:Q", scale=scale or alt.Undefined)})
 
 
 def rule_lines(rules: pd.DataFrame, field: str, edge: float | None, gap: float) -> list[Any]:
@@ -167,24 +187,21 @@ def rule_lines(rules: pd.DataFrame, field: str, edge: float | None, gap: float) 
     `edge`: the left edge on the axis `_x`; None for a chart with another axis. Lines nearer to each
     other than `gap` are drawn as one, with all their names.
     """
-    groups: list[pd.DataFrame] = []
-    for _, rule in rules.sort_values("accuracy", ascending=False, kind="stable").iterrows():
-        if groups and groups[-1]["accuracy"].iloc[-1] - rule["accuracy"] < gap:
-            groups[-1].loc[len(groups[-1])] = rule
-        else:
-            groups.append(rule.to_frame().T.reset_index(drop=True))
+    ordered = rules.sort_values("accuracy", ascending=False, kind="stable")
+    apart = -ordered["accuracy"].diff() >= gap
     layers: list[Any] = []
-    for group in groups:
+    for _, group in ordered.groupby(apart.cumsum()):
         at = group["accuracy"].astype(float).tolist()
-        base = alt.Chart(pd.DataFrame({field: at}))
-        layers.append(
-            base.mark_rule(color=QUIET, strokeWidth=1, strokeDash=[1, 2]).encode(y=f"{field}:Q")
+        lines = alt.Chart(pd.DataFrame({field: at})).mark_rule(
+            color=QUIET, strokeWidth=1, strokeDash=[1, 2]
         )
-        name = pd.DataFrame({"_x": [edge], field: [at[0]], "_text": [", ".join(group["rule"])]})
-        text: dict[str, Any] = {"align": "left", "baseline": "top", "dx": 3, "dy": 3}
-        word = alt.Chart(name).mark_text(**text, fontSize=12, color=QUIET)
-        place: Any = alt.value(0) if edge is None else "_x:Q"
-        layers.append(word.encode(x=place, y=f"{field}:Q", text="_text:N"))
+        names = pd.DataFrame({"_x": [edge], field: [at[0]], "_text": [", ".join(group["rule"])]})
+        words = alt.Chart(names).mark_text(
+            align="left", baseline="top", dx=3, dy=3, fontSize=12, color=QUIET
+        )
+        x: Any = alt.value(0) if edge is None else "_x:Q"
+        y = f"{field}:Q"
+        layers += [lines.encode(y=y), words.encode(x=x, y=y, text="_text:N")]
     return layers
 
 
@@ -202,17 +219,3 @@ def steps(values: Iterable[float], doublings: bool = True) -> dict[float, float]
         raise ValueError(f"no axis of doublings for {distinct}")
     step = {v: float(np.log2(v)) for v in positive}
     return step | ({0: step[positive[0]] - 1.0} if 0 in distinct else {})
-
-
-def panel_title(value: Any) -> alt.Title:
-    """The heading of one panel of several, above it on the left."""
-    return alt.Title(
-        str(value),
-        orient="top",
-        fontSize=14,
-        fontWeight="bold",
-        color=INK,
-        anchor="start",
-        frame="group",  # over the plotting area, so that all panels' headings stand at one height
-        offset=8,
-    )

@@ -89,8 +89,7 @@ def right(rng: np.random.Generator, world: World, draws: int, easy: stats.Floats
 
 def layout(world: World, size: int) -> stats.Units:
     labels = [str(i % 2) for i in range(size)]
-    clusters = [str(i % world.subcases) for i in range(size)] if world.subcases else []
-    return stats.units(labels, clusters, size)
+    return stats.units(labels, [str(i % (world.subcases or size)) for i in range(size)])
 
 
 def moments(values: stats.Floats, units: stats.Units) -> tuple[stats.Floats, stats.Floats]:
