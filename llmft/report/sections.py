@@ -246,25 +246,6 @@ def point(summary: pd.DataFrame, **where: Any) -> str:
     return " ".join(stats.as_text(row) for _, row in rows_at(summary, **where).iterrows()) or "–"
 
 
-def against_first(
-    answers: pd.DataFrame,
-    column: str,
-    values: Sequence[Any],
-    where: Mapping[str, Any],
-    *,
-    columns: Sequence[str],
-) -> list[dict[str, Any]]:
-    """Lines that begin with `columns`: accuracy by the value of `column`, minus the first's."""
-    first, lines = {**where, column: values[0]}, []
-    for value in values:
-        own = {**where, column: value}
-        accuracy = interval(answers, **own)
-        gap = "–" if own == first else str(difference(answers, own, first))
-        line = {name: own[name] for name in columns}
-        lines.append(line | {"accuracy": str(accuracy), "difference": gap, "n": accuracy.n})
-    return lines
-
-
 def gains_table(answers: pd.DataFrame, studies: Sequence[Study], sizes: Sizes) -> None:
     """What each number of examples changes against zero-shot, and what would have been shown."""
     lines = []
@@ -699,11 +680,6 @@ def loss_figure(
         y_title="loss (nats)",
         note=f"{note}{stats.caption(means)}",
     )
-
-
-def mean_loss(values: Any) -> str:
-    """The mean of some runs' losses, with Student's interval, as text."""
-    return str(stats.t_interval(values, bounds=(0, np.inf)))
 
 
 # --- the luck of the draw ----------------------------------------------------------------------
