@@ -17,7 +17,7 @@ from llmft.report import prior, stats
 def test_the_files_are_those_that_the_readme_names() -> None:
     sums = dict(
         re.findall(
-            r"(?m)^\| `(\S+\.csv)` .*`([0-9a-f]{16})`", (prior.FOLDER / "README.md").read_text()
+            r"(?m)^\| `(\S+\.csv)` .*`([0-9a-f]{16})`", (ROOT / prior.FOLDER / "README.md").read_text()
         )
     )
     actual = {
@@ -50,7 +50,7 @@ def test_quantities_are_means_over_the_repeats() -> None:
     runs = prior.read()
     found = prior.quantities(runs[runs["model"] == "opt-350m"])
     means = found.set_index(["domain", "quantity", "method", "shots"])["mean"]
-    table = pd.read_csv(prior.FOLDER / "combined_metrics.csv")
+    table = pd.read_csv(ROOT / prior.FOLDER / "combined_metrics.csv")
     own = table.query("model_name == 'opt-350m' and finetuning_method == 'fewshot'")
     eight = own[own["sample_size"] == 8].mean(numeric_only=True)
     for domain, stem in (("in-domain", "eval_in"), ("out-of-domain", "eval_out")):

@@ -72,7 +72,7 @@ def test_every_fault_is_found_and_nothing_else(tmp_path: Path) -> None:
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the book is rendered from."""
     copy = tmp_path_factory.mktemp("book")
-    for name in ("chapters", "data/results"):
+    for name in ("chapters", "data/results", "data/pocket"):
         shutil.copytree(ROOT / name, copy / name)
     for pattern in ("*.yml", "*.qmd", "*.bib", "*.scss", "*.svg"):
         for path in ROOT.glob(pattern):

@@ -9,10 +9,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from safetensors.numpy import load_file, save
-
 
 MARK = 'class="pocket-model"'
 """What a page has where the model goes."""
@@ -33,6 +29,9 @@ def write(root: Path, folder: Path) -> None:
         root: the book's folder, with `data/pocket`.
         folder: the site's.
     """
+    import pandas as pd  # here, as the commands that render nothing begin faster without
+    from safetensors.numpy import load_file, save
+
     data, out = root / "data" / "pocket", folder / "pocket"
     (out / "model").mkdir(parents=True, exist_ok=True)
     for name in ("model.js", "live.js", "live.css"):
@@ -40,21 +39,18 @@ def write(root: Path, folder: Path) -> None:
     for name in ("config.json", "tokenizer.json"):
         shutil.copyfile(data / "model" / name, out / "model" / name)
     weights = load_file(data / "model" / "model.safetensors")
-    halves = {name: values.astype(np.float16) for name, values in weights.items()}
+    halves = {name: values.astype("float16") for name, values in weights.items()}
     (out / "model" / "model.safetensors").write_bytes(save(halves))
+    hans = pd.read_csv(data / "hans.tsv", sep="\t")
+    names = {"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"}
     sets = {
         "train": pd.read_csv(data / "train.csv"),
         "in-domain": pd.read_csv(data / "test.csv"),
-        "out-of-domain": pd.read_csv(data / "hans.tsv", sep="\t").rename(
-            columns={"sentence1": "premise", "sentence2": "hypothesis", "gold_label": "label"}
-        ),
+        "out-of-domain": hans.rename(columns=names),
     }
-    pairs = {name: _pairs(frame) for name, frame in sets.items()}
+    pairs = {}
+    for name, frame in sets.items():
+        some = frame.sample(PAIRS, random_state=0)[["premise", "hypothesis", "label"]]
+        entailed = some.pop("label").isin([0, "entailment"])
+        pairs[name] = some.assign(entailed=entailed).to_dict("records")
     (out / "pairs.json").write_text(json.dumps(pairs), encoding="utf-8")
-
-
-def _pairs(frame: pd.DataFrame) -> list[dict[str, object]]:
-    """Some of the pairs, of all kinds, with `entailed` for their label."""
-    some = frame.sample(PAIRS, random_state=0)[["premise", "hypothesis", "label"]]
-    entailed = some.pop("label").isin([0, "entailment"])
-    return some.assign(entailed=entailed).to_dict("records")

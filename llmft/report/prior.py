@@ -19,7 +19,8 @@ from llmft.nli.tasks import DOMAINS
 from llmft.report import stats
 
 
-FOLDER = ROOT / "data" / "prior"
+FOLDER = "data/prior"
+"""Where the published files are; a chapter that reads them says it, so that its stamp has them."""
 
 EXAMPLES = 50
 """Pairs a domain; `read` holds the published rates and accuracies to it."""
@@ -42,7 +43,7 @@ NO = float(np.log1p(np.e))
 """The loss of a wrong 1 there, log(1 + e); a right 1 costs 1 less."""
 
 
-def read() -> pd.DataFrame:
+def read(folder: str = FOLDER) -> pd.DataFrame:
     """The published runs: a row a run and domain.
 
     Columns: method, model, shots (0 for zero-shot; for distillation the number of queries), repeat
@@ -50,7 +51,7 @@ def read() -> pd.DataFrame:
     over the epochs, nats), batch, updates; and for `FROM_TEXT` methods what `predictions` finds
     (else missing).
     """
-    table = pd.read_csv(FOLDER / "combined_metrics.csv")
+    table = pd.read_csv(ROOT / folder / "combined_metrics.csv")
     table = table.rename(columns={"model_name": "model", "sample_size": "shots"})
     table["method"] = table["finetuning_method"].map(METHODS)
     table.loc[table["method"] == "zero-shot", "shots"] = 0  # it gives the evaluation pairs there
@@ -76,7 +77,7 @@ def read() -> pd.DataFrame:
     return runs[[*columns.split(), "updates", *shares.columns]].reset_index(drop=True)
 
 
-def histories() -> pd.DataFrame:
+def histories(folder: str = FOLDER) -> pd.DataFrame:
     """The published training histories of the two methods that train from labels.
 
     Columns: method, model, shots, repeat, epoch (1 to 40), train_loss (of the step, not the epoch,
@@ -84,7 +85,7 @@ def histories() -> pd.DataFrame:
     """
     parts = []
     for name in ("fewshot", "fewshot_lora"):
-        table = pd.read_csv(FOLDER / f"{name}_history.csv")
+        table = pd.read_csv(ROOT / folder / f"{name}_history.csv")
         table = table.rename(columns={"model_name": "model", "sample_size": "shots"})
         table["repeat"] = table.groupby(["model", "shots", "epoch"]).cumcount()
         parts.append(table.assign(method=METHODS[name]))
