@@ -11,18 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmft import ROOT
 from llmft.report import prior, stats
 
 
 def test_the_files_are_those_that_the_readme_names() -> None:
     sums = dict(
         re.findall(
-            r"(?m)^\| `(\S+\.csv)` .*`([0-9a-f]{16})`", (ROOT / prior.FOLDER / "README.md").read_text()
+            r"(?m)^\| `(\S+\.csv)` .*`([0-9a-f]{16})`",
+            (ROOT / prior.FOLDER / "README.md").read_text(),
         )
     )
     actual = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        for path in prior.FOLDER.glob("*.csv")
+        for path in (ROOT / prior.FOLDER).glob("*.csv")
     }
     assert sums == actual
     assert len(actual) == 3
