@@ -32,11 +32,17 @@ Name = TypeVar("Name")
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A claim, the numbers that it rests on, and what it does not show."""
+    """A claim, the numbers that it rests on, and what it does not show.
+
+    On the book's first page, which has some of them: the claim with its one `number`, and what to
+    `use` it for.
+    """
 
     claim: str
     evidence: str
     limit: str
+    number: str = ""
+    use: str = ""
 
     def __str__(self) -> str:
         return f"**{self.claim}** {self.evidence} *Limit:* {self.limit}"
@@ -82,6 +88,14 @@ def _listed(found: Mapping[str, Interval], null: float = 0.0) -> str:
         about = f"{name}; {_would(one, null)}" if _would(one, null) else name
         parts.append(f"{one} ({about})")
     return joined(parts)
+
+
+def _span(found: Mapping[str, Interval]) -> str:
+    """The lowest and the highest interval, each with whose it is."""
+    ends = sorted(found, key=lambda name: found[name].mean)
+    first, last = ends[0], ends[-1]
+    text = f"{found[first]} ({first})"
+    return text if first == last else f"{text} to {found[last]} ({last})"
 
 
 def _few(found: Iterable[Interval]) -> str:
@@ -139,12 +153,15 @@ def floors(
         claim = f"In-domain, every method given {size:,} labels is less accurate"
     else:
         claim = f"In-domain with {size:,} labels, no method is shown to be more accurate"
+    use = f"With {size:,} labels, try a classifier on simple features first: it needs no model."
     return Conclusion(
         f"{claim} than a classifier on surface cues that was trained on the same labels.",
         f"The classifier has {stats.interval(own).text} (draws × pairs). The single cue *{cue}* is "
         f"right on {right:.2f}, but was chosen by all {pool:,} labels of the training pool. Method "
         f"minus classifier on the same draws and pairs: {_listed(gaps)}." + _few(gaps.values()),
         "the classifier is given cues that somebody thought of; a model has to find its own.",
+        f"Accuracy minus the classifier's: {_span(gaps)}.",
+        "" if above else use,
     )
 
 
@@ -208,6 +225,9 @@ def contrast(
         clauses.append(f"is not shown to rank {joined(rest)} pairs differently from {shown}")
     if any(np.isfinite(gap.lo) for gap in every):
         told.append("The differences of a domain hold together.")
+    use = f"{_capital(trained)} is worth it where queries are like the training pairs"
+    if "out-of-domain" in (*worse, *rest):
+        use += "; elsewhere no gain over demonstrations is shown"
     limits = [f"training has more labels than {shown}"] * more
     if len(gaps) > 1:
         limits.append("the out-of-domain pairs are one kind of shift from the training pairs")
@@ -215,6 +235,10 @@ def contrast(
         f"{_capital(trained)} {' and '.join(clauses)}.",
         " ".join(told) + _few(every),
         "; ".join(limits or ["another model may differ"]) + ".",
+        f"AUC after {trained} minus that with {shown}: "
+        + joined([f"{apart} {domain}" for domain, (_, _, apart) in gaps.items()])
+        + ".",
+        f"{use}." if "in-domain" in better else "",
     )
 
 
@@ -271,11 +295,17 @@ def beyond(
             f" for other pairs of these constructions, and {found} for new ones ({some} were tried)"
         )
     area = sections.interval(answers, "auc", **classifier)
+    use = (
+        "Where the shortcuts of the training data mislead, trust none of these methods before it "
+        "was tested on such pairs."
+    )
     return Conclusion(
         f"{claim}.",
         f"{evidence}.{_few(these.values())} The cue classifier's is {area}."
         + _constant(answers, places),
         "these pairs are one kind of shift from the training pairs; others may differ.",
+        f"AUC: {_span(these)}; a constant has 0.50.",
+        "" if above else use,
     )
 
 
@@ -597,6 +627,10 @@ def price(costs: pd.DataFrame, context: str, without: str) -> Conclusion:
         f"demonstrations read once, {paid}.",
         "operations leave attention out; seconds are of this machine and of many queries at once, "
         "and have no interval; the search for a learning rate is not counted.",
+        f"Training has paid after {after:,.0f} answers, in operations, if every prompt is read "
+        "whole.",
+        "For few answers put the demonstrations in the prompt; for many, train, or read the "
+        "demonstrations once and keep them.",
     )
 
 

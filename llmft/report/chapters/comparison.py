@@ -561,15 +561,19 @@ def _of_methods(compared: pd.DataFrame, rows: pd.DataFrame, study: Study) -> lis
 
 
 def conclude(found: dict[str, list[Conclusion]], studies: Sequence[Study]) -> None:
-    """Say each study's conclusions; and as `comparison.md`, which the first page shows.
+    """Say each study's conclusions; and the first study's in short, as `comparison.md`.
 
-    `found`: the conclusions by the names of studies.
+    `found`: the conclusions by the names of studies. The short form is for the book's first page:
+    the claims that have a number, and what to use.
     """
     lines = []
     for study in studies:
         heading = [f"**{inert.escape(study.study)}**\n"] * (len(studies) > 1)
         own = found[study.study]
-        tables.say("\n".join([*heading, *(f"{i}. {one}" for i, one in enumerate(own, 1))]))
-        lines += [*heading, *(f"- {one}" for one in own), ""]
-    file = studies[0].folder / "comparison.md"
-    file.write_text("\n".join(lines), encoding="utf-8")
+        lines += [*heading, *(f"{i}. {one}" for i, one in enumerate(own, 1)), ""]
+    tables.say("\n".join(lines))
+    first = [one for one in found[studies[0].study] if one.number]
+    short = [f"- **{one.claim}** {one.number}" for one in first]
+    uses = [f"- {one.use}" for one in first if one.use]
+    text = "\n".join([*short, "", "What to use:", "", *uses, ""])
+    (studies[0].folder / "comparison.md").write_text(text, encoding="utf-8")
