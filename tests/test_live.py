@@ -59,10 +59,10 @@ USE = """(async () => {
   const negated = [hypothesis.value, ...answers()];
   button("Take “never”").click();
   const again = [hypothesis.value, ...answers()];
-  button("Turn all labels round").click();
+  button("Flip all labels").click();
   const turned = answers();
   write(hypothesis, "The cat met the doctor.");
-  const unknown = document.querySelector(".pm-note").textContent;
+  const unknown = document.querySelector(".pm-unknown").textContent;
   return { before, plain, negated, again, turned, unknown, active: document.activeElement.id };
 })()"""
 
@@ -133,7 +133,7 @@ def test_the_browser_reads_prompts_as_the_engine_does(page: chromium.Tab) -> Non
 
 
 @browser
-def test_a_reader_writes_negates_and_turns_labels_round(page: chromium.Tab) -> None:
+def test_a_reader_writes_negates_and_flips_labels(page: chromium.Tab) -> None:
     found = page.run(USE)
     assert found["before"] == 0  # nothing is loaded before it is asked for
     assert [line.split(":")[0] for line in found["plain"]] == [

@@ -44,13 +44,16 @@ async function start(place, folder) {
     fetch(`${folder}/pairs.json`).then((answer) => answer.json()),
   ]);
   const beginning = [model.vocabulary["</s>"]];
-  const state = { demonstrations: draw(pairs.train, 8), pair: pairs["in-domain"][0] };
+  // The first demonstrations are everybody's; later ones are drawn by chance.
+  const begun = [true, false].flatMap((l) => pairs.train.filter((p) => p.entailed === l).slice(0, 4));
+  const order = [4, 0, 5, 1, 2, 6, 3, 7].map((i) => ({ ...begun[i] }));
+  const state = { demonstrations: order, pair: pairs["in-domain"][0] };
   let context = null; // what the model has read before the query, until the demonstrations change
 
   const premise = element("input", { id: "pm-premise", oninput: changed });
   const hypothesis = element("input", { id: "pm-hypothesis", oninput: changed });
   const never = element("button", { type: "button", onclick: turn });
-  const unknown = element("p", { className: "pm-note" });
+  const unknown = element("p", { className: "pm-note pm-unknown" });
   const answers = element("div", { className: "pm-answers" });
   answers.setAttribute("aria-live", "polite");
   const count = element(
@@ -97,13 +100,13 @@ async function start(place, folder) {
     showDemonstrations();
   }
 
-  /** The list of demonstrations; a label is a button that turns it round. */
+  /** The list of demonstrations; a label is a button that flips it. */
   function showDemonstrations() {
     const items = state.demonstrations.map((pair) => {
       const label = element("button", { type: "button" });
       const name = () => {
         label.textContent = pair.entailed ? "Yes" : "No";
-        label.title = "Turn this label round";
+        label.title = "Flip this label";
       };
       label.onclick = () => {
         pair.entailed = !pair.entailed;
@@ -152,17 +155,24 @@ async function start(place, folder) {
     const sure = yes === 0 || yes === 1;
     const fill = element("span", { className: "pm-fill" });
     fill.style.inlineSize = `${100 * yes}%`;
+    const answer = yes >= 0.5 ? "Yes" : "No";
+    const text = sure ? answer : `${answer}, ${Math.max(yes, 1 - yes).toFixed(2)}`;
     return element(
       "div",
       { className: "pm-row" },
       element("span", { className: "pm-name" }, name),
       element("span", { className: "pm-bar", ariaHidden: "true" }, fill),
-      element("span", { className: "pm-number" }, sure ? (yes ? "Yes" : "No") : `Yes ${yes.toFixed(2)}`),
+      element("span", { className: "pm-number" }, text),
     );
   }
 
   const button = (text, onclick) => element("button", { type: "button", onclick }, text);
   place.replaceChildren(
+    element(
+      "p",
+      { className: "pm-note" },
+      "A bar is the probability of “Yes”, the words are the likelier answer and its probability.",
+    ),
     element("label", { htmlFor: "pm-premise" }, "Premise"),
     premise,
     element("label", { htmlFor: "pm-hypothesis" }, "Hypothesis: does it follow?"),
@@ -182,12 +192,19 @@ async function start(place, folder) {
       element("label", { htmlFor: "pm-count" }, "Demonstrations"),
       count,
       button("Other demonstrations", redraw),
-      button("Turn all labels round", () => {
+      button("Flip all labels", () => {
         for (const pair of state.demonstrations) pair.entailed = !pair.entailed;
         showDemonstrations();
       }),
     ),
+    element("p", { className: "pm-note" }, "Click a label to flip it."),
     list,
+    element(
+      "details",
+      {},
+      element("summary", {}, "The words that it knows"),
+      Object.keys(model.vocabulary).filter((word) => /^\w+$/.test(word)).join(", "),
+    ),
   );
   [premise.value, hypothesis.value] = [state.pair.premise, state.pair.hypothesis];
   showDemonstrations();

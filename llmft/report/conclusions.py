@@ -95,7 +95,7 @@ def _span(found: Mapping[str, Interval]) -> str:
     ends = sorted(found, key=lambda name: found[name].mean)
     first, last = ends[0], ends[-1]
     text = f"{found[first]} ({first})"
-    return text if first == last else f"{text} to {found[last]} ({last})"
+    return f"{text} to {found[last].text} ({last})" if first != last else text
 
 
 def _few(found: Iterable[Interval]) -> str:
@@ -153,7 +153,7 @@ def floors(
         claim = f"In-domain, every method given {size:,} labels is less accurate"
     else:
         claim = f"In-domain with {size:,} labels, no method is shown to be more accurate"
-    use = f"With {size:,} labels, try a classifier on simple features first: it needs no model."
+    use = f"With {size:,} labels, try a classifier on a few features of the sentences first."
     return Conclusion(
         f"{claim} than a classifier on surface cues that was trained on the same labels.",
         f"The classifier has {stats.interval(own).text} (draws × pairs). The single cue *{cue}* is "
@@ -236,7 +236,7 @@ def contrast(
         " ".join(told) + _few(every),
         "; ".join(limits or ["another model may differ"]) + ".",
         f"AUC after {trained} minus that with {shown}: "
-        + joined([f"{apart} {domain}" for domain, (_, _, apart) in gaps.items()])
+        + "; ".join(f"{domain} {apart.text}" for domain, (_, _, apart) in gaps.items())
         + ".",
         f"{use}." if "in-domain" in better else "",
     )
@@ -627,8 +627,8 @@ def price(costs: pd.DataFrame, context: str, without: str) -> Conclusion:
         f"demonstrations read once, {paid}.",
         "operations leave attention out; seconds are of this machine and of many queries at once, "
         "and have no interval; the search for a learning rate is not counted.",
-        f"Training has paid after {after:,.0f} answers, in operations, if every prompt is read "
-        "whole.",
+        f"The cost of training is recovered after {after:,.0f} answers, counted in operations, if "
+        "the demonstrations are read again for each.",
         "For few answers put the demonstrations in the prompt; for many, train, or read the "
         "demonstrations once and keep them.",
     )
