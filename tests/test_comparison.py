@@ -84,7 +84,7 @@ def test_a_claim_rests_on_one_difference_and_is_left_out_without_its_runs(
     cues = "with the same few labels, a cue classifier ranks pairs better than ICL"
     assert list(own.index) == [comparison.SHOWN, comparison.TRAINED, comparison.APART, cues]
     a, b = {"method": comparison.CUES, "domain": INSIDE}, {"method": "ICL", "domain": INSIDE}
-    assert own[cues] == sections.difference(COMPARED, a, b, "auc", 1 - 0.05 / 7)
+    assert own[cues] == sections.difference(COMPARED, a, b, "auc", 1 - 0.05 / 8)
     up, null = (Interval(0.1, lo, 0.3, "two-way t", 5, 40, se=0.01, df=4) for lo in (0.05, -0.1))
     studies = [STUDY, STUDY.model_copy(update={"study": "other"})]
     both = pd.concat(

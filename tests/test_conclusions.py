@@ -163,12 +163,17 @@ def test_training_is_held_against_showing_in_both_domains(
     inside: Interval, outside: Interval, claim: str
 ) -> None:
     gaps = {"in-domain": (OPEN, UP, inside), OUT: (UP, DOWN, outside)}
-    found = conclusions.contrast(gaps, "32 demonstrations", "training", more=True)
+    cues = {"in-domain": OPEN, OUT: DOWN}
+    found = conclusions.contrast(gaps, cues, "32 demonstrations", "training", more=True)
     assert found.claim == claim
     assert found.limit.startswith("training has more labels than 32 demonstrations; ")
-    assert f"after training minus that with 32 demonstrations {outside.text}" in found.evidence
+    assert f"minus that with 32 demonstrations {outside}" in found.evidence
+    assert f"trained on the same labels {DOWN}" in found.evidence
+    assert ("unless a classifier" in found.use) == (inside == UP)
     assert found.evidence.endswith("The differences of a domain hold together.")
-    same = conclusions.contrast({"in-domain": (UP, UP, UP)}, "a", "b", more=False)
+    up = {"in-domain": (UP, UP, UP)}
+    same = conclusions.contrast(up, {"in-domain": UP}, "a", "b", more=False)
+    assert same.use == "B is worth it where queries are like the training pairs."
     assert same.claim == "B ranks in-domain pairs better than a do."
     assert "more labels" not in same.limit
 
@@ -530,7 +535,9 @@ APART = Interval(0.2, np.nan, np.nan, "two-way t", 4, 300, lowest=0.1, highest=0
         (conclusions.floors(FEW, WHERE, at("c"), "overlap", 0.9, 9), "no method is shown to be"),
         (conclusions.best(FEW, WHERE, "Here"), "not shown to differ from any other method"),
         (
-            conclusions.contrast({"in-domain": (APART, APART, APART)}, "a", "b", more=False),
+            conclusions.contrast(
+                {"in-domain": (APART, APART, APART)}, {"in-domain": APART}, "a", "b", more=False
+            ),
             "B is not shown to rank in-domain pairs differently from a.",
         ),
         (

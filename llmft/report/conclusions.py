@@ -81,6 +81,11 @@ def _would(found: Interval, null: float = 0.0) -> str:
     return f"{stats.number(null + found.detectable)} would have been shown"
 
 
+def _unless_shown(found: Interval) -> str:
+    """In parentheses, what would have been shown, if the interval does not leave out zero."""
+    return f" ({_would(found)})" if _would(found) else ""
+
+
 def _listed(found: Mapping[str, Interval], null: float = 0.0) -> str:
     """The intervals, each with whose it is and with what would have been shown."""
     parts = []
@@ -199,21 +204,27 @@ def best(
 
 
 def contrast(
-    gaps: Mapping[str, tuple[Interval, Interval, Interval]], shown: str, trained: str, more: bool
+    gaps: Mapping[str, tuple[Interval, Interval, Interval]],
+    cues: Mapping[str, Interval],
+    shown: str,
+    trained: str,
+    more: bool,
 ) -> Conclusion:
     """Training against demonstrations, by the AUC, in each domain.
 
     `gaps`: by domain, demonstrations minus zero-shot, training minus zero-shot, and training minus
-    demonstrations, which hold together; `shown`, `trained`: what the two are called; `more`:
-    whether training has more labels.
+    demonstrations; `cues`: training minus the cue classifier on the same labels; those of a domain
+    hold together. `shown`, `trained`: what the two are called; `more`: whether training has more
+    labels.
     """
-    told, every = [], [gap for three in gaps.values() for gap in three]
+    told, every = [], [*cues.values(), *(gap for three in gaps.values() for gap in three)]
     for domain, three in gaps.items():
-        own, other, apart = (f" ({_would(gap)})" * bool(_would(gap)) for gap in three)
+        own, other, apart = (f"{gap}{_unless_shown(gap)}" for gap in three)
         told.append(
-            f"{_capital(domain)}, the AUC with {shown} minus zero-shot's is {three[0]}{own}, that "
-            f"after {trained} minus zero-shot's {three[1]}{other}, and that after {trained} minus "
-            f"that with {shown} {three[2].text}{apart}."
+            f"{_capital(domain)} (n = {three[2].n}), the AUC with {shown} minus zero-shot's is "
+            f"{own}, that after {trained} minus zero-shot's {other}, minus that with {shown} "
+            f"{apart}, and minus that of a cue classifier trained on the same labels "
+            f"{cues[domain]}{_unless_shown(cues[domain])}."
         )
     better, worse, rest = sides({domain: apart for domain, (_, _, apart) in gaps.items()})
     clauses = [
@@ -225,7 +236,13 @@ def contrast(
         clauses.append(f"is not shown to rank {joined(rest)} pairs differently from {shown}")
     if any(np.isfinite(gap.lo) for gap in every):
         told.append("The differences of a domain hold together.")
+    parts = [f"{domain} {apart.text}" for domain, (_, _, apart) in gaps.items()]
+    number = f"AUC after {trained} minus that with {shown}: {'; '.join(parts)}."
+    if "in-domain" in cues:
+        number += f" In-domain, minus a cue classifier's: {cues['in-domain']}."
     use = f"{_capital(trained)} is worth it where queries are like the training pairs"
+    if "in-domain" in cues and not cues["in-domain"].lo > 0:
+        use += ", unless a classifier on a few features does as well"
     if "out-of-domain" in (*worse, *rest):
         use += "; elsewhere no gain over demonstrations is shown"
     limits = [f"training has more labels than {shown}"] * more
@@ -235,9 +252,7 @@ def contrast(
         f"{_capital(trained)} {' and '.join(clauses)}.",
         " ".join(told) + _few(every),
         "; ".join(limits or ["another model may differ"]) + ".",
-        f"AUC after {trained} minus that with {shown}: "
-        + "; ".join(f"{domain} {apart.text}" for domain, (_, _, apart) in gaps.items())
-        + ".",
+        number,
         f"{use}." if "in-domain" in better else "",
     )
 

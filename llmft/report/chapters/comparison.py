@@ -49,6 +49,7 @@ BY = ["study", "method", "shots", "domain"]
 SHOWN = "demonstrations rank pairs better than none"
 TRAINED = "training ranks pairs better than none"
 APART = "training on the most examples ranks pairs better than the most demonstrations"
+AGAINST_CUES = "training on the most examples ranks pairs better than a cue classifier on the same"
 """The claims of which the first conclusion is made."""
 
 ANSWERS = 1_000
@@ -431,6 +432,7 @@ def claims(compared: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
             SHOWN: (shown, zero),
             TRAINED: (trained, zero),
             APART: (trained, shown),
+            AGAINST_CUES: (trained, (CUES, most)),
             f"{same} training ranks pairs better than ICL": (trained_few, shown_few),
             f"{same} a cue classifier ranks pairs better than ICL": ((CUES, few), shown_few),
             "training all weights ranks pairs better than LoRA": (trained, ("LoRA", most)),
@@ -500,12 +502,17 @@ def findings(
 def _of_domains(claimed: pd.DataFrame, study: Study) -> Conclusion:
     """The most demonstrations against training on the most examples, in each domain."""
     shown, trained = study.shots[-1], study.train_shots[-1]
-    gaps = {}
+    gaps, cues = {}, {}
     for domain, rows in claimed.groupby("domain", sort=False):
         found = rows.set_index("claim")["difference"]
         gaps[str(domain)] = found[SHOWN], found[TRAINED], found[APART]
+        cues[str(domain)] = found[AGAINST_CUES]
     return conclusions.contrast(
-        gaps, f"{shown:,} demonstrations", f"training on {trained:,} examples", trained > shown
+        gaps,
+        cues,
+        f"{shown:,} demonstrations",
+        f"training on {trained:,} examples",
+        trained > shown,
     )
 
 
