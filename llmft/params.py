@@ -370,7 +370,7 @@ def absolute(values: Mapping[str, object], start: Path | None = None) -> dict[st
     for name, words in NAMES.items():
         text = values.get(name)
         if isinstance(text, str) and text and text not in words:
-            path = located((start or Path()) / Path(text).expanduser())
+            path = located(text, start)
             if name != "model" or text[0] in "~/." or path.is_dir():
                 found[name] = str(path)
     return found
@@ -379,11 +379,11 @@ def absolute(values: Mapping[str, object], start: Path | None = None) -> dict[st
 # --- places --------------------------------------------------------------------------------------
 
 
-def located(text: str | Path) -> Path:
+def located(text: str | Path, start: Path | None = None) -> Path:
     """The absolute path that a user's words name: one rule for every path.
 
-    `~` is a home folder, an absolute path is itself, and a relative one starts at the folder that
-    the command was typed in.
+    `~` is a home folder, an absolute path is itself, and a relative one starts at `start`, by
+    default the folder that the command was typed in.
 
     Raises:
         UserError: the path is empty, or cannot be one.
@@ -392,7 +392,7 @@ def located(text: str | Path) -> Path:
         raise UserError("the path is empty (a variable of the shell that is not set?)")
     try:
         # Not `resolve`: a symbolic link in the book's folder is in the book's folder.
-        path = Path(os.path.abspath(Path(text).expanduser()))  # noqa: PTH100
+        path = Path(os.path.abspath((start or Path()) / Path(text).expanduser()))  # noqa: PTH100
         with suppress(FileNotFoundError, NotADirectoryError):
             path.lstat()
     except (OSError, RuntimeError, ValueError) as error:
@@ -450,6 +450,16 @@ class _Loader(yaml.BaseLoader):
         if self.check_event(yaml.AliasEvent):
             raise ValueError("has an alias (*name): write its value out")
         return super().compose_node(parent, index)
+
+    def construct_scalar(self, node: Any) -> Any:
+        if node.style is None and node.value in ("~", "null", "Null", "NULL"):
+            raise ValueError(f"has {node.value}: leave the line out, or write ''")
+        return super().construct_scalar(node)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        if node.tag.rpartition(":")[2] not in ("str", "seq", "map"):
+            raise ValueError(f"has {abbreviated(node.tag)}: write the value alone")
+        return super().construct_object(node, deep)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         values = super().construct_mapping(node, deep)

@@ -331,7 +331,10 @@ def test_changed_and_new_data(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["import os", "repeats = 1 + 1", "repeats, seed = 3, 4", "secret = 3", "repeats += 1", "%ls"],
+    [
+        *("import os", "repeats = 1 + 1", "repeats, seed = 3, 4", "secret = 3", "repeats += 1"),
+        *("%ls", "repeats: __import__('os').getpid() = 3"),  # an annotation is evaluated
+    ],
 )
 def test_an_injected_cell_does_nothing_but_inject(root: Path, code: str) -> None:
     extra = cell("code", code, tags=["injected-parameters"]) | {"execution_count": 5}
@@ -501,6 +504,19 @@ def test_chapters_and_the_list_of_chapters(root: Path) -> None:
     found = problems(root)
     assert "more: is not listed in _quarto.yml" in found
     assert "lists none.qmd, which does not exist" in found
+
+
+def test_a_page_that_a_part_names_is_a_page(root: Path) -> None:
+    listing = (root / "_quarto.yml").read_text()
+    (root / "_quarto.yml").write_text(
+        listing.replace("chapters:\n", "chapters:\n    - part: parts/none.qmd\n", 1)
+    )
+    assert "lists parts/none.qmd, which does not exist" in problems(root)
+
+
+def test_a_module_that_does_not_parse_is_a_line(root: Path) -> None:
+    (root / "llmft" / "params.py").write_text("(\n")
+    assert "does not parse" in problems(root) or "not plain Python" in problems(root)
 
 
 EMPTY = '{"cells": [{"cell_type": "code"}], "metadata": {}}'

@@ -366,6 +366,20 @@ def test_a_loss_that_is_no_number_is_one_line_with_run_and_update() -> None:
             train(learning, Job(mixed, zeros, name="the second"), loss)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "way_out"), [("float32", "weights are damaged"), ("bfloat16", "use dtype float32")]
+)
+def test_a_loss_that_is_wrong_before_any_update_is_not_the_learning_rate_s(
+    dtype: str, way_out: str
+) -> None:
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return logits.sum() * torch.nan
+
+    found = pytest.raises(UserError, match=f"after 0 of .*{way_out}")
+    with learner(tiny(), spec(dtype=dtype), LABELS) as learning, found:
+        train(learning, job(), loss)
+
+
 @pytest.mark.parametrize(("updates", "at"), [(5, 1), (1, 1)])
 def test_a_training_that_diverges_is_one_line(updates: int, at: int) -> None:
     """Also when the last update does it."""

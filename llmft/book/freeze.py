@@ -306,17 +306,25 @@ def _move(private: Path, chapter: str, results: Path, folder: Path, *, frozen: b
     """
     results.mkdir(parents=True, exist_ok=True)
     signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    new = {s: results / f".{chapter}{s}.new" for s in stamp.RESULT_SUFFIXES}
+    found = [suffix for suffix in new if (private / f"{chapter}{suffix}").is_file()]
     try:
-        for suffix in stamp.RESULT_SUFFIXES:
-            name = f"{chapter}{suffix}"
-            if (private / name).is_file():
-                shutil.move(private / name, results / name)
-            elif frozen:
-                (results / name).unlink(missing_ok=True)
-        shutil.move(private / f"{chapter}.ipynb", folder / f"{chapter}.ipynb")
+        # Beside its place first: from another file system it is a copy, and a disk may be full.
+        for suffix in found:
+            shutil.copyfile(private / f"{chapter}{suffix}", new[suffix])
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        try:
+            for suffix in new:
+                if suffix in found:
+                    new[suffix].replace(results / f"{chapter}{suffix}")
+                elif frozen:
+                    (results / f"{chapter}{suffix}").unlink(missing_ok=True)
+            (private / f"{chapter}.ipynb").replace(folder / f"{chapter}.ipynb")
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for file in new.values():
+            file.unlink(missing_ok=True)
 
 
 def assignments(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -92,6 +92,8 @@ def _sources(entries: list[Any]) -> Iterator[str]:
         if isinstance(entry, str):
             yield entry
         else:
+            pages = (str(entry.get(key, "")) for key in ("part", "href", "file"))
+            yield from (page for page in pages if page.endswith((".qmd", ".ipynb", ".md")))
             yield from _sources(entry.get("chapters", []))
 
 

@@ -49,6 +49,12 @@ def read(path: Path) -> Notebook:
         of_code = {"outputs", "execution_count"} if cell.get("cell_type") == "code" else set()
         if not cell.keys() >= {"cell_type", "metadata", "source"} | of_code:
             raise broken
+        texts = [cell["source"]]
+        for output in cell.get("outputs", []):
+            data = output.get("data", {}).items()
+            texts += [output.get("text", ""), *(v for k, v in data if "json" not in k)]
+        if not all(isinstance(text, str) for text in texts):
+            raise broken
     return notebook
 
 
@@ -120,11 +126,13 @@ def _assigned(notebook: Notebook, tag: str) -> dict[str, object]:
     values: dict[str, object] = {}
     cells = [cell for cell in notebook["cells"] if tag in tags(cell)]
     for line in (line for cell in cells for line in tree(code(cell)).body):
+        # Python evaluates an annotation: an injected cell has none.
+        annotated = isinstance(line, ast.AnnAssign) and tag == "parameters"
         match line:
             case ast.Assign([ast.Name(name)], value) | ast.AnnAssign(
                 ast.Name(name), _, ast.expr() as value
             ):
-                if name not in values:
+                if name not in values and (annotated or isinstance(line, ast.Assign)):
                     with suppress(ValueError):
                         values[name] = ast.literal_eval(value)
                         continue
@@ -181,8 +189,8 @@ def module_digests(notebook: Notebook, root: Path) -> dict[str, str]:
         for file in (f"{stem}{end}" for stem in stems for end in (".py", "/__init__.py")):
             if parts[0] == "llmft" and file not in found and (root / file).is_file():
                 source = (root / file).read_text(encoding="utf-8")
-                found[file] = digest(provenance.code_only(source))
                 todo |= _imports(source, file.rpartition("/")[0].replace("/", "."))
+                found[file] = digest(provenance.code_only(source))
     return dict(sorted(found.items()))
 
 

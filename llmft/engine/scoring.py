@@ -259,6 +259,8 @@ def check(
     size = model.config.vocab_size
     if not all(0 <= i < size for i in classes or ()):
         raise UserError(f"label tokens {list(classes or ())} are not all in 0..{size - 1}")
+    if not all(prompts):
+        raise UserError("a prompt is empty: use a pattern with words of its own")
     largest = max(map(max, prompts), default=0)
     if largest >= size:
         raise UserError(

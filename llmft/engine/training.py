@@ -210,11 +210,16 @@ def _train(learner: Learner, job: Job, loss: Loss, size: int, part: int) -> Trai
 
 
 def _refuse_diverged(loss: float, update: int, learner: Learner, job: Job) -> None:
-    if not loss < DIVERGED:
-        raise UserError(
-            f"the training loss is {loss:.3g} nats after {update} of {learner.spec.updates} "
-            f"updates ({job.name}): use a smaller learning rate"
-        )
+    if loss < DIVERGED:
+        return
+    way_out = "use a smaller learning rate"
+    if not update:  # nothing was learned yet
+        half = learner.spec.dtype != "float32"
+        way_out = "use dtype float32" if half else "the model's weights are damaged"
+    raise UserError(
+        f"the training loss is {loss:.3g} nats after {update} of {learner.spec.updates} updates "
+        f"({job.name}): {way_out}"
+    )
 
 
 def _order(examples: int, n: int, seed: Sequence[int]) -> list[int]:

@@ -47,8 +47,9 @@ HANS_SHA256 = "c55b62feef9913070e88f38938dc2492018c945ac81f70139346472494124e79"
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".jsonl.gz", ".parquet")
 """The formats that `read` takes."""
 
-LARGEST_FILE, MOST_ROWS, LONGEST_TEXT = 2**30, 5_000_000, 100_000
-"""Bytes of a file, packed and unpacked, its rows, and the characters of a value, at most."""
+LARGEST_FILE, MOST_ROWS = 2**30, 5_000_000
+LONGEST_LINE, LONGEST_TEXT = 1_000_000, 100_000
+"""At most so many bytes of a file, packed or not, rows, bytes of a line, characters of a value."""
 
 MISSING, DROP_MISSING = "missing", "missing: drop"
 """A mapping's name for no label, and the mapping that drops rows without a label, premise or
@@ -242,6 +243,10 @@ def read(path: Path) -> pd.DataFrame:
             content: bytes = stream.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE or content.count(b"\n") > MOST_ROWS:
             raise _too_large(path)
+        if long := re.search(rb"[^\r\n]{%d}" % (LONGEST_LINE + 1), content):
+            number = content.count(b"\n", 0, long.start()) + 1
+            limit = f"{LONGEST_LINE:,} characters"
+            raise UserError(f"{path}: line {number} has more than {limit}: shorten it")
         if b"\0" in content:
             raise UserError(f"{path} is not UTF-8 text (it holds NUL): save it as UTF-8")
         text = content.decode("utf-8-sig")  # spreadsheets begin a file with a byte order mark
