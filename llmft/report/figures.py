@@ -132,6 +132,11 @@ def curve(
     return _grid(charts, columns, note) if facet else theme.finish(charts[0], note, width + room)
 
 
+def loss_curve(frame: pd.DataFrame, x: str, series: str, **options: Any) -> Any:
+    """A `curve` of losses (nats) over training, with ln 2, which one half for each label costs."""
+    return curve(frame, x, series, doublings=False, chance=0.6931, chance_name="ln 2", **options)
+
+
 def _placed(
     rows: pd.DataFrame,
     x: str,

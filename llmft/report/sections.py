@@ -667,15 +667,12 @@ def loss_figure(
     """Mean loss (nats) of `losses` by update, a line a `series`, a panel a value of `panel`."""
     means = stats.over_draws(course, ["study", panel, series, "update"], "loss")
     return by_study(
-        figures.curve,
+        figures.loss_curve,
         means,
         studies,
         "update",
         series,
         facet=panel,
-        doublings=False,
-        chance=0.6931,
-        chance_name="ln 2",
         x_title="updates",
         y_title="loss (nats)",
         note=f"{note}{stats.caption(means)}",

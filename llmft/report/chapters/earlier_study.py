@@ -223,13 +223,10 @@ def loss_figure(history: pd.DataFrame) -> Any:
     epochs = history["epoch"].isin([1, 2, 5, 10, 20, 40])
     own = history[(history["model"] == "opt-125m") & (history["shots"] == 8) & epochs]
     course = stats.over_draws(own, ["method", "epoch"], "train_loss")
-    return figures.curve(
+    return figures.loss_curve(
         course,
         "epoch",
         "method",
-        doublings=False,
-        chance=0.6931,
-        chance_name="ln 2",
         x_title="epochs",
         y_title="training loss (nats)",
         note=stats.caption(course),

@@ -227,14 +227,11 @@ def untrained(results: Results, studies: Sequence[Study]) -> Any:
     course = curves(rates(results, studies).rows, ["study", "method"])
     means = stats.over_draws(course, ["study", "method", "update"], "train_loss")
     sizes = dict.fromkeys(f"{grids.side(study):,}" for study in studies)
-    return figures.curve(
+    return figures.loss_curve(
         means,
         "update",
         "method",
         facet=sections.facet(studies),
-        doublings=False,
-        chance=0.6931,
-        chance_name="ln 2",
         x_title="updates",
         y_title="training loss (nats)",
         note=f"{' and '.join(sizes)} examples; {stats.caption(means)}",
