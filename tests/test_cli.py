@@ -14,11 +14,6 @@ from llmft.book import freeze
 from tests import toy_book
 
 
-def llmft(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "llmft", *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -32,10 +27,15 @@ def llmft(*words: str) -> subprocess.CompletedProcess[str]:
         (["fetch", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )
-def test_a_user_error_is_one_line(words: list[str], said: str) -> None:
-    done = llmft(*words)
-    assert done.returncode == 1
-    [line] = done.stderr.splitlines()
+def test_a_user_error_is_one_line(
+    words: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["llmft", *words])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # Ctrl-C remains pytest's
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 1
+    [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("llmft: ")
     assert said in line
     assert len(line) < 1000

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -227,12 +227,14 @@ def test_the_share_of_unknown_tokens(tiny_tokenizer: Any, word_tokenizer: Any) -
 
 
 def whole(tokenizer: Any, name: str, queries: Any, demonstrations: Any) -> list[list[int]]:
-    """Every prompt's text tokenised as a whole: what `encode` must give."""
+    """Every prompt's text tokenised as a whole, "<s>" in it as text: what `encode` must give."""
     pattern, head = PATTERNS[name], context(name, demonstrations)
-    return [
-        tokenizer((head + pattern.separator if head else "") + pattern.fill(p, h))["input_ids"]
+    texts = [
+        (head + pattern.separator if head else "") + pattern.fill(p, h)
         for p, h in zip(queries.premise, queries.hypothesis, strict=True)
     ]
+    found: list[list[int]] = tokenizer(texts, split_special_tokens=True)["input_ids"]
+    return found
 
 
 def merging_tokenizer() -> PreTrainedTokenizerFast:
@@ -263,6 +265,7 @@ def test_the_merging_tokenizer_does_merge_over_the_boundary() -> None:
 @settings(
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+@example([("", "<s>"), ("</s>", "a <pad>")])
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=6))
 def test_any_text_is_tokenised_whole(tiny_tokenizer: Any, pairs: list[tuple[str, str]]) -> None:
     queries = pd.DataFrame(pairs, columns=["premise", "hypothesis"])

@@ -52,8 +52,8 @@ from pathlib import Path
 from llmft import UserError
 from llmft.engine.spec import Spec
 from llmft.study import grids, methods, runs
-base, store, n, partners, workers = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
-specs = grids.product(Spec(**json.loads(base)), data_seed=range(n))
+bases, store, n, partners, workers = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+specs = [s for b in json.loads(bases) for s in grids.product(Spec(**b), data_seed=range(n))]
 methods.model_of(specs[0].model, "", "cpu", "float32")
 ready = Path(store).parent
 (ready / f"ready-{id(ready)}-{time.time_ns()}").touch()
@@ -73,35 +73,29 @@ Elsewhere = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture
 def elsewhere() -> Iterator[Elsewhere]:
-    """Starts the grid of `n` draws in another process, in a file of its own where one is given."""
+    """Starts a grid, `n` draws of each run, in another process; `script` is a file of its own."""
     processes = []
 
     def start(
-        base: Spec,
+        bases: Sequence[Spec],
         store: Path,
         n: int,
         partners: int = 1,
         workers: int = 1,
-        file_size: int = 0,
         script: Path | None = None,
     ) -> subprocess.Popen[str]:
         if script:
             script.write_text(SCRIPT)
-        numbers = map(str, (n, partners, workers))
         program = [str(script)] if script else ["-c", SCRIPT]
+        words = [json.dumps([*map(asdict, bases)]), str(store), *map(str, (n, partners, workers))]
         processes.append(
             subprocess.Popen(
-                [sys.executable, *program, json.dumps(asdict(base)), str(store), *numbers],
+                [sys.executable, *program, *words],
                 cwd=ROOT,
                 env=os.environ
                 | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)},
                 stderr=subprocess.PIPE,
                 text=True,
-                preexec_fn=(
-                    (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size)))
-                    if file_size
-                    else None
-                ),
             )
         )
         return processes[-1]
@@ -540,41 +534,37 @@ def test_what_labels_mean_is_part_of_a_run(base: Spec, tmp_path: Path):
 # --- faults ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("change", "n"), [({}, 20), (LORA, 8)])
-def test_resumes_after_a_kill(
-    elsewhere: Elsewhere, base: Spec, change: dict[str, Any], n: int, tmp_path: Path
-):
+def test_resumes_after_a_kill(elsewhere: Elsewhere, base: Spec, tmp_path: Path):
     """`kill -9` in mid-grid: what was done stays as it is, the rest is done, the rows are right."""
-    store, base = tmp_path / "store", replace(base, **change)
-    process = elsewhere(base, store, n)
-    wait_for(process, store, 3)
+    store, bases, n = tmp_path / "store", [base, replace(base, **LORA)], 8
+    process = elsewhere(bases, store, n)
+    wait_for(process, store, n + 3)
     process.kill()
     process.communicate()
     before = stored(store)
-    assert 3 <= len(before) < n
-    specs = grids.product(base, data_seed=range(n))
+    assert n + 3 <= len(before) < 2 * n
+    specs = [spec for one in bases for spec in grids.product(one, data_seed=range(n))]
     rows = run(specs, store).rows
     after = stored(store)
-    assert len(after) == n
+    assert len(after) == 2 * n
     assert {key: after[key] for key in before} == before
     whole = run(specs, tmp_path / "other").rows
     for column in MEASURED:
         assert np.allclose(rows[column], whole[column], atol=1e-5)
 
 
-@pytest.mark.parametrize(("change", "n", "workers"), [({}, 30, 1), (LORA, 12, 1), ({}, 30, 2)])
-def test_two_processes_share_a_grid(
-    elsewhere: Elsewhere, base: Spec, change: dict[str, Any], n: int, workers: int, tmp_path: Path
-):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_two_processes_share_a_grid(elsewhere: Elsewhere, base: Spec, workers: int, tmp_path: Path):
     """Both come to the end, and each run was done once: their progress lines add up to the grid."""
-    store, base = tmp_path / "store", replace(base, **change)
-    processes = [elsewhere(base, store, n, partners=2, workers=w) for w in (1, workers)]
+    store, bases, n = tmp_path / "store", [base, replace(base, **LORA)], 15
+    processes = [elsewhere(bases, store, n, partners=2, workers=w) for w in (1, workers)]
     done = [process.communicate(timeout=LONG)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], done
-    counts = [text.count(f"{base.method} of") for text in done]
-    assert sum(counts) == len(stored(store)) == n
+    counts = [[text.count(f"{one.method} of") for text in done] for one in bases]
+    assert [sum(count) for count in counts] == [n, n]
+    assert len(stored(store)) == 2 * n
     if workers == 1:  # workers take long to start
-        assert min(counts) > 0, "one process did it all: they never met"
+        assert np.sum(counts, axis=0).min() > 0, "one process did it all: they never met"
 
 
 def test_damaged_and_swapped_records_are_done_again(
@@ -633,7 +623,7 @@ def test_another_process_goes_on_while_runs_are_forced(
     store = tmp_path / "store"
     specs = grids.product(base, data_seed=range(20))
     run(specs, store)
-    process = elsewhere(base, store, 40)
+    process = elsewhere([base], store, 40)
     wait_for(process, store, 22)
     monkeypatch.setenv(params.SINCE, since(store))
     assert len(run(specs, store).rows) == 20
@@ -643,18 +633,20 @@ def test_another_process_goes_on_while_runs_are_forced(
     assert len(stored(store)) == 40
 
 
-def test_full_disk_keeps_what_was_done(elsewhere: Elsewhere, base: Spec, tmp_path: Path):
-    store = tmp_path / "store"
-    rows = run([base], store).rows
-    before = stored(store)
-    process = elsewhere(base, store, 3, file_size=500)
-    line = process.communicate(timeout=LONG)[1].splitlines()[-1]
-    assert process.returncode != 0
-    assert line.startswith("cannot write")
-    assert "make room" in line
-    assert stored(store) == before
-    assert not list((store / "records").glob(".*"))
-    assert run(grids.product(base, data_seed=range(3)), store).rows["key"][0] == rows["key"][0]
+def test_full_disk_keeps_what_was_done(base: Spec, tmp_path: Path):
+    rows = run([base], tmp_path).rows
+    before = stored(tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"^cannot write [^\n]*make room[^\n]*$"):
+            run(grids.product(base, data_seed=range(3)), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert stored(tmp_path) == before
+    assert not list((tmp_path / "records").glob(".*"))
+    again = run(grids.product(base, data_seed=range(3)), tmp_path).rows
+    assert again["key"][0] == rows["key"][0]
 
 
 # --- several processes -------------------------------------------------------------------------
@@ -694,7 +686,7 @@ def gone(pid: int) -> bool:
 def test_an_interrupt_while_workers_start_is_one_line(
     elsewhere: Elsewhere, base: Spec, tmp_path: Path
 ) -> None:
-    process = elsewhere(base, tmp_path / "store", 400, workers=2, script=tmp_path / "script.py")
+    process = elsewhere([base], tmp_path / "store", 400, workers=2, script=tmp_path / "script.py")
     end = time.monotonic() + LONG
     while len(children(process)) < 2:
         assert time.monotonic() < end, "no workers"
@@ -719,7 +711,7 @@ def test_workers_end_with_the_one_that_started_them(
 ):
     """From a script as a person writes it, which workers must not run again."""
     store = tmp_path / "store"
-    process = elsewhere(base, store, 400, workers=2, script=tmp_path / "script.py")
+    process = elsewhere([base], store, 400, workers=2, script=tmp_path / "script.py")
     wait_for(process, store, 3)
     workers = children(process)
     assert len(workers) == 2

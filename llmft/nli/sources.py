@@ -243,7 +243,9 @@ def read(path: Path) -> pd.DataFrame:
             content: bytes = stream.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE or content.count(b"\n") > MOST_ROWS:
             raise _too_large(path)
-        if long := re.search(rb"[^\r\n]{%d}" % (LONGEST_LINE + 1), content):
+        # Line by line: one pattern of this length would look at each line from each of its bytes.
+        lines = re.finditer(rb"[^\r\n]+", content)
+        if long := next((m for m in lines if m.end() - m.start() > LONGEST_LINE), None):
             number = content.count(b"\n", 0, long.start()) + 1
             limit = f"{LONGEST_LINE:,} characters"
             raise UserError(f"{path}: line {number} has more than {limit}: shorten it")
