@@ -172,10 +172,10 @@ def test_training_is_held_against_showing_in_both_domains(
     assert ("unless a classifier" in found.use) == (inside == UP)
     assert found.evidence.endswith("The differences of a domain hold together.")
     up = {"in-domain": (UP, UP, UP)}
-    same = conclusions.contrast(up, {"in-domain": UP}, "a", "b", more=False)
+    same = conclusions.contrast(up, {"in-domain": UP}, "a", "b", more=False, rehearsed="A was.")
     assert same.use == "B is worth it where queries are like the training pairs."
     assert same.claim == "B ranks in-domain pairs better than a do."
-    assert "more labels" not in same.limit
+    assert same.limit == "A was. Another model may differ."
 
 
 @pytest.mark.parametrize(
@@ -346,6 +346,7 @@ def lora_beside_full(
 def test_lora_is_compared_at_every_size() -> None:
     shares = {2: (0.9, 0.6), 8: (0.6, 0.9), 32: (0.985, 0.985), 1024: (0.986, 0.986)}
     found, gaps = lora_beside_full(shares)
+    assert found.evidence.endswith(" The intervals compared here hold together.")
     assert found.claim == (
         "LoRA, with 1.0% of the weights, is more accurate than full fine-tuning with 2 examples, "
         "less accurate than full fine-tuning with 8 examples and equal to full fine-tuning within "
@@ -513,7 +514,7 @@ def test_the_price_of_a_context_has_both_conditions() -> None:
     found = conclusions.price(costs, "ICL", "tuned")
     assert "takes 50 times the operations that it takes after tuned" in found.claim
     assert "2.0 times the seconds if the demonstrations are read once" in found.claim
-    assert "after 10 answers in operations" in found.evidence
+    assert "counted in operations, after 10 answers" in found.evidence
     assert "read once, after 3,000." in found.evidence  # 3 s, a thousandth of a second an answer
     costs.loc["ICL", ["answer", "1,000 answers (s)"]] = 14.0, 1.0
     near = conclusions.price(costs, "ICL", "tuned")

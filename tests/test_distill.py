@@ -240,10 +240,11 @@ def test_what_is_said_at_no_place_counts_for_nothing(model: Model) -> None:
     )
     loss, gradient = update(model, spec, result)
     other, others = update(model, spec, noisy)
-    assert other == loss
-    torch.testing.assert_close(others, gradient, atol=0, rtol=0)
+    assert other == pytest.approx(loss, abs=1e-6)
+    torch.testing.assert_close(others, gradient, atol=1e-6, rtol=1e-5)
     somewhere = Examples(result.prompts, torch.where(none.unsqueeze(-1), result.targets, noise))
-    assert update(model, spec, replace(somewhere, places=result.places))[0] != loss
+    changed, _ = update(model, spec, replace(somewhere, places=result.places))
+    assert abs(changed - loss) > 1e-3
 
 
 @pytest.mark.parametrize("objective", DISTILLATION_OBJECTIVES)
@@ -388,8 +389,9 @@ def test_labels_are_not_used_but_the_contexts(base: Spec, monkeypatch: pytest.Mo
     flipped = replace(task, train=train, validation=validation)
     monkeypatch.setattr(methods, "task_of", lambda *_: flipped)
     [wrong] = done([base])
-    assert right.predictions.equals(wrong.predictions)
-    assert right.row["curve"] == wrong.row["curve"]
+    assert apart(right, wrong) < 1e-5
+    curves = (pd.DataFrame(one.row["curve"]) for one in (right, wrong))
+    pd.testing.assert_frame_equal(*curves, atol=1e-5)
     demonstrations = demonstrations.assign(label=1 - demonstrations["label"])
     assert apart(right, done([base])[0]) > 1e-3  # the context's are
 

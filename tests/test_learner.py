@@ -152,7 +152,8 @@ def test_lora_starts_as_the_model_itself(shape: str) -> None:
     with learner(model, spec("lora"), LABELS) as learning:
         first, other, again = (start(learning, seed) for seed in (0, 1, 0))
         with with_weights(learning, first) as changed:
-            assert torch.equal(score(changed.model, PROMPTS, LABELS), before)
+            scores = score(changed.model, PROMPTS, LABELS)
+            torch.testing.assert_close(scores, before, atol=1e-6, rtol=0)
     a = [name for name in first if ".lora_A" in name]
     assert len(a) == len(first) / 2 == 4
     assert not any(torch.equal(first[name], other[name]) for name in a)

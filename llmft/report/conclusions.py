@@ -110,6 +110,13 @@ def _few(found: Iterable[Interval]) -> str:
     return f" Below {stats.FEWEST} draws there is no interval, and nothing is claimed."
 
 
+def _notes(found: Iterable[Interval]) -> str:
+    """That several intervals hold together, or that there are too few draws for any."""
+    found = list(found)
+    together = len(found) > 1 and any(np.isfinite(one.lo) for one in found)
+    return " The intervals compared here hold together." * together + _few(found)
+
+
 # --- words -------------------------------------------------------------------------------------
 
 
@@ -163,7 +170,7 @@ def floors(
         f"{claim} than a classifier on surface cues that was trained on the same labels.",
         f"The classifier has {stats.interval(own).text} (draws × pairs). The single cue *{cue}* is "
         f"right on {right:.2f}, but was chosen by all {pool:,} labels of the training pool. Method "
-        f"minus classifier on the same draws and pairs: {_listed(gaps)}." + _few(gaps.values()),
+        f"minus classifier on the same draws and pairs: {_listed(gaps)}." + _notes(gaps.values()),
         "the classifier is given cues that somebody thought of; a model has to find its own.",
         f"Accuracy minus the classifier's: {_span(gaps)}.",
         "" if above else use,
@@ -209,13 +216,14 @@ def contrast(
     shown: str,
     trained: str,
     more: bool,
+    rehearsed: str = "",
 ) -> Conclusion:
     """Training against demonstrations, by the AUC, in each domain.
 
     `gaps`: by domain, demonstrations minus zero-shot, training minus zero-shot, and training minus
     demonstrations; `cues`: training minus the cue classifier on the same labels; those of a domain
     hold together. `shown`, `trained`: what the two are called; `more`: whether training has more
-    labels.
+    labels; `rehearsed`: what else is not even-handed, in a sentence, if anything.
     """
     told, every = [], [*cues.values(), *(gap for three in gaps.values() for gap in three)]
     for domain, three in gaps.items():
@@ -248,10 +256,11 @@ def contrast(
     limits = [f"training has more labels than {shown}"] * more
     if len(gaps) > 1:
         limits.append("the out-of-domain pairs are one kind of shift from the training pairs")
+    limit = "; ".join(limits or ["another model may differ"]) + "."
     return Conclusion(
         f"{_capital(trained)} {' and '.join(clauses)}.",
         " ".join(told) + _few(every),
-        "; ".join(limits or ["another model may differ"]) + ".",
+        f"{rehearsed} {_capital(limit)}" if rehearsed else limit,
         number,
         f"{use}." if "in-domain" in better else "",
     )
@@ -316,7 +325,7 @@ def beyond(
     )
     return Conclusion(
         f"{claim}.",
-        f"{evidence}.{_few(these.values())} The cue classifier's is {area}."
+        f"{evidence}.{_notes(these.values())} The cue classifier's is {area}."
         + _constant(answers, places),
         "these pairs are one kind of shift from the training pairs; others may differ.",
         f"AUC: {_span(these)}; a constant has 0.50.",
@@ -384,7 +393,7 @@ def rule(answers: pd.DataFrame, places: Mapping[str, Place], classifier: Place) 
         )
     return Conclusion(
         claim,
-        evidence + _few(follows.values()),
+        evidence + _notes(follows.values()),
         "agreement with a rule is not proof of it: another cue may go with it on these pairs.",
     )
 
@@ -432,7 +441,7 @@ def low_rank(
         evidence += f". The smallest difference that would have been shown is {' to '.join(ends)}"
     return Conclusion(
         f"LoRA, with {share:.1%} of the weights, is {claim}.",
-        f"LoRA minus full, in-domain accuracy: {evidence}.{_few(gaps.values())}",
+        f"LoRA minus full, in-domain accuracy: {evidence}.{_notes(gaps.values())}",
         "each at its own learning rate; at the other's, either may fail. Where both follow one "
         "cue, equality is partly that of a ceiling.",
     )
@@ -457,8 +466,8 @@ def distillation(
             much = "nearly all" if share.lo > 0.8 else "most" if share.lo > 0.5 else "a part"
             claim = f"Distillation moves {much} of the context's in-domain gain into the weights."
         evidence = (
-            f"With {queries:,} unlabelled queries the student keeps {share} of it; student minus "
-            f"teacher is {gap.text} in accuracy{sections.unresolved(gap)}."
+            f"With {queries:,} unlabelled queries the student keeps {share} of it; the student's "
+            f"accuracy minus the teacher's is {gap.text}{sections.unresolved(gap)}."
         )
     limit = "the context holds demonstrations of one task; instructions and documents may differ."
     return Conclusion(claim, evidence + _few([gain]), limit)
@@ -540,7 +549,6 @@ def forgetting(
         joined([f"{perplexity(values[m, term], start)} ({m})" for m in order])
         for term in ("without", "with")
     )
-    changed = joined([f"{gap} ({method})" for method, gap in accuracy.items()])
     able = [
         f"{stats.number(float(np.exp(gap.detectable)), 1)} ({method})"
         for method, gap in effects.items()
@@ -551,7 +559,7 @@ def forgetting(
         f"{_capital('; '.join(clauses))}.",
         f"The perplexity of plain sentences is {_power(start)} before training. Without the text "
         f"term it is multiplied by {without}; with it, by {with_term}. It changes in-domain "
-        f"accuracy by {changed}.{would}{_few(effects.values())}",
+        f"accuracy by {_listed(accuracy)}.{would}{_notes(effects.values())}",
         "each method has its own learning rate, number of examples read, and targets, so how much "
         "of a difference between methods is the method's is not shown. The sentences are premises "
         "like those trained on; other text may fare worse.",
@@ -612,7 +620,7 @@ def luck(
     if validity:
         told.append(
             "The correlation of a draw's accuracy with how well the negation rule predicts its "
-            f"labels is {sections.correlations(validity)}."
+            f"labels is {sections.correlations(validity)}.{_notes(validity.values())}"
         )
     return Conclusion(
         f"{claim}.",
@@ -637,9 +645,9 @@ def price(costs: pd.DataFrame, context: str, without: str) -> Conclusion:
         f"takes after {without} if every prompt is read whole, and {_times(cached)} the seconds if "
         "the demonstrations are read once for many queries.",
         f"An answer reads {shown['tokens an answer']:,.0f} tokens with the demonstrations in its "
-        f"prompt and {trained['tokens an answer']:,.0f} without. Training has paid after "
-        f"{after:,.0f} answers in operations, if prompts are read whole; in seconds, with the "
-        f"demonstrations read once, {paid}.",
+        f"prompt and {trained['tokens an answer']:,.0f} without. The cost of training is "
+        f"recovered, counted in operations, after {after:,.0f} answers, if prompts are read whole; "
+        f"counted in seconds, with the demonstrations read once, {paid}.",
         "operations leave attention out; seconds are of this machine and of many queries at once, "
         "and have no interval; the search for a learning rate is not counted.",
         f"The cost of training is recovered after {after:,.0f} answers, counted in operations, if "

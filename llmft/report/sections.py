@@ -202,9 +202,11 @@ def chosen(
     return stats.sample(rows, value, within=within, clusters=clusters)
 
 
-def interval(answers: pd.DataFrame, value: str = "correct", **where: Any) -> stats.Interval:
+def interval(
+    answers: pd.DataFrame, value: str = "correct", level: float = 0.95, **where: Any
+) -> stats.Interval:
     """The mean of `value` over draws and examples, of the rows where each column has its value."""
-    return stats.interval(chosen(answers, value, **where))
+    return stats.interval(chosen(answers, value, **where), level=level)
 
 
 def difference(
@@ -695,8 +697,12 @@ def single_draws(rows: pd.DataFrame, study: Study, sizes: Sequence[int]) -> pd.D
     return single.assign(validity=[tasks.sample(pool, *one)["right"].mean() for one in drawn])
 
 
-def luck_by_size(single: pd.DataFrame, level: float = 0.95) -> dict[Any, stats.Interval]:
-    """By number of examples, the correlation of accuracy with `validity`, of `single_draws`."""
+def luck_by_size(single: pd.DataFrame) -> dict[Any, stats.Interval]:
+    """By number of examples, the correlation of accuracy with `validity`, of `single_draws`.
+
+    The intervals hold together.
+    """
+    level = 1 - 0.05 / single["shots"].nunique()
     return {
         shots: stats.correlation(part["validity"], part["accuracy"], level)
         for shots, part in single.groupby("shots")
@@ -725,7 +731,7 @@ def luck(results: Results, studies: Sequence[Study], sizes: Sizes, x_title: str)
         return (
             "Correlation, over draws, of in-domain accuracy with how well the negation rule "
             f"predicts the draw's own labels: {correlations(by_size)} (Pearson's r with Fisher's "
-            "interval)."
+            "interval; they hold together)."
         )
 
     headed(studies, found)

@@ -743,6 +743,7 @@ def summary(
     def text(study: Study) -> str:
         own = looks[(looks["study"] == study.study) & (looks["domain"] == "in-domain")]
         fewer = own[own["other"] != "zero-shot"].iloc[0]
+        gap: stats.Interval = fewer["difference"]
         changes = effects[(effects["study"] == study.study) & (effects["domain"] == "in-domain")]
         move = {row["shortcut"]: stats.as_text(row) for _, row in changes.iterrows()}
         lines = [
@@ -750,8 +751,8 @@ def summary(
             f"{move['cut']}, other label words by {move['words']}, unaligned distillation by "
             f"{move['alignment']}, LoRA at 1e-5 by {move['rate']}, and a sample of one label by "
             f"{move['labels']}.",
-            f"Over all pairs, in-context learning with {fewer['shots']} demonstrations is "
-            f"{fewer['difference']} better in-domain than with {fitting(study)}. With one draw on "
+            f"Over all pairs, in-domain accuracy with {fewer['shots']} demonstrations minus that "
+            f"with {fitting(study)} is {gap}{sections.unresolved(gap)}. With one draw on "
             f"{fewer['pairs']} pairs it would have looked no better {fewer['flipped']:.0%} of the "
             "time.",
         ]

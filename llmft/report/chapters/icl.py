@@ -43,10 +43,14 @@ def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, studies: Sequence[Stud
         many_out = none_out | {"shots": most}
         floors = baselines.floors(sections.task_of(study)).set_index(["domain", "rule"])["accuracy"]
         constant = floors["in-domain", "constant"]
-        at_size = {n: sections.interval(own, **many | {"shots": n}) for n in study.shots}
+        level = 1 - 0.05 / len(study.shots)
+        at_size = {
+            n: sections.interval(own, level=level, **many | {"shots": n}) for n in study.shots
+        }
         clear = [f"{n}" for n, interval in at_size.items() if interval.lo > constant]
         above = (
-            f"It is shown to be above a constant with {conclusions.joined(clear)} demonstrations."
+            f"It is shown to be above a constant with {conclusions.joined(clear)} demonstrations "
+            "(intervals that hold together)."
             if clear
             else "It is not shown to be above a constant with any number of demonstrations."
         )
@@ -290,10 +294,10 @@ def summary(curve: pd.DataFrame, studies: Sequence[Study]) -> None:
         out = inside | {"domain": "out-of-domain"}
         found = []
         if most > least:
-            change = sections.difference(own, inside, inside | {"shots": least})
+            change = sections.minus(own, inside, inside | {"shots": least})
             found.append(
-                f"From {least} to {most} demonstrations, in-domain accuracy changes by {change} "
-                "(paired over draws and pairs)."
+                f"From {least} to {most} demonstrations, in-domain accuracy changes by {change}, "
+                "paired over draws and pairs."
             )
         found.append(sections.failures(own, least, most, "demonstrations"))
         split = sections.summary(sections.by_cue(own, [study]), ["cue", "shots"])

@@ -111,8 +111,8 @@ def cost(rows: pd.DataFrame) -> None:
     )
     if "cuda" not in set(single["device"]):
         tables.say(
-            "No run was made on a GPU: none could be had for this book so far, so a table of GPU "
-            "timings is missing here."
+            "All runs were made on CPUs. The book has no GPU timings yet; what it says of GPUs is "
+            "predicted."
         )
 
 
