@@ -134,6 +134,35 @@ def test_series_differ_in_shape_and_dash_as_well_as_in_colour():
         assert len({str(value) for value in values}) == 7
 
 
+def test_a_method_looks_the_same_in_every_figure():
+    icl = theme.looks(["ICL"])[0]
+    for names in (["zero-shot", "ICL"], ["LoRA", "a variant", "ICL", "b"], [*theme.PLACES]):
+        looks = dict(zip(names, theme.looks(names), strict=True))
+        assert looks["ICL"] == icl
+        assert [own for name, own in looks.items() if own == icl and name != "ICL"] == []
+    assert len({str(look) for look in theme.looks(list("abcdefg"))}) == 7
+    assert len(theme.looks(list("abcdefgh"))) == 8  # then from the first again
+
+
+def test_names_at_the_ends_are_in_the_order_of_the_lines_or_of_the_first_panel():
+    rows = [("a", 0.9, 0.5), ("b", 0.6, 0.5), ("c", 0.75, 0.5)]
+    frame = pd.DataFrame(
+        [
+            {"shots": shots, "series": name, "domain": domain, "mean": y, "lo": y, "hi": y}
+            for name, *ends in rows
+            for domain, y in zip(("in", "out"), ends, strict=True)
+            for shots in (2, 4)
+        ]
+    )
+    for part, order in ((frame, ["a", "c", "b"]), (frame[frame["domain"] == "in"], list("acb"))):
+        text = svg(figures.curve(part, "shots", "series", facet="domain", chance=None))
+        places = {
+            name: float(re.search(rf"translate\([\d.]+,([\d.]+)\)[^>]*>{name}<", text)[1])
+            for name in "abc"
+        }
+        assert sorted(places, key=places.__getitem__) == order
+
+
 def test_zero_shots_stand_one_step_before_the_first_and_are_joined_by_no_line():
     assert theme.steps([0, 2, 4, 32]) == {0: 0.0, 2: 1.0, 4: 2.0, 32: 5.0}
     spec = FIGURES["curve"]().to_dict()

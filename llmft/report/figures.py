@@ -122,9 +122,9 @@ def curve(
         layers += _lines_and_points(rows, series, names, at)
         # Only a row's last panel names the series: the order and the colours are the same in all.
         if last or number == len(values) - 1:
-            ends = (
-                rows.sort_values("_x").groupby(series, sort=False).tail(1 if len(names) > 1 else 0)
-            )
+            ends = _ends(rows, series, 1 if len(names) > 1 else 0)
+            beside = _ends(_part(frame, facet, values[number - number % columns]), series)
+            ends = ends.assign(_first=ends[series].map(beside.set_index(series)["mean"]))
             gap = theme.pixels(16, height, domain)
             layers += _end_names(ends, "_x", right, "mean", series, names, gap, levels)
         chart = alt.layer(*layers).properties(width=width, height=height)
@@ -164,8 +164,14 @@ def _steps_axis(step: Mapping[float, float], left: float, right: float, title: s
         labelExpr=f"{labels!r}[format(datum.value, '.6f')]",
         title=title,
         tickSize=4,
+        labelOverlap="greedy",  # no label is left out but one that would lie over another
     )
     return alt.X("_x:Q", axis=axis, scale=theme.within([left, right]))
+
+
+def _ends(rows: pd.DataFrame, series: str, number: int = 1) -> pd.DataFrame:
+    """The last point of each series."""
+    return rows.sort_values("_x").groupby(series, sort=False).tail(number)
 
 
 def _y_axis(title: str | None, domain: Sequence[float], facet: str) -> alt.Y:
@@ -177,7 +183,7 @@ def _y_axis(title: str | None, domain: Sequence[float], facet: str) -> alt.Y:
 
 def _dots(rows: pd.DataFrame, y: str, series: str, names: Sequence[Any]) -> Any:
     """Every single draw as a faint dot."""
-    dots = alt.Chart(rows[["_x", series, y]]).mark_point(filled=True, size=16, opacity=0.28)
+    dots = alt.Chart(rows[["_x", series, y]]).mark_point(filled=True, size=16, opacity=0.4)
     colour, shape = theme.colour(series, names), theme.shape(series, names)
     return dots.encode(x="_x:Q", y=f"{y}:Q", color=colour, shape=shape)
 
@@ -213,6 +219,10 @@ def _end_names(
 ) -> list[Any]:
     """The names of the series at their lines' ends, and those of the levels, `gap` apart."""
     layers = []
+    if np.ptp(ends[y]) < gap * len(ends):  # they all meet: in the order of the first panel
+        ends = ends.sort_values("_first", kind="stable")
+        ends = ends.assign(**{y: ends[y].mean() + 1e-9 * np.arange(len(ends))})
+    colours = dict(zip(names, (look[0] for look in theme.looks(names)), strict=True))
     heights = theme.spread([*ends[y], *levels.values()], gap)
     for name, height in zip([*ends[series], *levels], heights, strict=True):
         own = name in list(ends[series])
@@ -221,7 +231,7 @@ def _end_names(
             dx=8,
             fontSize=13,
             fontWeight="bold" if own else "normal",
-            color=theme.COLOURS[names.index(name) % 7] if own else theme.QUIET,
+            color=colours[name] if own else theme.QUIET,
         )
         layers.append(text.encode(x=f"{x}:Q", y=f"{y}:Q", text="_text:N"))
     return layers
@@ -265,6 +275,7 @@ def lines(
     colour, dash = theme.colour(series, names), theme.dash(series, names)
     layers.append(paths.encode(**at, color=colour, strokeDash=dash))
     ends = frame.sort_values(x).groupby(series, sort=False).tail(1)
+    ends = ends.assign(_first=ends[y])
     gap = theme.pixels(16, HEIGHT, domain)
     layers += _end_names(ends, x, last, y, series, names, gap, {})
     return alt.layer(*layers).properties(width=width, height=HEIGHT)
@@ -296,9 +307,7 @@ def scatter(
             line = alt.Chart(pd.DataFrame({x: ends, y: level + slope * ends}))
             line = line.mark_line(color=theme.QUIET, strokeWidth=1.5, clip=True)
             layers.append(line.encode(**at))
-        points = alt.Chart(rows).mark_point(
-            filled=True, size=60, opacity=0.75, color=theme.COLOURS[0]
-        )
+        points = alt.Chart(rows).mark_point(filled=True, size=60, opacity=0.75, color=theme.QUIET)
         layers.append(points.encode(**at))
         chart = alt.layer(*layers).properties(width=600 // columns - 20, height=220)
         charts.append(theme.headed(chart, value))
@@ -339,11 +348,11 @@ def forest(frame: pd.DataFrame, y: str, series: str, *, group: str = "", note: s
                 color=theme.QUIET, fontSize=12
             )
             layers.append(word.encode(x="mean:Q", y=alt.value(-8), text=alt.value("chance")))
-        for i, name in enumerate(names):
+        for i, (name, look) in enumerate(zip(names, theme.looks(names), strict=True)):
             part = rows[rows[series] == name]
             # The same offsets in every block keep a series at its place within a row.
             mark: dict[str, Any] = {"yOffset": 9 * (i - (len(names) - 1) / 2)}
-            mark["color"] = theme.COLOURS[i % 7]
+            mark["color"] = look[0]
             bars = alt.Chart(part[[y, "lo", "hi"]].dropna()).mark_rule(strokeWidth=1.8, **mark)
             layers.append(bars.encode(x=alt.X("lo:Q", scale=scale), x2="hi:Q", y=category))
             points = alt.Chart(part[[y, "mean", series]])
@@ -406,7 +415,7 @@ def dots(
     word = alt.Chart(pd.DataFrame({"_x": [len(names) - 0.4], y: [chance]})).mark_text(
         align="left", dx=8, color=theme.QUIET, fontSize=12
     )
-    points = alt.Chart(data).mark_point(filled=True, size=46, opacity=0.55, color=theme.COLOURS[0])
+    points = alt.Chart(data).mark_point(filled=True, size=46, opacity=0.55, color=theme.QUIET)
     bars = alt.Chart(means).mark_rule(strokeWidth=3, color=theme.INK)
     chart = alt.layer(
         theme.chance(chance, y, "y"),

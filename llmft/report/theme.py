@@ -5,6 +5,7 @@ each, no text below 12 px, a white card that reads on a light page and on a dark
 enables the theme and static SVG output, which needs no script and no network to be read.
 """
 
+import itertools
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,6 +19,29 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 """Okabe & Ito (2008), the two with the most contrast on white first, yellow left out."""
 SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right"]
 DASHES: list[list[int]] = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 2], [10, 3], [1, 3]]
+LOOKS = [
+    *zip(COLOURS, SHAPES, DASHES, strict=True),
+    ("#57606a", "circle", [1, 0]),
+    ("#334155", "circle", [1, 0]),
+    ("#9467bd", "square", [6, 3]),
+]
+"""Colour, shape and dash of a series: seven for any, and three that only `PLACES` gives."""
+PLACES = {
+    "ICL": 0,
+    "full fine-tuning": 1,
+    "full": 1,
+    "LoRA": 2,
+    "distillation": 3,
+    "distilled": 3,
+    "recursive distillation": 4,
+    "recursive": 4,
+    "BitFit": 5,
+    "cue classifier": 6,
+    "zero-shot": 7,
+    "in-domain": 8,
+    "out-of-domain": 9,
+}
+"""Which of the `LOOKS` a method or a domain has in the whole book."""
 INK, QUIET, GREY, FAINT = "#1f2328", "#57606a", "#8c959f", "#e4e7eb"
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 WIDTH, HEIGHT = 520, 300  # of the plotting area, px; with axes and end labels a page's 700
@@ -84,23 +108,31 @@ def legend(**options: Any) -> alt.Legend:
     return alt.Legend(**(usual | {"columnPadding": 18} | options))
 
 
+def looks(names: Sequence[Any]) -> list[tuple[str, str, list[int]]]:
+    """Each name's colour, shape and dash: its own where it has one, else the next that is free."""
+    known = [PLACES.get(str(name)) for name in names]
+    free = [place for place in range(7) if place not in known] or [*range(7)]
+    others = itertools.cycle(free)
+    return [LOOKS[next(others) if place is None else place] for place in known]
+
+
 def colour(series: str, names: Sequence[Any], legend: alt.Legend | None = None) -> alt.Color:
-    """The series' colours, in the order of `names`; no legend unless one is given."""
-    return alt.Color(f"{series}:N", scale=_in_order(names, COLOURS), legend=legend)
+    """The series' colours; no legend unless one is given."""
+    return alt.Color(f"{series}:N", scale=_scale(names, 0), legend=legend)
 
 
 def shape(series: str, names: Sequence[Any], legend: alt.Legend | None = None) -> alt.Shape:
-    """The series' point shapes, in the order of `names`, to go with `colour`."""
-    return alt.Shape(f"{series}:N", scale=_in_order(names, SHAPES), legend=legend)
+    """The series' point shapes, to go with `colour`."""
+    return alt.Shape(f"{series}:N", scale=_scale(names, 1), legend=legend)
 
 
 def dash(series: str, names: Sequence[Any]) -> alt.StrokeDash:
-    """The series' line dashes, in the order of `names`, to go with `colour`."""
-    return alt.StrokeDash(f"{series}:N", scale=_in_order(names, DASHES), legend=None)
+    """The series' line dashes, to go with `colour`."""
+    return alt.StrokeDash(f"{series}:N", scale=_scale(names, 2), legend=None)
 
 
-def _in_order(names: Sequence[Any], values: Sequence[Any]) -> alt.Scale:
-    return alt.Scale(domain=list(names), range=[values[i % 7] for i in range(len(names))])
+def _scale(names: Sequence[Any], part: int) -> alt.Scale:
+    return alt.Scale(domain=list(names), range=[look[part] for look in looks(names)])
 
 
 def within(domain: Sequence[float], **options: Any) -> alt.Scale:
