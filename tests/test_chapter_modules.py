@@ -59,6 +59,7 @@ def test_accuracy_beside_a_base_stands_domain_by_domain() -> None:
     assert found["domain"].tolist() == ["in-domain"] * 2 + ["out-of-domain"] * 2
     assert found["kind"].tolist() == ["a", "b"] * 2
     assert found["difference"].tolist() == ["–", "0.50 (2 draws: 0.50 to 0.50)"] * 2
+    assert found["shown from"].tolist() == ["–", "–"] * 2  # of two draws nothing is shown
 
 
 def test_a_mean_over_draws_keeps_to_what_its_columns_name_allows() -> None:

@@ -563,8 +563,6 @@ def test_two_processes_share_a_grid(elsewhere: Elsewhere, base: Spec, workers: i
     counts = [[text.count(f"{one.method} of") for text in done] for one in bases]
     assert [sum(count) for count in counts] == [n, n]
     assert len(stored(store)) == 2 * n
-    if workers == 1:  # workers take long to start
-        assert np.sum(counts, axis=0).min() > 0, "one process did it all: they never met"
 
 
 def test_damaged_and_swapped_records_are_done_again(

@@ -940,15 +940,18 @@ def against(
 ) -> pd.DataFrame:
     """Accuracy in each group of `by`, and minus that of the group with the values of `base`.
 
-    The differences, in the column `name`, are paired over draws and pairs. Columns: by, accuracy,
-    `name`, n; domain by domain.
+    The differences, in the column `name`, are paired over draws and pairs; beside each, from where
+    on the design would have shown one. Columns: by, accuracy, `name`, shown from, n; domain by
+    domain.
     """
     lines = []
     for group in answers[list(by)].drop_duplicates().itertuples(index=False):
         own = dict(zip(by, group, strict=True))
         accuracy, first = interval(answers, **own), {**own, **base}
-        gap = "–" if own == first else str(difference(answers, own, first))
-        lines.append(own | {"accuracy": str(accuracy), name: gap, "n": accuracy.n})
+        gap = None if own == first else difference(answers, own, first)
+        found = {name: "–" if gap is None else str(gap)}
+        found["shown from"] = "–" if gap is None else stats.number(gap.detectable)
+        lines.append(own | {"accuracy": str(accuracy), **found, "n": accuracy.n})
     return pd.DataFrame(lines).sort_values("domain", kind="stable", ignore_index=True)
 
 

@@ -157,7 +157,7 @@ def gains(main: pd.DataFrame, studies: Sequence[Study]) -> None:
         ]
         texts = pd.Series(["–" if share is None else str(share) for share in shares])
         table["share of the gain"] = texts.mask((table["method"] == context) & (texts != "–"), "1")
-        return table[[*by, "accuracy", name, "share of the gain", "n"]]
+        return table[[*by, "accuracy", name, "shown from", "share of the gain", "n"]]
 
     sections.table(sections.each(studies, lines))
     sections.missing(studies)
@@ -387,7 +387,12 @@ def forgetting_table(text: Results, start: Results, studies: Sequence[Study]) ->
     def lines(study: Study) -> pd.DataFrame:
         found = []
         for (method, term), nll in effects[study.study][0].items():
-            at = {"study": study.study, "method": method, "term": term, "domain": "in-domain"}
+            at: dict[str, Any] = {
+                "study": study.study,
+                "method": method,
+                "term": term,
+                "domain": "in-domain",
+            }
             interval, change = sections.interval(answers, **at), effects[study.study][1][method]
             found.append(
                 {
@@ -395,6 +400,7 @@ def forgetting_table(text: Results, start: Results, studies: Sequence[Study]) ->
                     "text term": term,
                     "accuracy": str(interval),
                     "with minus without": str(change) if term == "with" else "–",
+                    "shown from": stats.number(change.detectable) if term == "with" else "–",
                     "perplexity": conclusions.perplexity(nll),
                     "n": interval.n,
                 }

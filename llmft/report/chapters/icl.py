@@ -201,7 +201,7 @@ def bias_table(bias: pd.DataFrame, studies: Sequence[Study]) -> None:
         more = pd.DataFrame({"NLL": own.groupby(by)["nll"].mean(), "called entailed": ends})
         return accuracy.join(more, on=by).sort_values(["domain", "shots"], kind="stable")
 
-    columns = [*by, "accuracy", "minus none", "NLL", "called entailed", "n"]
+    columns = [*by, "accuracy", "minus none", "shown from", "NLL", "called entailed", "n"]
     sections.table(sections.each(studies, lines)[["study", *columns]])
 
 

@@ -168,18 +168,23 @@ def ranks(results: Results, studies: Sequence[Study]) -> None:
         own = sections.rows_at(answers, study=study, change=name)
         base = reported[reported["study"] == study]
         counted, whole = part.iloc[0][["trainable_parameters", "parameters"]]
-        line = {
-            "study": study,
-            "what is changed": name,
-            "weights": counted,
-            "share": counted / whole,
-        }
+        same = set(own["key"]) == set(base["key"])
         for domain in own["domain"].unique():
             a, b = (sections.chosen(frame, domain=domain) for frame in (own, base))
-            interval, same = stats.interval(a), set(own["key"]) == set(base["key"])
-            line[domain] = str(interval)
-            line[f"{domain} difference"] = "–" if same else str(stats.difference(a, b))
-        lines.append(line | {"n": interval.n})
+            interval, gap = stats.interval(a), stats.difference(a, b)
+            lines.append(
+                {
+                    "study": study,
+                    "what is changed": name,
+                    "weights": counted,
+                    "share": counted / whole,
+                    "domain": domain,
+                    "accuracy": str(interval),
+                    "minus LoRA": "–" if same else str(gap),
+                    "shown from": "–" if same else stats.number(gap.detectable),
+                    "n": interval.n,
+                }
+            )
     sections.table(lines, {"share": ".2%"})
 
 
