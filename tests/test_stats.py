@@ -751,3 +751,6 @@ def test_a_number_that_rounds_to_zero_has_no_sign() -> None:
     assert stats.number(-0.004) == "0.00"
     assert stats.number(-0.006) == "-0.01"
     assert str(stats.Interval(-0.001, -0.01, 0.001, "t over draws", 3, 0)) == "0.00 [-0.01, 0.00]"
+    # But one that leaves out zero says on which side of it it is.
+    assert str(stats.Interval(0.03, 0.002, 0.06, "t", 5, 0)) == "0.030 [0.002, 0.060]"
+    assert str(stats.Interval(-0.03, -0.06, -0.002, "t", 5, 0)) == "-0.030 [-0.060, -0.002]"

@@ -153,11 +153,14 @@ def floors(
     how often it is `right` on the same pairs.
     """
     own, size = sections.chosen(answers, **classifier), classifier["shots"]
-    level = 1 - 0.05 / max(1, len(places))
-    gaps = {
-        name: stats.difference(sections.chosen(answers, **at), own, level=level)
-        for name, at in places.items()
-    }
+    level = 1 - 0.05 / max(1, 2 * len(places))
+    gaps, areas = (
+        {
+            name: sections.difference(answers, at, classifier, value, level)
+            for name, at in places.items()
+        }
+        for value in ("correct", "auc")
+    )
     above, below, _ = sides(gaps)
     if above:
         claim = f"In-domain with {size:,} labels, {_subject(above, 'is', 'are')} more accurate"
@@ -170,9 +173,10 @@ def floors(
         f"{claim} than a classifier on surface cues that was trained on the same labels.",
         f"The classifier has {stats.interval(own).text} (draws × pairs). The single cue *{cue}* is "
         f"right on {right:.2f}, but was chosen by all {pool:,} labels of the training pool. Method "
-        f"minus classifier on the same draws and pairs: {_listed(gaps)}." + _notes(gaps.values()),
+        f"minus classifier on the same draws and pairs, in accuracy: {_listed(gaps)}; in AUC, "
+        f"which a lean to one answer does not change: {_listed(areas)}.{_notes(gaps.values())}",
         "the classifier is given cues that somebody thought of; a model has to find its own.",
-        f"Accuracy minus the classifier's: {_span(gaps)}.",
+        f"Accuracy minus the classifier's: {_span(gaps)}. AUC minus its: {_span(areas)}.",
         "" if above else use,
     )
 
@@ -241,13 +245,14 @@ def contrast(
         if domains
     ]
     if rest:
-        clauses.append(f"is not shown to rank {joined(rest)} pairs differently from {shown}")
+        clauses.append(f"is not shown to rank {' or '.join(rest)} pairs differently from {shown}")
     if any(np.isfinite(gap.lo) for gap in every):
         told.append("The differences of a domain hold together.")
-    parts = [f"{domain} {apart.text}" for domain, (_, _, apart) in gaps.items()]
+    parts = [f"{d} {apart.text}{_unless_shown(apart)}" for d, (_, _, apart) in gaps.items()]
     number = f"AUC after {trained} minus that with {shown}: {'; '.join(parts)}."
     if "in-domain" in cues:
-        number += f" In-domain, minus a cue classifier's: {cues['in-domain']}."
+        cue = cues["in-domain"]
+        number += f" In-domain, minus a cue classifier's: {cue}{_unless_shown(cue)}."
     use = f"{_capital(trained)} is worth it where queries are like the training pairs"
     if "in-domain" in cues and not cues["in-domain"].lo > 0:
         use += ", unless a classifier on a few features does as well"
@@ -344,8 +349,8 @@ def _constant(answers: pd.DataFrame, places: Mapping[str, Place]) -> str:
     if not found:
         return ""
     return (
-        " Draws that give more than nine in ten pairs one answer, and so have nearly a constant's "
-        f"accuracy: {joined(found)}."
+        " Methods that in most draws give more than nine in ten pairs one answer, and so have "
+        f"nearly a constant's accuracy: {joined(found)}."
     )
 
 
@@ -364,8 +369,8 @@ def rule(answers: pd.DataFrame, places: Mapping[str, Place], classifier: Place) 
         return Conclusion(claim, "In none of the pairs is a sentence negated.", words)
     sound = stats.wilson(int(spoken.sum()), len(spoken))
     evidence = (
-        f"A sentence is negated in {len(spoken):,} of {len(pairs):,} pairs, of which {sound} are "
-        "not entailed"
+        f"In {len(spoken):,} of {len(pairs):,} pairs at least one sentence is negated; {sound} of "
+        "these pairs are not entailed"
     )
     if sound.lo <= 0.5:
         claim = "In-domain, negation is not shown to say anything of the label."
@@ -384,7 +389,8 @@ def rule(answers: pd.DataFrame, places: Mapping[str, Place], classifier: Place) 
         silent = answers[answers["silent"].astype(bool)]
         left = _measured(silent, "auc_silent", places)
         more, _, _ = sides(left, 0.5)
-        users = _subject(more, "uses", "use") if more else "no method is shown to use"
+        none = "no method is" if len(left) > 1 else f"{next(iter(left))} is not"
+        users = _subject(more, "uses", "use") if more else f"{none} shown to use"
         claim = f"In-domain, {users} more than whether a negation is there."
         area = sections.interval(silent, "auc_silent", **classifier)
         evidence += (
@@ -560,9 +566,9 @@ def forgetting(
         f"The perplexity of plain sentences is {_power(start)} before training. Without the text "
         f"term it is multiplied by {without}; with it, by {with_term}. It changes in-domain "
         f"accuracy by {_listed(accuracy)}.{would}{_notes(effects.values())}",
-        "each method has its own learning rate, number of examples read, and targets, so how much "
-        "of a difference between methods is the method's is not shown. The sentences are premises "
-        "like those trained on; other text may fare worse.",
+        "each method has its own learning rate, number of examples read, and targets, so these "
+        "runs do not show how much of a difference between methods is due to the method itself. "
+        "The sentences are premises like those trained on; other text may fare worse.",
     )
 
 
@@ -630,10 +636,11 @@ def luck(
     )
 
 
-def price(costs: pd.DataFrame, context: str, without: str) -> Conclusion:
+def price(costs: pd.DataFrame, context: str, without: str, size: int) -> Conclusion:
     """What an answer costs with the context in the prompt and without, and after how many it pays.
 
-    `costs`: a row a method, which is the index; the columns of `comparison.costs`.
+    `costs`: a row a method with `size` examples, which is the index; the columns of
+    `comparison.costs`.
     """
     shown, trained = costs.loc[context], costs.loc[without]
     saved, slower = (shown[c] - trained[c] for c in ("answer", "1,000 answers (s)"))
@@ -641,19 +648,19 @@ def price(costs: pd.DataFrame, context: str, without: str) -> Conclusion:
     after = max(0.0, trained["adapt"] - shown["adapt"]) / saved
     paid = f"after {1_000 * trained['to adapt (s)'] / slower:,.0f}" if slower > 0 else "never"
     return Conclusion(
-        f"{context} needs no training, but an answer takes {_times(ratio)} the operations that it "
-        f"takes after {without} if every prompt is read whole, and {_times(cached)} the seconds if "
-        "the demonstrations are read once for many queries.",
+        f"{context} needs no training, but with {size:,} demonstrations an answer takes, compared "
+        f"with {without}, {_times(ratio)} the operations if every prompt is read whole, and "
+        f"{_times(cached)} the seconds if the demonstrations are read once for many queries.",
         f"An answer reads {shown['tokens an answer']:,.0f} tokens with the demonstrations in its "
         f"prompt and {trained['tokens an answer']:,.0f} without. The cost of training is "
         f"recovered, counted in operations, after {after:,.0f} answers, if prompts are read whole; "
         f"counted in seconds, with the demonstrations read once, {paid}.",
         "operations leave attention out; seconds are of this machine and of many queries at once, "
         "and have no interval; the search for a learning rate is not counted.",
-        f"The cost of training is recovered after {after:,.0f} answers, counted in operations, if "
-        "the demonstrations are read again for each.",
-        "For few answers put the demonstrations in the prompt; for many, train, or read the "
-        "demonstrations once and keep them.",
+        f"The cost of training on {size:,} examples is recovered after {after:,.0f} answers, "
+        "counted in operations, if the demonstrations are read again for each.",
+        "With demonstrations and many queries, read the demonstrations once and keep them; "
+        "training pays only where it is shown to be as good.",
     )
 
 

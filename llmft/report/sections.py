@@ -78,7 +78,7 @@ def having(results: Results, studies: Sequence[Study], *groups: str) -> list[Stu
     def absent(study: Study) -> str:
         return ", ".join(name for name in groups if not results.has(name, study.study))
 
-    words = "This study leaves out: {}; nothing is shown of them."
+    words = "Not run for this study, and so not shown: {}."
     headed(studies, lambda study: words.format(absent(study)) * bool(absent(study)))
     return [study for study in studies if not absent(study)]
 
@@ -296,7 +296,7 @@ def ranking(answers: pd.DataFrame, studies: Sequence[Study], sizes: Sizes, what:
                     f"with {least:,} is {found[most, least]}"
                 )
             sentences.append(f"{sentence}.")
-        paired = "Differences are paired over draws and pairs; each interval is one by itself."
+        paired = "Differences are paired over draws and pairs; each interval holds alone."
         return " ".join([*sentences, paired])
 
     headed(studies, text)

@@ -114,8 +114,11 @@ def as_text(row: Mapping[str, Any] | pd.Series, digits: int = 2) -> str:
     """The text of an Interval's fields, such as a row of `summary`.
 
     `0.81 [0.78, 0.84]`; `0.81 (3 draws: 0.74 to 0.86)` where there are too few draws for an
-    interval; the mean alone where there is neither.
+    interval; the mean alone where there is neither. One digit more where the end that leaves out
+    zero would be rounded to it.
     """
+    smallest = 0.5 * 10.0**-digits
+    digits += 0 < float(row["lo"]) < smallest or -smallest < float(row["hi"]) < 0
     mean, lo, hi, lowest, highest = (
         number(row[name], digits) for name in ("mean", "lo", "hi", "lowest", "highest")
     )

@@ -494,7 +494,9 @@ def findings(
         *_of_accuracy(compared, ruled, study),
         *_of_methods(compared, rows, study),
         *forgets,
-        conclusions.price(rows_at(cost, study=study.study).set_index("method"), "ICL", full),
+        conclusions.price(
+            rows_at(cost, study=study.study).set_index("method"), "ICL", full, study.context_shots
+        ),
         conclusions.luck(own, full, study.train_shots, validity),
     ]
 

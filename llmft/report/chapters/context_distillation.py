@@ -300,8 +300,8 @@ def recursion(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -
             f"{sections.over(first['first_agreement'])} of the held-out queries; with the context "
             "before the query, where it was never trained, on "
             f"{sections.over(second['teacher_agreement'])}. That student with the context is the "
-            "teacher of round 2. A stop on fidelity to the first teacher "
-            f'(`selection="best"`) would end {stops} of {len(own)} recursions before this round.'
+            'teacher of round 2. A stop on fidelity to the first teacher (`selection="best"`) '
+            f"would end {stops} of {len(own)} recursions before this last round."
         )
 
     sections.headed(studies, text)

@@ -208,8 +208,8 @@ def constants(published: pd.DataFrame) -> None:
         "are wrong throughout: no run answers its query. Of the trained classifiers "
         f"{same.mean():.0%} have a constant's accuracy out-of-domain; guessing would give that to "
         f"{guess:.0%}, so many of these, too, are likely to be constants. The study's headline was "
-        "that distillation is more accurate out-of-domain than zero-shot. Its best accuracy there, "
-        f"{best['accuracy'].iloc[0]:.2f}, is that of the constant “No”, and "
+        "that distillation is more accurate out-of-domain than zero-shot. The best accuracy of a "
+        f"distillation there, {best['accuracy'].iloc[0]:.2f}, is that of the constant “No”, and "
         f"{(best['kind'] == 'constant').sum()} of the {len(best)} runs that reach it are that "
         f"constant; zero-shot has {zero}, on the same {n} pairs."
     )

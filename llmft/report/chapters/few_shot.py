@@ -191,7 +191,7 @@ def summary(
             f"sentence is negated” on {sections.interval(rule, 'follows', **inside)} of the pairs, "
             f"and with “if exactly one is” on {sections.interval(rule, 'follows_one', **inside)}. "
             f"The first rule alone is right on {alone:.2f}.",
-            f"It is right on {sections.point(split, cue='cue is right', shots=most)} of the "
+            f"The model is right on {sections.point(split, cue='cue is right', shots=most)} of the "
             "in-domain pairs where negation in the hypothesis gives the right answer, and on "
             f"{sections.point(split, cue='cue misleads', shots=most)} of those where it misleads.",
         ]

@@ -301,11 +301,14 @@ def summary(curve: pd.DataFrame, studies: Sequence[Study]) -> None:
             )
         found.append(sections.failures(own, least, most, "demonstrations"))
         split = sections.summary(sections.by_cue(own, [study]), ["cue", "shots"])
-        misled = sections.point(split, cue="cue misleads", shots=most)
+        right, misled = (
+            sections.point(split, cue=cue, shots=most) for cue in ("cue is right", "cue misleads")
+        )
         if misled != "–":
             found.append(
-                f"Where negation in the hypothesis misleads, accuracy with {most} demonstrations "
-                f"is {misled}; without any use of the cue it would be that of the other pairs."
+                f"With {most} demonstrations, accuracy is {right} where negation in the hypothesis "
+                f"gives the right answer, and {misled} where it misleads; following the cue moves "
+                "the two apart, and so does a lean to one answer."
             )
         if "out-of-domain" in set(own["domain"]):
             called = sections.of_draws(sections.rows_at(own, **out), ["domain"])["called"].mean()

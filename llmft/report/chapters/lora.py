@@ -102,7 +102,7 @@ def differences(main: pd.DataFrame, studies: Sequence[Study]) -> None:
             lora, full = (sections.interval(own, method=name, **at) for name in ("LoRA", "full"))
             gap = _minus_full(own, study, **at)
             texts = {"LoRA": str(lora), "full": str(full), "LoRA − full": str(gap)}
-            found.append(at | texts | {"detectable": gap.detectable, "n": lora.n})
+            found.append(at | texts | {"shown from": gap.detectable, "n": lora.n})
         return pd.DataFrame(found)
 
     sections.table(sections.each(studies, lines))
@@ -128,7 +128,9 @@ def accuracy(
         kinds = {
             "above": [f"{n:,}" for n, gap in gaps.items() if gap.lo > 0],
             "below": [f"{n:,}" for n, gap in gaps.items() if gap.hi < 0],
-            "within 0.05 of": [f"{n:,}" for n, gap in gaps.items() if max(-gap.lo, gap.hi) < 0.05],
+            "shown to be within 0.05 of": [
+                f"{n:,}" for n, gap in gaps.items() if max(-gap.lo, gap.hi) < 0.05
+            ],
         }
         clear = "; ".join(
             f"LoRA is {kind} full fine-tuning with {', '.join(sizes)} examples"
