@@ -231,5 +231,5 @@ def test_costs_are_compared_on_one_machine(base: Spec, tmp_path: Path, column: s
     assert results.on_one_machine(able).index.tolist() == [1, 3, 4, 5], "b made more"
     unknown = rows.assign(**{column: [None, "b", "b"]})
     assert len(results.on_one_machine(unknown)) == 2
-    with pytest.raises(UserError, match=r"cannot be compared.* a.* and on .*b.* in a new store"):
-        results.on_one_machine(rows.assign(**{column: ["a", "a", "b"]}))
+    # No machine made both kinds: that which made more runs, and the other kind has no cost.
+    assert len(results.on_one_machine(rows.assign(**{column: ["a", "a", "b"]}))) == 2

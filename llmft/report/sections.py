@@ -764,11 +764,7 @@ def operations(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost_table(rows: pd.DataFrame, by: Sequence[str]) -> None:
-    """Seconds, memory and weights of a run, means over runs, on what hardware.
-
-    Raises:
-        UserError: the runs' times cannot be compared.
-    """
+    """Seconds, memory and weights of a run, means over runs, on what hardware."""
     timed = on_one_machine(rows)
     peak = f"peak memory, {' or '.join(timed['memory_kind'].unique())} (MiB)"
     # What the run added: the libraries' own memory is no method's.
@@ -806,6 +802,12 @@ def hardware(rows: pd.DataFrame, timed: pd.DataFrame) -> None:
             f" Seconds and memory are those of {len(timed)} of the {len(rows)} runs, each study's "
             f"on one machine: {inert.escape(machines(timed))}."
         )
+    columns = ["study", "method", "shots"]
+    here = {*timed[columns].itertuples(index=False, name=None)}
+    every = rows[columns].drop_duplicates().itertuples(index=False, name=None)
+    untimed = [f"{one[1]} with {one[2]:,} examples" for one in every if one not in here]
+    if untimed:
+        text += f" Not timed there: {', '.join(untimed)}."
     tables.say(text)
 
 

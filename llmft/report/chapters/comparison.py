@@ -304,9 +304,6 @@ def costs(methods: Results, studies: Sequence[Study]) -> pd.DataFrame:
     With the next number of examples where a method has no such runs. Columns: study, method,
     examples, to adapt (s), 1,000 answers (s), peak memory (MiB), tokens an answer, adapt and answer
     (FLOPs, see `sections.operations`), runs.
-
-    Raises:
-        UserError: the times of a study's runs cannot be compared.
     """
     rows = sections.operations(on_one_machine(methods.rows))
     size = rows["study"].map({study.study: study.context_shots for study in studies})
