@@ -162,8 +162,12 @@ def calibration(results: Results, studies: Sequence[Study]) -> None:
 def ranks(results: Results, studies: Sequence[Study]) -> None:
     """Accuracy by what is changed, and the difference from LoRA as reported, paired."""
     groups = [name for name in ("ranks", "other layers", "BitFit") if name in results.groups]
-    others = beside(results, studies, *groups, "full fine-tuning")
-    rows, answers = (_changes(frame) for frame in (others.rows, sections.scored(others)))
+    others = beside(results, studies, "LoRA", *groups, "full fine-tuning")
+    ranked = [study.study for study in studies if results.has("ranks", study.study)]
+    rows, answers = (  # the rank of the chapter is among the ranks
+        _changes(frame[(frame["group"] != "LoRA") | ~frame["study"].isin(ranked)])
+        for frame in (others.rows, sections.scored(others))
+    )
     reported = sections.scored(beside(results, studies, "LoRA"))
     lines = []
     for (study, name), part in rows.groupby(["study", "change"], sort=False):
