@@ -180,6 +180,13 @@ def test_every_tick_has_its_label(shots: tuple[int, ...]):
     assert [int(n) for n in re.findall(r">(\d+)<", text)] == list(shots)
 
 
+def test_a_narrow_panel_has_every_size_that_was_measured():
+    sizes = (0, 2, 4, 8, 16, 32, 64, 128, 1024)
+    frame = points(sizes).query("pattern == 'minimal'")
+    text = svg(figures.curve(frame, "shots", "pattern", facet="domain", y_domain=[0.3, 0.9]))
+    assert re.findall(r">([\d,]+)<", text) == [f"{size:,}" for size in sizes] * 2
+
+
 def test_a_missing_interval_leaves_its_point():
     frame = points((2, 4)).query("pattern == 'minimal'").assign(lo=np.nan, hi=np.nan)
     spec = figures.curve(frame, "shots", "domain").to_dict()

@@ -161,6 +161,7 @@ def _steps_axis(step: Mapping[float, float], left: float, right: float, title: s
     labels = {f"{v:.6f}".replace("-", "−"): f"{k:,.0f}" for k, v in step.items()}
     axis = alt.Axis(
         values=sorted(step.values()),
+        tickCount=len(step),  # else Vega leaves out every second value of a narrow axis
         labelExpr=f"{labels!r}[format(datum.value, '.6f')]",
         title=title,
         tickSize=4,
