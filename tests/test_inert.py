@@ -227,13 +227,15 @@ def test_what_runs_say_of_a_study_shows_its_name(shown: list[str]) -> None:
     studies = [params.study("pocket").model_copy(update={"study": m}) for m in (name, "b")]
     sections.search_table(Results(rows, rows, {}), studies, "learning_rate")
     one = {"device_name": name, "threads": 1, "dtype": "float32", "clock": "wall"}
-    made = pd.DataFrame([one, one])
+    one |= {"study": name, "method": "LoRA"}
+    made = pd.DataFrame([one | {"shots": 2}, one | {"shots": 4}])
     sections.hardware(made, made[:1])
     for markdown in shown:
         assert not live(prose(markdown))
         assert list(inert.markdown_problems(markdown)) == []
     assert f"{name}." in prose(shown[1]).of("strong")
     assert name in prose(shown[-1]).of("p")[0]
+    assert shown[-1].endswith(" Not timed there: LoRA with 4 examples.")
 
 
 @pytest.fixture

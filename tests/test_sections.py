@@ -557,7 +557,7 @@ def test_gains_are_paired_with_zero_shot_and_say_what_would_have_been_shown(
         f"In-domain, the AUC with 1,024 examples minus zero-shot's is {area}{would}, with 8 it is "
         f"{area}{would}; the AUC with 1,024 minus that with 8 is 0.00 [0.00, 0.00] (a true "
         "difference of 0.00 would have been shown with 80 % power). Differences are paired over "
-        "draws and pairs; each interval is one by itself."
+        "draws and pairs; each interval holds alone."
     )
     sections.ranking(inside, [study], lambda _: [8], "examples")
     assert "with 8 it is" not in messages[2]
