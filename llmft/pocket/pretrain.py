@@ -249,7 +249,7 @@ def train_phase(
             yield {"phase": phase.name, "step": step, "tokens": tokens, "seconds": seconds} | means
             found.clear()
             began, tokens = time.perf_counter(), 0
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
 
 
 def probe(model: OPTForCausalLM, folder: Path) -> dict[str, float]:

@@ -67,7 +67,7 @@ def _measured(
     answers: pd.DataFrame, value: str, places: Mapping[str, Place], clusters: str = ""
 ) -> dict[str, Interval]:
     """The interval of `value` of each method; they hold together."""
-    level = 1 - 0.05 / max(1, len(places))
+    level = stats.together(len(places))
     return {
         name: stats.interval(sections.chosen(answers, value, clusters=clusters, **at), level=level)
         for name, at in places.items()
@@ -136,6 +136,11 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def _uneven(rehearsed: str, limit: str) -> str:
+    """A limit, behind what is not even-handed, if anything."""
+    return f"{rehearsed} {_capital(limit)}" if rehearsed else limit
+
+
 # --- accuracy ----------------------------------------------------------------------------------
 
 
@@ -153,7 +158,7 @@ def floors(
     how often it is `right` on the same pairs.
     """
     own, size = sections.chosen(answers, **classifier), classifier["shots"]
-    level = 1 - 0.05 / max(1, 2 * len(places))
+    level = stats.together(2 * len(places))
     gaps, areas = (
         {
             name: sections.difference(answers, at, classifier, value, level)
@@ -210,8 +215,7 @@ def best(
         "learning rates were searched on few validation draws, so that near ties may come from "
         "the search."
     )
-    limit = f"{rehearsed} {_capital(tuned)}" if rehearsed else tuned
-    return Conclusion(claim, " ".join(parts) + _few(gaps), limit)
+    return Conclusion(claim, " ".join(parts) + _few(gaps), _uneven(rehearsed, tuned))
 
 
 def contrast(
@@ -265,7 +269,7 @@ def contrast(
     return Conclusion(
         f"{_capital(trained)} {' and '.join(clauses)}.",
         " ".join(told) + _few(every),
-        f"{rehearsed} {_capital(limit)}" if rehearsed else limit,
+        _uneven(rehearsed, limit),
         number,
         f"{use}." if "in-domain" in better else "",
     )
@@ -415,7 +419,7 @@ def low_rank(
     `lora`, `full`: where their rows are, but for the size; the intervals hold together. `share`:
     of the weights that LoRA trains.
     """
-    level = 1 - 0.05 / len(sizes)
+    level = stats.together(len(sizes))
     gaps = {
         k: sections.difference(answers, {**lora, "shots": k}, {**full, "shots": k}, level=level)
         for k in sizes
@@ -544,7 +548,7 @@ def forgetting(
     values = {key: np.asarray(own, dtype=np.float64) for key, own in nll.items()}
     order = sorted(accuracy, key=lambda method: float(values[method, "without"].mean()))
     # The term's effect by method, and every two methods: which are the extremes, the data say.
-    level = 1 - 0.05 / (len(order) * (len(order) + 1) / 2)
+    level = stats.together(len(order) * (len(order) + 1) / 2)
     effects = {m: stats.t_interval(values[m, "without"] - values[m, "with"], level) for m in order}
     clauses = _effects(effects)
     if len(order) > 1:

@@ -702,7 +702,7 @@ def luck_by_size(single: pd.DataFrame) -> dict[Any, stats.Interval]:
 
     The intervals hold together.
     """
-    level = 1 - 0.05 / single["shots"].nunique()
+    level = stats.together(single["shots"].nunique())
     return {
         shots: stats.correlation(part["validity"], part["accuracy"], level)
         for shots, part in single.groupby("shots")
@@ -805,7 +805,12 @@ def hardware(rows: pd.DataFrame, timed: pd.DataFrame) -> None:
     columns = ["study", "method", "shots"]
     here = {*timed[columns].itertuples(index=False, name=None)}
     every = rows[columns].drop_duplicates().itertuples(index=False, name=None)
-    untimed = [f"{one[1]} with {one[2]:,} examples" for one in every if one not in here]
+    of = " of {}" * (len({*rows["study"]}) > 1)
+    untimed = [
+        f"{method} with {shots:,} examples{of.format(inert.escape(study))}"
+        for study, method, shots in every
+        if (study, method, shots) not in here
+    ]
     if untimed:
         text += f" Not timed there: {', '.join(untimed)}."
     tables.say(text)

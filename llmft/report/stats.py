@@ -110,6 +110,11 @@ FIELDS = tuple(f.name for f in fields(Interval))
 """The columns that `by_group` adds to those it groups by."""
 
 
+def together(number: float) -> float:
+    """The level of each of so many intervals that hold together with 95 % (Bonferroni)."""
+    return 1 - 0.05 / max(1, number)
+
+
 def as_text(row: Mapping[str, Any] | pd.Series, digits: int = 2) -> str:
     """The text of an Interval's fields, such as a row of `summary`.
 

@@ -19,9 +19,10 @@ COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 """Okabe & Ito (2008), the two with the most contrast on white first, yellow left out."""
 SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right"]
 DASHES: list[list[int]] = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 2], [10, 3], [1, 3]]
+INK, QUIET, GREY, FAINT = "#1f2328", "#57606a", "#8c959f", "#e4e7eb"
 LOOKS = [
     *zip(COLOURS, SHAPES, DASHES, strict=True),
-    ("#57606a", "circle", [1, 0]),
+    (QUIET, "circle", [1, 0]),
     ("#334155", "circle", [1, 0]),
     ("#9467bd", "square", [6, 3]),
 ]
@@ -42,7 +43,6 @@ PLACES = {
     "out-of-domain": 9,
 }
 """Which of the `LOOKS` a method or a domain has in the whole book."""
-INK, QUIET, GREY, FAINT = "#1f2328", "#57606a", "#8c959f", "#e4e7eb"
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 WIDTH, HEIGHT = 520, 300  # of the plotting area, px; with axes and end labels a page's 700
 

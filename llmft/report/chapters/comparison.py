@@ -442,7 +442,7 @@ def claims(compared: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
         for claim, pair in sides.items():
             if {*pair} <= there:
                 a, b = ({"domain": domain, "method": m, "shots": shots} for m, shots in pair)
-                gap = sections.difference(own, a, b, "auc", 1 - 0.05 / len(sides))
+                gap = sections.difference(own, a, b, "auc", stats.together(len(sides)))
                 lines.append((domain, study.study, claim, gap))
     return pd.DataFrame(lines, columns=["domain", "study", "claim", "difference"])
 

@@ -43,7 +43,7 @@ def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, studies: Sequence[Stud
         many_out = none_out | {"shots": most}
         floors = baselines.floors(sections.task_of(study)).set_index(["domain", "rule"])["accuracy"]
         constant = floors["in-domain", "constant"]
-        level = 1 - 0.05 / len(study.shots)
+        level = stats.together(len(study.shots))
         at_size = {
             n: sections.interval(own, level=level, **many | {"shots": n}) for n in study.shots
         }
@@ -219,7 +219,7 @@ def bias_text(bias: pd.DataFrame, studies: Sequence[Study]) -> None:
         found: dict[str, list[str]] = {"rises": [], "falls": [], "is not shown to change": []}
         for name in names:
             here = raw | {"correction": name}
-            gap = sections.difference(own, here, raw, level=1 - 0.05 / len(names))
+            gap = sections.difference(own, here, raw, level=stats.together(len(names)))
             verb = conclusions.verdict(gap, *found)
             found[verb].append(f"{CORRECTIONS[name]} ({gap}{sections.unresolved(gap)})")
         clauses = [

@@ -110,7 +110,7 @@ def differences(main: pd.DataFrame, studies: Sequence[Study]) -> None:
 
 def _minus_full(main: pd.DataFrame, study: Study, **at: Any) -> stats.Interval:
     """LoRA minus full fine-tuning; the intervals of all numbers of examples hold together."""
-    level = 1 - 0.05 / len(study.train_shots)
+    level = stats.together(len(study.train_shots))
     return sections.difference(main, at | {"method": "LoRA"}, at | {"method": "full"}, level=level)
 
 
