@@ -453,7 +453,7 @@ def low_rank(
         f"LoRA, with {share:.1%} of the weights, is {claim}.",
         f"LoRA minus full, in-domain accuracy: {evidence}.{_notes(gaps.values())}",
         "each at its own learning rate; at the other's, either may fail. Where both follow one "
-        "cue, equality is partly that of a ceiling.",
+        "cue, equality is partly that of a ceiling; where neither has learned, that of a floor.",
     )
 
 

@@ -805,7 +805,7 @@ def hardware(rows: pd.DataFrame, timed: pd.DataFrame) -> None:
     columns = ["study", "method", "shots"]
     here = {*timed[columns].itertuples(index=False, name=None)}
     every = rows[columns].drop_duplicates().itertuples(index=False, name=None)
-    of = " of {}" * (len({*rows["study"]}) > 1)
+    of = " ({})" * (len({*rows["study"]}) > 1)
     untimed = [
         f"{method} with {shots:,} examples{of.format(inert.escape(study))}"
         for study, method, shots in every
