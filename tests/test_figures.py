@@ -161,6 +161,12 @@ def test_names_at_the_ends_are_in_the_order_of_the_lines_or_of_the_first_panel()
             for name in "abc"
         }
         assert sorted(places, key=places.__getitem__) == order
+    # At heights of their own the last panel's lines are named, whatever the first one has.
+    last = frame["domain"].eq("out") & frame["series"].eq("b")
+    apart = frame.assign(mean=frame["mean"].where(~last, 0.55))
+    text = svg(figures.curve(apart, "shots", "series", facet="domain", chance=None))
+    found = re.findall(r"translate\([\d.]+,([\d.]+)\)[^>]*>([abc])<", text)
+    assert [name for _, name in sorted((float(y), name) for y, name in found)] == ["b", "a", "c"]
 
 
 def test_zero_shots_stand_one_step_before_the_first_and_are_joined_by_no_line():

@@ -1,6 +1,6 @@
 """What goes together in a run's specification, and what is refused in one line."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -89,3 +89,11 @@ def test_a_wrong_wording_is_refused_before_anything_is_done(change: dict[str, An
     with pytest.raises(UserError, match=r"pattern|verbalizer") as error:
         Spec(**change)
     assert "\n" not in str(error.value)
+
+
+def test_a_later_field_at_its_default_is_in_no_record() -> None:
+    """Else every run of before would have another key."""
+    later = [field for field in fields(Spec) if "later" in field.metadata]
+    record = Spec().record()
+    assert not {field.name for field in later} & set(record)
+    assert Spec(**record) == Spec()

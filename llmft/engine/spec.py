@@ -1,6 +1,7 @@
 """A run's specification: everything that decides its numbers, checked before the run begins."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, TypeVar
 
 from llmft import UserError
 from llmft.nli import prompts
@@ -28,6 +29,18 @@ SELECTIONS = ("last", "best")
 _OF_DISTILLATION = "queries rounds temperature".split()
 _OF_TRAINING = "learning_rate updates batch_size objective selection init_seed".split()
 _OF_LORA = "rank alpha targets".split()
+
+
+_T = TypeVar("_T")
+
+
+def later(default: _T) -> _T:
+    """A field that came after runs were published: at its default no key or row of a run has it.
+
+    So the runs of before stay what they are.
+    """
+    made: Any = field(default=default, metadata={"later": True})
+    return made  # type: ignore[no-any-return]  # `dataclass` takes the default out of it
 
 
 @dataclass(frozen=True, order=True)
@@ -73,12 +86,12 @@ class Spec:
     temperature: float = 0.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
+        for one in fields(self):
+            value, kind = getattr(self, one.name), type(one.default)
             if type(value) is not kind:
-                raise UserError(f"run: {field.name} = {value!r} must be of type {kind.__name__}")
+                raise UserError(f"run: {one.name} = {value!r} must be of type {kind.__name__}")
             if isinstance(value, int | float) and not 0 <= value < float("inf"):
-                raise UserError(f"run: {field.name} = {value} is not a number from 0 up")
+                raise UserError(f"run: {one.name} = {value} is not a number from 0 up")
         distils = self.method == "distillation"
         allowed = {
             "method": METHODS,
@@ -111,6 +124,12 @@ class Spec:
                 raise UserError(f"run: method {self.method} has no {name}: nothing of it {what}")
             if needed and not getattr(self, name) and name != "init_seed":
                 raise UserError(f"run: method {self.method} {what} and needs {name}")
+
+    def record(self) -> dict[str, Any]:
+        """The run's fields by name, without those that came `later` and are at their default."""
+        left_out = {f.name for f in fields(self) if "later" in f.metadata}
+        left_out = {name for name in left_out if not getattr(self, name)}
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
     @property
     def changes(self) -> str:

@@ -220,9 +220,9 @@ def _end_names(
 ) -> list[Any]:
     """The names of the series at their lines' ends, and those of the levels, `gap` apart."""
     layers = []
-    if np.ptp(ends[y]) < gap * len(ends):  # they all meet: in the order of the first panel
-        ends = ends.sort_values("_first", kind="stable")
-        ends = ends.assign(**{y: ends[y].mean() + 1e-9 * np.arange(len(ends))})
+    # Lines that end at one height, by that of a name, are named in the order of the first panel.
+    ends = ends.assign(_band=(ends[y] / gap).round()).sort_values(["_band", "_first"])
+    ends = ends.assign(**{y: np.maximum.accumulate(ends[y].to_numpy())})
     colours = dict(zip(names, (look[0] for look in theme.looks(names)), strict=True))
     heights = theme.spread([*ends[y], *levels.values()], gap)
     for name, height in zip([*ends[series], *levels], heights, strict=True):

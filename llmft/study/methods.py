@@ -8,7 +8,7 @@ column means the same in every row.
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,7 @@ def _trained(
                     continue
                 with learner.with_weights(learning, trained.weights) as changed:
                     if spec in save:
-                        learner.save(learning, save[spec], asdict(spec))
+                        learner.save(learning, save[spec], spec.record())
                     row, predictions = evaluate(changed, task, spec, frame.iloc[:0], token_budget)
                 if memory["peak_memory_mib"] > row["peak_memory_mib"]:
                     row |= memory
@@ -332,7 +332,7 @@ def _result(
         "clock": clock(model.device)[1],
         "examples": " ".join(frame["id"].astype(str)),
     }
-    return Result(asdict(spec) | trained_nothing | row | about, predictions)
+    return Result(spec.record() | trained_nothing | row | about, predictions)
 
 
 def evaluate(

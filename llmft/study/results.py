@@ -29,6 +29,9 @@ FIELDS = tuple(
 )
 """The fields of a run that each of its answers carries."""
 
+LATER: dict[str, Any] = {f.name: f.default for f in fields(Spec) if "later" in f.metadata}
+"""The fields that older rows lack, which have their defaults."""
+
 SEEDS = ("data_seed", "order_seed", "init_seed")
 """The fields by which the draws of one kind of run differ."""
 
@@ -99,12 +102,13 @@ class Results:
     def csv(self) -> bytes:
         """The rows as CSV, learning curves as JSON."""
         texts = self.rows.assign(curve=self.rows["curve"].map(json.dumps))
-        return texts.to_csv(index=False).encode()
+        unused = [name for name, default in LATER.items() if (texts[name] == default).all()]
+        return texts.drop(columns=unused).to_csv(index=False).encode()
 
 
 def loaded(rows: Sequence[dict[str, Any]], folder: Path, groups: dict[str, list[str]]) -> Results:
     """The results of runs that the store has, of a study without a name."""
-    frame = pd.DataFrame(rows).assign(study="")
+    frame = _with_later(pd.DataFrame(rows).assign(study=""))
     answers = _whole(frame, store.answers(folder, list(frame["key"])))
     return Results(frame, answers, {name: {"": keys} for name, keys in groups.items()})
 
@@ -148,6 +152,7 @@ def read(files: Sequence[Path]) -> Results:
 
 def _rows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows as `runs.run` gave them, from those of its CSV file, or a ValueError."""
+    table = _with_later(table)
     names = {field.name: type(field.default) for field in fields(Spec)}
     if lacking := [name for name in ("key", "study", "curve", *names) if name not in table]:
         raise ValueError(f"no column {lacking[0]}")
@@ -162,6 +167,16 @@ def _rows(table: pd.DataFrame) -> pd.DataFrame:
             raise ValueError(f"run {key}: {error}") from None
         if not isinstance(curve, list) or not all(isinstance(point, dict) for point in curve):
             raise ValueError(f"run {key}: its curve is none")
+    return table
+
+
+def _with_later(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows with every field of a run."""
+    for name, default in LATER.items():
+        there = (
+            table[name].astype(object) if name in table else pd.Series(None, table.index, object)
+        )
+        table = table.assign(**{name: there.where(there.notna(), default).infer_objects()})
     return table
 
 

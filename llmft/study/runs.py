@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -78,7 +77,7 @@ def _identities(specs: Iterable[Spec]) -> dict[Spec, dict[str, Any]]:
     found = {}
     for spec in specs:
         revision, digest = model_of(spec.model, spec.revision)
-        found[spec] = asdict(spec) | {
+        found[spec] = spec.record() | {
             "revision": revision,
             "task_digest": task_of(spec.task, spec.limit, spec.labels, spec.rows).digest,
             "model_digest": digest,

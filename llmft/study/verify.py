@@ -91,7 +91,7 @@ def verify(
 
 def _done_again(row: Mapping[Any, Any], before: pd.DataFrame, study: Study) -> dict[str, Any]:
     """A published run, whose answers were those `before`, done again and compared."""
-    spec = Spec(**{field.name: row[field.name] for field in fields(Spec)})
+    spec = Spec(**{f.name: row.get(f.name, f.default) for f in fields(Spec)})
     if key_of(spec) != row["key"]:
         raise UserError(
             f"run {spec} was published with other data, weights or another PROTOCOL than are here: "
