@@ -242,15 +242,14 @@ def sample(
         UserError: a draw without an example that another has, or with one twice; a value that is no
             number; an example of two strata or clusters.
     """
-    if (twice := frame.duplicated(["draw", "id"])).any():
-        first = frame[twice].iloc[0]
+    (draw, draws), (example, examples) = (_codes(frame[name]) for name in ("draw", "id"))
+    if (twice := pd.Series(draw * len(examples) + example).duplicated()).any():
+        first = frame[twice.to_numpy()].iloc[0]
         raise UserError(f"example {first['id']!r} is there twice in draw {first['draw']!r}")
-    draw, example = frame["draw"].astype(str), frame["id"].astype(str)
-    draws, examples = pd.Index(draw.unique()), pd.Index(example.unique())
     if "" in draws and len(draws) > 1:
         raise UserError(f"some rows have no draw and others have {len(draws) - 1}: choose one kind")
     values = np.full((len(draws), len(examples)), np.nan)
-    values[draws.get_indexer(draw), examples.get_indexer(example)] = frame[value]
+    values[draw, example] = frame[value]
     if not np.isfinite(values).all():
         row, column = np.argwhere(~np.isfinite(values))[0]
         raise UserError(
@@ -263,22 +262,37 @@ def sample(
     design += [f"within {' and '.join(fixed)}"] * bool(fixed)
     return Sample(
         values,
-        tuple(draws[draws != ""]),
-        tuple(examples),
-        _tags(frame, fixed),
-        _tags(frame, whole) if whole else tuple(examples),
+        tuple(name for name in draws if name),
+        examples,
+        _tags(frame, fixed, example, examples),
+        _tags(frame, whole, example, examples) if whole else examples,
         bounds_of(value),
         ", ".join(design),
     )
 
 
-def _tags(frame: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
-    """The values of the columns `names` by example, in order of appearance."""
-    rows = frame[["id", *names]].astype(str).drop_duplicates()
-    if (twice := rows["id"].duplicated()).any():
-        example = rows.loc[twice, "id"].iloc[0]
-        raise UserError(f"example {example!r} has two values of {', '.join(names)}")
-    return tuple(" / ".join(values) for _, *values in rows.itertuples(index=False))
+def _codes(column: pd.Series) -> tuple[npt.NDArray[np.intp], tuple[str, ...]]:
+    """For each row a number, and what the numbers stand for, in order of appearance."""
+    numbers, names = pd.factorize(column, use_na_sentinel=False)
+    return numbers, tuple(map(str, names))
+
+
+def _tags(
+    frame: pd.DataFrame,
+    names: Sequence[str],
+    example: npt.NDArray[np.intp],
+    examples: Sequence[str],
+) -> tuple[str, ...]:
+    """The values of the columns `names` by example; `example` is each row's, in `examples`."""
+    first = np.unique(example, return_index=True)[1]
+    for name in names:
+        value = _codes(frame[name])[0]
+        if (other := value != value[first][example]).any():
+            raise UserError(
+                f"example {examples[example[other][0]]!r} has two values of {', '.join(names)}"
+            )
+    rows = frame[list(names)].iloc[first].astype(str)
+    return tuple(" / ".join(values) for values in rows.to_numpy().tolist())
 
 
 # --- the two-way standard error ----------------------------------------------------------------
