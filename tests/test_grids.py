@@ -4,9 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from llmft import UserError, params
+from llmft import ROOT, UserError, params
 from llmft.engine.spec import METHODS, Spec
 from llmft.nli import prompts
 from llmft.study import grids
@@ -92,6 +93,30 @@ def test_large_samples_have_half_of_the_draws_and_enough_passes() -> None:
     assert [sizes.count(size) for size in study.train_shots] == [10, 10, 5]
     assert {(spec.shots, spec.updates) for spec in found} == {(16, 32), (128, 32), (1024, 128)}
     assert grids.curve(study, "icl", [2])[0].updates == 0
+
+
+def test_many_queries_have_half_of_the_draws_in_every_round() -> None:
+    study = of("pocket", queries=[16, 256], rounds=2).model_copy(update={"half_from": 256})
+    found = grids.context_distillation(study)
+    groups = ("distillation, 16 queries", "distillation, 256 queries", "round 2", "ICL")
+    assert [len(found[name]) for name in groups] == [10, 5, 5, 10]
+    assert set(grids.comparison(study)["distillation"]) <= set(found["distillation, 256 queries"])
+
+
+def test_the_first_page_says_what_was_measured() -> None:
+    """Its numbers are typed: they are those of the study and of its rows."""
+    page = (ROOT / "index.qmd").read_text(encoding="utf-8")
+    study, rows = of("smollm2"), pd.read_csv(ROOT / "data" / "mnli-hans" / "rows.csv")
+    tested = {name: own["size"].min() for name, own in rows.groupby("set")}
+    few, many = min(study.shots + study.train_shots), max(study.shots + study.train_shots)
+    for text in (
+        f"{few} to {many:,} labelled sentence pairs",
+        f"{tested['in-domain']} other pairs of MultiNLI",
+        f"{tested['out-of-domain']} pairs of HANS",
+    ):
+        assert text in page
+    assert (len(grids.draws(study, few)), len(grids.draws(study, many))) == (10, 5)
+    assert "were drawn ten times, five times where training takes longest" in page
 
 
 def test_variants_are_compared_at_the_size_nearest_to_the_study_s() -> None:

@@ -89,6 +89,8 @@ def _index(made: dict[str, stamp.Notebook], results: Path) -> Iterator[str]:
         words = inert.escape("; ".join(f"{name}: {value}" for name, value in given.items()))
         date, seconds = inert.escape(about["date"]), about["seconds"]
         yield f"| [{title}](chapters/{chapter}.ipynb) | {words} | {date} | {seconds:.0f} |"
+    if "comparison" in made and (results / "comparison-answer.md").is_file():
+        yield "\n{{< include data/results/comparison-answer.md >}}\n"
     if "comparison" in made and (results / "comparison.md").is_file():
         yield "\n## What it found {.unnumbered}\n\n{{< include data/results/comparison.md >}}\n"
         if (results / "comparison.svg").is_file():

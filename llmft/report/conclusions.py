@@ -34,8 +34,8 @@ Name = TypeVar("Name")
 class Conclusion:
     """A claim, the numbers that it rests on, and what it does not show.
 
-    On the book's first page, which has some of them: the claim with its one `number`, and what to
-    `use` it for.
+    On the book's first page, which has some of them: the `answer` in a clause, the claim with its
+    one `number`, and what to `use` it for.
     """
 
     claim: str
@@ -43,6 +43,7 @@ class Conclusion:
     limit: str
     number: str = ""
     use: str = ""
+    answer: str = ""
 
     def __str__(self) -> str:
         return f"**{self.claim}** {self.evidence} *Limit:* {self.limit}"
@@ -174,6 +175,7 @@ def floors(
     else:
         claim = f"In-domain with {size:,} labels, no method is shown to be more accurate"
     use = f"With {size:,} labels, try a classifier on a few features of the sentences first."
+    best = _subject(above, "beats", "beat") if above else "no method is shown to beat"
     return Conclusion(
         f"{claim} than a classifier on surface cues that was trained on the same labels.",
         f"The classifier has {stats.interval(own).text} (draws × pairs). The single cue *{cue}* is "
@@ -183,6 +185,7 @@ def floors(
         "the classifier is given cues that somebody thought of; a model has to find its own.",
         f"Accuracy minus the classifier's: {_span(gaps)}. AUC minus its: {_span(areas)}.",
         "" if above else use,
+        f"with {size:,} labels {best} a small classifier on surface cues",
     )
 
 
@@ -266,12 +269,15 @@ def contrast(
     if len(gaps) > 1:
         limits.append("the out-of-domain pairs are one kind of shift from the training pairs")
     limit = "; ".join(limits or ["another model may differ"]) + "."
+    first = next(iter(gaps))
+    beats = verdict(gaps[first][2], "beats", "loses to", "is not shown to differ from")
     return Conclusion(
         f"{_capital(trained)} {' and '.join(clauses)}.",
         " ".join(told) + _few(every),
         _uneven(rehearsed, limit),
         number,
         f"{use}." if "in-domain" in better else "",
+        f"{first}, {trained} {beats} {shown}",
     )
 
 
@@ -339,6 +345,9 @@ def beyond(
         "these pairs are one kind of shift from the training pairs; others may differ.",
         f"AUC: {_span(these)}; a constant has 0.50.",
         "" if above else use,
+        "where the shortcuts of the training data fail, "
+        + (_subject(above, "ranks", "rank") if above else "none is shown to rank")
+        + " the pairs better than chance",
     )
 
 

@@ -96,12 +96,14 @@ def curve(study: Study, method: str, sizes: Sequence[int], **fields: Any) -> lis
     return [
         spec(study, method, shots=size, data_seed=seed, **fields)
         for size in sizes
-        for seed in (few(study) if 0 < study.half_from <= size else draws(study))
+        for seed in draws(study, size)
     ]
 
 
-def draws(study: Study) -> range:
-    """The seeds of a point's draws of examples."""
+def draws(study: Study, size: int = 0) -> range:
+    """The seeds of a point's draws; `size` examples or queries may be so many that half must do."""
+    if 0 < study.half_from <= size:
+        return few(study)
     return range(study.seed, study.seed + study.repeats)
 
 
@@ -242,12 +244,15 @@ def context_distillation(study: Study) -> Grid:
         "full fine-tuning": product(rival, data_seed=seeds),
         **{
             f"distillation, {n:,} queries": product(
-                spec(study, "distillation", queries=n), data_seed=seeds
+                spec(study, "distillation", queries=n), data_seed=draws(study, n)
             )
             for n in study.queries
         },
         "LoRA student": product(adapter, data_seed=seeds),
-        **{f"round {n}": product(plain, data_seed=seeds, rounds=[n]) for n in rounds},
+        **{
+            f"round {n}": product(plain, data_seed=draws(study, plain.queries), rounds=[n])
+            for n in rounds
+        },
         **text_term(study),
         "objectives": product(plain, data_seed=few(study), objective=objectives),
         "temperature": product(plain, data_seed=few(study), temperature=[2 * study.temperature]),
@@ -270,7 +275,8 @@ def text_term(study: Study) -> Grid:
 @chapter
 def comparison(study: Study) -> Grid:
     """The methods side by side, by runs that the other chapters made."""
-    plain, seeds = spec(study, "distillation"), draws(study)
+    plain = spec(study, "distillation")
+    seeds = draws(study, plain.queries)
     return {
         "zero-shot": [spec(study, "zero-shot")],
         "ICL": curve(study, "icl", study.shots),

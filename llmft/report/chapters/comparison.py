@@ -572,10 +572,10 @@ def _of_methods(compared: pd.DataFrame, rows: pd.DataFrame, study: Study) -> lis
 
 
 def conclude(found: dict[str, list[Conclusion]], studies: Sequence[Study]) -> None:
-    """Say each study's conclusions; and the first study's in short, as `comparison.md`.
+    """Say each study's conclusions; and the first study's in short, for the book's first page.
 
-    `found`: the conclusions by the names of studies. The short form is for the book's first page:
-    the claims that have a number, and what to use.
+    `found`: the conclusions by the names of studies. `comparison-answer.md` has the answer in one
+    sentence, `comparison.md` the claims that have a number, and what to use.
     """
     lines = []
     for study in studies:
@@ -588,3 +588,6 @@ def conclude(found: dict[str, list[Conclusion]], studies: Sequence[Study]) -> No
     uses = [f"- {one.use}" for one in first if one.use]
     text = "\n".join([*short, "", "What to use:", "", *uses, ""])
     (studies[0].folder / "comparison.md").write_text(text, encoding="utf-8")
+    answer = "; ".join(one.answer for one in first if one.answer)
+    sentence = f"**{answer[:1].upper()}{answer[1:]}.**\n"
+    (studies[0].folder / "comparison-answer.md").write_text(sentence, encoding="utf-8")
