@@ -90,6 +90,10 @@ def test_methods_are_held_against_the_classifier(a: float, b: float, claim: str)
     rows = answers({"a": a, "b": b, "cues": 0.8})
     found = conclusions.floors(rows, {w: at(w) for w in "ab"}, at("cues"), "overlap", 0.89, 6_000)
     assert found.claim.startswith(claim)
+    who = {(0.95, 0.7): "a beats", (0.95, 0.95): "a and b beat"}.get(
+        (a, b), "no method is shown to beat"
+    )
+    assert found.answer == f"with 32 labels {who} a small classifier on surface cues"
     assert "*overlap* is right on 0.89, but was chosen by all 6,000 labels" in found.evidence
     own = sections.chosen(rows, **at("cues"))
     assert f"The classifier has {stats.interval(own).text}" in found.evidence
@@ -168,6 +172,8 @@ def test_training_is_held_against_showing_in_both_domains(
     cues = {"in-domain": OPEN, OUT: DOWN}
     found = conclusions.contrast(gaps, cues, "32 demonstrations", "training", more=True)
     assert found.claim == claim
+    beats = "beats" if inside == UP else "is not shown to differ from"
+    assert found.answer == f"in-domain, training {beats} 32 demonstrations"
     assert found.limit.startswith("training has more labels than 32 demonstrations; ")
     assert f"minus that with 32 demonstrations {outside}" in found.evidence
     assert f"trained on the same labels {DOWN}" in found.evidence
@@ -215,12 +221,14 @@ def beyond(rows: pd.DataFrame, methods: str = "a") -> conclusions.Conclusion:
 def test_beyond_chance_goes_by_the_auc() -> None:
     null = beyond(answers({"a": 0.5}, OUT))
     assert null.claim == "There, no method is shown to rank the pairs better than chance."
+    assert null.answer.endswith(", none is shown to rank the pairs better than chance")
     rows = answers({"a": 0.9}, OUT)
     # All called entailed: a lean to one answer is counted, and does not hide a ranking.
     leaning = metrics.with_scores(rows.assign(**{metrics.LOGP[0]: rows[metrics.LOGP[0]] + 3}))
     assert leaning["correct"].mean() == 0.5
     for one in (rows, leaning):
         assert beyond(one).claim == "There, a ranks the pairs better than chance."
+        assert beyond(one).answer.endswith(", a ranks the pairs better than chance")
     assert "a (8 of 8)" in beyond(leaning).evidence
     assert not re.search("overlap|HANS|le_|ln_", str(beyond(rows)))  # of data that may not have it
 
