@@ -39,8 +39,8 @@ def prompt() -> Svg:
         _text(8, 226, "expected next", weight="bold"),
         *_bars(70, 242, [("Yes", 92, TEACHER), ("No", 34, TEACHER), ("others", 56, theme.GREY)]),
         _path((170, 242), (178, 242), (178, 274), (170, 274)),
-        _text(188, 254, "the answer: these two,"),
-        _text(188, 271, "made to sum to 1"),
+        _text(186, 254, "answer: these two,"),
+        _text(186, 271, "made to sum to 1"),
     ]
     return _figure(
         304,
