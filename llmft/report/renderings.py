@@ -6,7 +6,6 @@ element `phone`, and `pages.finish` shows it on narrow pages. A notebook shows t
 """
 
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from io import StringIO
@@ -42,9 +41,6 @@ STYLE = "".join(
     for part in ("fill", "stroke")
 )
 
-on_a_phone: ContextVar[bool | None] = ContextVar("on_a_phone", default=None)
-"""For which of the two a chart is being drawn; None while none is."""
-
 
 @dataclass(frozen=True)
 class Svg:
@@ -69,7 +65,7 @@ class Figure:
     @property
     def svg(self) -> str:
         """Both as one SVG, of which the page's is visible."""
-        return with_phone(drawn(self.page), drawn(self.phone))
+        return with_phone(drawn(self.page), drawn(self.phone.properties(padding=8)))
 
     def to_dict(self) -> dict[str, Any]:
         """The page's chart as a specification of Vega-Lite."""
@@ -91,7 +87,7 @@ def twice(draw: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(draw)
     def figure(*args: Any, **options: Any) -> Any:
-        if on_a_phone.get() is not None:
+        if theme.ON_A_PHONE.get() is not None:
             return draw(*args, **options)
         return Figure(*(_draw(draw, phone, args, options) for phone in (False, True)))
 
@@ -101,11 +97,18 @@ def twice(draw: Callable[..., Any]) -> Callable[..., Any]:
 def _draw(
     draw: Callable[..., Any], phone: bool, args: Sequence[Any], options: dict[str, Any]
 ) -> Any:
-    before = on_a_phone.set(phone)
+    before = theme.ON_A_PHONE.set(phone)
     try:
         return draw(*args, **options)
     finally:
-        on_a_phone.reset(before)
+        theme.ON_A_PHONE.reset(before)
+
+
+def part(chart: Any) -> Any:
+    """What is drawn now of a chart that may be drawn twice: that for a page or for a phone."""
+    if not isinstance(chart, Figure):
+        return chart
+    return chart.phone if theme.phone() else chart.page
 
 
 def drawn(chart: Any) -> str:

@@ -42,7 +42,7 @@ def accuracy_figure(accuracy: pd.DataFrame) -> Any:
         )
         for model, note in (("opt-125m", ""), ("opt-350m", stats.caption(repeated)))
     )
-    return small & large
+    return figures.stack([small, large])
 
 
 def single_figure(accuracy: pd.DataFrame) -> Any:
