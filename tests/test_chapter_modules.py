@@ -1,4 +1,4 @@
-"""What the chapters on the data, the pocket world, the earlier study and reproducing compute."""
+"""What the chapters compute: data, pocket world, bugs, the earlier study, reproducing."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from llmft.params import Study
 from llmft.pocket import data as world_data
 from llmft.pocket import text as world_text
 from llmft.report import prior, sections, tables
-from llmft.report.chapters import data, earlier_study, icl, pocket, reproducing
+from llmft.report.chapters import bugs, data, earlier_study, icl, pocket, reproducing
 from llmft.study import metrics
 from llmft.study.results import Results
 
@@ -147,7 +147,7 @@ def test_a_look_at_few_pairs_of_constant_predictions() -> None:
                 for d in draws
             ]
     icl = metrics.with_scores(pd.concat(frames, ignore_index=True))
-    looks = earlier_study.fifty(icl, [study])
+    looks = bugs.fifty(icl, [study])
     assert set(looks["domain"]) == set(tasks.DOMAINS)
     zero, fewer = looks[looks["domain"] == "in-domain"].to_dict("records")
     assert (zero["other"], fewer["other"]) == ("zero-shot", "ICL, 2 shots")

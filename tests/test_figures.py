@@ -3,15 +3,17 @@
 import re
 from collections.abc import Callable
 from itertools import pairwise
+from xml.etree import ElementTree
 
-import altair as alt
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmft.report import compare, figures, tables, theme
+from llmft import inert
+from llmft.report import compare, figures, renderings, tables, theme
+from llmft.report.renderings import Figure
 
 
 def points(shots: tuple[int, ...] = (0, 2, 4, 8)) -> pd.DataFrame:
@@ -39,11 +41,9 @@ def points(shots: tuple[int, ...] = (0, 2, 4, 8)) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def svg(chart: alt.Chart) -> str:
-    bundle = chart._repr_mimebundle_()
-    bundle = bundle[0] if isinstance(bundle, tuple) else bundle
-    assert set(bundle) == {"image/svg+xml"}  # no HTML, so no script from a network
-    return str(bundle["image/svg+xml"])
+def svg(chart: Figure) -> str:
+    """The drawing for a page."""
+    return renderings.drawn(chart.page)
 
 
 def size(text: str) -> tuple[float, float]:
@@ -62,7 +62,7 @@ BINS = pd.DataFrame(
         "which": ["as scored"] * 3 + ["calibrated"] * 3,
     }
 )
-FIGURES: dict[str, Callable[[], alt.Chart]] = {
+FIGURES: dict[str, Callable[[], Figure]] = {
     "curve": lambda: figures.curve(MINIMAL, "shots", "domain", draws=MINIMAL, note="a note " * 30),
     "facets": lambda: figures.curve(points(), "shots", "pattern", facet="domain"),
     "many facets": lambda: figures.curve(
@@ -97,6 +97,30 @@ def test_a_figure_is_static_legible_and_the_same_each_time(name: str):
     assert sizes
     assert min(sizes) >= 12
     assert "http" not in text.replace("http://www.w3.org", "")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_is_read_on_a_phone(name: str):
+    """One output, SVG alone, holds the drawing for a page and, hidden, that for a phone."""
+    (whole,) = FIGURES[name]()._repr_mimebundle_().values()
+    assert not list(inert.svg_problems(whole))
+    root = ElementTree.fromstring(whole)
+    phone = root.find("{http://www.w3.org/2000/svg}svg[@id='phone']")
+    assert phone is not None
+    assert phone.get("display") == "none"
+    assert float(phone.get("width", "")) <= 366
+    assert min(float(e.get("font-size", "12").removesuffix("px")) for e in phone.iter()) >= 12
+    words, every = ({t.text for t in e.iter() if t.tag.endswith("text")} for e in (phone, root))
+    series = {"in-domain", "out-of-domain", "minimal", "gpt-3", "as scored", "calibrated"}
+    assert words & series == every & series
+
+
+def test_every_colour_of_the_book_has_one_for_the_dark():
+    """But the two of heat maps, whose cells stay as they are, and orange, which both pages bear."""
+    own = {theme.INK, theme.QUIET, theme.GREY, theme.FAINT, *(look[0] for look in theme.LOOKS)}
+    assert own - {"#E69F00"} <= set(renderings.DARK)
+    (whole,) = FIGURES["curve"]()._repr_mimebundle_().values()
+    assert "@media (prefers-color-scheme:dark)" in whole
 
 
 def test_a_curve_names_its_series_where_they_end_and_draws_chance():

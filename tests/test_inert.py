@@ -15,6 +15,7 @@ import pytest
 from llmft import inert, params
 from llmft.book import gate, pages, plain, render
 from llmft.report import figures, interactive, sections, tables
+from llmft.report.renderings import Svg
 from llmft.study.results import Results
 from tests import chromium, site, toy_book
 from tests.toy_book import cell, read, write
@@ -333,7 +334,7 @@ def test_an_svg_with_a_document_type_is_found() -> None:
     assert list(inert.svg_problems('<!DOCTYPE svg [<!ENTITY a "b">]>' + SVG.format("")))
 
 
-def figure() -> interactive.Figure:
+def figure() -> Svg:
     """An interactive figure whose series are named by payloads."""
     names = PAYLOADS[:6] + PAYLOADS[8:10]
     frame = pd.DataFrame({"method": names, "at": range(len(names)), "mean": 0.5})

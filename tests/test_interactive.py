@@ -9,6 +9,7 @@ import altair as alt
 import pandas as pd
 
 from llmft.report import figures, interactive
+from llmft.report.renderings import Svg
 
 
 FRAME = pd.DataFrame(
@@ -21,7 +22,7 @@ FRAME = pd.DataFrame(
 CHART = figures.curve(FRAME, "shots", "method")
 
 
-def carried(figure: interactive.Figure) -> dict[str, Any]:
+def carried(figure: Svg) -> dict[str, Any]:
     result = re.search(r'<metadata id="vega-lite">(.*?)</metadata>', figure.svg, re.DOTALL)
     assert result
     spec: dict[str, Any] = json.loads(unescape(result[1]))

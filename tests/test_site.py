@@ -11,6 +11,7 @@ import pytest
 from llmft import ROOT
 from llmft.book import render
 from llmft.report import interactive
+from llmft.report.renderings import Svg
 from tests import chromium, site, toy_book
 
 
@@ -94,7 +95,7 @@ def test_the_book_has_no_fault(book: Path, how: str) -> None:
 METHODS = ["fine-tuning", "LoRA"]
 
 
-def answering() -> interactive.Figure:
+def answering() -> Svg:
     frame = pd.DataFrame({"method": METHODS, "at": [1, 2], "accuracy": [0.61234, 0.7]})
     chart = alt.Chart(frame).mark_point(filled=True, size=400, opacity=1)
     return interactive.figure(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from llmft.book import live
+from llmft.book import live, phone
 
 
 BUNDLE = "vega.js"
@@ -66,6 +66,7 @@ def finish(root: Path, folder: Path) -> None:
     """
     for page in sorted((folder / "chapters").glob("*.html")):
         text = page.read_text(encoding="utf-8")
+        text = phone.finish(text, page)
         text = text.replace("</main>", f"{_downloads(page.stem, root, folder)}</main>", 1)
         notebook = root / "chapters" / f"{page.stem}.ipynb"
         if notebook.is_file() and MARK in notebook.read_text(encoding="utf-8"):

@@ -10,9 +10,10 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from llmft.report import theme
+from llmft.report import renderings, theme
 
 
+@renderings.twice
 def against(
     frame: pd.DataFrame,
     series: str,
@@ -43,8 +44,10 @@ def against(
             "size": alt.Size(f"{size}:Q", scale=scale, legend=None),
         }
         chart = alt.layer(*_both_domains(part, series, size, highlight, look))
-        charts.append(theme.headed(chart.properties(width=235, height=235), quantity))
-    rows = [alt.hconcat(*charts[i : i + 2], spacing=30) for i in range(0, len(charts), 2)]
+        side = theme.PHONE if theme.phone() else 235
+        charts.append(theme.headed(chart.properties(width=side, height=side), quantity))
+    beside = 1 if theme.phone() else 2
+    rows = [alt.hconcat(*charts[i : i + beside], spacing=30) for i in range(0, len(charts), beside)]
     return theme.finish(alt.vconcat(*rows, spacing=22), note, 600)
 
 
@@ -74,6 +77,7 @@ def _both_domains(
     return [*layers, points.encode(x=x, y=y, **look)]
 
 
+@renderings.twice
 def frontier(
     frame: pd.DataFrame,
     x: str,
@@ -97,7 +101,7 @@ def frontier(
     ends = float(frame[x].min()) / 1.5, float(frame[x].max()) * 1.5
     scale = alt.Scale(type="log", domain=list(ends), nice=False)
     at: dict[str, Any] = {
-        "x": alt.X(f"{x}:Q", title=x_title, scale=scale, axis=alt.Axis(format="~s")),
+        "x": alt.X(f"{x}:Q", title=theme.lines(x_title), scale=scale, axis=alt.Axis(format="~s")),
         "y": alt.Y("mean:Q", title="accuracy", scale=theme.within(domain)),
     }
     best = pareto(frame, x, "mean")[[x, "mean"]]
@@ -119,9 +123,11 @@ def frontier(
         ),
         points.encode(**at, color=colour, shape=shape),
     )
-    return theme.finish(chart.properties(width=560, height=height), note, 620)
+    width = theme.PHONE if theme.phone() else 560
+    return theme.finish(chart.properties(width=width, height=height), note, 620)
 
 
+@renderings.twice
 def forgetting(frame: pd.DataFrame, series: str, term: str, *, start: float, note: str = "") -> Any:
     """Accuracy against perplexity (logarithmic): each series without and with the text term.
 
@@ -161,7 +167,8 @@ def forgetting(frame: pd.DataFrame, series: str, term: str, *, start: float, not
         rows = frame.loc[frame[term] == value, ["mean_text", "mean", series]]
         points = alt.Chart(rows).mark_point(size=110, opacity=1, strokeWidth=2, **fill)
         layers.append(points.encode(x=x, y=y, color=colour, shape=shape))
-    return theme.finish(alt.layer(*layers).properties(width=560, height=300), note, 620)
+    width = theme.PHONE if theme.phone() else 560
+    return theme.finish(alt.layer(*layers).properties(width=width, height=300), note, 620)
 
 
 def pareto(frame: pd.DataFrame, cost: str, gain: str) -> pd.DataFrame:

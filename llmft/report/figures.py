@@ -3,7 +3,8 @@
 Series are named where their line ends instead of in a legend, chance is a dashed line, and a note
 under the figure says which intervals these are. Intervals arrive as columns (mean, lo, hi of
 `stats.summary`, NaN where there is none): Altair computes none, so a figure cannot disagree with
-its table.
+its table. Each is drawn twice (`renderings.twice`): on a phone, panels stand one above the other,
+and names stand above what they name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,14 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from llmft.report import stats, theme
-from llmft.report.theme import HEIGHT, WIDTH
+from llmft.report import renderings, stats, theme
+from llmft.report.theme import HEIGHT, NOTE, PHONE, WIDTH
 
 
 # --- panels ------------------------------------------------------------------------------------
 
 
+@renderings.twice
 def panels(
     frame: pd.DataFrame,
     by: str,
@@ -39,14 +41,17 @@ def panels(
     return _grid(charts, columns, note)
 
 
+@renderings.twice
 def stack(charts: Sequence[Any], note: str = "") -> Any:
     """Charts one above the other, with one note under them."""
     # Bars beside each other are as wide as their own chart's categories let them be.
-    stack = alt.vconcat(*charts, spacing=18).resolve_scale(xOffset="independent")
+    parts = [renderings.part(chart) for chart in charts]
+    stack = alt.vconcat(*parts, spacing=18).resolve_scale(xOffset="independent")
     return theme.finish(stack, note, 640)
 
 
 def _grid(charts: Sequence[Any], columns: int, note: str) -> Any:
+    columns = 1 if theme.phone() else columns
     return theme.finish(alt.concat(*charts, columns=columns, spacing=26), note, 640)
 
 
@@ -62,12 +67,13 @@ def _part(frame: pd.DataFrame, column: str, value: Any) -> pd.DataFrame:
 
 def _columns(number: int) -> int:
     """How many of so many panels stand side by side: up to three, more in twos."""
-    return number if number <= 3 else 2
+    return 1 if theme.phone() else number if number <= 3 else 2
 
 
 # --- along an axis -----------------------------------------------------------------------------
 
 
+@renderings.twice
 def curve(
     frame: pd.DataFrame,
     x: str,
@@ -98,6 +104,7 @@ def curve(
     room = 8 * max(len(str(name)) for name in [*names, chance_name]) + 12  # for names at the ends
     columns = _columns(len(values))
     width = (600 - room) // columns if facet else WIDTH
+    width, height = (PHONE, min(height, 220)) if theme.phone() else (width, height)
     levels = {} if chance is None else {chance_name: chance}
     others = [own[y] for own, y in ((draws, draws_y), (rules, "accuracy")) if own is not None]
     intervals = frame["mean"], frame["lo"], frame["hi"]
@@ -109,19 +116,22 @@ def curve(
     charts = []
     for number, value in enumerate(values):
         first, last = number % columns == 0, number % columns == columns - 1
+        rows = _part(frame, facet, value)
+        legend = _above(rows, series, names) if theme.phone() and not number else None
         layers = [theme.chance(level, "mean", "y") for level in levels.values()]
         if rules is not None:
             gap = theme.pixels(14, height, domain)
             layers += theme.rule_lines(_part(rules, facet, value), "mean", left, gap)
         if draws is not None:
             dots = _placed(_part(draws, facet, value), x, series, names, step, width)
-            layers.append(_dots(dots, draws_y, series, names))
+            layers.append(_dots(dots, draws_y, series, names, legend))
         y_axis = _y_axis(y_title if first else None, domain, facet)
         at = {"x": _steps_axis(step, left, right, x_title), "y": y_axis}
-        rows = _part(frame, facet, value)
-        layers += _lines_and_points(rows, series, names, at)
+        layers += _lines_and_points(rows, series, names, at, legend)
+        if theme.phone():
+            layers += _level_names(levels, right, "mean")
         # Only a row's last panel names the series: the order and the colours are the same in all.
-        if last or number == len(values) - 1:
+        elif last or number == len(values) - 1:
             ends = _ends(rows, series, 1 if len(names) > 1 else 0)
             beside = _ends(_part(frame, facet, values[number - number % columns]), series)
             ends = ends.assign(_first=ends[series].map(beside.set_index(series)["mean"]))
@@ -163,7 +173,7 @@ def _steps_axis(step: Mapping[float, float], left: float, right: float, title: s
         values=sorted(step.values()),
         tickCount=len(step),  # else Vega leaves out every second value of a narrow axis
         labelExpr=f"{labels!r}[format(datum.value, '.6f')]",
-        title=title,
+        title=theme.lines(title),
         tickSize=4,
         labelOverlap="greedy",  # no label is left out but one that would lie over another
     )
@@ -182,18 +192,42 @@ def _y_axis(title: str | None, domain: Sequence[float], facet: str) -> alt.Y:
     return alt.Y("mean:Q", axis=axis, scale=theme.within(domain))
 
 
-def _dots(rows: pd.DataFrame, y: str, series: str, names: Sequence[Any]) -> Any:
+def _dots(
+    rows: pd.DataFrame, y: str, series: str, names: Sequence[Any], legend: alt.Legend | None
+) -> Any:
     """Every single draw as a faint dot."""
-    dots = alt.Chart(rows[["_x", series, y]]).mark_point(filled=True, size=16, opacity=0.4)
-    colour, shape = theme.colour(series, names), theme.shape(series, names)
+    dots = alt.Chart(rows[["_x", series, y]]).mark_point(
+        filled=True, size=16, opacity=0.4, aria=False
+    )
+    colour, shape = theme.colour(series, names, legend), theme.shape(series, names, legend)
     return dots.encode(x="_x:Q", y=f"{y}:Q", color=colour, shape=shape)
 
 
+def _above(rows: pd.DataFrame, series: str, names: Sequence[Any]) -> alt.Legend | None:
+    """For a phone, a legend of several series, in the order of their lines' ends."""
+    ends = _ends(rows, series).sort_values("mean", ascending=False)
+    return theme.legend(values=ends[series].tolist()) if len(names) > 1 else None
+
+
+def _level_names(levels: Mapping[str, float], right: float, y: str) -> list[Any]:
+    """For a phone, the name of each level, above its line at the right."""
+    layers = []
+    for name, level in levels.items():
+        word = alt.Chart(pd.DataFrame({"_x": [right], y: [level], "_text": [name]}))
+        word = word.mark_text(align="right", dy=-8, fontSize=12, color=theme.QUIET)
+        layers.append(word.encode(x="_x:Q", y=f"{y}:Q", text="_text:N"))
+    return layers
+
+
 def _lines_and_points(
-    rows: pd.DataFrame, series: str, names: Sequence[Any], at: dict[str, Any]
+    rows: pd.DataFrame,
+    series: str,
+    names: Sequence[Any],
+    at: dict[str, Any],
+    legend: alt.Legend | None,
 ) -> list[Any]:
     """The lines of the series, their intervals where there are any, and their points."""
-    colour = theme.colour(series, names)
+    colour, shape = theme.colour(series, names, legend), theme.shape(series, names, legend)
     lines = alt.Chart(rows.loc[~rows["_zero"], ["_x", series, "mean"]]).mark_line(strokeWidth=2)
     bars = alt.Chart(rows[["_x", series, "lo", "hi"]].dropna()).mark_rule(strokeWidth=1.6)
     points = alt.Chart(rows[["_x", series, "mean", "lo", "hi", "_zero"]]).mark_point(
@@ -204,7 +238,7 @@ def _lines_and_points(
             **at, color=colour, strokeDash=theme.dash(series, names), detail=f"{series}:N"
         ),
         bars.encode(x="_x:Q", y="lo:Q", y2="hi:Q", color=colour),
-        points.encode(**at, color=colour, shape=theme.shape(series, names)),
+        points.encode(**at, color=colour, shape=shape),
     ]
 
 
@@ -238,6 +272,7 @@ def _end_names(
     return layers
 
 
+@renderings.twice
 def lines(
     frame: pd.DataFrame,
     x: str,
@@ -256,7 +291,7 @@ def lines(
     """
     names = theme.order(frame[series])
     domain = theme.span(frame[y], [chance])
-    width = 700 - 70 - 8 * max(len(str(name)) for name in names) - 12
+    width = PHONE if theme.phone() else 700 - 70 - 8 * max(len(str(name)) for name in names) - 12
     last = float(frame[x].max())
     at: dict[str, Any] = {
         "x": alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(domain=[0, last], nice=False)),
@@ -273,8 +308,11 @@ def lines(
         )
         layers.append(text.encode(x="_middle:Q", y=alt.value(offset), text="_text:N"))
     paths = alt.Chart(frame[[x, y, series]]).mark_line(strokeWidth=2)
-    colour, dash = theme.colour(series, names), theme.dash(series, names)
+    legend = theme.legend(symbolType="stroke") if theme.phone() else None
+    colour, dash = theme.colour(series, names, legend), theme.dash(series, names)
     layers.append(paths.encode(**at, color=colour, strokeDash=dash))
+    if theme.phone():
+        return alt.layer(*layers).properties(width=width, height=220)
     ends = frame.sort_values(x).groupby(series, sort=False).tail(1)
     ends = ends.assign(_first=ends[y])
     gap = theme.pixels(16, HEIGHT, domain)
@@ -282,6 +320,7 @@ def lines(
     return alt.layer(*layers).properties(width=width, height=HEIGHT)
 
 
+@renderings.twice
 def scatter(
     frame: pd.DataFrame, x: str, y: str, *, facet: str, x_title: str, note: str = ""
 ) -> Any:
@@ -298,7 +337,9 @@ def scatter(
         rows = frame.loc[frame[facet] == value, [x, y]].reset_index(drop=True)
         y_title = "accuracy" if number % columns == 0 else None
         at: dict[str, Any] = {
-            "x": alt.X(f"{x}:Q", title=x_title, scale=scales[0], axis=alt.Axis(tickCount=4)),
+            "x": alt.X(
+                f"{x}:Q", title=theme.lines(x_title), scale=scales[0], axis=alt.Axis(tickCount=4)
+            ),
             "y": alt.Y(f"{y}:Q", title=y_title, scale=scales[1]),
         }
         layers: list[Any] = []
@@ -310,7 +351,8 @@ def scatter(
             layers.append(line.encode(**at))
         points = alt.Chart(rows).mark_point(filled=True, size=60, opacity=0.75, color=theme.QUIET)
         layers.append(points.encode(**at))
-        chart = alt.layer(*layers).properties(width=600 // columns - 20, height=220)
+        width = PHONE if theme.phone() else 600 // columns - 20
+        chart = alt.layer(*layers).properties(width=width, height=220)
         charts.append(theme.headed(chart, value))
     return _grid(charts, columns, note)
 
@@ -318,6 +360,7 @@ def scatter(
 # --- by category -------------------------------------------------------------------------------
 
 
+@renderings.twice
 def forest(frame: pd.DataFrame, y: str, series: str, *, group: str = "", note: str = "") -> Any:
     """Rows of points with intervals, one row a category: subcases, methods, patterns.
 
@@ -335,7 +378,7 @@ def forest(frame: pd.DataFrame, y: str, series: str, *, group: str = "", note: s
         axis = alt.Axis(
             title="accuracy" if last else None, labels=last, ticks=last, domain=last, grid=True
         )
-        category = _categories(rows, y, extent)
+        category = _categories(rows, y, 0 if theme.phone() else extent)
         legend = theme.legend() if first else None
         at: dict[str, Any] = {
             "x": alt.X("mean:Q", axis=axis, scale=scale),
@@ -352,23 +395,40 @@ def forest(frame: pd.DataFrame, y: str, series: str, *, group: str = "", note: s
         for i, (name, look) in enumerate(zip(names, theme.looks(names), strict=True)):
             part = rows[rows[series] == name]
             # The same offsets in every block keep a series at its place within a row.
-            mark: dict[str, Any] = {"yOffset": 9 * (i - (len(names) - 1) / 2)}
+            mark: dict[str, Any] = {"yOffset": 9 * (i - (len(names) - 1) / 2) + 8 * theme.phone()}
             mark["color"] = look[0]
             bars = alt.Chart(part[[y, "lo", "hi"]].dropna()).mark_rule(strokeWidth=1.8, **mark)
             layers.append(bars.encode(x=alt.X("lo:Q", scale=scale), x2="hi:Q", y=category))
             points = alt.Chart(part[[y, "mean", series]])
             layers.append(points.mark_point(filled=True, size=80, opacity=1, **mark).encode(**at))
-        height = max(26, 9 * len(names) + 14) * len(theme.order(rows[y]))
-        chart = alt.layer(*layers).properties(width=400, height=height)
+        height = max(26, 9 * len(names) + 14)
+        width = 400
+        if theme.phone():
+            layers.append(_names_above(rows, y, category, height))
+            width, height = NOTE - 10, height + 18
+        height *= len(theme.order(rows[y]))
+        chart = alt.layer(*layers).properties(width=width, height=height)
         charts.append(theme.headed(chart, value))
     stack = charts[0] if len(charts) == 1 else alt.vconcat(*charts, spacing=12)
     return theme.finish(stack, note, 580)
 
 
+def _names_above(rows: pd.DataFrame, y: str, category: Any, height: int) -> Any:
+    """For a phone, each row's name above its points."""
+    names = alt.Chart(pd.DataFrame({y: theme.order(rows[y])})).mark_text(
+        align="left", dx=2, dy=-height / 2, fontSize=12, color=theme.INK, limit=NOTE
+    )
+    return names.encode(x=alt.value(0), y=category, text=f"{y}:N")
+
+
 def _categories(rows: pd.DataFrame, y: str, extent: int) -> Any:
-    """The y axis of one block, with the same room for labels in all: headings begin at one edge."""
+    """The y axis of one block, with the same room for labels in all: headings begin at one edge.
+
+    Without room (0) it has no labels.
+    """
     order = theme.order(rows[y])
     axis = alt.Axis(
+        labels=extent > 0,
         title=None,
         labelLimit=260,
         labelFontSize=13,
@@ -380,6 +440,7 @@ def _categories(rows: pd.DataFrame, y: str, extent: int) -> Any:
     return alt.Y(f"{y}:N", sort=order, axis=axis, scale=alt.Scale(domain=order))
 
 
+@renderings.twice
 def dots(
     frame: pd.DataFrame,
     x: str,
@@ -410,12 +471,17 @@ def dots(
         labelExpr=f"{names!r}[datum.value]",
         title=x_title or None,
         labelFontSize=13,
+        labelAngle=-40 if theme.phone() else 0,
+        labelOverlap=False,
+        labelLimit=120,
     )
     x_scale = alt.Scale(domain=[-0.6, len(names) - 0.4], nice=False)
     y_scale = theme.within(y_domain or theme.span(frame[y], [chance]))
-    word = alt.Chart(pd.DataFrame({"_x": [len(names) - 0.4], y: [chance]})).mark_text(
-        align="left", dx=8, color=theme.QUIET, fontSize=12
+    word = alt.Chart(pd.DataFrame({"_x": [len(names) - 0.4], y: [chance]}))
+    place: dict[str, Any] = (
+        {"align": "right", "dy": -8} if theme.phone() else {"align": "left", "dx": 8}
     )
+    word = word.mark_text(color=theme.QUIET, fontSize=12, **place)
     points = alt.Chart(data).mark_point(filled=True, size=46, opacity=0.55, color=theme.QUIET)
     bars = alt.Chart(means).mark_rule(strokeWidth=3, color=theme.INK)
     chart = alt.layer(
@@ -427,9 +493,11 @@ def dots(
         ),
         bars.encode(x="_x:Q", x2="_x2:Q", y=f"{y}:Q"),
     )
-    return theme.finish(chart.properties(width=WIDTH, height=height), note, WIDTH)
+    width = PHONE if theme.phone() else WIDTH
+    return theme.finish(chart.properties(width=width, height=height), note, WIDTH)
 
 
+@renderings.twice
 def bars(
     frame: pd.DataFrame,
     x: str,
@@ -450,7 +518,7 @@ def bars(
         columns=2 if len(names) > 2 else 0,
         labelLimit=400,
     )
-    axis = alt.Axis(labelAngle=0)
+    axis = alt.Axis(labelAngle=-40 if theme.phone() else 0)
     chart = alt.Chart(frame[[x, y, series]]).mark_bar()
     chart = chart.encode(
         x=alt.X(f"{x}:N", sort=theme.order(frame[x]), title=x_title or None, axis=axis),
@@ -458,9 +526,11 @@ def bars(
         y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=True), axis=alt.Axis()),
         color=theme.colour(series, names, legend),
     )
+    width = PHONE if theme.phone() else width
     return theme.finish(chart.properties(width=width, height=height), note, width)
 
 
+@renderings.twice
 def heat(
     frame: pd.DataFrame, x: str, y: str, value: str, *, x_title: str = "", note: str = ""
 ) -> Any:
@@ -468,9 +538,12 @@ def heat(
     columns, rows = theme.order(frame[x]), theme.order(frame[y])
     x_axis = alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False)
     y_axis = alt.Axis(labelLimit=260, labelFontSize=13, labelColor=theme.INK)
+    y_scale = alt.Scale(domain=rows)
+    if theme.phone():  # a row's name stands above it
+        y_axis, y_scale = alt.Axis(labels=False, ticks=False, domain=False), theme.apart(rows)
     at: dict[str, Any] = {
         "x": alt.X(f"{x}:N", sort=columns, title=x_title or None, axis=x_axis),
-        "y": alt.Y(f"{y}:N", sort=rows, title=None, axis=y_axis),
+        "y": alt.Y(f"{y}:N", sort=rows, title=None, axis=y_axis, scale=y_scale),
     }
     scale = alt.Scale(
         domain=[0.0, 0.5, 1.0],
@@ -480,18 +553,26 @@ def heat(
     )
     far, text = abs(frame[value] - 0.5) > 0.31, frame[value].map(stats.number)
     base = alt.Chart(frame[[x, y, value]].assign(_far=far, _text=text))
-    ink = alt.condition("datum._far", alt.value("white"), alt.value(theme.INK))
+    dark, light = theme.ON_CELLS
+    ink = alt.condition("datum._far", alt.value(light), alt.value(dark))
     chart = alt.layer(
         base.mark_rect(stroke="white", strokeWidth=2).encode(
             **at, color=alt.Color(f"{value}:Q", scale=scale, legend=None)
         ),
         base.mark_text(fontSize=13).encode(**at, text="_text:N", color=ink),
     )
+    if theme.phone():
+        names = alt.Chart(pd.DataFrame({y: rows})).mark_text(
+            align="left", dx=2, dy=-26, fontSize=12, color=theme.INK
+        )
+        chart += names.encode(x=alt.value(0), y=at["y"], text=f"{y}:N")
+        return theme.finish(chart.properties(width=NOTE, height=54 * len(rows)), note, NOTE)
     width = 72 * len(columns)
     chart = chart.properties(width=width, height=34 * len(rows))
     return theme.finish(chart, note, max(width, 420))
 
 
+@renderings.twice
 def reliability(frame: pd.DataFrame, series: str, *, note: str = "", size: int = 340) -> Any:
     """Accuracy against confidence by bin: `metrics.reliability` with a series column.
 
@@ -507,7 +588,7 @@ def reliability(frame: pd.DataFrame, series: str, *, note: str = "", size: int =
     at: dict[str, Any] = {
         "x": alt.X(
             "confidence:Q",
-            title="confidence: probability of the predicted label",
+            title=theme.lines("confidence: probability of the predicted label"),
             scale=x_scale,
             axis=axis,
         ),
@@ -523,4 +604,5 @@ def reliability(frame: pd.DataFrame, series: str, *, note: str = "", size: int =
         alt.Chart(data).mark_line(strokeWidth=1.6).encode(**at, color=colour),
         points.encode(**at, color=colour, shape=shape, size=area),
     )
+    size = PHONE if theme.phone() else size
     return theme.finish(chart.properties(width=size, height=int(size * 0.9)), note, size + 60)

@@ -9,13 +9,14 @@ without the script, the static figure stays.
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
-from io import StringIO
 from typing import Any
 
 import altair as alt
 import pandas as pd
+
+from llmft.report import renderings
+from llmft.report.renderings import Svg
 
 
 FAINT = 0.07
@@ -24,28 +25,17 @@ FAINT = 0.07
 Spec = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure as a notebook shows it: SVG alone."""
-
-    svg: str
-
-    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
-        return {"image/svg+xml": self.svg}
-
-
-def figure(chart: Any, by: str, *, tooltip: Sequence[str | alt.Tooltip]) -> Figure:
+def figure(chart: Any, by: str, *, tooltip: Sequence[str | alt.Tooltip]) -> Svg:
     """The chart, static in the notebook and interactive on the book's pages.
 
     Args:
-        chart: an Altair chart, layered or concatenated ones included.
+        chart: an Altair chart, or a `renderings.Figure`, whose chart for a page answers.
         by: the column whose values are ticked and unticked, such as "method". Marks whose data has
             this column follow the boxes, and so do `theme`'s names at the lines' ends.
         tooltip: what a point with this column says when hovered over, columns of its data
             (`["method", alt.Tooltip("mean:Q", title="accuracy", format=".3f")]`).
     """
-    svg = StringIO()
-    chart.save(svg, format="svg")
+    svg = chart.svg if isinstance(chart, renderings.Figure) else renderings.drawn(chart)
     spec = chart.to_dict()
     spec.pop("$schema")
     units = list(_units(spec, spec["datasets"], []))
@@ -67,8 +57,8 @@ def figure(chart: Any, by: str, *, tooltip: Sequence[str | alt.Tooltip]) -> Figu
             numbers = list(pd.DataFrame(rows).select_dtypes("number"))
             encoding["tooltip"] = [_line(one, numbers) for one in tooltip]
     data = escape(json.dumps(spec, separators=(",", ":"), ensure_ascii=False), quote=False)
-    head, end, rest = svg.getvalue().partition(">")
-    return Figure(f'{head}{end}<metadata id="vega-lite">{data}</metadata>{rest}')
+    head, end, rest = svg.partition(">")
+    return Svg(f'{head}{end}<metadata id="vega-lite">{data}</metadata>{rest}')
 
 
 def _units(spec: Spec, data: dict[str, Any], above: list[Any]) -> Iterator[tuple[Spec, list[Any]]]:

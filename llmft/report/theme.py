@@ -8,6 +8,7 @@ enables the theme and static SVG output, which needs no script and no network to
 import itertools
 import textwrap
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import altair as alt
@@ -45,6 +46,12 @@ PLACES = {
 """Which of the `LOOKS` a method or a domain has in the whole book."""
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 WIDTH, HEIGHT = 520, 300  # of the plotting area, px; with axes and end labels a page's 700
+PHONE, NOTE = 280, 330  # on a phone: of the plotting area, and of the small print under it
+ON_CELLS = "#1e2227", "#fefefe"
+"""Ink on light and on dark cells, which stay as they are on a dark page, and so do these two."""
+
+ON_A_PHONE: ContextVar[bool | None] = ContextVar("ON_A_PHONE", default=None)
+"""Whether a figure's drawing for a phone is being made; None while none is (`renderings.twice`)."""
 
 
 @alt.theme.register("llmft", enable=True)
@@ -97,6 +104,11 @@ def config() -> alt.theme.ThemeConfig:
 alt.renderers.enable("svg")
 
 
+def phone() -> bool:
+    """Whether what is drawn now is for a phone, where 344 px are all there is."""
+    return bool(ON_A_PHONE.get())
+
+
 def order(values: pd.Series) -> list[Any]:
     """The distinct values in the frame's order, not the alphabet's."""
     return list(dict.fromkeys(values))
@@ -105,7 +117,8 @@ def order(values: pd.Series) -> list[Any]:
 def legend(**options: Any) -> alt.Legend:
     """A legend above the figure, for series that no line's end can name."""
     usual = {"orient": "top", "title": None, "symbolSize": 90, "labelFontSize": 13}
-    return alt.Legend(**(usual | {"columnPadding": 18} | options))
+    narrow = {"columns": 1, "labelLimit": NOTE - 40} if phone() else {}
+    return alt.Legend(**(usual | {"columnPadding": 18} | options | narrow))
 
 
 def looks(names: Sequence[Any]) -> list[tuple[str, str, list[int]]]:
@@ -138,6 +151,16 @@ def _scale(names: Sequence[Any], part: int) -> alt.Scale:
 def within(domain: Sequence[float], **options: Any) -> alt.Scale:
     """A scale of just these ends, whatever the data."""
     return alt.Scale(domain=list(domain), nice=False, zero=False, **options)
+
+
+def lines(title: str) -> Any:
+    """An axis title as Vega takes it: on a phone, in as many lines as it needs."""
+    return textwrap.wrap(title, PHONE // 7) if phone() and title else title
+
+
+def apart(rows: Sequence[Any]) -> alt.Scale:
+    """A scale of rows with room for a name above each."""
+    return alt.Scale(domain=list(rows), paddingInner=0.42, paddingOuter=0.42)
 
 
 def span(*values: Any) -> list[float]:
@@ -184,7 +207,7 @@ def spread(targets: Sequence[float], gap: float) -> list[float]:
 
 def finish(chart: Any, note: str, width: int) -> Any:
     """The chart with its note (which intervals, what n) as small print under it."""
-    letters = int(width / 6.1)  # of 12 px
+    letters = int((NOTE if phone() else width) / 6.1)  # of 12 px
     lines = textwrap.wrap(note, letters, break_long_words=False, break_on_hyphens=False)
     return chart.properties(title=alt.Title(lines)) if note else chart
 

@@ -1,0 +1,132 @@
+"""What a figure's output is: one SVG, in light and in dark, for a page and for a phone.
+
+In the dark, a style sheet within the SVG exchanges the book's colours. For a phone, where there is
+less room, a figure is drawn a second time; that drawing lies within the first, hidden, as the
+element `phone`, and `pages.finish` shows it on narrow pages. A notebook shows the first.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from io import StringIO
+from typing import Any
+
+from llmft.report import theme
+
+
+PAPER = "#15191e"
+"""Of a dark page."""
+
+DARK = {
+    "#ffffff": PAPER,
+    "white": PAPER,
+    theme.INK: "#e6edf3",
+    theme.QUIET: "#a8b1bb",
+    theme.GREY: "#7d8590",
+    theme.FAINT: "#2b323a",
+    "#0072B2": "#4aa3e6",
+    "#D55E00": "#f0883e",
+    "#009E73": "#2fbf91",
+    "#CC79A7": "#e39bc5",
+    "#56B4E9": "#a5dcff",
+    "#000000": "#ffffff",
+    "#334155": "#cbd5e1",
+    "#9467bd": "#b794e0",
+}
+"""What the colours become on a dark page; the others stay."""
+
+STYLE = "".join(
+    f'[{part}="{light}"]{{{part}:{dark}}}'
+    for light, dark in DARK.items()
+    for part in ("fill", "stroke")
+)
+
+
+@dataclass(frozen=True)
+class Svg:
+    """A figure as a notebook shows it: SVG alone."""
+
+    svg: str
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        return {"image/svg+xml": self.svg}
+
+    def __repr__(self) -> str:
+        return "a figure"  # as plain text: not the whole SVG
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart, drawn for a page and for a phone."""
+
+    page: Any
+    phone: Any
+
+    @property
+    def svg(self) -> str:
+        """Both as one SVG, of which the page's is visible."""
+        return with_phone(drawn(self.page), drawn(self.phone.properties(padding=8)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The page's chart as a specification of Vega-Lite."""
+        specification: dict[str, Any] = self.page.to_dict()
+        return specification
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        return {"image/svg+xml": self.svg}
+
+    def __repr__(self) -> str:
+        return "a figure"
+
+
+def twice(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that returns a chart, as one that returns a `Figure`.
+
+    Where it is called by another such function, it returns the part of the chart that is drawn.
+    """
+
+    @wraps(draw)
+    def figure(*args: Any, **options: Any) -> Any:
+        if theme.ON_A_PHONE.get() is not None:
+            return draw(*args, **options)
+        return Figure(*(_draw(draw, phone, args, options) for phone in (False, True)))
+
+    return figure
+
+
+def _draw(
+    draw: Callable[..., Any], phone: bool, args: Sequence[Any], options: dict[str, Any]
+) -> Any:
+    before = theme.ON_A_PHONE.set(phone)
+    try:
+        return draw(*args, **options)
+    finally:
+        theme.ON_A_PHONE.reset(before)
+
+
+def part(chart: Any) -> Any:
+    """What is drawn now of a chart that may be drawn twice: that for a page or for a phone."""
+    if not isinstance(chart, Figure):
+        return chart
+    return chart.phone if theme.phone() else chart.page
+
+
+def drawn(chart: Any) -> str:
+    """An Altair chart as SVG, for light and dark pages."""
+    svg = StringIO()
+    chart.save(svg, format="svg")
+    return in_the_dark(svg.getvalue())
+
+
+def in_the_dark(svg: str) -> str:
+    """The SVG with the style sheet for dark pages."""
+    head, end, rest = svg.partition(">")
+    style = f"<style>@media (prefers-color-scheme:dark){{{STYLE}}}</style>"
+    return f"{head}{end}{style}{rest}"
+
+
+def with_phone(page: str, phone: str) -> str:
+    """The page's SVG with that for a phone hidden in it."""
+    head, _, rest = page.rpartition("</svg>")
+    hidden = phone.replace("<svg ", '<svg id="phone" display="none" ', 1)
+    return f"{head}{hidden}</svg>{rest}"
