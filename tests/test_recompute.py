@@ -148,6 +148,8 @@ CHOOSE = """(async () => {
     select.dispatchEvent(new Event("change"));
   };
   const begun = said();
+  choose("study", "smollm2");
+  const real = said();
   choose("study", "pocket");
   choose("first", "distillation");
   choose("domain", "out-of-domain");
@@ -155,7 +157,7 @@ CHOOSE = """(async () => {
   const sizes = [...document.querySelector("#rc-size").options].map((o) => o.value);
   const distilled = said();
   choose("second", "distillation");
-  return { begun, sizes, distilled, same: said(), labels: all("label").map((l) => l.control.id) };
+  return { begun, real, sizes, distilled, same: said(), labels: all("label").map((l) => l.control.id) };
 })()"""
 
 
@@ -166,7 +168,8 @@ def test_a_reader_chooses_two_methods(folder: Path) -> None:
         found = tab.run(CHOOSE)
         assert tab.run(site.SCRIPT)["wrong"] == []
         assert site._events(tab, address) == []
-    assert "10 × 400 (draws × pairs), 2,000 resamples of draws and pairs." in found["begun"]
+    assert "10 × 1,200 (draws × pairs), 2,000 resamples of draws and pairs." in found["begun"]
+    assert "10 × 400 (draws × pairs), 2,000 resamples of draws and pairs." in found["real"]
     assert found["sizes"] == ["32"]
     assert found["distilled"].endswith("10 × 1,200 (draws × pairs), 2,000 resamples of pairs.")
     assert found["same"].startswith("0.00 [0.00,\N{NO-BREAK SPACE}0.00]")
