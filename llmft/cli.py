@@ -166,11 +166,17 @@ def render(folder: tuple[str, ...], plain: bool) -> None:
 
 
 @cli.command()
-def pocket() -> None:
+@click.option("--students", is_flag=True, help="Instead the students that a page shows (a minute).")
+def pocket(students: bool) -> None:
     """Make the pocket world again: its data sets and its pretrained checkpoint."""
+    gate.listed()  # in the book's folder, or not at all
+    if students:
+        from llmft.pocket import students as distilled
+
+        distilled.main(ROOT / "data" / "students")
+        return
     from llmft.pocket import pretrain
 
-    gate.listed()  # in the book's folder, or not at all
     pretrain.main(ROOT / "data" / "pocket")
 
 

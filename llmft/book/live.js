@@ -1,6 +1,7 @@
 // What a reader can do with the pocket model (model.js): write a query and demonstrations, and see
-// what the model answers. Stands where a page has <div class="pocket-model">.
-import { encode, load, read, words } from "./model.js";
+// what the model answers. Stands where a page has <div class="pocket-model">; with the class
+// "students", too, the students that were distilled from the first demonstrations answer beside it.
+import { encode, get, load, read, student, words } from "./model.js";
 
 const NEVER = "never";
 
@@ -37,17 +38,39 @@ function draw(pairs, count) {
   return shuffled(both).map((pair) => ({ ...pair }));
 }
 
+/** Eight of the training pairs, mixed. */
+function first(pairs) {
+  const half = [true, false].flatMap((l) => pairs.filter((p) => p.entailed === l).slice(0, 4));
+  return [4, 0, 5, 1, 2, 6, 3, 7].map((i) => half[i]);
+}
+
+/** The students of a folder, and the demonstrations that their teacher had. */
+async function loadStudents(model, folder) {
+  const about = await (await get(`${folder}/students.json`)).json();
+  const students = await Promise.all(
+    about.students.map(async ({ file, round }) => ({
+      name: round === 1 ? "distilled" : `recursive, round ${round}`,
+      method: round === 1 ? "distillation" : "recursive distillation",
+      model: await student(model, `${folder}/${file}`),
+    })),
+  );
+  return { demonstrations: about.demonstrations, students };
+}
+
 /** Put the live model into its place on the page, after the reader has asked for it. */
 async function start(place, folder) {
+  const withStudents = place.classList.contains("students");
   const [model, pairs] = await Promise.all([
     load(`${folder}/model`),
-    fetch(`${folder}/pairs.json`).then((answer) => answer.json()),
+    get(`${folder}/pairs.json`).then((answer) => answer.json()),
   ]);
+  const { demonstrations, students } = withStudents
+    ? await loadStudents(model, `${folder}/students`)
+    : { demonstrations: first(pairs.train), students: [] };
   const beginning = [model.vocabulary["</s>"]];
   // The first demonstrations are everybody's; later ones are drawn by chance.
-  const begun = [true, false].flatMap((l) => pairs.train.filter((p) => p.entailed === l).slice(0, 4));
-  const order = [4, 0, 5, 1, 2, 6, 3, 7].map((i) => ({ ...begun[i] }));
-  const state = { demonstrations: order, pair: pairs["in-domain"][0] };
+  const begin = () => demonstrations.map((pair) => ({ ...pair }));
+  const state = { demonstrations: begin(), pair: pairs["in-domain"][0] };
   let context = null; // what the model has read before the query, until the demonstrations change
 
   const premise = element("input", { id: "pm-premise", oninput: changed });
@@ -56,10 +79,11 @@ async function start(place, folder) {
   const unknown = element("p", { className: "pm-note pm-unknown" });
   const answers = element("div", { className: "pm-answers" });
   answers.setAttribute("aria-live", "polite");
+  const shown = demonstrations.length;
   const count = element(
     "select",
     { id: "pm-count", onchange: redraw },
-    ...[2, 4, 8, 16, 32].map((n) => element("option", { value: n, selected: n === 8 }, `${n}`)),
+    ...[2, 4, 8, 16, 32].map((n) => element("option", { value: n, selected: n === shown }, `${n}`)),
   );
   const list = element("ol", { className: "pm-list" });
 
@@ -138,12 +162,13 @@ async function start(place, folder) {
       const text = state.demonstrations.map(demonstration).join("\n\n");
       context = read(model, [...beginning, ...encode(model, text)]).past;
     }
-    const alone = probability(model, [...beginning, ...encode(model, query(own))]);
-    const shown = probability(model, encode(model, `\n\n${query(own)}`), context);
+    const ids = [...beginning, ...encode(model, query(own))];
+    const after = encode(model, `\n\n${query(own)}`);
     const negated = [own.premise, own.hypothesis].filter((text) => words(text).includes(NEVER));
     const rows = [
-      ["zero-shot", alone],
-      [`after ${state.demonstrations.length} demonstrations`, shown],
+      ["zero-shot", probability(model, ids), "zero-shot"],
+      [`after ${state.demonstrations.length} demonstrations`, probability(model, after, context), "ICL"],
+      ...students.map((one) => [one.name, probability(one.model, ids), one.method]),
       ["the rule “No if exactly one sentence has never”", negated.length === 1 ? 0 : 1],
     ];
     if (state.pair) rows.push(["the true answer", state.pair.entailed ? 1 : 0]);
@@ -151,10 +176,11 @@ async function start(place, folder) {
   }
 
   /** A line of the answer: a name, a bar of the probability of "Yes", and the number. */
-  function bar([name, yes]) {
+  function bar([name, yes, method = ""]) {
     const sure = yes === 0 || yes === 1;
     const fill = element("span", { className: "pm-fill" });
     fill.style.inlineSize = `${100 * yes}%`;
+    fill.dataset.method = method;
     const answer = yes >= 0.5 ? "Yes" : "No";
     const text = sure ? answer : `${answer}, ${Math.max(yes, 1 - yes).toFixed(2)}`;
     return element(
@@ -196,8 +222,21 @@ async function start(place, folder) {
         for (const pair of state.demonstrations) pair.entailed = !pair.entailed;
         showDemonstrations();
       }),
+      button("The first demonstrations again", () => {
+        state.demonstrations = begin();
+        count.value = shown;
+        showDemonstrations();
+      }),
     ),
-    element("p", { className: "pm-note" }, "Click a label to flip it."),
+    element(
+      "p",
+      { className: "pm-note" },
+      withStudents
+        ? "The students were distilled from the demonstrations that stood here first, and have " +
+            "none in their prompts: other demonstrations change the answer after demonstrations alone."
+        : "",
+      " A label is a button that flips it.",
+    ),
     list,
     element(
       "details",
@@ -212,7 +251,10 @@ async function start(place, folder) {
 
 for (const place of document.querySelectorAll(".pocket-model")) {
   const folder = new URL("pocket", import.meta.url).href;
-  const ask = element("button", { type: "button" }, "Run the pocket model here (2.3 MB)");
+  const what = place.classList.contains("students")
+    ? "Run the model and its two students here (4.6 MB)"
+    : "Run the pocket model here (2.3 MB)";
+  const ask = element("button", { type: "button" }, what);
   ask.onclick = async () => {
     ask.disabled = true;
     ask.textContent = "Loading …";

@@ -1,8 +1,10 @@
 """The pocket model in a page: its files beside the pages, and the line that loads its script.
 
-A page asks for it with `<div class="pocket-model">`, which holds what stands there without scripts.
+A page asks for it with `<div class="pocket-model">`, which holds what stands there without scripts;
+with `class="pocket-model students"` two distilled students (`pocket/students.py`) answer beside it.
 The forward pass is `model.js`, what a reader does with it `live.js`. Everything comes from the
-site itself; the weights are float16, and are loaded when the reader asks for them.
+site itself; the weights are float16, those of students differences of 8 bits from them, and are
+loaded when the reader asks for them.
 """
 
 import json
@@ -10,7 +12,7 @@ import shutil
 from pathlib import Path
 
 
-MARK = 'class="pocket-model"'
+MARK = 'class="pocket-model'
 """What a page has where the model goes."""
 
 HEAD = """<link rel="stylesheet" href="../live.css">
@@ -36,6 +38,8 @@ def write(root: Path, folder: Path) -> None:
     (out / "model").mkdir(parents=True, exist_ok=True)
     for name in ("model.js", "live.js", "live.css"):
         shutil.copyfile(Path(__file__).with_name(name), folder / name)
+    if (root / "data" / "students").is_dir():
+        shutil.copytree(root / "data" / "students", out / "students", dirs_exist_ok=True)
     for name in ("config.json", "tokenizer.json"):
         shutil.copyfile(data / "model" / name, out / "model" / name)
     weights = load_file(data / "model" / "model.safetensors")

@@ -2,32 +2,53 @@
 // Zhang et al. 2022 (arXiv:2205.01068), as transformers' OPTForCausalLM computes it, in float32.
 // A matrix has a row for each output, as in PyTorch; activations have a row for each token.
 
+/** A file of the site. */
+export async function get(address) {
+  const answer = await fetch(address);
+  if (!answer.ok) throw new Error(`${address}: ${answer.status}`);
+  return answer;
+}
+
 /** The model of a folder: config.json, tokenizer.json and model.safetensors in float16. */
 export async function load(folder) {
-  const get = async (name) => {
-    const answer = await fetch(`${folder}/${name}`);
-    if (!answer.ok) throw new Error(`${name}: ${answer.status}`);
-    return answer;
-  };
   const [config, tokenizer, file] = await Promise.all([
-    get("config.json").then((a) => a.json()),
-    get("tokenizer.json").then((a) => a.json()),
-    get("model.safetensors").then((a) => a.arrayBuffer()),
+    get(`${folder}/config.json`).then((a) => a.json()),
+    get(`${folder}/tokenizer.json`).then((a) => a.json()),
+    get(`${folder}/model.safetensors`).then((a) => a.arrayBuffer()),
   ]);
   return { config, vocabulary: tokenizer.model.vocab, weights: tensors(file) };
 }
 
-/** The tensors of a safetensors file: eight bytes of length, a JSON header, then the numbers. */
+/** The model that a file's differences make of this one: a student of it. */
+export async function student(model, address) {
+  const differences = tensors(await (await get(address)).arrayBuffer());
+  const weights = Object.fromEntries(
+    Object.entries(model.weights).map(([name, values]) => [
+      name,
+      values.map((value, i) => value + differences[name][i]),
+    ]),
+  );
+  return { ...model, weights };
+}
+
+/**
+ * The tensors of a safetensors file: eight bytes of length, a JSON header, then the numbers.
+ *
+ * Whole numbers of 8 bits (I8) are times the scale that the metadata has under their name.
+ */
 export function tensors(file) {
   const length = Number(new DataView(file).getBigUint64(0, true));
-  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(file, 8, length)));
+  const text = new TextDecoder().decode(new Uint8Array(file, 8, length));
+  const { __metadata__: scales, ...parts } = JSON.parse(text);
   const found = {};
-  for (const [name, { dtype, data_offsets: [from, to] }] of Object.entries(header)) {
-    if (name === "__metadata__") continue;
+  for (const [name, { dtype, data_offsets: [from, to] }] of Object.entries(parts)) {
     const bytes = file.slice(8 + length + from, 8 + length + to);
     if (dtype === "F32") found[name] = new Float32Array(bytes);
     else if (dtype === "F16") found[name] = Float32Array.from(new Uint16Array(bytes), half);
-    else throw new Error(`${name} is ${dtype}: F16 and F32 are read`);
+    else if (dtype === "I8") {
+      const scale = Number(scales[name]);
+      found[name] = Float32Array.from(new Int8Array(bytes), (value) => scale * value);
+    } else throw new Error(`${name} is ${dtype}: F16, F32 and I8 are read`);
   }
   return found;
 }
@@ -103,13 +124,16 @@ function attention(states, cache, part, heads) {
     for (let from = 0; from < width; from += size) {
       const scores = new Float32Array(seen);
       for (let t = 0; t < seen; t++) {
+        const key = keys[t];
         let sum = 0;
-        for (let d = from; d < from + size; d++) sum += query[d] * keys[t][d];
+        for (let d = from; d < from + size; d++) sum += query[d] * key[d];
         scores[t] = sum * scale;
       }
       const shares = logSoftmax(scores).map(Math.exp);
-      for (let t = 0; t < seen; t++)
-        for (let d = from; d < from + size; d++) out[d] += shares[t] * values[t][d];
+      for (let t = 0; t < seen; t++) {
+        const share = shares[t], value = values[t];
+        for (let d = from; d < from + size; d++) out[d] += share * value[d];
+      }
     }
     return out;
   });
@@ -156,8 +180,8 @@ function normal(rows, { weight, bias }) {
 const added = (rows, others) => rows.map((row, i) => row.map((value, d) => value + others[i][d]));
 
 function logSoftmax(values) {
-  const most = Math.max(...values);
-  let sum = 0;
+  let most = -Infinity, sum = 0;
+  for (const value of values) if (value > most) most = value;
   for (const value of values) sum += Math.exp(value - most);
   const log = most + Math.log(sum);
   return values.map((value) => value - log);

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
-from llmft.book import live, phone
+from llmft.book import live, phone, recompute
 
 
 BUNDLE = "vega.js"
@@ -77,9 +77,10 @@ def finish(root: Path, folder: Path) -> None:
             script = f'<script src="../{BUNDLE}"></script>\n<script>{SCRIPT}</script>\n'
             text = text.replace("</head>", f"<style>{STYLE}</style>\n</head>", 1)
             text = text.replace("</body>", f"{script}</body>", 1)
-        if live.MARK in text:
-            live.write(root, folder)
-            text = text.replace("</head>", f"{live.HEAD}</head>", 1)
+        for part in (live, recompute):
+            if part.MARK in text:
+                part.write(root, folder)
+                text = text.replace("</head>", f"{part.HEAD}</head>", 1)
         page.write_text(text, encoding="utf-8")
 
 
