@@ -267,6 +267,65 @@ def text_term(study: Study) -> Grid:
     }
 
 
+PURITIES = (0.5, 0.75, 0.875, 1.0)
+"""How often the cue is right in the labelled examples of the chapter on rules."""
+
+SHARES = (0.25, 0.5, 1.0)
+"""Shares of them that are pairs without a cue, the others being of the purity `BESIDE`."""
+
+BESIDE = 0.75
+
+
+def crossed(study: Study) -> Study:
+    """The study on the pocket task in which cue and meaning are crossed.
+
+    Training sees each example twice, at least: what is not learned must not be what was not read.
+    """
+    changes = {"task": "pocket-rules", "rows": "", "labels": "", "epochs": max(2.0, study.epochs)}
+    return study.model_copy(update=changes)
+
+
+def rule_sizes(study: Study, method: str) -> list[int]:
+    """Some and many labelled examples: the most demonstrations, or more than any chapter trains on.
+
+    The smaller number is the same for all methods where the study's numbers allow it.
+    """
+    if method == "icl":
+        return sorted({middle(study.shots), study.shots[-1]})
+    return [side(study), 4 * study.train_shots[-1]]
+
+
+@chapter
+def rules(study: Study) -> Grid:
+    """How pure the cue is in the labelled examples, and pairs without it among them.
+
+    What training needs to learn from the largest sample is searched where that is hardest: without
+    a cue.
+    """
+    study = crossed(study)
+    methods = {"ICL": "icl", "full fine-tuning": "fine-tuning", "LoRA": "lora"}
+    found = {"purity, zero-shot": [spec(study, "zero-shot")]}
+    for name, method in methods.items():
+        sizes = rule_sizes(study, method)
+        found[f"purity, {name}"] = [
+            spec(study, method, shots=size, data_seed=seed, purity=purity)
+            for size in sizes
+            for purity in PURITIES
+            for seed in few(study)
+        ]
+        found[f"mixed, {name}"] = [
+            spec(study, method, shots=sizes[-1], data_seed=seed, purity=BESIDE, mixed=share)
+            for share in SHARES
+            for seed in few(study)
+        ]
+    found["purity, search"] = [
+        replace(one, purity=min(PURITIES))
+        for method in ("fine-tuning", "lora")
+        for one in search(study, method, [0.5, 1.0, 2.0], rule_sizes(study, method)[-1], most=1)
+    ]
+    return found
+
+
 @chapter
 def comparison(study: Study) -> Grid:
     """The methods side by side, by runs that the other chapters made."""
@@ -301,6 +360,7 @@ CHAPTERS: dict[str, Any] = {
     "few-shot": few_shot,
     "lora": lora,
     "context-distillation": context_distillation,
+    "rules": rules,
     "earlier-study": earlier_study,
 }
 """The chapters that make runs, by their names, in the book's order."""
