@@ -286,44 +286,33 @@ def crossed(study: Study) -> Study:
 
 
 def rule_sizes(study: Study, method: str) -> list[int]:
-    """Some and many labelled examples: the most demonstrations, or more than any chapter trains on.
-
-    The smaller number is the same for all methods where the study's numbers allow it.
-    """
+    """Some labelled examples, and for full fine-tuning more than in any other chapter, too."""
     if method == "icl":
-        return sorted({middle(study.shots), study.shots[-1]})
-    return [side(study), 4 * study.train_shots[-1]]
+        return [study.shots[-1]]
+    return [side(study), 4 * study.train_shots[-1]] if method == "fine-tuning" else [side(study)]
 
 
 @chapter
 def rules(study: Study) -> Grid:
     """How pure the cue is in the labelled examples, and pairs without it among them.
 
-    What training needs to learn from the largest sample is searched where that is hardest: without
-    a cue.
+    The rate of the longest training is searched where most is to be learned: without a cue.
     """
     study = crossed(study)
-    methods = {"ICL": "icl", "full fine-tuning": "fine-tuning", "LoRA": "lora"}
     found = {"purity, zero-shot": [spec(study, "zero-shot")]}
-    for name, method in methods.items():
-        sizes = rule_sizes(study, method)
-        found[f"purity, {name}"] = [
-            spec(study, method, shots=size, data_seed=seed, purity=purity)
-            for size in sizes
-            for purity in PURITIES
+    for name, method in {"ICL": "icl", "full fine-tuning": "fine-tuning", "LoRA": "lora"}.items():
+        points = [
+            spec(study, method, shots=size, data_seed=seed)
+            for size in rule_sizes(study, method)
             for seed in few(study)
         ]
+        found[f"purity, {name}"] = [replace(p, purity=share) for share in PURITIES for p in points]
         found[f"mixed, {name}"] = [
-            spec(study, method, shots=sizes[-1], data_seed=seed, purity=BESIDE, mixed=share)
-            for share in SHARES
-            for seed in few(study)
+            replace(p, purity=BESIDE, mixed=share) for share in SHARES for p in points
         ]
-    found["purity, search"] = [
-        replace(one, purity=min(PURITIES))
-        for method in ("fine-tuning", "lora")
-        for one in search(study, method, [0.5, 1.0, 2.0], rule_sizes(study, method)[-1], most=1)
-    ]
-    return found
+    most = rule_sizes(study, "fine-tuning")[-1]
+    searched = search(study, "fine-tuning", [0.5, 1.0, 2.0], most, most=1)
+    return found | {"purity, search": [replace(one, purity=min(PURITIES)) for one in searched]}
 
 
 @chapter
