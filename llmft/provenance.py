@@ -12,7 +12,7 @@ from llmft import ROOT
 
 
 MEASURES = tuple(
-    "hardware nli/sources nli/selection nli/tasks nli/prompts engine/gguf engine/models "
+    "hardware nli/sources nli/selection nli/cues nli/tasks nli/prompts engine/gguf engine/models "
     "engine/spec engine/attention engine/scoring engine/learner engine/training engine/distill "
     "study/metrics study/methods".split()
 )

@@ -84,6 +84,10 @@ class Spec:
     queries: int = 0  # unlabelled
     rounds: int = 0  # 1: a frozen teacher; more: the student becomes the teacher
     temperature: float = 0.0
+    # of the labelled examples (`tasks.labelled`): the share, in each label, on which negation in
+    # the hypothesis is right (0: as the pool has it), and that of pairs from the task's set `mixed`
+    purity: float = later(0.0)
+    mixed: float = later(0.0)
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -106,6 +110,9 @@ class Spec:
                 raise UserError(f"unknown {name} {getattr(self, name)!r}: use one of {names}")
         if (self.method == "zero-shot") != (self.shots == 0):
             raise UserError(f"run: method {self.method} does not go with shots = {self.shots}")
+        for name in ("purity", "mixed"):
+            if getattr(self, name) > (self.method != "zero-shot"):
+                raise UserError(f"run: {name} is a share of the labelled examples: 0 to 1 of some")
         self._check("trains", _OF_TRAINING, needed=self.method in TRAINED)
         low_rank = self.method == "lora" or (distils and self.rank > 0)
         self._check("adds low-rank weights", _OF_LORA, needed=low_rank)
@@ -148,6 +155,8 @@ class Spec:
         parts = {
             f"{self.method} of {self.model}": True,
             f"{self.shots} shots, draw {self.data_seed}": self.shots,
+            f"purity {self.purity:g}": self.purity,
+            f"{self.mixed:.0%} mixed": self.mixed,
             f"order {self.order_seed}": self.order_seed,
             f"init {self.init_seed}": self.init_seed,
             f"{self.queries} queries, {self.rounds} round(s)": self.rounds,

@@ -64,6 +64,15 @@ def table(pairs: pd.DataFrame, nouns: Collection[str] = ()) -> pd.DataFrame:
     return pd.DataFrame(rows, index=pairs.index)
 
 
+def negation_is_right(pairs: pd.DataFrame) -> np.ndarray:
+    """Where "not entailed if the hypothesis is negated, else entailed" is the pair's label; (n,).
+
+    The artefact of Gururangan et al. (2018), taken as a rule. Other pairs contradict it.
+    """
+    negated = [any(w in NEGATIONS for w in words(text)) for text in pairs["hypothesis"]]
+    return np.array(negated, dtype=bool) == (pairs["label"].to_numpy() == 1)
+
+
 def best_accuracy(cue: np.ndarray, label: np.ndarray) -> float:
     """The accuracy of the best rule "cue above t", or its opposite, over all t; in [0.5, 1].
 

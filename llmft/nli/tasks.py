@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from llmft import ROOT, UserError
-from llmft.nli import selection, sources
+from llmft.nli import cues, selection, sources
 
 
 DOMAINS = ("in-domain", "out-of-domain")
@@ -33,6 +33,7 @@ sets have a few such pairs; with more, memory would be measured."""
 
 FILES = {
     "train": ("train",),
+    "mixed": ("mixed",),
     "validation": ("validation",),
     "in-domain": ("test",),
     "out-of-domain": ("hans", "out-of-domain"),
@@ -45,6 +46,9 @@ _SIMILAR = (
 ).split()
 """Names of files that were probably meant to be read, without marks and capitals."""
 
+OWN = ("pocket", "pocket-rules")
+"""The tasks in the book's own `data`: the pocket world's, and the one of its chapter on rules."""
+
 _DATA = (
     ".csv .tsv .txt .json .jsonl .ndjson .parquet .arrow .feather .xlsx .xls .gz .bz2 .xz .zst .zip"
 ).split()
@@ -52,13 +56,14 @@ _DATA = (
 
 @dataclass(frozen=True)
 class Task:
-    """Four frames with the columns `id`, `premise`, `hypothesis`, `label` (0 or 1).
+    """Frames with the columns `id`, `premise`, `hypothesis`, `label` (0 or 1).
 
     They have `heuristic` and `subcase`, too, where their source has them. `out_of_domain` has no
-    rows where the task has no such set. Ids are unique in a task. `digest` is a SHA-256 (16 hex
-    digits) of the source files or pinned revisions, and of the mapping of labels. `labels` says
-    what each label in each `file` means (`sources.parse`). `unread` names the data files in the
-    folder that the task does not read.
+    rows where the task has no such set, and so has `mixed`: pairs of another kind than `train`'s,
+    which may be put among the labelled examples (`labelled`). Ids are unique in a task. `digest` is
+    a SHA-256 (16 hex digits) of the source files or pinned revisions, and of the mapping of labels.
+    `labels` says what each label in each `file` means (`sources.parse`). `unread` names the data
+    files in the folder that the task does not read.
     """
 
     name: str
@@ -69,6 +74,7 @@ class Task:
     digest: str
     labels: pd.DataFrame = field(default_factory=pd.DataFrame)
     unread: tuple[str, ...] = ()
+    mixed: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @property
     def domains(self) -> dict[str, pd.DataFrame]:
@@ -78,16 +84,17 @@ class Task:
 
     @property
     def sets(self) -> dict[str, pd.DataFrame]:
-        """All sets by name: train, validation, and the domains."""
-        return {"train": self.train, "validation": self.validation} | self.domains
+        """All sets by name: train, mixed where there is one, validation, and the domains."""
+        mixed = {"mixed": self.mixed} if len(self.mixed) else {}
+        return {"train": self.train, **mixed, "validation": self.validation} | self.domains
 
 
 def load(name: str, *, limit: int = 0, labels: str = "", rows: str = "") -> Task:
-    """The task `name`: "pocket", "mnli-hans", or a folder.
+    """The task `name`: one of `OWN`, "mnli-hans", or a folder.
 
-    A folder holds `train` and `test`, and may hold `validation` and `out-of-domain` (or `hans`),
-    each in a format of `sources.SUFFIXES`, with the columns that `sources.parse` reads. A relative
-    path starts where the program was started, `~` is the home folder.
+    A folder holds `train` and `test`, and may hold `validation`, `out-of-domain` (or `hans`) and
+    `mixed`, each in a format of `sources.SUFFIXES`, with the columns that `sources.parse` reads. A
+    relative path starts where the program was started, `~` is the home folder.
 
     Args:
         name: the task.
@@ -135,8 +142,11 @@ def shared_pairs(task: Task) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["set", "also_in", "pairs", "of", "example"])
 
 
-def sample(pool: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
+def sample(pool: pd.DataFrame, n: int, seed: int, purity: float = 0.0) -> pd.DataFrame:
     """`n` examples of `pool`, half of each label, in random order, without replacement.
+
+    With a `purity`, in each label that share of the examples, to the nearest one, are pairs on
+    which negation in the hypothesis is right (`cues.negation_is_right`).
 
     Samples of one seed are nested as sets: the 8 of seed 3 contain the 4 of seed 3. So along a
     curve over shots a draw only gains examples, and neighbouring points are paired. The order is
@@ -149,15 +159,45 @@ def sample(pool: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
         raise UserError(f"cannot draw {n} examples: give an even number, half for each label")
     rng = np.random.default_rng([seed, 0])
     label = pool["label"].to_numpy()
-    halves = []
+    right = cues.negation_is_right(pool) if purity else None
+    parts = []
     for value in range(len(LABELS)):
-        rows = np.flatnonzero(label == value)
-        if len(rows) < n // 2:
-            what = f"the pool has {len(rows)} of label {LABELS[value]!r}"
-            raise UserError(f"cannot draw {n} examples: {what}")
-        halves.append(rng.permutation(rows)[: n // 2])
+        rows, what = np.flatnonzero(label == value), f"of label {LABELS[value]!r}"
+        if right is None:
+            kinds = {what: (rows, n // 2)}
+        else:
+            against = int(n / 2 * (1 - purity) + 0.5)
+            kinds = {
+                f"{what} that contradict the cue": (rows[~right[rows]], against),
+                f"{what} that follow it": (rows[right[rows]], n // 2 - against),
+            }
+        for kind, (own, wanted) in kinds.items():
+            if len(own) < wanted:
+                raise UserError(f"cannot draw {n} examples: the pool has {len(own)} {kind}")
+            parts.append(rng.permutation(own)[:wanted])
     order = np.random.default_rng([seed, 1, n]).permutation(n)
-    return pool.iloc[np.concatenate(halves)[order]].reset_index(drop=True)
+    return pool.iloc[np.concatenate(parts)[order]].reset_index(drop=True)
+
+
+def labelled(
+    task: Task, n: int, seed: int, purity: float = 0.0, mixed: float = 0.0
+) -> pd.DataFrame:
+    """`n` labelled examples of a task, a `sample` of its training pool of this `purity`.
+
+    The share `mixed` of each label, to the nearest example, are pairs of the set `mixed` instead,
+    in no order that tells them apart. Larger shares of one seed keep the smaller ones' pairs.
+
+    Raises:
+        UserError: as `sample`; the task has no such pairs.
+    """
+    others = 2 * int(n / 2 * mixed + 0.5)
+    own = sample(task.train, n - others, seed, purity)
+    if not others:
+        return own
+    if task.mixed.empty:
+        raise UserError(f"task {task.name} has no set `mixed`: give it one, or leave `mixed` at 0")
+    both = pd.concat([own, sample(task.mixed, others, seed)], ignore_index=True)
+    return both.iloc[np.random.default_rng([seed, 3, n]).permutation(n)].reset_index(drop=True)
 
 
 def _mnli_hans(labels: str) -> Task:
@@ -183,7 +223,7 @@ def _from_rows(path: Path) -> Task:
 
 
 def _from_folder(name: str, labels: str) -> Task:
-    folder = ROOT / "data" / "pocket" if name == "pocket" else _folder(name)
+    folder = ROOT / "data" / name if name in OWN else _folder(name)
     found = {part: sources.find(folder, names) for part, names in FILES.items()}
     paths = {part: path for part, path in found.items() if path}
     unread = _unread(folder, [path.name for path in paths.values()])
@@ -258,9 +298,12 @@ def _task(
             what = f"task {name}: {tables['train'][0]} has too few examples to set some aside"
             raise UserError(f"{what}: add a validation file")
     train, validation, in_domain = sets["train"], sets["validation"], sets["in-domain"]
-    out_of_domain = sets.get("out-of-domain", in_domain.iloc[:0])
+    out_of_domain, mixed = (
+        sets.get(part, in_domain.iloc[:0]) for part in ("out-of-domain", "mixed")
+    )
     digest = hashlib.sha256(content).hexdigest()[:16]
-    task = Task(name, train, validation, in_domain, out_of_domain, digest, all_labels)
+    domains = in_domain, out_of_domain
+    task = Task(name, train, validation, *domains, digest, all_labels, mixed=mixed)
     _check_pairs(task)
     return task
 
@@ -291,7 +334,7 @@ def _check_pairs(task: Task) -> None:
         what = f"task {task.name}: the id {ids[ids.duplicated()].iloc[0]!r} appears twice"
         raise UserError(f"{what}: make ids unique, or remove the column")
     for row in shared_pairs(task).to_dict("records"):
-        leaks = row["set"] != row["also_in"] and row["also_in"] in ("train", "validation")
+        leaks = row["set"] != row["also_in"] and row["also_in"] not in DOMAINS
         if leaks and row["pairs"] > MOST_SHARED * row["of"]:
             what = f"{row['pairs']} of the {row['of']} pairs of {row['set']} stand in"
             also = f"{row['also_in']}, too, such as {row['example']!r}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -119,27 +120,32 @@ def in_domain(rng: Random, n: int, taken: set[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["premise", "hypothesis", "label"]).assign(idx=range(n))
 
 
-def out_of_domain(rng: Random) -> pd.DataFrame:
-    """`PER_SUBCASE` pairs of each of the ten subcases, in HANS's columns.
+def out_of_domain(
+    rng: Random,
+    forms: Sequence[str] = tuple(SUBCASES),
+    per_subcase: int = PER_SUBCASE,
+    taken: Collection[str] = (),
+) -> pd.DataFrame:
+    """So many pairs of each of these constructions' subcases, in HANS's columns.
 
-    Candidates are grouped by subcase and by all their surface cues at once; `_balanced` says how
-    many to draw from each group.
+    No premise is in `taken`. Candidates are grouped by subcase and by all their surface cues at
+    once; `_balanced` says how many to draw from each group.
     """
     groups: dict[Group, list[Pair]] = defaultdict(list)
     seen: set[tuple[str, str]] = set()
     for _ in range(CANDIDATES):
-        p = premise(rng, rng.choice(list(SUBCASES)))
+        p = premise(rng, rng.choice(list(forms)))
         h = rng.choice(recombinations(p) or [p])
-        if h is p or (p.text, h.text) in seen:
+        if h is p or (p.text, h.text) in seen or p.text in taken:
             continue
         seen.add((p.text, h.text))
         signature = tuple(cues.pair_cues(p.text, h.text, PEOPLE).values())
         groups[entails(p, h), p.form, signature].append((p, h))
 
     names = sorted(groups)
-    plan = _balanced(names, np.array([len(groups[name]) for name in names]))
+    plan = _balanced(names, np.array([len(groups[name]) for name in names]), per_subcase)
     rows = []
-    for name, count in zip(names, _rounded(plan, names), strict=True):
+    for name, count in zip(names, _rounded(plan, names, per_subcase), strict=True):
         entailed, form, _ = name
         label = "entailment" if entailed else "non-entailment"
         for p, h in rng.sample(groups[name], count):
@@ -152,7 +158,7 @@ def out_of_domain(rng: Random) -> pd.DataFrame:
     return frame
 
 
-def _balanced(names: list[Group], room: np.ndarray) -> np.ndarray:
+def _balanced(names: list[Group], room: np.ndarray, per_subcase: int) -> np.ndarray:
     """How many pairs to draw from each group: (groups,) numbers, by linear programming.
 
     Exactly: each subcase gets its number of pairs, and each value of each cue as many entailed as
@@ -163,7 +169,7 @@ def _balanced(names: list[Group], room: np.ndarray) -> np.ndarray:
     sign = np.array([1.0 if entailed else -1.0 for entailed, _, _ in names])
     subcases = sorted({name[:2] for name in names})
     exact: list[Any] = [[name[:2] == subcase for name in names] for subcase in subcases]
-    target = [float(PER_SUBCASE)] * len(exact)
+    target = [float(per_subcase)] * len(exact)
     for cue in range(len(signatures[0])):
         for value in sorted({s[cue] for s in signatures}):
             exact.append(sign * [name[2][cue] == value for name in names])
@@ -179,7 +185,7 @@ def _balanced(names: list[Group], room: np.ndarray) -> np.ndarray:
         ]
     )
     plan = linprog(
-        np.concatenate([np.zeros(n), np.ones(m), [PER_SUBCASE]]),
+        np.concatenate([np.zeros(n), np.ones(m), [per_subcase]]),
         A_ub=at_most,
         b_ub=np.zeros(2 * m + n),
         A_eq=np.hstack([np.array(exact, float), np.zeros((len(exact), m + 1))]),
@@ -189,12 +195,12 @@ def _balanced(names: list[Group], room: np.ndarray) -> np.ndarray:
     return np.asarray(plan.x)[:n]
 
 
-def _rounded(plan: np.ndarray, names: list[Group]) -> list[int]:
+def _rounded(plan: np.ndarray, names: list[Group], per_subcase: int) -> list[int]:
     """Whole counts near the plan's, each subcase's adding up exactly (largest remainders)."""
     counts = np.floor(plan + 1e-9).astype(int)
     for subcase in {name[:2] for name in names}:
         mine = [j for j, name in enumerate(names) if name[:2] == subcase]
-        short = PER_SUBCASE - counts[mine].sum()
+        short = per_subcase - counts[mine].sum()
         for j in sorted(mine, key=lambda j: counts[j] - plan[j])[:short]:
             counts[j] += 1
     return [int(c) for c in counts]

@@ -168,7 +168,7 @@ def _placed(
 def _steps_axis(step: Mapping[float, float], left: float, right: float, title: str) -> alt.X:
     """The x axis, with a tick and a label at each step."""
     # Vega writes a real minus: 0 stands at -1 where the axis begins with 1.
-    labels = {f"{v:.6f}".replace("-", "−"): f"{k:,.0f}" for k, v in step.items()}
+    labels = {f"{v:.6f}".replace("-", "−"): f"{k:,.10g}" for k, v in step.items()}
     axis = alt.Axis(
         values=sorted(step.values()),
         tickCount=len(step),  # else Vega leaves out every second value of a narrow axis

@@ -116,10 +116,16 @@ def floors(task: Task) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def classifier(task: Task, shots: Sequence[int], seeds: Sequence[int]) -> pd.DataFrame:
+def classifier(
+    task: Task,
+    shots: Sequence[int],
+    seeds: Sequence[int],
+    purity: float = 0.0,
+    mixed: float = 0.0,
+) -> pd.DataFrame:
     """Logistic regression on `features`, trained on the very samples that the methods learn from.
 
-    `seeds` are of the draws (`tasks.sample`) of each number of `shots`. Returns the columns of
+    `seeds` are of the draws (`tasks.labelled`) of each number of `shots`. Returns the columns of
     `Results.predictions` with the fields method, shots and data_seed: a row a classifier and pair
     of both domains, with normalised log-probabilities.
     """
@@ -127,11 +133,12 @@ def classifier(task: Task, shots: Sequence[int], seeds: Sequence[int]) -> pd.Dat
         [pairs.assign(domain=domain) for domain, pairs in task.domains.items()], ignore_index=True
     )
     test_features = features(test)
-    pool_features = features(task.train).set_index(task.train["id"])
+    pool = pd.concat([task.train, task.mixed])
+    pool_features = features(pool).set_index(pool["id"])
     columns = [c for c in ("domain", "id", "label", "heuristic", "subcase") if c in test]
     parts = []
     for n, seed in product(shots, seeds):
-        sample = tasks.sample(task.train, n, seed)
+        sample = tasks.labelled(task, n, seed, purity, mixed)
         # C = 1, scikit-learn's default: nothing of it was tuned here.
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
         model.fit(pool_features.loc[sample["id"]], sample["label"])

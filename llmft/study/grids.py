@@ -272,6 +272,54 @@ def text_term(study: Study) -> Grid:
     }
 
 
+PURITIES = (0.5, 0.75, 0.875, 1.0)
+"""How often the cue is right in the labelled examples of the chapter on rules."""
+
+SHARES = (0.25, 0.5, 1.0)
+"""Shares of them that are pairs without a cue, the others being of the purity `BESIDE`."""
+
+BESIDE = 0.75
+
+
+def crossed(study: Study) -> Study:
+    """The study on the pocket task in which cue and meaning are crossed.
+
+    Training sees each example twice, at least: what is not learned must not be what was not read.
+    """
+    changes = {"task": "pocket-rules", "rows": "", "labels": "", "epochs": max(2.0, study.epochs)}
+    return study.model_copy(update=changes)
+
+
+def rule_sizes(study: Study, method: str) -> list[int]:
+    """Some labelled examples, and for full fine-tuning more than in any other chapter, too."""
+    if method == "icl":
+        return [study.shots[-1]]
+    return [side(study), 4 * study.train_shots[-1]] if method == "fine-tuning" else [side(study)]
+
+
+@chapter
+def rules(study: Study) -> Grid:
+    """How pure the cue is in the labelled examples, and pairs without it among them.
+
+    The rate of the longest training is searched where most is to be learned: without a cue.
+    """
+    study = crossed(study)
+    found = {"purity, zero-shot": [spec(study, "zero-shot")]}
+    for name, method in {"ICL": "icl", "full fine-tuning": "fine-tuning", "LoRA": "lora"}.items():
+        points = [
+            spec(study, method, shots=size, data_seed=seed)
+            for size in rule_sizes(study, method)
+            for seed in few(study)
+        ]
+        found[f"purity, {name}"] = [replace(p, purity=share) for share in PURITIES for p in points]
+        found[f"mixed, {name}"] = [
+            replace(p, purity=BESIDE, mixed=share) for share in SHARES for p in points
+        ]
+    most = rule_sizes(study, "fine-tuning")[-1]
+    searched = search(study, "fine-tuning", [0.5, 1.0, 2.0], most, most=1)
+    return found | {"purity, search": [replace(one, purity=min(PURITIES)) for one in searched]}
+
+
 @chapter
 def comparison(study: Study) -> Grid:
     """The methods side by side, by runs that the other chapters made."""
@@ -307,6 +355,7 @@ CHAPTERS: dict[str, Any] = {
     "few-shot": few_shot,
     "lora": lora,
     "context-distillation": context_distillation,
+    "rules": rules,
     "bugs": bugs,
 }
 """The chapters that make runs, by their names, in the book's order."""

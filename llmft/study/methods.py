@@ -60,7 +60,7 @@ def task_of(name: str, limit: int, labels: str = "", rows: str = "") -> tasks.Ta
     rows = str(ROOT / Path(rows).expanduser()) if rows else ""
     versions: list[tuple[Any, ...]] = []
     with suppress(OSError, ValueError, RuntimeError):  # `tasks.load` puts it into words
-        folder = POCKET if name == "pocket" else Path(name).expanduser()
+        folder = ROOT / "data" / name if name in tasks.OWN else Path(name).expanduser()
         there = [Path(rows)] if rows else sorted(folder.iterdir())
         versions = [(path.name, *files.version(path)) for path in there if path.is_file()]
     return _task(name, limit, labels, rows, tuple(versions))
@@ -115,7 +115,7 @@ def _check_words(model: models.Model, task: tasks.Task, spec: Spec) -> None:
 
 def examples(task: tasks.Task, spec: Spec) -> pd.DataFrame:
     """The labelled examples of a run, for ICL in the prompt's order. No rows for zero-shot."""
-    drawn = tasks.sample(task.train, spec.shots, spec.data_seed)
+    drawn = tasks.labelled(task, spec.shots, spec.data_seed, spec.purity, spec.mixed)
     if spec.order_seed and spec.method == "icl":
         drawn = drawn.iloc[np.random.default_rng(spec.order_seed).permutation(len(drawn))]
     return drawn.reset_index(drop=True)

@@ -1,0 +1,433 @@
+"""The figures, tables and paragraphs of the chapter on which rule a method learns.
+
+`main` has the answers by the purity of the cue in the labelled examples, `shared` those by the
+share of pairs without a cue among them; both have the cue classifier's on the same draws, too.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llmft.nli import cues, tasks
+from llmft.params import Study
+from llmft.report import conclusions, figures, sections, stats, tables
+from llmft.report.stats import Interval
+from llmft.study import baselines, grids, methods, metrics
+from llmft.study.results import Results
+
+
+FULL = "full fine-tuning"
+METHODS = ("ICL", FULL, "LoRA")
+
+UNSEEN, SEEN = "unseen", "seen"
+"""Out-of-domain constructions that no labelled example has, and those that mixed pairs have."""
+
+
+def crossed(studies: Sequence[Study], folder: str) -> list[Study]:
+    """The studies on the task of this chapter, of that folder of the book (`grids.crossed`).
+
+    The folder is named in the chapter, so that other data make it stale.
+    """
+    found = [grids.crossed(study) for study in studies]
+    assert {f"data/{study.task}" for study in found} == {folder}
+    return found
+
+
+def names(study: Study, axis: str) -> dict[str, str]:
+    """The groups of an axis ("purity", "mixed") that the study has, and their methods."""
+    made = grids.rules(study)
+    found = {f"{axis}, {method}": method for method in METHODS}
+    return {group: method for group, method in found.items() if group in made}
+
+
+def by_purity(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
+    """The answers by purity, of the methods and of the cue classifier."""
+    part = sections.by_method(results, studies, lambda study: names(study, "purity"))
+    return _with_classifier(part.predictions, studies)
+
+
+def by_share(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
+    """The answers by share of mixed pairs, beside the purity `grids.BESIDE`; none is a share."""
+    mixed = sections.by_method(results, studies, lambda study: names(study, "mixed")).predictions
+    none = sections.by_method(results, studies, lambda study: names(study, "purity")).predictions
+    place = ["study", "method", "shots"]
+    there = none.merge(mixed[place].drop_duplicates(), on=place)
+    own = pd.concat([sections.rows_at(there, purity=grids.BESIDE), mixed], ignore_index=True)
+    return _with_classifier(own, studies)
+
+
+def _with_classifier(answers: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
+    """The answers, and after them the classifier's, trained on every draw that a method had."""
+    parts, point = [answers], ["shots", "purity", "mixed"]
+    for study in studies:
+        own = sections.rows_at(answers, study=study.study)
+        for (shots, purity, mixed), runs in own.groupby(point, sort=False):
+            seeds = list(runs["data_seed"].unique())
+            found = baselines.classifier(
+                sections.task_of(study), [shots], seeds, float(purity), float(mixed)
+            )
+            key = f"{study.study} {purity} {mixed} " + found["key"]
+            draw = found["data_seed"].astype(str) + "-0-0"
+            about = {"study": study.study, "purity": purity, "mixed": mixed}
+            parts.append(found.assign(key=key, draw=draw, **about))
+    return pd.concat(parts, ignore_index=True)
+
+
+def where_cue(answers: pd.DataFrame, studies: Sequence[Study], *, right: bool) -> pd.DataFrame:
+    """The in-domain answers, with scores, to pairs on which the cue is right, or misleads.
+
+    `follows` is 1 where the answer is the cue's. The AUC is of these pairs alone.
+    """
+    parts = []
+    for study in studies:
+        pairs = sections.task_of(study).in_domain
+        chosen = pairs["id"][cues.negation_is_right(pairs) == right]
+        own = sections.rows_at(answers, study=study.study)
+        parts.append(own[own["id"].isin(set(chosen))])
+    scored = metrics.with_scores(pd.concat(parts, ignore_index=True))
+    return scored.assign(follows=scored["correct"] if right else 1 - scored["correct"])
+
+
+def out_of_domain(answers: pd.DataFrame, constructions: str = UNSEEN) -> pd.DataFrame:
+    """The answers, with scores, to out-of-domain pairs of these constructions alone."""
+    return metrics.with_scores(sections.rows_at(answers, heuristic=constructions))
+
+
+# --- the pairs ---------------------------------------------------------------------------------
+
+
+def kinds(studies: Sequence[Study]) -> None:
+    """An example of each kind of pair, its label, and what the cue says; how many there are."""
+    pool = sections.task_of(studies[0]).train
+    right = cues.negation_is_right(pool)
+    pool = pool.assign(right=right).sort_values(["label", "right"], ascending=[True, False])
+    lines = []
+    for kind, own in pool.groupby("subcase", sort=False):
+        pair = own.iloc[0]
+        lines.append(
+            {
+                "kind": kind,
+                "premise": pair["premise"],
+                "hypothesis": pair["hypothesis"],
+                "label": tasks.LABELS[pair["label"]],
+                "the cue says": tasks.LABELS[int(pair["label"] == pair["right"])],
+                "in the pool": len(own),
+            }
+        )
+    tables.table(pd.DataFrame(lines))
+
+
+def usual_purity(studies: Sequence[Study]) -> None:
+    """Say how pure the cue is in the pocket task of the other chapters, and here."""
+    usual = methods.task_of("pocket", 0).train
+    here = sections.task_of(studies[0])
+    share = stats.number(float(cues.negation_is_right(usual).mean()))
+    tested = int((~cues.negation_is_right(here.in_domain)).sum())
+    tables.say(
+        f"In the training pool of the other chapters the cue is right on {share} of the pairs. Of "
+        f"the {len(here.in_domain):,} in-domain test pairs here it misleads on {tested:,}, half of "
+        "them entailed."
+    )
+
+
+# --- purity ------------------------------------------------------------------------------------
+
+
+def _sized(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the `panel` of their study and number of examples.
+
+    Those of all methods come last: lines are named beside the last panel.
+    """
+    number = frame.groupby(["study", "shots"])["method"].transform("nunique")
+    frame = frame.iloc[np.argsort(number, kind="stable")]
+    size = frame["shots"].map("{:,} examples".format)
+    return frame.assign(panel=sections.panel(frame.assign(size=size), "size"))
+
+
+def _figure(rows: pd.DataFrame, x: str, value: str, **options: Any) -> Any:
+    """A value along an axis of shares, a line a method, a panel a number of examples."""
+    points = sections.summary(_sized(rows), ["panel", "method", x], value)
+    return figures.curve(
+        points, x, "method", facet="panel", doublings=False, note=stats.caption(points), **options
+    )
+
+
+def following(misled: pd.DataFrame) -> Any:
+    """Share of answers that follow the cue where it misleads, against its purity."""
+    return _figure(
+        misled,
+        "purity",
+        "follows",
+        x_title="purity of the cue in the labelled examples",
+        y_title="share that follows the cue",
+        chance_name="neither",
+    )
+
+
+def following_table(misled: pd.DataFrame, answers: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """By method, size and purity: what is followed, by label too; where the cue is right; AUC."""
+    by = ["study", "method", "shots", "purity"]
+    right = where_cue(answers, studies, right=True)
+    of_label = {
+        f"follows: {name}": sections.summary(sections.rows_at(misled, label=label), by, "follows")
+        for label, name in enumerate(tasks.LABELS)
+    }
+    followed = sections.summary(misled, by, "follows")
+    wide = sections.columns(
+        by,
+        {
+            "follows the cue": followed,
+            **of_label,
+            "AUC there": sections.summary(misled, by, "auc"),
+            "accuracy where the cue is right": sections.summary(right, by),
+        },
+    )
+    shown = [Interval(*row).detectable for row in followed[list(stats.FIELDS)].to_numpy()]
+    wide.insert(5, "shown from .5 ±", shown)
+    sections.table(wide, {"purity": ".3g"})
+
+
+def _intervals(
+    rows: pd.DataFrame, x: str, value: str
+) -> dict[tuple[str, int], dict[float, Interval]]:
+    """Of one study, the interval of a value by method and size, and by `x`; all hold together."""
+    groups = list(rows.groupby(["method", "shots", x], sort=False))
+    found: dict[tuple[str, int], dict[float, Interval]] = {}
+    for (method, shots, at), part in groups:
+        sample = stats.sample(part, value, within=sections.WITHIN)
+        one = stats.interval(sample, level=stats.together(len(groups)))
+        found.setdefault((method, shots), {})[float(at)] = one
+    return found
+
+
+def _points(values: Sequence[float]) -> str:
+    return conclusions.joined([f"{value:.3g}" for value in values])
+
+
+def _name(method: str, shots: int) -> str:
+    """A method with its number of examples, in the middle of a sentence."""
+    return f"{'the ' * (method == baselines.CLASSIFIER)}{method} with {shots:,} examples"
+
+
+def follow(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Say at which purities each method follows the cue more often than not, or less."""
+
+    def text(study: Study) -> str:
+        own = sections.rows_at(misled, study=study.study)
+        lines = []
+        for place, by_purity in _intervals(own, "purity", "follows").items():
+            more, less, neither = conclusions.sides(by_purity, null=0.5)
+            parts = [f"more often than not at purity {_points(more)}"] if more else []
+            parts += [f"less often than not at {_points(less)}"] if less else []
+            if neither:
+                widest = max(by_purity[purity].detectable for purity in neither)
+                would = f" (a share {stats.number(widest)} from .5 would have been)"
+                parts.append(
+                    f"neither is shown at {_points(neither)}{would * bool(widest == widest)}"
+                )
+            low, high = by_purity[min(by_purity)], by_purity[max(by_purity)]
+            lines.append(
+                f"**{_name(*place)}** follows the cue: {'; '.join(parts)}. From purity "
+                f"{min(by_purity):.3g} to {max(by_purity):.3g} the share goes from {low} to {high}."
+            )
+        return (
+            "Where the cue misleads, all intervals holding together (a constant answer follows it "
+            f"on half of these pairs):\n\n{sections.bullets(lines)}"
+        )
+
+    sections.headed(studies, text)
+
+
+def _gaps(misled: pd.DataFrame, method: str, value: str) -> dict[tuple[int, float], Interval]:
+    """The method minus full fine-tuning by size and purity, where both were run; paired.
+
+    The intervals hold together.
+    """
+    place = ["shots", "purity"]
+    own, full = (
+        sections.rows_at(misled, method=name)[place].drop_duplicates() for name in (method, FULL)
+    )
+    both = own.merge(full, on=place)
+    level = stats.together(len(both))
+    found = {}
+    for shots, purity in both.itertuples(index=False, name=None):
+        at = {"shots": shots, "purity": purity, "domain": tasks.DOMAINS[0]}
+        a, b = ({**at, "method": name} for name in (method, FULL))
+        found[int(shots), float(purity)] = sections.difference(misled, a, b, value, level)
+    return found
+
+
+def compare(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """A table: at equal purity, one method's following minus full fine-tuning's, and the AUC's."""
+    lines = []
+    for study in studies:
+        own = sections.rows_at(misled, study=study.study)
+        for name in ("ICL", "LoRA", baselines.CLASSIFIER):
+            followed, area = (
+                _gaps(own, name, "full fine-tuning", value, "purity")
+                for value in ("follows", "auc")
+            )
+            for (shots, purity), gap in followed.items():
+                lines.append(
+                    {
+                        "study": study.study,
+                        "method": name,
+                        "examples": shots,
+                        "purity": purity,
+                        "follows, minus full fine-tuning's": str(gap),
+                        "shown from": gap.detectable,
+                        "AUC, minus full fine-tuning's": str(area[shots, purity]),
+                        "AUC: shown from": area[shots, purity].detectable,
+                        "n": gap.n,
+                    }
+                )
+    sections.table(lines, {"purity": ".3g"})
+
+
+def compared(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Say who follows the cue more at equal purity: ICL or LoRA against full fine-tuning."""
+
+    def text(study: Study) -> str:
+        own = sections.rows_at(misled, study=study.study)
+        sentences = []
+        for name in ("ICL", "LoRA"):
+            found = _gaps(own, name, "follows")
+            if not found:
+                continue
+            more, less, neither = (
+                [purity for _, purity in side] for side in conclusions.sides(found)
+            )
+            parts = [f"more at purity {_points(more)}"] if more else []
+            parts += [f"less at purity {_points(less)}"] if less else []
+            parts += [f"no difference is shown at {_points(neither)}"] if neither else []
+            sizes = conclusions.joined([f"{n:,}" for n in dict.fromkeys(n for n, _ in found)])
+            sentences.append(
+                f"With the same {sizes} examples, {name} follows the cue, against full "
+                f"fine-tuning: {'; '.join(parts)}."
+            )
+        return " ".join(sentences)
+
+    sections.headed(studies, text)
+
+
+# --- pairs without a cue -----------------------------------------------------------------------
+
+
+def leaving(unseen: pd.DataFrame) -> Any:
+    """AUC on constructions that no example has, against the share of pairs without a cue."""
+    if unseen.empty:
+        return None
+    return _figure(
+        unseen,
+        "mixed",
+        "auc",
+        x_title="share of pairs without a cue",
+        y_title="AUC, unseen constructions",
+    )
+
+
+def leaving_table(shared: pd.DataFrame) -> None:
+    """By method, size and share: AUC and accuracy on unseen constructions, AUC on seen ones."""
+    if shared.empty:
+        return
+    by = ["study", "method", "shots", "mixed"]
+    unseen, seen = (out_of_domain(shared, kind) for kind in (UNSEEN, SEEN))
+    area = sections.summary(unseen, by, "auc")
+    wide = sections.columns(
+        by,
+        {
+            "AUC, unseen": area,
+            "accuracy, unseen": sections.summary(unseen, by),
+            "AUC, seen": sections.summary(seen, by, "auc"),
+        },
+    )
+    shown = [Interval(*row).detectable for row in area[list(stats.FIELDS)].to_numpy()]
+    wide.insert(5, "shown from .5 +", shown)
+    sections.table(wide, {"mixed": ".3g"})
+
+
+def leave(shared: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Say from which share on each method's AUC is shown to be above one half, and by how much."""
+    if shared.empty:
+        return
+    rows = out_of_domain(shared)
+
+    def text(study: Study) -> str:
+        own = sections.rows_at(rows, study=study.study)
+        lines = []
+        for place, by_at in _intervals(own, "mixed", "auc").items():
+            above, _, _ = conclusions.sides(by_at, null=0.5)
+            last = by_at[max(by_at)]
+            told = (
+                f"is above .50 at shares {_points(above)}"
+                if above
+                else "is not shown to be above .50 at any share"
+            )
+            would = ""
+            if not last.lo > 0.5 and last.detectable == last.detectable:
+                would = f" ({stats.number(0.5 + last.detectable)} would have been shown)"
+            lines.append(f"**{_name(*place)}** {told}; at {max(by_at):.3g} it is {last}{would}.")
+        return (
+            "The AUC on constructions of which no labelled example is, all intervals holding "
+            f"together:\n\n{sections.bullets(lines)}"
+        )
+
+    sections.headed(studies, text)
+
+
+# --- was it trained, and what was found --------------------------------------------------------
+
+
+def search(results: Results, studies: Sequence[Study]) -> None:
+    """Validation accuracy of the largest sample without a cue, by learning rate."""
+    studies = sections.having(results, studies, "purity, search")
+    if studies:
+        sections.search_table(results.part("purity, search"), studies, "learning_rate")
+
+
+def zero_shot(results: Results, studies: Sequence[Study]) -> None:
+    """Say what the model does where the cue misleads, before it has seen an example."""
+    rows = results.part("purity, zero-shot").predictions
+    misled = where_cue(rows, studies, right=False)
+
+    def text(study: Study) -> str:
+        own = sections.rows_at(misled, study=study.study)
+        followed, area = (sections.interval(own, value) for value in ("follows", "auc"))
+        return (
+            f"Zero-shot, {followed} of the answers are the cue's where it misleads, and the AUC on "
+            f"these pairs is {area}."
+        )
+
+    sections.headed(studies, text)
+
+
+def summary(misled: pd.DataFrame, shared: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """The chapter's findings in a few lines a study."""
+
+    def found(rows: pd.DataFrame, x: str, value: str, what: str) -> list[str]:
+        lines = []
+        for place, by_x in _intervals(rows, x, value).items():
+            above, _, _ = conclusions.sides(by_x, null=0.5)
+            told = f"at {_points(above)}" if above else f"at no {what}"
+            lines.append(f"{_name(*place)} {told}")
+        return lines
+
+    def lines(study: Study) -> list[str]:
+        own = sections.rows_at(misled, study=study.study)
+        followed = found(own, "purity", "follows", "purity")
+        texts = [
+            "Shown to follow the cue more often than not where it misleads, by its purity in the "
+            f"labelled examples: {'; '.join(followed)}."
+        ]
+        if len(shared):
+            rows = sections.rows_at(out_of_domain(shared), study=study.study)
+            left = found(rows, "mixed", "auc", "share")
+            texts.append(
+                "Shown to rank pairs of unseen constructions better than chance, by the share of "
+                f"labelled pairs without a cue: {'; '.join(left)}."
+            )
+        return texts
+
+    sections.findings(studies, lines)
