@@ -58,13 +58,15 @@ class Examples:
 
     `targets` is (examples, places, ...); `places` (examples, places) says at which token of its
     prompt each is read, in rising order, then -1 for none. By default there is one, the last: the
-    answer position. `read` counts the tokens that a teacher read for the targets.
+    answer position. `read` counts the tokens that a teacher read for the targets. `long`
+    (examples,) says which prompts are far longer than the others (empty: none): these run apart.
     """
 
     prompts: Sequence[Sequence[int]]
     targets: torch.Tensor
     places: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     read: int = 0
+    long: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
     def __post_init__(self) -> None:
         if not len(self.places):
@@ -78,13 +80,23 @@ class Examples:
         """The examples of these numbers, in this order."""
         chosen = list(rows)
         return Examples(
-            [self.prompts[i] for i in chosen], self.targets[chosen], self.places[chosen]
+            [self.prompts[i] for i in chosen],
+            self.targets[chosen],
+            self.places[chosen],
+            long=self.long[chosen] if len(self.long) else self.long,
         )
 
     def parts(self, size: int) -> Iterator["Examples"]:
-        """All examples in their order, `size` at a time."""
-        for first in range(0, len(self), size):
-            yield self.part(range(first, min(first + size, len(self))))
+        """All examples in their order, `size` at a time; those that are `long` after the others.
+
+        Beside a prompt of 600 tokens, each of 20 would cost as much attention.
+        """
+        groups: list[Sequence[int]] = [range(len(self))]
+        if self.long.any():
+            groups = [torch.nonzero(self.long == kind).flatten().tolist() for kind in (False, True)]
+        for group in groups:
+            for first in range(0, len(group), size):
+                yield self.part(group[first : first + size])
 
 
 @dataclass(frozen=True)
