@@ -73,7 +73,6 @@ def teacher_targets(
     queries: pd.DataFrame,
     context: pd.DataFrame,
     token_budget: int = 0,
-    *,
     context_share: float = 0.0,
 ) -> Examples:
     """The student's prompts, and as targets the log-probabilities of `teacher` behind the context.

@@ -304,7 +304,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "anchored": {"teacher": "first"},
     "averaged": {"teacher": "average"},
     "fresh context": {"fresh": 1},
-    "context mixed in": {"context_share": 0.125},
+    "context mixed in": {"context_share": 0.0625},
 }
 """Kinds of recursion, and what of a run differs from the plain one, whose teacher is live."""
 
@@ -337,11 +337,11 @@ def recursion(study: Study) -> Grid:
     }
     for name, differs in ARMS.items():
         later = rounds if name in ("live", PRACTISED) else rounds[1:]
-        for speed, rate, own in (("", {}, seeds), (", slow", slow, half)):
-            one = replace(plain, **differs, **rate)
-            grid[f"recursion, {name}{speed}"] = product(
-                one, data_seed=own, rounds=later, scoring=asked
-            )
+        one = replace(plain, **differs)
+        grid[f"recursion, {name}"] = product(one, data_seed=seeds, rounds=later, scoring=asked)
+        grid[f"recursion, {name}, slow"] = product(
+            replace(one, **slow), data_seed=half, rounds=later
+        )
     ends = [1, rounds[-1]]
     for name, changes in VARIANTS.items():
         rates = [plain.learning_rate * RATES[0], plain.learning_rate]

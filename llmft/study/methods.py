@@ -304,9 +304,7 @@ def _job(
         there = learner.with_weights(learning, weights) if weights else nullcontext(learning.model)
         with there as teacher:
             train, validation = (
-                distill.teacher_targets(
-                    teacher, run, part, frame, token_budget, context_share=share
-                )
+                distill.teacher_targets(teacher, run, part, frame, token_budget, share)
                 for part, share in ((queries, run.context_share), (held_out, 0.0))
             )
     else:
