@@ -61,7 +61,7 @@ def test_the_usual_divergence_has_the_very_bits_that_it_had() -> None:
 
 
 def test_gradients_of_the_divergences() -> None:
-    """By the student's logits z, at temperature 1, with q = softmax(z) and m the mean of p and q."""
+    """By the student's logits z at temperature 1; q = softmax(z), and m is the mean of p and q."""
     z, teacher = torch.randn(2, 3, 7, generator=torch.manual_seed(1), dtype=torch.float64)
     p, q = teacher.softmax(-1), z.softmax(-1)
     m = (p + q) / 2
@@ -188,31 +188,40 @@ def test_a_fresh_context_is_another_draw_each_round_and_the_queries_stay(
 
 @pytest.mark.parametrize("objective", DISTILLATION_OBJECTIVES)
 def test_a_share_of_the_queries_stands_behind_the_context(
-    base: Spec, targets: list[dict[str, Any]], objective: str
+    base: Spec, targets: list[dict[str, Any]], objective: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the same targets at the same tokens; held-out queries are asked alone."""
+    """One in `EVERY`, with the same targets at the same tokens; held-out ones are asked alone."""
+    monkeypatch.setattr(distill, "EVERY", 2)
     base = replace(base, objective=objective)
-    run(base, replace(base, context_share=0.5))
+    run(base, replace(base, context_share=0.75))
     alone, mixed, held_out = targets[0]["made"], targets[2]["made"], targets[3]["made"]
-    assert mixed.long.tolist() == [False, True, False, True]
-    assert not held_out.long.any()
+    assert mixed.weights.tolist() == [1.5, 0.5, 1.5, 0.5]
+    assert not len(held_out.weights)
+    assert not len(alone.weights)
     assert torch.equal(mixed.targets, alone.targets)
     for i, (one, other) in enumerate(zip(alone.prompts, mixed.prompts, strict=True)):
-        assert (len(other) > len(one)) == bool(mixed.long[i])
+        assert (len(other) > len(one)) == bool(mixed.weights[i] > 1)
         for a, b in zip(alone.places[i], mixed.places[i], strict=True):
             if a >= 0:
                 assert one[int(a)] == other[int(b)]
 
 
-def test_long_prompts_run_apart_and_their_gradient_is_the_same() -> None:
-    long = torch.tensor([False, True, False, True, True])
-    examples = Examples(
-        [[i] * (1 + 9 * is_long) for i, is_long in enumerate(long)], torch.arange(5), long=long
+def test_heavy_prompts_run_apart_and_count_by_their_weight() -> None:
+    weights, targets = (
+        torch.tensor([0.5, 2.0, 0.5, 2.0, 2.0]),
+        torch.tensor([[0], [1], [2], [0], [1]]),
     )
-    assert [[p[0] for p in part.prompts] for part in examples.parts(2)] == [[0, 2], [1, 3], [4]]
-    assert [part.targets.tolist() for part in examples.parts(2)] == [[0, 2], [1, 3], [4]]
-    plain = Examples(examples.prompts, examples.targets)
+    examples = Examples([[i] * (3 if i % 2 else 1) for i in range(5)], targets, weights=weights)
+    parts = list(examples.parts(2))
+    assert [[prompt[0] for prompt in part.prompts] for part in parts] == [[0, 2], [1, 3], [4]]
+    assert [part.targets.flatten().tolist() for part in parts] == [[0, 2], [1, 0], [1]]
+    plain = Examples(examples.prompts, targets)
     assert [len(part) for part in plain.parts(2)] == [2, 2, 1]
+    some = torch.randn(5, 3, generator=torch.manual_seed(2))
+    each = training.cross_entropy(some, targets.flatten())
+    total = training.total_loss(some, examples, training.cross_entropy)
+    torch.testing.assert_close(total, (weights * each).sum())
+    torch.testing.assert_close(training.total_loss(some, plain, training.cross_entropy), each.sum())
 
 
 def test_a_student_asked_behind_the_context_is_trained_once_and_reads_it(

@@ -32,6 +32,10 @@ HELD_OUT = 128
 KEPT = 0.5
 """How much of an average teacher stays when a round's student is added to it."""
 
+EVERY = 16
+"""Where a student practises behind the context as well, one in so many queries stands there: such a
+prompt costs as much as fifty without a context."""
+
 Weights = Mapping[str, torch.Tensor]
 """Weights that training changes, by their names."""
 
@@ -77,8 +81,9 @@ def teacher_targets(
 ) -> Examples:
     """The student's prompts, and as targets the log-probabilities of `teacher` behind the context.
 
-    The student's are the queries alone, but for a `context_share` of them, evenly spread, that the
-    student, too, reads behind the context: the targets are the same, at the same tokens.
+    The student's are the queries alone. With a `context_share` it, too, reads every `EVERY`th
+    behind the context, with the same targets at the same tokens, and these few, as far as there are
+    any, weigh that share of the loss.
 
     They are over the vocabulary at the answer position; with objective "label words", over these
     alone. With "query", each of the query's own tokens has a target, too: student and teacher have
@@ -95,14 +100,18 @@ def teacher_targets(
         )
         for demonstrations in (context, context.iloc[:0])
     )
-    long = (context_share * torch.arange(len(queries) + 1)).floor().diff() > 0
-    student = [both[is_long] for *both, is_long in zip(alone, with_context, long, strict=True)]
+    student, weights = alone, torch.empty(0)
+    if context_share:
+        behind = torch.arange(len(queries)) % EVERY == 0
+        student = [both[one] for *both, one in zip(alone, with_context, behind, strict=True)]
+        share = behind.float().mean()
+        weights = torch.where(behind, context_share / share, (1 - context_share) / (1 - share))
     prefix = scoring.common_prefix(with_context)  # read once
     read = prefix + sum(len(prompt) - prefix for prompt in with_context)
     if spec.objective == "label words":
         labels = prompts.label_tokens(teacher.tokenizer, spec.wording)
         logp = scoring.score(teacher.model, with_context, labels, token_budget=token_budget)
-        return Examples(student, logp.clone().unsqueeze(1), read=read, long=long)
+        return Examples(student, logp.clone().unsqueeze(1), read=read, weights=weights)
     counts = shared_tokens(with_context, alone) if spec.objective == "query" else [1] * len(alone)
     logp = scoring.distributions(teacher.model, with_context, counts, token_budget=token_budget)
     places = [torch.arange(len(ids) - n, len(ids)) for ids, n in zip(student, counts, strict=True)]
@@ -111,7 +120,7 @@ def teacher_targets(
         pad_sequence(list(torch.split(logp, counts)), batch_first=True),
         pad_sequence(places, batch_first=True, padding_value=-1),
         read,
-        long,
+        weights,
     )
 
 

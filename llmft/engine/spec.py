@@ -101,7 +101,7 @@ class Spec:
     divergence: str = later("")  # "" = KL(teacher ‖ student), "reverse", "jsd"
     teacher: str = later("")  # of later rounds: "" = the last student, "first", "average"
     fresh: int = later(0)  # 1: each round has another draw of demonstrations
-    context_share: float = later(0.0)  # training queries that have the context before the student
+    context_share: float = later(0.0)  # of the loss: on queries behind the context
     scoring: str = later("")  # "context": the student, too, is asked behind the context
 
     def __post_init__(self) -> None:

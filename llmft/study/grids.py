@@ -304,7 +304,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "anchored": {"teacher": "first"},
     "averaged": {"teacher": "average"},
     "fresh context": {"fresh": 1},
-    "context mixed in": {"context_share": 0.0625},
+    "context mixed in": {"context_share": 0.5},
 }
 """Kinds of recursion, and what of a run differs from the plain one, whose teacher is live."""
 
@@ -340,7 +340,7 @@ def recursion(study: Study) -> Grid:
         one = replace(plain, **differs)
         grid[f"recursion, {name}"] = product(one, data_seed=seeds, rounds=later, scoring=asked)
         grid[f"recursion, {name}, slow"] = product(
-            replace(one, **slow), data_seed=half, rounds=later
+            replace(one, **slow), data_seed=half, rounds=later, scoring=asked
         )
     ends = [1, rounds[-1]]
     for name, changes in VARIANTS.items():

@@ -36,21 +36,22 @@ At = dict[str, Any]
 """Columns of answers and the value that each has."""
 
 
-def names(study: Study) -> dict[str, str]:
-    """The groups of runs of the arms, at both rates, and the arm of each."""
-    made = grids.recursion(study)
-    groups = {f"recursion, {arm}{slow}": arm for arm in grids.ARMS for slow in ("", ", slow")}
-    return {group: arm for group, arm in groups.items() if group in made}
+def cells(study: Study) -> dict[str, tuple[float, str]]:
+    """By group of runs its learning rate and its arm: those that the study makes."""
+    made, rate = grids.recursion(study), study.distill_learning_rate
+    found = {f"recursion, {arm}": (rate, arm) for arm in grids.ARMS}
+    slow = rate * grids.RATES[0]
+    found |= {f"recursion, {arm}, slow": (slow, arm) for arm in grids.ARMS}
+    return {group: cell for group, cell in found.items() if group in made}
 
 
 def with_arms(results: Results, studies: Sequence[Study]) -> list[Study]:
-    """The studies that made all arms.
+    """The studies that made recursions.
 
     Raises:
         UserError: none did.
     """
-    groups = [f"recursion, {arm}{slow}" for arm in grids.ARMS for slow in ("", ", slow")]
-    found = sections.having(results, studies, *groups)
+    found = sections.having(results, studies, f"recursion, {LIVE}")
     if not found:
         raise UserError("no study here has runs of recursion: take them out of its `without`")
     return found
@@ -58,12 +59,15 @@ def with_arms(results: Results, studies: Sequence[Study]) -> list[Study]:
 
 def arms(results: Results, studies: Sequence[Study]) -> Results:
     """The arms' runs. The first round of one that only differs later is the live recursion's."""
-    found = sections.by_method(results, studies, names)
-    later = [arm for arm in grids.ARMS if arm not in (LIVE, grids.PRACTISED)]
+    found = sections.by_method(
+        results, studies, lambda study: {group: arm for group, (_, arm) in cells(study).items()}
+    )
 
     def whole(frame: pd.DataFrame) -> pd.DataFrame:
-        first = sections.rows_at(frame, method=LIVE, rounds=1)
-        return pd.concat([frame, *(first.assign(method=arm) for arm in later)], ignore_index=True)
+        first = sections.rows_at(frame, method=LIVE, rounds=1).drop(columns="method")
+        made = frame[["study", "learning_rate", "method"]].drop_duplicates()
+        later = made[~made["method"].isin([LIVE, grids.PRACTISED])]
+        return pd.concat([frame, first.merge(later)], ignore_index=True)
 
     return Results(whole(found.rows), whole(found.predictions), found.groups)
 
@@ -79,11 +83,6 @@ def with_agreement(answers: pd.DataFrame, results: Results) -> pd.DataFrame:
     teacher = teacher.assign(first=said(teacher))[[*pair, "first"]]
     both = answers.merge(teacher, on=pair)
     return both.assign(agreement=(said(both) == both["first"]).astype(float))
-
-
-def rates(study: Study) -> dict[float, float]:
-    """The two learning rates of the arms, by their share of the study's."""
-    return {share: study.distill_learning_rate * share for share in (1.0, grids.RATES[0])}
 
 
 def last(main: pd.DataFrame) -> int:
@@ -109,37 +108,34 @@ def at(study: Study, method: str, rate: float, number: int, scoring: str = "") -
 def mechanism(main: pd.DataFrame, studies: Sequence[Study]) -> Any:
     """By round and arm: agreement with the first teacher alone and behind the context; accuracy.
 
-    At the study's own learning rate.
+    A row of panels each, a panel a learning rate.
     """
-    own = pd.concat(
-        sections.rows_at(
-            main, study=study.study, domain=INSIDE, learning_rate=study.distill_learning_rate
-        )
-        for study in studies
-    )
+    inside = sections.rows_at(main, domain=INSIDE)
+    inside = inside.assign(rate=inside["learning_rate"].map("at {:.2g}".format))
+    by = ["study", "rate", "method", "rounds"]
     shown = {
-        "agreement, asked alone": ("", "agreement"),
-        "agreement, behind the context": ("context", "agreement"),
-        "accuracy, asked alone": ("", "correct"),
+        "agreement alone": ("", "agreement"),
+        "agreement behind": ("context", "agreement"),
+        "accuracy": ("", "correct"),
     }
     points = pd.concat(
-        sections.summary(
-            sections.rows_at(own, scoring=scoring), ["study", "method", "rounds"], value
-        ).assign(measure=measure)
-        for measure, (scoring, value) in shown.items()
+        sections.summary(sections.rows_at(inside, scoring=scoring), by, value).assign(measure=name)
+        for name, (scoring, value) in shown.items()
     )
-    floors = sections.each(studies, _floors).assign(measure="accuracy, asked alone")
+    places = points[["study", "measure", "rate"]].drop_duplicates()
+    floors = sections.each(studies, _floors).assign(measure="accuracy").merge(places)
     return figures.curve(
-        points.assign(panel=sections.panel(points, "measure")),
+        points.assign(panel=sections.panel(points, "measure", "rate")),
         "rounds",
         "method",
         facet="panel",
         chance=None,
         doublings=False,
-        rules=floors.assign(panel=sections.panel(floors, "measure")),
+        rules=floors.assign(panel=sections.panel(floors, "measure", "rate")),
         x_title="round",
         y_title="share of test pairs",
         note=stats.caption(points),
+        height=220,
     )
 
 
@@ -157,7 +153,7 @@ def fidelity(found: Results, main: pd.DataFrame, studies: Sequence[Study]) -> No
     """By rate and arm: how near the last student, and its teacher, are to the first teacher."""
     lines, end = [], last(main)
     for study in studies:
-        for rate, arm in _cells(study):
+        for rate, arm in cells(study).values():
             cell = at(study, arm, rate, end)
             rows = sections.rows_at(found.rows, **{k: cell[k] for k in cell if k != "domain"})
             lines.append(
@@ -176,11 +172,6 @@ def fidelity(found: Results, main: pd.DataFrame, studies: Sequence[Study]) -> No
     sections.table(lines, {"learning rate": ".2g"})
 
 
-def _cells(study: Study) -> list[tuple[float, str]]:
-    """The rates and arms."""
-    return [(rate, arm) for rate in rates(study).values() for arm in grids.ARMS]
-
-
 # --- what the rounds change --------------------------------------------------------------------
 
 
@@ -188,13 +179,13 @@ def changes(
     main: pd.DataFrame, study: Study, value: str = "correct"
 ) -> dict[tuple[float, str], stats.Interval]:
     """Last round minus first, by rate and arm, in-domain, paired; the intervals hold together."""
-    cells, end = _cells(study), last(main)
-    level = stats.together(len(cells))
+    made, end = cells(study).values(), last(main)
+    level = stats.together(len(made))
     return {
         (rate, arm): sections.difference(
             main, at(study, arm, rate, end), at(study, arm, rate, 1), value, level
         )
-        for rate, arm in cells
+        for rate, arm in made
     }
 
 
@@ -236,8 +227,8 @@ def verdict(found: Results, main: pd.DataFrame, studies: Sequence[Study]) -> Non
 
     def text(study: Study) -> str:
         gaps, end, parts = changes(main, study), last(main), []
-        for rate in rates(study).values():
-            kinds = _does({arm: gaps[rate, arm] for arm in grids.ARMS})
+        for rate in dict.fromkeys(rate for rate, _ in gaps):
+            kinds = _does({arm: gap for (of, arm), gap in gaps.items() if of == rate})
             some = "; ".join(f"accuracy {kind}: {', '.join(a)}" for kind, a in kinds.items())
             parts.append(f"At a learning rate of {rate:.2g}, from round 1 to round {end}, {some}.")
         kept: dict[bool, list[float]] = {True: [], False: []}
@@ -274,9 +265,12 @@ def _separated(lost: Sequence[float], others: Sequence[float], end: int) -> str:
 
 def why_it_gains(main: pd.DataFrame, studies: Sequence[Study]) -> None:
     """Say, for the low rate, what a second round gives, and what of it the live teacher gives."""
+    needed = {f"recursion, {arm}, slow" for arm in (LIVE, ANCHORED)}
 
     def text(study: Study) -> str:
-        rate = rates(study)[grids.RATES[0]]
+        if not needed <= {*cells(study)}:
+            return ""
+        rate = study.distill_learning_rate * grids.RATES[0]
         one, two = (at(study, LIVE, rate, number) for number in (1, 2))
         anchored, level = at(study, ANCHORED, rate, 2), stats.together(3)
         live, more, gap = (
@@ -329,19 +323,18 @@ def bias(main: pd.DataFrame, studies: Sequence[Study]) -> None:
 
 def variants(results: Results, studies: Sequence[Study]) -> None:
     """The live recursion with other divergences, and without the text term, at both rates."""
-    names_of = {f"recursion, {name}": name for name in grids.VARIANTS}
-    studies = sections.having(results, studies, *names_of)
     usual = "as published"
+    names_of = {"recursion by rate, all weights": usual}
+    names_of |= {f"recursion, {name}": name for name in grids.VARIANTS}
+    studies = sections.having(results, studies, *names_of)
     lines = []
     for study in studies:
-        part = sections.by_method(
-            results, [study], lambda _: {"recursion by rate, all weights": usual} | names_of
-        )
+        part = sections.by_method(results, [study], lambda _: names_of)
         answers = sections.scored(part)
-        called = (usual, *grids.VARIANTS)
-        cells = [(rate, name) for rate in rates(study).values() for name in called]
-        end, level = last(answers), stats.together(len(cells))
-        for rate, name in cells:
+        rates = [study.distill_learning_rate * share for share in (1.0, grids.RATES[0])]
+        made = [(rate, name) for rate in rates for name in names_of.values()]
+        end, level = last(answers), stats.together(len(made))
+        for rate, name in made:
             a, b = (at(study, name, rate, number) for number in (end, 1))
             right, area = (sections.difference(answers, a, b, v, level) for v in SCORES)
             rows = sections.rows_at(
@@ -371,7 +364,8 @@ def variants(results: Results, studies: Sequence[Study]) -> None:
 def by_rate(results: Results, studies: Sequence[Study]) -> Results:
     """The live recursion at each rate; `method` is what it changes, `rate` the rate's name."""
     groups = {f"recursion by rate, {weights}": weights for weights in WEIGHTS}
-    found = sections.by_method(results, studies, lambda _: groups)
+    there = {group: name for group, name in groups.items() if group in results.groups}
+    found = sections.by_method(results, studies, lambda _: there)
     shown = {
         (study.study, weights): base
         for study in studies
@@ -396,7 +390,8 @@ def rates_figure(found: Results, studies: Sequence[Study]) -> Any:
     points = sections.summary(inside, ["study", "method", "rate", "rounds"])
     points["method"] = pd.Categorical(points["method"], WEIGHTS)
     points = points.sort_values("method", kind="stable").assign(method=points["method"].astype(str))
-    floors = sections.each(studies, _floors).merge(pd.DataFrame({"method": WEIGHTS}), how="cross")
+    panels = points[["study", "method"]].drop_duplicates()
+    floors = sections.each(studies, _floors).merge(panels)
     return figures.curve(
         points.assign(panel=sections.panel(points, "method")),
         "rounds",
@@ -415,9 +410,9 @@ def rates_table(found: Results, studies: Sequence[Study]) -> None:
     end = last(answers)
     for study in studies:
         own = sections.rows_at(found.rows, study=study.study, rounds=1)
-        cells = [*own[["method", "learning_rate"]].drop_duplicates().itertuples(index=False)]
-        level = stats.together(len(cells))
-        for weights, rate in sorted(cells, key=lambda cell: (WEIGHTS.index(cell[0]), cell[1])):
+        made = [*own[["method", "learning_rate"]].drop_duplicates().itertuples(index=False)]
+        level = stats.together(len(made))
+        for weights, rate in sorted(made, key=lambda one: (WEIGHTS.index(one[0]), one[1])):
             rows = sections.rows_at(own, method=weights, learning_rate=rate)
             a, b = (at(study, weights, rate, number) for number in (end, 1))
             gap = sections.difference(answers, a, b, level=level)
@@ -440,7 +435,7 @@ def rates_table(found: Results, studies: Sequence[Study]) -> None:
         own = [line for line in lines if line["study"] == study.study]
         rows = sections.rows_at(found.rows, study=study.study, rounds=1)
         parts = []
-        for weights in WEIGHTS:
+        for weights in dict.fromkeys(line["student"] for line in own):
             kl = sections.rows_at(rows, method=weights).groupby("learning_rate")["held_out_kl"]
             rate = kl.mean().idxmin()
             line = next(x for x in own if (x["student"], x["learning rate"]) == (weights, rate))
@@ -463,16 +458,16 @@ def reprompted(main: pd.DataFrame, studies: Sequence[Study]) -> None:
     """Say what the context does for a student of round 1 that has it in its weights already."""
 
     def text(study: Study) -> str:
-        rate, parts = study.distill_learning_rate, []
-        level = stats.together(2)
-        for arm in (LIVE, grids.PRACTISED):
+        asked = [cell for cell in cells(study).values() if cell[1] in (LIVE, grids.PRACTISED)]
+        level, parts = stats.together(len(asked)), []
+        for rate, arm in asked:
             behind, alone = (at(study, arm, rate, 1, scoring) for scoring in ("context", ""))
             gap = sections.difference(main, behind, alone, level=level)
-            how = "never trained behind it" if arm == LIVE else "trained behind it, too"
-            parts.append(f"{gap}{sections.unresolved(gap)} where it was {how}")
+            how = "not trained behind it" if arm == LIVE else "trained behind it, too"
+            parts.append(f"{gap}{sections.unresolved(gap)} at {rate:.2g}, {how}")
         return (
             "With the context in its prompt once more, the accuracy of a student of round 1 minus "
-            f"its own without is {' and '.join(parts)}. Both hold together."
+            f"its own without is {'; '.join(parts)}. These hold together."
         )
 
     sections.headed(studies, text)
@@ -490,7 +485,8 @@ def contexts(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
         "distillation": "distilled",
         "placebo, distillation": "distilled",
     }
-    answers = sections.scored(sections.by_method(results, studies, lambda _: groups))
+    there = {group: name for group, name in groups.items() if group in results.groups}
+    answers = sections.scored(sections.by_method(results, studies, lambda _: there))
     is_placebo = answers["context"].isin(PLACEBOS)
     answers["context"] = answers["context"].where(is_placebo, TRUE)
     return answers.assign(context=answers["context"].mask(answers["method"] == "zero-shot", "none"))
@@ -515,18 +511,20 @@ def _against(
 
     The differences of a domain and a score hold together.
     """
-    where, level = {"study": study.study, "domain": domain}, stats.together(4 * len(PLACEBOS))
-    start = where | {"method": "zero-shot"}
-    found = {}
-    for method in ("ICL", "distilled"):
+    where = {"study": study.study, "domain": domain}
+    start, found = where | {"method": "zero-shot"}, {}
+    own = answers[answers["context"].isin(PLACEBOS)]
+    made = own[["method", "context"]].drop_duplicates()
+    level = stats.together(2 * len(made))
+    for method, context in made.itertuples(index=False):
         true = where | {"method": method, "context": TRUE}
-        for context in PLACEBOS:
-            own = true | {"context": context}
-            found[method, context] = {
-                "mean": sections.interval(answers, value, **own),
-                TRUE: sections.difference(answers, own, true, value, level),
-                "zero-shot": sections.difference(answers, own, start, value, level),
-            }
+        found[method, context] = {
+            "mean": sections.interval(answers, value, **true | {"context": context}),
+            TRUE: sections.difference(answers, true | {"context": context}, true, value, level),
+            "zero-shot": sections.difference(
+                answers, true | {"context": context}, start, value, level
+            ),
+        }
     return found
 
 
@@ -561,8 +559,8 @@ def content(answers: pd.DataFrame, studies: Sequence[Study]) -> None:
         for domain in sections.task_of(study).domains:
             for value, score in SCORES.items():
                 found = _against(answers, study, domain, value)
-                for method in ("ICL", "distilled"):
-                    own = {context: found[method, context] for context in PLACEBOS}
+                for method in dict.fromkeys(method for method, _ in found):
+                    own = {context: of for (name, context), of in found.items() if name == method}
                     parts.append(_content(answers, study, domain, method, value, score, own))
         return sections.bullets(parts, studies)
 
@@ -607,10 +605,10 @@ def summary(main: pd.DataFrame, answers: pd.DataFrame, studies: Sequence[Study])
         gaps, rate, end = changes(main, study), study.distill_learning_rate, last(main)
         found = [
             f"In-domain, round {end} minus round 1 at a learning rate of {rate:.2g}: "
-            f"{', '.join(f'{gaps[rate, arm]} ({arm})' for arm in grids.ARMS)}."
+            f"{', '.join(f'{gap} ({arm})' for (of, arm), gap in gaps.items() if of == rate)}."
         ]
         own = _against(answers, study, INSIDE, "correct")
-        each = [f"{own['ICL', name][TRUE]} with {name}" for name in PLACEBOS]
+        each = [f"{of[TRUE]} with {name}" for (method, name), of in own.items() if method == "ICL"]
         found.append(
             "In-domain, ICL's accuracy with a placebo minus that with the demonstrations is "
             f"{', '.join(each)}."
