@@ -23,10 +23,23 @@ DISTILLATION_OBJECTIVES = ("query", "vocabulary", "label words")
 """What a teacher and its student are compared over: the vocabulary at the answer position and the
 query's own tokens, the vocabulary at the answer alone, or the label words there."""
 
+DIVERGENCES = ("", "reverse", "jsd")
+"""How far a student is from its teacher: KL(teacher ‖ student), KL(student ‖ teacher), or the
+Jensen-Shannon divergence, which is symmetric."""
+
+TEACHERS = ("", "first", "average")
+"""Of a later round: the last round's student, the first model, or an average of all until then."""
+
+PLACEBOS = ("shuffled", "other task", "filler")
+"""Contexts that are like demonstrations of the task, and hold nothing of it (`nli/placebo.py`)."""
+
+CONTEXTS = ("", "explained", *PLACEBOS)
+
 SELECTIONS = ("last", "best")
 """Which weights a run ends with: the last, or those of the lowest validation loss."""
 
 _OF_DISTILLATION = "queries rounds temperature".split()
+_MAY_BE_OF_DISTILLATION = "divergence teacher fresh context_share scoring".split()
 _OF_TRAINING = "learning_rate updates batch_size objective selection init_seed".split()
 _OF_LORA = "rank alpha targets".split()
 
@@ -78,12 +91,18 @@ class Spec:
     rank: int = 0
     alpha: float = 0.0  # the correction is scaled by alpha / rank
     targets: str = ""  # names of linear layers, with commas between
-    # of ICL and distillation: "" = demonstrations, "explained" = with an instruction and reasons
+    # of ICL and distillation: "" = demonstrations, "explained" = with an instruction and reasons;
+    # or a placebo: "shuffled", "other task", "filler"
     context: str = ""
     # of distillation
     queries: int = 0  # unlabelled
     rounds: int = 0  # 1: a frozen teacher; more: the student becomes the teacher
     temperature: float = 0.0
+    divergence: str = later("")  # "" = KL(teacher ‖ student), "reverse", "jsd"
+    teacher: str = later("")  # of later rounds: "" = the last student, "first", "average"
+    fresh: int = later(0)  # 1: each round has another draw of demonstrations
+    context_share: float = later(0.0)  # of the loss: on queries behind the context
+    scoring: str = later("")  # "context": the student, too, is asked behind the context
     # of the labelled examples (`tasks.labelled`): the share, in each label, on which negation in
     # the hypothesis is right (0: as the pool has it), and that of pairs from the task's set `mixed`
     purity: float = later(0.0)
@@ -101,12 +120,16 @@ class Spec:
             "method": METHODS,
             "split": ("test", "validation"),
             "objective": ("", *(DISTILLATION_OBJECTIVES if distils else OBJECTIVES)),
-            "context": ("", "explained"),
+            "context": CONTEXTS,
             "selection": ("", *SELECTIONS),
+            "divergence": DIVERGENCES,
+            "teacher": TEACHERS,
+            "fresh": (0, 1),
+            "scoring": ("", "context"),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
-                names = ", ".join(filter(None, values))
+                names = ", ".join(str(value) for value in values if value)
                 raise UserError(f"unknown {name} {getattr(self, name)!r}: use one of {names}")
         if (self.method == "zero-shot") != (self.shots == 0):
             raise UserError(f"run: method {self.method} does not go with shots = {self.shots}")
@@ -117,6 +140,15 @@ class Spec:
         low_rank = self.method == "lora" or (distils and self.rank > 0)
         self._check("adds low-rank weights", _OF_LORA, needed=low_rank)
         self._check("has a teacher", _OF_DISTILLATION, needed=distils)
+        if not distils:
+            self._check("has a teacher", _MAY_BE_OF_DISTILLATION, needed=False)
+        if self.context_share > 1:
+            raise UserError(f"run: context_share = {self.context_share} is not a share from 0 to 1")
+        if self.context in PLACEBOS and self.shots % 4:
+            raise UserError(
+                f"run: a placebo ({self.context}) has as many demonstrations of each label, half "
+                f"of them changed: {self.shots} shots cannot be, use a multiple of 4"
+            )
         if self.context and not (distils or self.method == "icl"):
             raise UserError(f"run: method {self.method} has no context to be {self.context}")
         # One spelling of one run: "" for the pattern's own label words.
@@ -160,6 +192,12 @@ class Spec:
             f"order {self.order_seed}": self.order_seed,
             f"init {self.init_seed}": self.init_seed,
             f"{self.queries} queries, {self.rounds} round(s)": self.rounds,
+            f"{self.teacher} teacher": self.teacher,
+            "fresh contexts": self.fresh,
+            f"{self.context_share:.0%} behind the context": self.context_share,
+            f"{self.divergence} divergence": self.divergence,
+            f"context: {self.context}": self.context,
+            "asked behind the context": self.scoring,
             f"learning rate {self.learning_rate:g}": self.learning_rate,
             f"rank {self.rank}": self.rank,
             f"pattern {self.wording.name}": True,

@@ -59,12 +59,15 @@ class Examples:
     `targets` is (examples, places, ...); `places` (examples, places) says at which token of its
     prompt each is read, in rising order, then -1 for none. By default there is one, the last: the
     answer position. `read` counts the tokens that a teacher read for the targets.
+    `weights` (examples,) is how much each counts; the heavy ones, above 1, run apart. Empty: all
+    count alike.
     """
 
     prompts: Sequence[Sequence[int]]
     targets: torch.Tensor
     places: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     read: int = 0
+    weights: torch.Tensor = field(default_factory=lambda: torch.empty(0))
 
     def __post_init__(self) -> None:
         if not len(self.places):
@@ -78,13 +81,24 @@ class Examples:
         """The examples of these numbers, in this order."""
         chosen = list(rows)
         return Examples(
-            [self.prompts[i] for i in chosen], self.targets[chosen], self.places[chosen]
+            [self.prompts[i] for i in chosen],
+            self.targets[chosen],
+            self.places[chosen],
+            weights=self.weights[chosen] if len(self.weights) else self.weights,
         )
 
     def parts(self, size: int) -> Iterator["Examples"]:
-        """All examples in their order, `size` at a time."""
-        for first in range(0, len(self), size):
-            yield self.part(range(first, min(first + size, len(self))))
+        """All examples in their order, `size` at a time; those of weights above 1 after the others.
+
+        These are long prompts: beside one of 600 tokens, each of 20 costs as much attention.
+        """
+        groups: list[Sequence[int]] = [range(len(self))]
+        if len(self.weights):
+            heavy = self.weights > 1
+            groups = [torch.nonzero(heavy == kind).flatten().tolist() for kind in (False, True)]
+        for group in groups:
+            for first in range(0, len(group), size):
+                yield self.part(group[first : first + size])
 
 
 @dataclass(frozen=True)
@@ -282,11 +296,15 @@ def precision(dtype: torch.dtype) -> torch.dtype:
 def total_loss(logits: torch.Tensor, examples: Examples, loss: Loss) -> torch.Tensor:
     """The examples' losses added up, from their `logits`.
 
-    An example's loss is that of its last place, the answer, and with it the mean of its others'.
+    An example's loss is that of its last place, the answer, and with it the mean of its others',
+    times its weight.
     """
     read = examples.places >= 0
     others = read.sum(dim=1, keepdim=True) - 1
-    share = (read / others.clamp(min=1)).scatter(1, others, 1.0)[read]
+    shares = (read / others.clamp(min=1)).scatter(1, others, 1.0)
+    if len(examples.weights):
+        shares = shares * examples.weights.unsqueeze(1)
+    share = shares[read]
     targets = examples.targets[read].to(logits.device)
     return (loss(logits, targets) * share.to(logits.device)).sum()
 

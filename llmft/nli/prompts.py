@@ -184,7 +184,8 @@ def encode(
         tokenizer: a transformers tokenizer.
         pattern: for the demonstrations and the queries alike, or its name.
         queries: columns `premise` and `hypothesis`; one prompt a row, in order.
-        demonstrations: these and `label`, in the order to show them in; None for zero-shot.
+        demonstrations: these and `label`, in the order to show them in; without `label`, their
+            premises alone are shown, as plain text. None for zero-shot.
         max_positions: the longest prompt that the model takes.
         explained: the demonstrations come with an instruction and explanations.
 
@@ -236,11 +237,14 @@ def context(
 ) -> str:
     """The text before the query: demonstrations and their label words, no separator at the end.
 
-    `explained` adds the instruction before them and an explanation to each.
+    `explained` adds the instruction before them and an explanation to each. Demonstrations without
+    a column `label` are plain text: their premises.
     """
     pattern = _pattern(pattern)
     if demonstrations is None or not len(demonstrations):
         return ""
+    if "label" not in demonstrations:
+        return pattern.separator.join(demonstrations["premise"])
     parts = [INSTRUCTION] if explained else []
     for text, label in zip(_filled(pattern, demonstrations), demonstrations["label"], strict=True):
         reason = f", {EXPLANATIONS[label]}." if explained else ""

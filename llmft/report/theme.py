@@ -37,6 +37,7 @@ PLACES = {
     "distilled": 3,
     "recursive distillation": 4,
     "recursive": 4,
+    "live": 4,
     "BitFit": 5,
     "cue classifier": 6,
     "zero-shot": 7,

@@ -15,7 +15,7 @@ from typing import Any
 
 from llmft import ROOT, UserError
 from llmft.engine.learner import ALL_LAYERS
-from llmft.engine.spec import DISTILLATION_OBJECTIVES, OBJECTIVES, SELECTIONS, Spec
+from llmft.engine.spec import DISTILLATION_OBJECTIVES, OBJECTIVES, PLACEBOS, SELECTIONS, Spec
 from llmft.nli import prompts
 from llmft.params import Study
 
@@ -350,11 +350,73 @@ def bugs(study: Study) -> Grid:
     }
 
 
+RATES = (0.1, 0.3, 1.0)
+"""The learning rates of the recursions, as shares of the study's own."""
+
+ARMS: dict[str, dict[str, Any]] = {
+    "live": {},
+    "anchored": {"teacher": "first"},
+    "averaged": {"teacher": "average"},
+    "fresh context": {"fresh": 1},
+    "context mixed in": {"context_share": 0.5},
+}
+"""Kinds of recursion, and what of a run differs from the plain one, whose teacher is live."""
+
+PRACTISED = "context mixed in"
+"""The arm whose student also practises behind the context; its first round is its own."""
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "reverse KL": {"divergence": "reverse"},
+    "Jensen-Shannon": {"divergence": "jsd"},
+    "answer alone": {"objective": "vocabulary"},
+}
+"""Other losses of the live recursion: other divergences, and no text term."""
+
+
+@chapter
+def recursion(study: Study) -> Grid:
+    """Recursions by teacher, context, rate, weights and divergence; and placebos for a context.
+
+    Rounds differ by arm from the second one on, but for the arm that differs from the first.
+    """
+    plain, seeds, half = spec(study, "distillation"), draws(study), few(study)
+    adapter = replace(plain, learning_rate=study.lora_learning_rate, **low_rank(study))
+    rounds, asked = range(1, max(2, study.rounds) + 1), ["", "context"]
+    slow = {"learning_rate": plain.learning_rate * RATES[0]}
+    grid: Grid = {
+        "zero-shot": [spec(study, "zero-shot")],
+        "ICL": product(spec(study, "icl", context=plain.context), data_seed=seeds),
+        "distillation": product(plain, data_seed=seeds),
+    }
+    for name, differs in ARMS.items():
+        later = rounds if name in ("live", PRACTISED) else rounds[1:]
+        one = replace(plain, **differs)
+        grid[f"recursion, {name}"] = product(one, data_seed=seeds, rounds=later, scoring=asked)
+        grid[f"recursion, {name}, slow"] = product(
+            replace(one, **slow), data_seed=half, rounds=later, scoring=asked
+        )
+    ends = [1, rounds[-1]]
+    for name, changes in VARIANTS.items():
+        rates = [plain.learning_rate * RATES[0], plain.learning_rate]
+        one = replace(plain, **changes)
+        grid[f"recursion, {name}"] = product(one, learning_rate=rates, data_seed=half, rounds=ends)
+    for name, one in (("all weights", plain), ("LoRA", adapter)):
+        rates = [one.learning_rate * share for share in RATES]
+        grid[f"recursion by rate, {name}"] = product(
+            one, learning_rate=rates, data_seed=half, rounds=rounds
+        )
+    for method in ("icl", "distillation"):
+        grid[f"placebo, {method}"] = product(spec(study, method), context=PLACEBOS, data_seed=seeds)
+    return grid
+
+
 CHAPTERS: dict[str, Any] = {
     "icl": icl,
     "few-shot": few_shot,
     "lora": lora,
     "context-distillation": context_distillation,
+    "recursion": recursion,
     "rules": rules,
     "bugs": bugs,
 }

@@ -21,7 +21,7 @@ from llmft import ROOT, UserError, files
 from llmft.engine import distill, learner, models, scoring, training
 from llmft.engine.spec import TRAINED, Spec
 from llmft.hardware import clock, device_name, one_thread, peak_memory
-from llmft.nli import prompts, tasks
+from llmft.nli import placebo, prompts, tasks
 from llmft.study import metrics
 
 
@@ -36,6 +36,9 @@ SMALL = 20_000_000
 
 TEXTS = 256
 """Sentences whose likelihood says whether a trained model still knows its language (`text_nll`)."""
+
+FRESH = 10_000
+"""What a round adds to the seed of its draw of demonstrations, where each has a fresh one."""
 
 _KNOWN: dict[tuple[str, ...], float] = {}
 """What is the same for all runs of a task and a model as it came, computed once a process."""
@@ -113,9 +116,18 @@ def _check_words(model: models.Model, task: tasks.Task, spec: Spec) -> None:
         )
 
 
-def examples(task: tasks.Task, spec: Spec) -> pd.DataFrame:
-    """The labelled examples of a run, for ICL in the prompt's order. No rows for zero-shot."""
+def examples(task: tasks.Task, spec: Spec, tokenizer: Any = None) -> pd.DataFrame:
+    """The labelled examples of a run, for ICL in the prompt's order. No rows for zero-shot.
+
+    Or the placebo that stands in their place; filler is counted in tokens of the `tokenizer`.
+    """
     drawn = tasks.labelled(task, spec.shots, spec.data_seed, spec.purity, spec.mixed)
+    if spec.context == "shuffled":
+        drawn = placebo.shuffled(drawn, spec.data_seed)
+    elif spec.context == "other task":
+        drawn = placebo.other_task(task.train, spec.shots, spec.data_seed)
+    elif spec.context == "filler":
+        drawn = placebo.filler(task.train, drawn, spec.data_seed, tokenizer, spec.wording)
     if spec.order_seed and spec.method == "icl":
         drawn = drawn.iloc[np.random.default_rng(spec.order_seed).permutation(len(drawn))]
     return drawn.reset_index(drop=True)
@@ -132,7 +144,10 @@ def execute(spec: Spec, *, device: str = "auto", token_budget: int = 0) -> Resul
 
 
 def recursions(specs: Sequence[Spec]) -> list[list[Spec]]:
-    """The runs that are done in one go: the rounds of one distillation, or any other run alone."""
+    """The runs that are done in one go: the rounds of one distillation, or any other run alone.
+
+    A student that is asked alone and behind the context is trained once.
+    """
     together: dict[Spec, list[Spec]] = {}
     for spec in specs:
         together.setdefault(_first_round(spec), []).append(spec)
@@ -140,7 +155,7 @@ def recursions(specs: Sequence[Spec]) -> list[list[Spec]]:
 
 
 def _first_round(spec: Spec) -> Spec:
-    return replace(spec, rounds=min(spec.rounds, 1))
+    return replace(spec, rounds=min(spec.rounds, 1), scoring="")
 
 
 def execute_all(
@@ -167,7 +182,7 @@ def execute_all(
                 if run.method in TRAINED:
                     yield from _trained(some, task, model, token_budget, save or {})
                 else:
-                    demonstrations = examples(task, run)
+                    demonstrations = examples(task, run, model.tokenizer)
                     row, predictions = evaluate(model, task, run, demonstrations, token_budget)
                     yield run, _result(run, model, demonstrations, row, predictions)
         except UserError as error:
@@ -183,7 +198,8 @@ def _trained(
 ) -> Generator[tuple[Spec, Result]]:
     """Runs of a method that trains: one recursion, evaluated after the rounds that were asked."""
     run = _first_round(specs[0])
-    frame, labels = examples(task, run), prompts.label_tokens(model.tokenizer, run.wording)
+    frame = examples(task, run, model.tokenizer)
+    labels = prompts.label_tokens(model.tokenizer, run.wording)
     last = max(max(1, spec.rounds) for spec in specs)
     with learner.learner(model, run, labels) as learning:
         rounds = _rounds(learning, task, run, frame, last, token_budget)
@@ -194,13 +210,26 @@ def _trained(
                 with learner.with_weights(learning, trained.weights) as changed:
                     if spec in save:
                         learner.save(learning, save[spec], spec.record())
-                    row, predictions = evaluate(changed, task, spec, frame.iloc[:0], token_budget)
+                    shown = frame if spec.scoring == "context" else frame.iloc[:0]
+                    row, predictions = evaluate(changed, task, spec, shown, token_budget)
                 if memory["peak_memory_mib"] > row["peak_memory_mib"]:
                     row |= memory
                 row |= trained.row() | fidelity
                 row["train_peak_memory_mib"] = memory["peak_memory_mib"]
                 row["train_dtype"] = str(training.precision(learning.dtype))[6:]
                 yield spec, _result(spec, model, frame, row, predictions)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Where a round begins: its number from 1 on, what was learnt before, its teacher's weights.
+
+    None: nothing, and the model as it came.
+    """
+
+    number: int
+    before: training.Trained | None
+    teacher: distill.Weights | None
 
 
 def _rounds(
@@ -217,8 +246,13 @@ def _rounds(
     after that gives what the best one gave.
     """
     distils = run.method == "distillation"
-    loss = distill.divergence(run.temperature) if distils else training.cross_entropy
+    loss = training.cross_entropy
+    if distils:
+        loss = distill.divergence(run.temperature, run.divergence)
     before: training.Trained | None = None
+    teacher: distill.Weights | None = None
+    if run.teacher == "average":
+        teacher = learner.start(learning, run.init_seed)
     fidelity: dict[str, float] = {}
     first: training.Examples | None = None
     stopped = False
@@ -226,12 +260,13 @@ def _rounds(
         if not stopped:
             with peak_memory(learning.model.device) as memory:
                 started, _ = clock(learning.model.device)
-                job = _job(learning, task, run, frame, number, before, token_budget)
+                job = _job(learning, task, run, frame, Round(number, before, teacher), token_budget)
                 prepared = clock(learning.model.device)[0] - started
                 trained = training.train(learning, job, loss, token_budget=token_budget)
             after = trained if before is None else trained.after(before)
             after = replace(after, seconds=after.seconds + prepared)
             if distils:
+                teacher = distill.next_teacher(run.teacher, teacher, trained.weights)
                 first = job.validation if first is None else first
                 found = _fidelity(learning, trained, job, first)
                 spent = {
@@ -253,22 +288,24 @@ def _job(
     task: tasks.Task,
     run: Spec,
     frame: pd.DataFrame,
-    number: int,
-    before: training.Trained | None,
+    place: Round,
     token_budget: int,
 ) -> training.Job:
     """A round's training: what the run learns from, and what it is measured on."""
-    begin = before.weights if before else None
     if run.method == "distillation":
         # No label of either is used, nor is there a column for it.
         queries = distill.queries(task.train, run.queries, run.data_seed, frame)
         most = min(distill.HELD_OUT, len(task.validation))
         held_out = distill.queries(task.validation, most, run.data_seed, frame)
-        place = learner.with_weights(learning, begin) if begin else nullcontext(learning.model)
-        with place as teacher:
+        if run.fresh and place.number > 1:
+            pool = task.train[~task.train["id"].isin(queries["id"])]
+            frame = tasks.sample(pool, run.shots, run.data_seed + FRESH * (place.number - 1))
+        weights = place.teacher
+        there = learner.with_weights(learning, weights) if weights else nullcontext(learning.model)
+        with there as teacher:
             train, validation = (
-                distill.teacher_targets(teacher, run, part, frame, token_budget)
-                for part in (queries, held_out)
+                distill.teacher_targets(teacher, run, part, frame, token_budget, share)
+                for part, share in ((queries, run.context_share), (held_out, 0.0))
             )
     else:
         # As many validation pairs as a curve reads, or as the smaller label has: balanced.
@@ -278,8 +315,9 @@ def _job(
         train, validation = (
             training.labelled(part, run, learning.model) for part in (frame, held_out)
         )
+    begin = place.before.weights if place.before else None
     return training.Job(
-        train, validation, run.init_seed, run.order_seed, str(run), begin, number - 1
+        train, validation, run.init_seed, run.order_seed, str(run), begin, place.number - 1
     )
 
 
