@@ -49,34 +49,36 @@ def teacher_targets(
 
     They are over the vocabulary at the answer position; with objective "label words", over these
     alone. With "query", each of the query's own tokens has a target, too: student and teacher have
-    read the same tokens of the query up to there.
+    read the same tokens of the query up to there. A student with a prefix reads its prompts behind
+    that, and has its targets at the same tokens.
     """
-    with_context, alone = (
-        prompts.encode(
-            teacher.tokenizer,
-            spec.wording,
-            queries,
-            demonstrations,
-            teacher.max_positions,
-            explained=spec.context == "explained",
-        )
-        for demonstrations in (context, context.iloc[:0])
-    )
+    reading = teacher.tokenizer, spec.wording, queries
+    none, most, explained = context.iloc[:0], teacher.max_positions, spec.context == "explained"
+    with_context = prompts.encode(*reading, context, most, explained=explained)
+    alone = prompts.encode(*reading, none, most)
+    own = prompts.encode(*reading, none, most, behind=True) if spec.prefix else alone
     prefix = scoring.common_prefix(with_context)  # read once
     read = prefix + sum(len(prompt) - prefix for prompt in with_context)
     if spec.objective == "label words":
         labels = prompts.label_tokens(teacher.tokenizer, spec.wording)
         logp = scoring.score(teacher.model, with_context, labels, token_budget=token_budget)
-        return Examples(alone, logp.clone().unsqueeze(1), read=read)
+        return Examples(own, logp.clone().unsqueeze(1), read=read)
     counts = shared_tokens(with_context, alone) if spec.objective == "query" else [1] * len(alone)
     logp = scoring.distributions(teacher.model, with_context, counts, token_budget=token_budget)
-    places = [torch.arange(len(ids) - n, len(ids)) for ids, n in zip(alone, counts, strict=True)]
+    places = [torch.arange(len(ids) - n, len(ids)) for ids, n in zip(own, counts, strict=True)]
     return Examples(
-        alone,
+        own,
         pad_sequence(list(torch.split(logp, counts)), batch_first=True),
         pad_sequence(places, batch_first=True, padding_value=-1),
         read,
     )
+
+
+def context_ids(model: Model, spec: Spec, context: pd.DataFrame) -> list[int]:
+    """The tokens that the teacher reads before the separator and the query."""
+    explained = spec.context == "explained"
+    text = prompts.context(spec.wording, context, explained=explained)
+    return prompts.token_ids(model.tokenizer, [text])[0]
 
 
 def shared_tokens(

@@ -9,8 +9,9 @@ from llmft.nli import prompts
 
 TRAINED = ("fine-tuning", "lora", "bitfit", "distillation")
 """The methods that change weights. The first three learn from labels, and change all weights, a
-low-rank correction of a few, or the biases; distillation learns from a teacher, and changes all, or
-with a `rank` a low-rank correction."""
+low-rank correction of a few, or the biases; distillation learns from a teacher, and changes all,
+with a `rank` a low-rank correction, or with a `prefix` nothing but keys and values before the
+prompt."""
 
 METHODS = ("zero-shot", "icl", *TRAINED)
 
@@ -84,6 +85,7 @@ class Spec:
     queries: int = 0  # unlabelled
     rounds: int = 0  # 1: a frozen teacher; more: the student becomes the teacher
     temperature: float = 0.0
+    prefix: int = later(0)  # positions of trained keys and values, at first the context's
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -110,6 +112,11 @@ class Spec:
         low_rank = self.method == "lora" or (distils and self.rank > 0)
         self._check("adds low-rank weights", _OF_LORA, needed=low_rank)
         self._check("has a teacher", _OF_DISTILLATION, needed=distils)
+        if self.prefix and (not distils or self.rank or self.rounds > 1 or self.prefix == 1):
+            raise UserError(
+                f"run: prefix = {self.prefix}: a prefix is trained by distillation of one round, "
+                "without a rank, and has 2 positions or more"
+            )
         if self.context and not (distils or self.method == "icl"):
             raise UserError(f"run: method {self.method} has no context to be {self.context}")
         # One spelling of one run: "" for the pattern's own label words.
@@ -133,9 +140,9 @@ class Spec:
 
     @property
     def changes(self) -> str:
-        """What a method that trains changes: "fine-tuning" (all weights), "lora" or "bitfit"."""
+        """What a method that trains changes: "fine-tuning" is all weights, "prefix" none."""
         if self.method == "distillation":
-            return "lora" if self.rank else "fine-tuning"
+            return "prefix" if self.prefix else "lora" if self.rank else "fine-tuning"
         return self.method
 
     @property
@@ -153,6 +160,7 @@ class Spec:
             f"{self.queries} queries, {self.rounds} round(s)": self.rounds,
             f"learning rate {self.learning_rate:g}": self.learning_rate,
             f"rank {self.rank}": self.rank,
+            f"prefix of {self.prefix} positions": self.prefix,
             f"pattern {self.wording.name}": True,
             f"label words {self.verbalizer}": self.verbalizer,
         }

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from llmft import ROOT, UserError, files
-from llmft.engine import distill, learner, models, scoring, training
+from llmft.engine import attention, distill, learner, models, scoring, training
 from llmft.engine.spec import TRAINED, Spec
 from llmft.hardware import clock, device_name, one_thread, peak_memory
 from llmft.nli import prompts, tasks
@@ -185,7 +185,8 @@ def _trained(
     run = _first_round(specs[0])
     frame, labels = examples(task, run), prompts.label_tokens(model.tokenizer, run.wording)
     last = max(max(1, spec.rounds) for spec in specs)
-    with learner.learner(model, run, labels) as learning:
+    context = distill.context_ids(model, run, frame) if run.prefix else []
+    with learner.learner(model, run, labels, context) as learning:
         rounds = _rounds(learning, task, run, frame, last, token_budget)
         for number, (trained, fidelity, memory) in enumerate(rounds, start=1):
             for spec in specs:
@@ -264,7 +265,7 @@ def _job(
         queries = distill.queries(task.train, run.queries, run.data_seed, frame)
         most = min(distill.HELD_OUT, len(task.validation))
         held_out = distill.queries(task.validation, most, run.data_seed, frame)
-        place = learner.with_weights(learning, begin) if begin else nullcontext(learning.model)
+        place = learner.with_weights(learning, begin) if begin else nullcontext(learning.base)
         with place as teacher:
             train, validation = (
                 distill.teacher_targets(teacher, run, part, frame, token_budget)
@@ -406,6 +407,7 @@ def _ask(
         demonstrations,
         model.max_positions,
         explained=spec.context == "explained",
+        behind=attention.prefix_length(model.model) > 0,
     )
     labels = prompts.label_tokens(model.tokenizer, spec.wording)
     seconds = clock(model.device)[0] - start
@@ -418,11 +420,17 @@ def _ask(
 
 
 def _text_nll(model: models.Model, task: tasks.Task, spec: Spec, token_budget: int) -> float:
-    """Nats a token on plain sentences: the first premises of validation, as sentences are read."""
+    """Nats a token on plain sentences: the first premises of validation, as sentences are read.
+
+    Behind a prefix that is after the separator, as queries are.
+    """
 
     def measured() -> float:
-        texts = prompts.token_ids(model.tokenizer, list(task.validation["premise"].iloc[:TEXTS]))
-        return scoring.text_nll(model.model, texts, token_budget=token_budget)
+        texts = list(task.validation["premise"].iloc[:TEXTS])
+        if behind := attention.prefix_length(model.model) > 0:
+            texts = [spec.wording.separator + text for text in texts]
+        ids = prompts.token_ids(model.tokenizer, texts, special=not behind)
+        return scoring.text_nll(model.model, ids, token_budget=token_budget)
 
     if spec.method in TRAINED:
         return measured()
