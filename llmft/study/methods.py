@@ -377,7 +377,7 @@ def evaluate(
         "content_free_p_entailment": float(np.exp(answers[-1][:, 0]).mean()),
         "prefix_tokens": prefix,
         "query_tokens": sum(len(prompt) - prefix for prompt in ids) / len(ids),
-        "text_nll": _text_nll(model, task, spec, token_budget),
+        "text_nll": text_nll(model, task, spec, token_budget),
         "examples_per_second": len(ids) / row["eval_seconds"],
         **max(memories, key=lambda found: found["peak_memory_mib"]),
     }
@@ -419,7 +419,7 @@ def _ask(
     return encoded, logp, seconds, memory
 
 
-def _text_nll(model: models.Model, task: tasks.Task, spec: Spec, token_budget: int) -> float:
+def text_nll(model: models.Model, task: tasks.Task, spec: Spec, token_budget: int) -> float:
     """Nats a token on plain sentences: the first premises of validation, as sentences are read.
 
     Behind a prefix that is after the separator, as queries are.
