@@ -163,6 +163,10 @@ class Study(BaseModel):
     queries: Sizes[Annotated[Whole, Field(ge=1, le=1_000_000)]] = _about(
         "a list of numbers of unlabelled queries, each 1 to 1,000,000, such as [16, 256]"
     )
+    prefixes: Sizes[Annotated[Whole, Field(ge=2, le=1_000_000)]] = _about(
+        "a list of numbers of positions of a trained prefix, each 2 to 1,000,000, such as [16, 64]"
+    )
+    prefix_learning_rate: Real = _above(0, 100, "a trained prefix's largest learning rate")
     rounds: Whole = _from(1, 1_000, "rounds of recursive distillation")
     temperature: Real = _above(0, 1_000, "what softens teacher and student")
     distill_objective: Literal["vocabulary", "label words", "query"] = _about("distillation's loss")

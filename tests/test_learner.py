@@ -18,7 +18,7 @@ from llmft.engine import models
 from llmft.engine.learner import Learner, holding, learner, save, start, with_weights
 from llmft.engine.models import Model
 from llmft.engine.scoring import score, score_plainly
-from llmft.engine.spec import OBJECTIVES
+from llmft.engine.spec import OBJECTIVES, Spec
 from llmft.engine.training import (
     Examples,
     cross_entropy,
@@ -29,7 +29,7 @@ from llmft.engine.training import (
 )
 from llmft.nli import prompts
 
-from .conftest import MODELS, VOCABULARY
+from .conftest import MODELS, POSITIONS, VOCABULARY, WINDOWED
 from .training import LABELS, LEARNERS, SHAPES, job, spec, tiny
 
 
@@ -205,6 +205,90 @@ def test_only_what_the_method_names_changes(method: str, objective: str) -> None
     assert names == expected | ({"head"} if objective == "head" else set())
 
 
+# --- a prefix ---------------------------------------------------------------------------------
+
+
+CONTEXT = [2, 11, 48, 9, 33, 7, 60, 61, 62]
+
+
+def prefix_spec(positions: int = 6, **changes: Any) -> Spec:
+    fields: dict[str, Any] = {
+        "prefix": positions, "queries": 4, "rounds": 1, "temperature": 1.0, "learning_rate": 0.1
+    }  # fmt: skip
+    return spec("distillation", **fields | changes)
+
+
+@pytest.mark.parametrize("shape", MODELS)
+def test_a_prefix_begins_as_the_context_in_the_prompt(shape: str) -> None:
+    """Scored, scored plainly (PEFT's own forward), and as training reads it; all of the context."""
+    model = tiny(shape)
+    in_the_prompt = score_plainly(model.model, [[*CONTEXT, *p] for p in PROMPTS], LABELS)
+    others = score_plainly(model.model, PROMPTS, LABELS)
+    assert (in_the_prompt - others).abs().max() > 1e-2
+    places = torch.tensor([[len(prompt) - 1] for prompt in PROMPTS])
+    with learner(model, prefix_spec(len(CONTEXT)), LABELS, CONTEXT) as learning:
+        with with_weights(learning, start(learning, 0)) as behind:
+            for found in (
+                score(behind.model, PROMPTS, LABELS),
+                score_plainly(behind.model, PROMPTS, LABELS),
+                learning.reader(PROMPTS, places).log_softmax(dim=-1),
+            ):
+                torch.testing.assert_close(found, in_the_prompt, atol=1e-5, rtol=0)
+        assert behind.max_positions == model.max_positions - len(CONTEXT)
+        with pytest.raises(UserError, match=f"the model sees {POSITIONS - len(CONTEXT)}"):
+            score(behind.model, [[5] * (POSITIONS - len(CONTEXT) + 1)], LABELS)
+    assert score_plainly(model.model, PROMPTS, LABELS).equal(others)
+
+
+def test_a_prefix_is_the_context_s_first_tokens_and_all_but_the_first_learn() -> None:
+    model = tiny("llama")
+    first = score_plainly(model.model, [[*CONTEXT[:6], *p] for p in PROMPTS], LABELS)
+    with learner(model, prefix_spec(6), LABELS, CONTEXT) as learning:
+        begin = start(learning, 0)
+        with with_weights(learning, begin) as behind:
+            torch.testing.assert_close(
+                score(behind.model, PROMPTS, LABELS), first, atol=1e-5, rtol=0
+            )
+        trained = train(learning, job(), cross_entropy)
+        with with_weights(learning, trained.weights) as behind:
+            torch.testing.assert_close(
+                score(behind.model, PROMPTS, LABELS),
+                score_plainly(behind.model, PROMPTS, LABELS),
+                atol=1e-5,
+                rtol=0,
+            )
+            assert (score(behind.model, PROMPTS, LABELS) - first).abs().max() > 1e-2
+        learns = [name for name, p in learning.reader.named_parameters() if p.requires_grad]
+    assert learns == [*begin] == ["prefix.default.trainable_embedding"]
+    # Keys and values of two layers, two heads of eight numbers each.
+    assert begin[learns[0]].shape == (6 - 1, 2 * 2 * 2 * 8)
+    assert (trained.weights[learns[0]] != begin[learns[0]]).all()
+    for parameter in model.model.parameters():
+        assert parameter.grad is None
+
+
+@pytest.mark.parametrize("shape", ["mistral", "gemma3"])
+def test_training_behind_a_prefix_sees_its_window(shape: str) -> None:
+    """Prompts and prefix longer than the window; those that the layer names are met there, too."""
+    causal_lm = WINDOWED[shape]()
+    model = Model(causal_lm, None, shape, "", "", torch.device("cpu"), POSITIONS, 0)
+    context = [2, *range(10, 40)]
+    long = [[*range(100, 130)], [*range(50, 61)]]
+    plain = score_plainly(causal_lm, [[*context, *prompt] for prompt in long], LABELS)
+    places = torch.tensor([[len(prompt) - 1] for prompt in long])
+    with learner(model, prefix_spec(len(context)), LABELS, context) as learning, torch.no_grad():
+        found = learning.reader(long, places).log_softmax(dim=-1)
+    torch.testing.assert_close(found, plain, atol=1e-5, rtol=0)
+
+
+def test_a_context_shorter_than_the_prefix_is_one_line() -> None:
+    with (
+        pytest.raises(UserError, match="this one has 9: use fewer positions"),
+        learner(tiny(), prefix_spec(10), LABELS, CONTEXT),
+    ):
+        pass
+
+
 # --- as it was ---------------------------------------------------------------------------------
 
 
@@ -217,6 +301,20 @@ def snapshot(model: Any) -> dict[str, Any]:
         "config": model.config.to_dict(),
         "attention": model.config._attn_implementation,
     }
+
+
+@pytest.mark.parametrize("shape", MODELS)
+def test_the_model_is_after_a_prefix_as_it_was(shape: str) -> None:
+    model = tiny(shape)
+    before, weights = snapshot(model.model), model.model.state_dict()
+    weights = {name: value.clone() for name, value in weights.items()}
+    with learner(model, prefix_spec(), LABELS, CONTEXT) as learning:
+        trained = train(learning, job(), cross_entropy)
+        with with_weights(learning, trained.weights) as changed:
+            score(changed.model, PROMPTS, LABELS)
+    assert snapshot(model.model) == before
+    after = model.model.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in weights.items())
 
 
 @pytest.mark.parametrize(("shape", "method", "objective"), SHAPES)
@@ -309,6 +407,15 @@ def test_what_is_saved_loads_and_scores_the_same(
     assert again.tokenizer("The doctor")["input_ids"] == base.tokenizer("The doctor")["input_ids"]
     assert (folder / "model.safetensors").exists() == (method != "lora")
     assert [path.name for path in folder.parent.iterdir()] == ["key"]
+
+
+def test_a_saved_prefix_loads_and_scores_the_same(base: Model, tmp_path: Path) -> None:
+    with learner(base, prefix_spec(), LABELS, CONTEXT) as learning:
+        result = trained(learning, tmp_path / "prefix")
+    again = models.load(str(tmp_path / "prefix"), device="cpu")
+    torch.testing.assert_close(score(again.model, PROMPTS, LABELS), result, atol=1e-5, rtol=0)
+    assert again.max_positions == base.max_positions - 6
+    assert not (tmp_path / "prefix" / "model.safetensors").exists()
 
 
 def test_a_saved_model_is_trained_on(base: Model, tmp_path: Path) -> None:

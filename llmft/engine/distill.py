@@ -87,23 +87,18 @@ def teacher_targets(
 
     They are over the vocabulary at the answer position; with objective "label words", over these
     alone. With "query", each of the query's own tokens has a target, too: student and teacher have
-    read the same tokens of the query up to there.
+    read the same tokens of the query up to there. A student with a prefix reads its prompts behind
+    that, and has its targets at the same tokens.
     """
-    with_context, alone = (
-        prompts.encode(
-            teacher.tokenizer,
-            spec.wording,
-            queries,
-            demonstrations,
-            teacher.max_positions,
-            explained=spec.context == "explained",
-        )
-        for demonstrations in (context, context.iloc[:0])
-    )
-    student, weights = alone, torch.empty(0)
+    reading = teacher.tokenizer, spec.wording, queries
+    none, most, explained = context.iloc[:0], teacher.max_positions, spec.context == "explained"
+    with_context = prompts.encode(*reading, context, most, explained=explained)
+    alone = prompts.encode(*reading, none, most)
+    own = prompts.encode(*reading, none, most, behind=True) if spec.prefix else alone
+    student, weights = own, torch.empty(0)
     if context_share:
         behind = torch.arange(len(queries)) % EVERY == 0
-        student = [both[one] for *both, one in zip(alone, with_context, behind, strict=True)]
+        student = [both[one] for *both, one in zip(own, with_context, behind, strict=True)]
         share = behind.float().mean()
         weights = torch.where(behind, context_share / share, (1 - context_share) / (1 - share))
     prefix = scoring.common_prefix(with_context)  # read once
@@ -122,6 +117,13 @@ def teacher_targets(
         read,
         weights,
     )
+
+
+def context_ids(model: Model, spec: Spec, context: pd.DataFrame) -> list[int]:
+    """The tokens that the teacher reads before the separator and the query."""
+    explained = spec.context == "explained"
+    text = prompts.context(spec.wording, context, explained=explained)
+    return prompts.token_ids(model.tokenizer, [text])[0]
 
 
 def shared_tokens(

@@ -1,7 +1,8 @@
 """A model in training: which of its weights change, and how its logits are read.
 
-All of them (fine-tuning), low-rank corrections of a few (LoRA), or the biases (BitFit). The loop
-that changes them (`training.py`) knows only names of weights, so it is one for all three.
+All of them (fine-tuning), low-rank corrections of a few (LoRA), the biases (BitFit), or none but
+keys and values of a prefix that stands before every prompt. The loop that changes them
+(`training.py`) knows only names of weights, so it is one for all four.
 """
 
 import copy
@@ -10,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +36,26 @@ CHANGES: dict[str, Callable[[str], bool]] = {
     "fine-tuning": lambda _: True,
     "lora": lambda name: ".lora_" in name,
     "bitfit": lambda name: name.endswith(".bias"),
+    "prefix": lambda name: name.endswith(".trainable_embedding"),
 }
 """Which parameters a method changes, by their names. BitFit: Ben Zaken et al. 2022, 2106.10199."""
+
+SINK = 1
+"""First positions of a prefix that stay as they are: every prompt attends to its beginning, and to
+train that is not stable (Eyuboglu et al. 2025, arXiv:2506.06266)."""
 
 
 @dataclass(frozen=True)
 class Learner:
     """A model in training: which of its weights change, and how its logits are read.
 
-    `model` is what is scored afterwards (around the same weights), `reader` gives logits at places,
-    `names` are the reader's parameters that change: the only ones with a gradient. `dtype` is the
-    model's own number type; weights that change are float32 during training.
+    `base` is the model as it came, `model` what is scored afterwards (around the same weights),
+    `reader` gives logits at places, `names` are the reader's parameters that change: the only ones
+    with a gradient. `dtype` is the model's own number type; weights that change are float32 during
+    training.
     """
 
+    base: Model
     model: Model
     reader: "Reader"
     names: list[str]
@@ -57,11 +66,16 @@ class Learner:
 class Reader(torch.nn.Module):
     """Logits at some places: of some classes (rows of the output embedding), or of all.
 
-    A new classification `head` has rows of its own instead.
+    A new classification `head` has rows of its own instead. `whole` is the PEFT model around the
+    causal LM, if there is one: where it has a prefix, prompts are read behind that.
     """
 
-    def __init__(self, causal_lm: Any, classes: Sequence[int] | None, *, head: bool) -> None:
+    def __init__(
+        self, causal_lm: Any, classes: Sequence[int] | None, *, head: bool, whole: Any = None
+    ) -> None:
         super().__init__()
+        self.prefix = getattr(whole, "prompt_encoder", None)
+        self.before = partial(attention.own_prefix, whole)
         self.body = causal_lm.base_model
         self.output = causal_lm.get_output_embeddings()
         self.classes = None if classes is None else torch.tensor(classes, device=causal_lm.device)
@@ -77,7 +91,7 @@ class Reader(torch.nn.Module):
         """
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         begins = (lengths.cumsum(0) - lengths).unsqueeze(1).to(places.device)
-        hidden = attention.run_packed(self.body, prompts)
+        hidden = attention.run_packed(self.body, prompts, self.before())
         at = (begins + places)[places >= 0].to(hidden.device)
         weight, bias = self.output.weight, self.output.bias
         if self.head is not None:
@@ -88,12 +102,16 @@ class Reader(torch.nn.Module):
 
 
 @contextmanager
-def learner(model: Model, spec: Spec, label_ids: Sequence[int]) -> Iterator[Learner]:
+def learner(
+    model: Model, spec: Spec, label_ids: Sequence[int], context: Sequence[int] = ()
+) -> Iterator[Learner]:
     """`model` prepared for a method that trains, and as it was afterwards (but for requires_grad).
 
+    A prefix begins as the keys and values of the first tokens of `context`.
+
     Raises:
-        UserError: LoRA targets that the model lacks, a model without biases for BitFit, or an
-            adapter.
+        UserError: LoRA targets that the model lacks, a model without biases for BitFit, a context
+            with fewer tokens than the prefix has positions, or an adapter.
     """
     if isinstance(model.model, peft.PeftModel):
         raise UserError(f"model {model.name} is an adapter: train the model it stands on")
@@ -106,7 +124,9 @@ def learner(model: Model, spec: Spec, label_ids: Sequence[int]) -> Iterator[Lear
             inner.set_output_embeddings(copy.deepcopy(output))
         if spec.changes == "lora":
             inner = _with_lora(model, spec)
-        reader = Reader(base, classes, head=head).eval()
+        if spec.changes == "prefix":
+            inner = _with_prefix(model, spec, context)
+        reader = Reader(base, classes, head=head, whole=inner).eval()
         names = [name for name, _ in reader.named_parameters() if CHANGES[spec.changes](name)]
         if head:  # new rows are learnt in place of the output embedding's
             names = ["head", *(n for n in names if n != "head" and not n.startswith("output."))]
@@ -114,9 +134,11 @@ def learner(model: Model, spec: Spec, label_ids: Sequence[int]) -> Iterator[Lear
             raise UserError(f"model {model.name} has no biases: use another method than bitfit")
         for name, parameter in reader.named_parameters():
             parameter.requires_grad_(name in names)
-        yield Learner(replace(model, model=inner), reader, names, spec, base.dtype)
+        places = model.max_positions - spec.prefix
+        changed = replace(model, model=inner, max_positions=places)
+        yield Learner(model, changed, reader, names, spec, base.dtype)
     finally:
-        if inner is not base:
+        if spec.changes == "lora" and inner is not base:
             inner.unload()
             vars(base).pop("peft_config", None)  # else PEFT warns of a second adapter
         base.set_output_embeddings(output)
@@ -144,6 +166,30 @@ def _with_lora(model: Model, spec: Spec) -> Any:
     )
     with torch.random.fork_rng(), models.quiet():
         return peft.get_peft_model(model.model, config).eval()  # `start` draws its weights again
+
+
+def _with_prefix(model: Model, spec: Spec, context: Sequence[int]) -> Any:
+    """The model behind keys and values that are trained, at first those of `context`'s beginning.
+
+    Prefix tuning without its reparameterisation (Li & Liang 2021, arXiv:2101.00190), begun and
+    trained as a cartridge (Eyuboglu et al. 2025, arXiv:2506.06266), by PEFT.
+    """
+    if len(context) < spec.prefix:
+        raise UserError(
+            f"a prefix of {spec.prefix} positions begins as so many tokens of the context, and "
+            f"this one has {len(context)}: use fewer positions or more shots"
+        )
+    config = peft.CartridgeConfig(
+        task_type=peft.TaskType.CAUSAL_LM,
+        num_virtual_tokens=spec.prefix,
+        num_frozen_tokens=SINK,
+    )
+    with torch.random.fork_rng(), models.quiet(), torch.no_grad():
+        made = peft.get_peft_model(model.model, config).eval()
+        cache = attention.run_prefix(model.model.base_model, context[: spec.prefix])
+        kept = [(layer.keys, layer.values) for layer in cache.layers]
+        peft.initialize_kv_prefix_from_past_key_values(made, past_key_values=kept)
+    return made
 
 
 def targets(text: str, layers: Iterable[str]) -> list[str]:
@@ -228,9 +274,9 @@ def save(learner: Learner, folder: Path, record: Mapping[str, Any]) -> None:
     Raises:
         UserError: the folder cannot be written, or an adapter has a head of its own.
     """
-    model, config = learner.model.model, learner.model.model.config
-    lora, head = learner.spec.changes == "lora", learner.reader.head is not None
-    if lora and head:
+    model, config = learner.model.model, learner.base.model.config
+    adapter, head = isinstance(model, peft.PeftModel), learner.reader.head is not None
+    if adapter and head:
         raise UserError("an adapter with a head cannot be saved: use objective 'label words'")
     partial = folder.with_name(f".{folder.name}.part")
     tied = config.tie_word_embeddings
@@ -240,10 +286,10 @@ def save(learner: Learner, folder: Path, record: Mapping[str, Any]) -> None:
         try:
             config.tie_word_embeddings = tied and not head
             with models.quiet():
-                if lora:
-                    adapter = model.peft_config["default"]
-                    adapter.base_model_name_or_path = learner.model.name
-                    adapter.revision = learner.model.revision or None
+                if adapter:
+                    made = model.peft_config["default"]
+                    made.base_model_name_or_path = learner.model.name
+                    made.revision = learner.model.revision or None
                     model.save_pretrained(partial, save_embedding_layers=False)
                 else:
                     model.save_pretrained(partial)

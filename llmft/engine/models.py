@@ -22,7 +22,7 @@ import torch
 import transformers
 
 from llmft import ROOT, UserError, files
-from llmft.engine import gguf
+from llmft.engine import attention, gguf
 from llmft.nli import hub
 
 
@@ -232,6 +232,8 @@ def _load_adapter(name: str, folder: Path, device: str, dtype: str) -> Model:
         # Once more, for what PEFT does not report: the weights that have no place.
         weights = peft.load_peft_weights(str(folder), device="cpu")
         homeless = peft.set_peft_model_state_dict(model, weights).unexpected_keys  # type: ignore[attr-defined]
+    if attention.prefix_length(model):  # it is one tensor, which PEFT has put into place
+        homeless = [name for name in homeless if name != "prompt_embeddings"]
     if homeless:
         raise UserError(
             f"model {name}: {len(homeless)} of the adapter's weights have no place in {base_name} "
@@ -239,7 +241,12 @@ def _load_adapter(name: str, folder: Path, device: str, dtype: str) -> Model:
         )
     model.eval()
     return replace(
-        base, model=model, name=name, digest=folder_digest(folder, begin=base.digest), revision=""
+        base,
+        model=model,
+        name=name,
+        digest=folder_digest(folder, begin=base.digest),
+        revision="",
+        max_positions=base.max_positions - attention.prefix_length(model),
     )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from llmft import UserError
-from llmft.engine.attention import run_behind, run_prefix
+from llmft.engine.attention import own_prefix, prefix_length, run_behind, run_prefix
 
 
 ROW = {"cpu": 128, "cuda": 512, "mps": 256}
@@ -152,10 +152,12 @@ def _logits(
     # Float32 whatever the model's type: two label logits differ by less than bfloat16 can hold.
     weight = head.weight[rows].float()
     bias = None if head.bias is None else head.bias[rows].float()
-    # What is read lies behind the prefix.
+    # What is read lies behind the prefix: the model's own, and what the prompts begin with.
     before = [len(prompt) - n for prompt, n in zip(prompts, last, strict=True)]
     shared = min([common_prefix(prompts), *before])
-    prefix = run_prefix(body, prompts[0][:shared]) if shared else None
+    prefix, ahead = own_prefix(model), shared + prefix_length(model)
+    if shared:
+        prefix = run_prefix(body, prompts[0][:shared], prefix)
     suffixes = [prompt[shared:] for prompt in prompts]
     places = torch.split(torch.arange(sum(last)), list(last))  # in the result
     logits = torch.empty(sum(last), len(weight))
@@ -170,7 +172,7 @@ def _logits(
         per_batch = max(1, budget // width)
         for start in range(0, len(packed), per_batch):
             batch = packed[start : start + per_batch]
-            hidden = _last_hidden(body, prefix, shared, suffixes, batch, last)
+            hidden = _last_hidden(body, prefix, ahead, suffixes, batch, last)
             there = torch.cat([places[i] for row in batch for i in row])
             logits[there] = torch.nn.functional.linear(hidden.float(), weight, bias).cpu()
 
@@ -182,18 +184,18 @@ def _logits(
 def _last_hidden(
     body: Any,
     prefix: Any,
-    shared: int,
+    ahead: int,
     suffixes: Sequence[Sequence[int]],
     batch: list[list[int]],
     last: Sequence[int],
 ) -> torch.Tensor:
     """Hidden states (positions, hidden) of each query's `last` tokens, rows after rows.
 
-    `batch` has rows of numbers of `suffixes`, which come after `prefix`, of `shared` tokens.
+    `batch` has rows of numbers of `suffixes`, which come after `prefix`, of `ahead` tokens.
     """
     width = max(sum(len(suffixes[i]) for i in row) for row in batch)
     ids = np.zeros((len(batch), width), dtype=np.int64)
-    positions = np.full((len(batch), width), shared, dtype=np.int64)
+    positions = np.full((len(batch), width), ahead, dtype=np.int64)
     owners = np.full((len(batch), width), -1, dtype=np.int64)  # padding's owner is -1
     read_rows: list[int] = []
     read: list[int] = []
@@ -202,7 +204,7 @@ def _last_hidden(
         for i in row:
             start, end = end, end + len(suffixes[i])
             ids[r, start:end] = suffixes[i]
-            positions[r, start:end] = range(shared, shared + end - start)
+            positions[r, start:end] = range(ahead, ahead + end - start)
             owners[r, start:end] = i
             read_rows += [r] * last[i]
             read += range(end - last[i], end)
@@ -344,7 +346,8 @@ def _gap(model: Any, length: int) -> float:
 
 def _positions(model: Any) -> int:
     """Tokens that a prompt may have; a model that does not say may be asked anything."""
-    return getattr(model.config, "max_position_embeddings", None) or 1 << 30
+    most = getattr(model.config, "max_position_embeddings", None) or 1 << 30
+    return int(most) - prefix_length(model)
 
 
 def _longest(prompts: Sequence[Sequence[int]]) -> int:

@@ -9,8 +9,9 @@ from llmft.nli import prompts
 
 TRAINED = ("fine-tuning", "lora", "bitfit", "distillation")
 """The methods that change weights. The first three learn from labels, and change all weights, a
-low-rank correction of a few, or the biases; distillation learns from a teacher, and changes all, or
-with a `rank` a low-rank correction."""
+low-rank correction of a few, or the biases; distillation learns from a teacher, and changes all,
+with a `rank` a low-rank correction, or with a `prefix` nothing but keys and values before the
+prompt."""
 
 METHODS = ("zero-shot", "icl", *TRAINED)
 
@@ -98,6 +99,7 @@ class Spec:
     queries: int = 0  # unlabelled
     rounds: int = 0  # 1: a frozen teacher; more: the student becomes the teacher
     temperature: float = 0.0
+    prefix: int = later(0)  # positions of trained keys and values, at first the context's
     divergence: str = later("")  # "" = KL(teacher ‖ student), "reverse", "jsd"
     teacher: str = later("")  # of later rounds: "" = the last student, "first", "average"
     fresh: int = later(0)  # 1: each round has another draw of demonstrations
@@ -149,6 +151,12 @@ class Spec:
                 f"run: a placebo ({self.context}) has as many demonstrations of each label, half "
                 f"of them changed: {self.shots} shots cannot be, use a multiple of 4"
             )
+        other = self.rank or self.rounds > 1 or self.context_share or self.scoring
+        if self.prefix and (not distils or other or self.prefix == 1):
+            raise UserError(
+                f"run: prefix = {self.prefix}: a prefix is trained by distillation of one round, "
+                "without a rank or the context, and has 2 positions or more"
+            )
         if self.context and not (distils or self.method == "icl"):
             raise UserError(f"run: method {self.method} has no context to be {self.context}")
         # One spelling of one run: "" for the pattern's own label words.
@@ -172,9 +180,9 @@ class Spec:
 
     @property
     def changes(self) -> str:
-        """What a method that trains changes: "fine-tuning" (all weights), "lora" or "bitfit"."""
+        """What a method that trains changes: "fine-tuning" is all weights, "prefix" none."""
         if self.method == "distillation":
-            return "lora" if self.rank else "fine-tuning"
+            return "prefix" if self.prefix else "lora" if self.rank else "fine-tuning"
         return self.method
 
     @property
@@ -200,6 +208,7 @@ class Spec:
             "asked behind the context": self.scoring,
             f"learning rate {self.learning_rate:g}": self.learning_rate,
             f"rank {self.rank}": self.rank,
+            f"prefix of {self.prefix} positions": self.prefix,
             f"pattern {self.wording.name}": True,
             f"label words {self.verbalizer}": self.verbalizer,
         }

@@ -177,6 +177,7 @@ def encode(
     max_positions: int,
     *,
     explained: bool = False,
+    behind: bool = False,
 ) -> list[list[int]]:
     """Whole prompts as token ids: beginning-of-text as the tokenizer has it, demonstrations, query.
 
@@ -188,6 +189,8 @@ def encode(
             premises alone are shown, as plain text. None for zero-shot.
         max_positions: the longest prompt that the model takes.
         explained: the demonstrations come with an instruction and explanations.
+        behind: the model has a beginning already, as keys and values: what is read after it begins
+            with the separator.
 
     Raises:
         UserError: a prompt longer than `max_positions`. Nothing is truncated.
@@ -195,7 +198,10 @@ def encode(
     pattern = _pattern(pattern)
     head = context(pattern, demonstrations, explained=explained)
     texts = _filled(pattern, queries)
-    if head:
+    if behind:
+        start = pattern.separator + f"{head}{pattern.separator}" * bool(head)
+        ids = token_ids(tokenizer, [start + text for text in texts], special=False)
+    elif head:
         ids = _after_head(tokenizer, head, [pattern.separator + text for text in texts])
     else:
         ids = token_ids(tokenizer, texts)

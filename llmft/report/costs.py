@@ -95,6 +95,8 @@ def trainable(spec: Spec, model: Model) -> int:
     if spec.changes == "bitfit":
         weights = model.model.base_model.named_parameters()
         return sum(weight.numel() for name, weight in weights if learner.CHANGES["bitfit"](name))
+    if spec.changes == "prefix":
+        return (spec.prefix - learner.SINK) * position(model)
     if spec.changes == "lora":
         layers = learner.linear_layers(model)
         return sum(
@@ -102,6 +104,29 @@ def trainable(spec: Spec, model: Model) -> int:
             for name in learner.targets(spec.targets, layers)
         )
     return model.parameters
+
+
+def position(model: Model) -> int:
+    """Numbers that a cache keeps of a token: its key and its value in each layer."""
+    config = model.model.config
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * _head(config))
+
+
+def _head(config: Any) -> int:
+    """Numbers of a key, in one head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def attention(model: Model, pairs: float) -> float:
+    """Operations of attention for so many pairs of a token and one that it looks at.
+
+    A score and a share of the mixture: a product and a sum each, for every number of a key and of a
+    value, in every head and layer.
+    """
+    config = model.model.config
+    width = config.num_attention_heads * _head(config)
+    return float(4 * config.num_hidden_layers * width * pairs)
 
 
 def predict(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:

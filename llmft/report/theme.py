@@ -26,8 +26,9 @@ LOOKS = [
     (QUIET, "circle", [1, 0]),
     ("#334155", "circle", [1, 0]),
     ("#9467bd", "square", [6, 3]),
+    ("#8c564b", "diamond", [4, 2]),
 ]
-"""Colour, shape and dash of a series: seven for any, and three that only `PLACES` gives."""
+"""Colour, shape and dash of a series: seven for any, and four that only `PLACES` gives."""
 PLACES = {
     "ICL": 0,
     "full fine-tuning": 1,
@@ -43,6 +44,10 @@ PLACES = {
     "zero-shot": 7,
     "in-domain": 8,
     "out-of-domain": 9,
+    "prompt": 0,
+    "cache": 4,
+    "prefix": 10,
+    "all weights": 3,
 }
 """Which of the `LOOKS` a method or a domain has in the whole book."""
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"

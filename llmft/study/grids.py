@@ -260,6 +260,59 @@ def context_distillation(study: Study) -> Grid:
 
 
 @chapter
+def keeping(study: Study) -> Grid:
+    """A context kept in the prompt, as a trained prefix, by LoRA, in all weights.
+
+    The rates of a prefix and of LoRA are searched by fidelity alone, as distillation's is. What is
+    trained with the middle number of queries is there with the most, too.
+    """
+    plain, seeds, most = spec(study, "distillation"), draws(study), study.queries[-1]
+    adapter = replace(plain, learning_rate=study.lora_learning_rate, **low_rank(study))
+    prefix = replace(plain, learning_rate=study.prefix_learning_rate)
+    prompt = spec(study, "icl", context=plain.context)
+    fewer = [size for size in study.shots if size < study.context_shots]
+
+    def with_most(base: Spec) -> list[Spec]:
+        updates = spec(study, "distillation", queries=most).updates
+        return product(replace(base, queries=most, updates=updates), data_seed=seeds)
+
+    found = {
+        "search for a prefix": [
+            one
+            for size in study.prefixes
+            for one in fidelity_search(study, replace(prefix, prefix=size))
+        ],
+        "search for LoRA": fidelity_search(study, adapter),
+        "zero-shot": [spec(study, "zero-shot")],
+        "ICL": product(prompt, data_seed=seeds),
+        "shorter prompts": product(prompt, shots=fewer, data_seed=seeds),
+        **{
+            f"prefix of {size}": product(replace(prefix, prefix=size), data_seed=seeds)
+            for size in study.prefixes
+        },
+        "LoRA student": product(adapter, data_seed=seeds),
+        f"distillation, {plain.queries:,} queries": product(plain, data_seed=seeds),
+    }
+    if most > plain.queries:
+        found |= {
+            f"prefix, {most:,} queries": with_most(replace(prefix, prefix=middle(study.prefixes))),
+            f"LoRA student, {most:,} queries": with_most(adapter),
+            f"distillation, {most:,} queries": with_most(plain),
+        }
+    return found
+
+
+def fidelity_search(study: Study, base: Spec) -> list[Spec]:
+    """A student's search of the learning rate: as many rates and draws as distillation's has."""
+    start = study.seed + 1_000
+    return product(
+        replace(base, split="validation"),
+        learning_rate=[base.learning_rate * factor for factor in (0.3, 1.0, 3.0)],
+        data_seed=range(start, start + min(2, study.search_draws, study.repeats)),
+    )
+
+
+@chapter
 def text_term(study: Study) -> Grid:
     """Each method that trains, without and with the loss on the pair's own words."""
     methods = {"full fine-tuning": "fine-tuning", "LoRA": "lora", "distillation": "distillation"}
@@ -417,6 +470,7 @@ CHAPTERS: dict[str, Any] = {
     "lora": lora,
     "context-distillation": context_distillation,
     "recursion": recursion,
+    "keeping": keeping,
     "rules": rules,
     "bugs": bugs,
 }

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from llmft import ROOT, UserError, files
-from llmft.engine import distill, learner, models, scoring, training
+from llmft.engine import attention, distill, learner, models, scoring, training
 from llmft.engine.spec import TRAINED, Spec
 from llmft.hardware import clock, device_name, one_thread, peak_memory
 from llmft.nli import placebo, prompts, tasks
@@ -201,7 +201,8 @@ def _trained(
     frame = examples(task, run, model.tokenizer)
     labels = prompts.label_tokens(model.tokenizer, run.wording)
     last = max(max(1, spec.rounds) for spec in specs)
-    with learner.learner(model, run, labels) as learning:
+    context = distill.context_ids(model, run, frame) if run.prefix else []
+    with learner.learner(model, run, labels, context) as learning:
         rounds = _rounds(learning, task, run, frame, last, token_budget)
         for number, (trained, fidelity, memory) in enumerate(rounds, start=1):
             for spec in specs:
@@ -301,7 +302,7 @@ def _job(
             pool = task.train[~task.train["id"].isin(queries["id"])]
             frame = tasks.sample(pool, run.shots, run.data_seed + FRESH * (place.number - 1))
         weights = place.teacher
-        there = learner.with_weights(learning, weights) if weights else nullcontext(learning.model)
+        there = learner.with_weights(learning, weights) if weights else nullcontext(learning.base)
         with there as teacher:
             train, validation = (
                 distill.teacher_targets(teacher, run, part, frame, token_budget, share)
@@ -414,7 +415,7 @@ def evaluate(
         "content_free_p_entailment": float(np.exp(answers[-1][:, 0]).mean()),
         "prefix_tokens": prefix,
         "query_tokens": sum(len(prompt) - prefix for prompt in ids) / len(ids),
-        "text_nll": _text_nll(model, task, spec, token_budget),
+        "text_nll": text_nll(model, task, spec, token_budget),
         "examples_per_second": len(ids) / row["eval_seconds"],
         **max(memories, key=lambda found: found["peak_memory_mib"]),
     }
@@ -444,6 +445,7 @@ def _ask(
         demonstrations,
         model.max_positions,
         explained=spec.context == "explained",
+        behind=attention.prefix_length(model.model) > 0,
     )
     labels = prompts.label_tokens(model.tokenizer, spec.wording)
     seconds = clock(model.device)[0] - start
@@ -455,12 +457,18 @@ def _ask(
     return encoded, logp, seconds, memory
 
 
-def _text_nll(model: models.Model, task: tasks.Task, spec: Spec, token_budget: int) -> float:
-    """Nats a token on plain sentences: the first premises of validation, as sentences are read."""
+def text_nll(model: models.Model, task: tasks.Task, spec: Spec, token_budget: int) -> float:
+    """Nats a token on plain sentences: the first premises of validation, as sentences are read.
+
+    Behind a prefix that is after the separator, as queries are.
+    """
 
     def measured() -> float:
-        texts = prompts.token_ids(model.tokenizer, list(task.validation["premise"].iloc[:TEXTS]))
-        return scoring.text_nll(model.model, texts, token_budget=token_budget)
+        texts = list(task.validation["premise"].iloc[:TEXTS])
+        if behind := attention.prefix_length(model.model) > 0:
+            texts = [spec.wording.separator + text for text in texts]
+        ids = prompts.token_ids(model.tokenizer, texts, special=not behind)
+        return scoring.text_nll(model.model, ids, token_budget=token_budget)
 
     if spec.method in TRAINED:
         return measured()

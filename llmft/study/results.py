@@ -25,7 +25,7 @@ ANSWER = ("key", "domain", "id", "label", *LOGP)
 
 FIELDS = tuple(
     "method shots pattern data_seed order_seed init_seed objective selection learning_rate rank "
-    "targets queries rounds temperature purity mixed split context divergence teacher fresh "
+    "targets queries rounds temperature prefix purity mixed split context divergence teacher fresh "
     "context_share scoring".split()
 )
 """The fields of a run that each of its answers carries."""

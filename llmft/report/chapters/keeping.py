@@ -1,0 +1,563 @@
+"""The figures, tables and paragraphs of the chapter on where a context is kept.
+
+`kept` are the runs side by side (`side_by_side`): `way` is where the context is, `method` what
+exactly. `main` has their answers (`sections.scored`), `prices` what each costs (`prices`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llmft.engine import distill, learner
+from llmft.engine.models import Model
+from llmft.nli import prompts
+from llmft.params import Study
+from llmft.report import compare, conclusions, costs, figures, sections, stats, theme
+from llmft.study import baselines, grids, methods, metrics
+from llmft.study.results import Results, on_one_machine
+
+
+NOTHING, PROMPT, CACHE, PREFIX, LORA, WEIGHTS = (
+    "nothing kept", "prompt", "cache", "prefix", "LoRA", "all weights"
+)  # fmt: skip
+
+HALF = 2
+"""Bytes of a number that is kept, in half precision, and of a token's id."""
+
+
+def names(study: Study) -> dict[str, str]:
+    """The groups of runs that are set side by side, and where each keeps the context."""
+    found = {"zero-shot": NOTHING, "shorter prompts": PROMPT, "ICL": PROMPT}
+    for name in grids.keeping(study):
+        if name.startswith("prefix"):
+            found[name] = PREFIX
+        if name.startswith("LoRA student"):
+            found[name] = LORA
+        if name.startswith("distillation"):
+            found[name] = WEIGHTS
+    return {name: way for name, way in found.items() if name in grids.keeping(study)}
+
+
+def side_by_side(results: Results, studies: Sequence[Study]) -> Results:
+    """The runs to compare, each with the `way` its context is kept and a name, `method`.
+
+    The loss on plain sentences, `text_nll`, is that with the context in front where it is kept
+    there (`behind_the_prompt`); of shorter prompts it is not.
+    """
+    found = sections.by_method(results, studies, names)
+    rows, answers = (
+        own.assign(way=own["method"], method=own.apply(_name, axis=1))
+        for own in (found.rows, found.predictions)
+    )
+    for study in studies:
+        at = (rows["study"] == study.study) & (rows["method"] == whole(study))
+        rows.loc[at, "text_nll"] = [behind_the_prompt(study, n) for n in rows["data_seed"][at]]
+    return Results(rows, answers, found.groups)
+
+
+def behind_the_prompt(study: Study, seed: int) -> float:
+    """The loss on plain sentences, nats a token, behind a draw's whole context.
+
+    It is measured here, as it is for a prefix: the runs of a prompt have the model's own loss.
+    """
+    model, task = sections.model_of(study), sections.task_of(study)
+    run = replace(grids.spec(study, "distillation"), data_seed=int(seed))
+    context = distill.context_ids(model, run, methods.examples(task, run))
+    run = replace(run, prefix=len(context))  # a prefix of all of it, which nothing trains
+    labels = prompts.label_tokens(model.tokenizer, run.wording)
+    with learner.learner(model, run, labels, context) as learning:
+        return methods.text_nll(learning.model, task, run, study.token_budget)
+
+
+def _name(run: pd.Series) -> str:
+    """What the chapter calls a run of `sections.by_method`, whose `method` is the way."""
+    if run["method"] == NOTHING:
+        return NOTHING
+    if run["method"] == PROMPT:
+        return _prompt(run["shots"])
+    size = f" of {run['prefix']:,}" * (run["prefix"] > 0)
+    return f"{run['method']}{size}, {run['queries']:,} queries"
+
+
+def _prompt(shots: int) -> str:
+    return f"prompt of {shots:,} shots"
+
+
+def whole(study: Study) -> str:
+    """What the chapter calls the prompt that all other ways are to keep."""
+    return _prompt(study.context_shots)
+
+
+def trained(kept: pd.DataFrame, study: Study) -> list[str]:
+    """The methods of a study that train something, in their order."""
+    own = sections.rows_at(kept, study=study.study)
+    return list(own[own["way"].isin([PREFIX, LORA, WEIGHTS])]["method"].unique())
+
+
+# --- the learning rate -------------------------------------------------------------------------
+
+
+def search(results: Results, studies: Sequence[Study]) -> None:
+    """Fidelity by what is trained and learning rate; which rate is nearest, and which is used."""
+    groups = ("search for a prefix", "search for LoRA")
+    studies = sections.having(results, studies, *groups)
+    if not studies:
+        return
+    rows = results.part(*groups).rows
+    what = "prefix of " + rows["prefix"].astype(str)
+    rows = rows.assign(trained=what.where(rows["prefix"] > 0, LORA))
+    by_rate = rows.groupby(["study", "trained", "learning_rate"], sort=False)
+    table = by_rate.agg(
+        KL=("held_out_kl", sections.over),
+        agreement=("held_out_agreement", sections.over),
+        draws=("key", "size"),
+    )
+    table = table.reset_index(names=["study", "trained", "learning rate"])
+    sections.table(table, {"learning rate": ".2g"})
+
+    def nearest(study: Study) -> str:
+        own = sections.rows_at(rows, study=study.study)
+        used = {PREFIX: study.prefix_learning_rate, LORA: study.lora_learning_rate}
+        found = []
+        for way, part in own.groupby(own["prefix"].gt(0).map({True: PREFIX, False: LORA})):
+            means = part.groupby("learning_rate")["held_out_kl"].mean()
+            found.append(
+                f"for the {way} the mean KL is lowest at a learning rate of {means.idxmin():.2g}, "
+                f"and the reported runs use {used[way]:.2g}"
+            )
+        return f"Over all sizes, {'; '.join(found)}."
+
+    sections.headed(studies, nearest)
+
+
+# --- what is kept ------------------------------------------------------------------------------
+
+
+def accuracy(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Accuracy and AUC by way and domain; accuracy minus the prompt's, all differences together."""
+
+    def lines(study: Study) -> pd.DataFrame:
+        found = []
+        own, gaps = sections.rows_at(main, study=study.study), differences(main, study)
+        for domain in sections.task_of(study).domains:
+            for method in _shown(own, study):
+                at = {"domain": domain, "method": method}
+                right, gap = sections.interval(own, **at), gaps.get((method, domain))
+                line = at | {
+                    "accuracy": str(right),
+                    "AUC": str(sections.interval(own, "auc", **at)),
+                    "minus the prompt": "–" if gap is None else str(gap),
+                    "shown from": "–" if gap is None else stats.number(gap.detectable),
+                    "n": right.n,
+                }
+                found.append(line)
+        return pd.DataFrame(found)
+
+    sections.table(sections.each(studies, lines))
+    sections.missing(studies)
+
+
+def _shown(own: pd.DataFrame, study: Study) -> list[str]:
+    """The methods that tables show: all but the shorter prompts."""
+    is_shorter = (own["way"] == PROMPT) & (own["method"] != whole(study))
+    return list(own[~is_shorter]["method"].unique())
+
+
+def differences(main: pd.DataFrame, study: Study) -> dict[tuple[str, str], stats.Interval]:
+    """By method and domain: accuracy minus the whole prompt's, paired; they hold together."""
+    own, domains = sections.rows_at(main, study=study.study), sections.task_of(study).domains
+    others = [name for name in _shown(own, study) if name != whole(study)]
+    level = stats.together(len(others) * len(domains))
+    return {
+        (name, domain): sections.difference(
+            own,
+            {"method": name, "domain": domain},
+            {"method": whole(study), "domain": domain},
+            level=level,
+        )
+        for domain in domains
+        for name in others
+    }
+
+
+def lead(main: pd.DataFrame, kept: Results, studies: Sequence[Study]) -> None:
+    """Say which share of the prompt's gain each way keeps, and which differ from the prompt."""
+
+    def text(study: Study) -> str:
+        own, gaps = sections.rows_at(main, study=study.study), differences(main, study)
+        ways, shares = trained(kept.rows, study), []
+        for name in ways:
+            samples = [
+                sections.chosen(own, domain="in-domain", method=method)
+                for method in (name, whole(study), NOTHING)
+            ]
+            shares.append(stats.share(*samples, level=stats.together(len(ways))))
+        if not all(np.isfinite(share.mean) for share in shares):
+            return "The prompt has no clear in-domain gain, so there is none to keep."
+        parts = [f"{share} by {name}" for name, share in zip(ways, shares, strict=True)]
+        said = f"Of the prompt's in-domain gain over nothing kept, {conclusions.joined(parts)} keep"
+        said = f"{said} their share (these intervals hold together)."
+        for domain in sections.task_of(study).domains:
+            said += f" {_against_the_prompt(gaps, ways, domain)}"
+        return said
+
+    sections.headed(studies, text)
+
+
+def _against_the_prompt(
+    gaps: Mapping[tuple[str, str], stats.Interval], ways: Sequence[str], domain: str
+) -> str:
+    """A sentence: which ways are below the prompt in a domain, above, within the margin, or open.
+
+    A way that is shown below, or above, may be within the margin as well: it is named there.
+    """
+    own = {name: gaps[name, domain] for name in ways}
+    margin = conclusions.MARGIN
+    kinds = {
+        "below it": [name for name, gap in own.items() if gap.hi < 0],
+        "above it": [name for name, gap in own.items() if gap.lo > 0],
+        f"within {margin:.2f} of it": [
+            name for name, gap in own.items() if max(-gap.lo, gap.hi) < margin
+        ],
+    }
+    found = [f"{conclusions.joined(some)} {kind}" for kind, some in kinds.items() if some]
+    decided = {name for some in kinds.values() for name in some}
+    said = f"{domain.capitalize()}, minus the prompt and all together, "
+    said += f"shown are {'; '.join(found)}" if found else "no way is shown to differ"
+    if rest := [name for name in ways if name not in decided]:
+        from_ = max(own[name].detectable for name in rest)
+        seen = f" (true differences of {stats.number(from_)} would have been)"
+        said += (
+            f"; for {conclusions.joined(rest)} neither is shown{seen * bool(np.isfinite(from_))}"
+        )
+    return f"{said}."
+
+
+def rivals(main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Compare each prefix with the longest prompt whose cache is no larger, and with nothing."""
+
+    def lines(study: Study) -> pd.DataFrame:
+        own = sections.rows_at(prices, study=study.study)
+        cheaper = own[own["way"].isin([CACHE, NOTHING])]
+        prefixes = own[own["way"] == PREFIX]
+        level, found = stats.together(len(prefixes)), []
+        for name, size, positions in prefixes[["method", "bytes", "positions"]].itertuples(
+            index=False
+        ):
+            rival = cheaper[cheaper["bytes"] <= size].sort_values("bytes").iloc[-1]
+            inside = sections.rows_at(main, study=study.study, domain="in-domain")
+            gap = sections.difference(
+                inside, {"method": name}, {"method": rival["method"]}, level=level
+            )
+            found.append(
+                {
+                    "trained": name,
+                    "positions": int(positions),
+                    "rival": rival["method"],
+                    "its positions": round(rival["positions"]),
+                    "trained minus rival": str(gap),
+                    "shown from": stats.number(gap.detectable),
+                    "n": gap.n,
+                }
+            )
+        return pd.DataFrame(found)
+
+    studies = [study for study in studies if PREFIX in names(study).values()]
+    if studies:
+        sections.table(sections.each(studies, lines))
+
+
+def training(kept: Results, studies: Sequence[Study]) -> None:
+    """Say what training adds to a prefix that begins as the context's first tokens."""
+
+    def text(study: Study) -> str:
+        own = sections.rows_at(kept.rows, study=study.study, way=PREFIX)
+        found = []
+        for name, part in own.groupby("method", sort=False):
+            ends = [part["curve"].map(lambda curve, i=i: curve[i]) for i in (0, -1)]
+            first, last = (
+                sections.over(points.map(lambda p: p["validation_loss"]).rename("held_out_kl"))
+                for points in ends
+            )
+            found.append(f"from {first} to {last} nats ({name})")
+        if not found:
+            return ""
+        return (
+            "Before training, a prefix is a prompt that breaks off. On held-out queries, training "
+            f"takes its KL to the whole prompt {conclusions.joined(found)}."
+        )
+
+    sections.headed(studies, text)
+
+
+# --- what it costs -----------------------------------------------------------------------------
+
+
+def prices(kept: Results, studies: Sequence[Study]) -> pd.DataFrame:
+    """What each method keeps and costs, means over draws; each prompt is there as its cache, too.
+
+    Columns: study, way, method, and those of `price`; seconds (to make) and ms (an answer), where
+    they were measured on the machine that made most kinds of runs; perplexity, as text.
+    """
+    found = []
+    for study in studies:
+        own, model = sections.rows_at(kept.rows, study=study.study), sections.model_of(study)
+        context = sections.rows_at(own, method=whole(study))["prefix_tokens"].mean()
+        timed = set(on_one_machine(own)["key"])
+        asked = own["in_domain_n"] + own["out_of_domain_n"] + len(prompts.CONTENT_FREE)
+        own = own.assign(ms=1_000 * own["eval_seconds"] / asked, seconds=own["train_seconds"])
+        own[["ms", "seconds"]] = own[["ms", "seconds"]].where(own["key"].isin(timed))
+        read_whole = own["way"] == PROMPT  # all are scored behind the cache of what they share
+        both = [own.assign(ms=own["ms"].mask(read_whole)), own[read_whole].assign(way=CACHE)]
+        found += [
+            {**run[["study", "way", "method", "seconds", "ms"]], **price(run, model, context)}
+            for _, run in pd.concat(both).iterrows()
+        ]
+    by = ["study", "way", "method"]
+    means = pd.DataFrame(found).groupby(by, sort=False).mean().reset_index()
+    texts = kept.rows.groupby(["study", "method"], sort=False)["text_nll"]
+    means = means.merge(texts.agg(perplexity=conclusions.perplexity).reset_index())
+    order = [NOTHING, PROMPT, CACHE, PREFIX, LORA, WEIGHTS]
+    return means.sort_values("way", key=lambda ways: ways.map(order.index), kind="stable")
+
+
+def price(run: pd.Series, model: Model, context: float) -> dict[str, float]:
+    """What a run keeps (positions ahead of a query, bytes), and what it computes.
+
+    Counted are the tokens read for an answer, and operations to make what is kept and to answer: as
+    `sections.operations` does, and attention's, which it leaves out (`costs.attention`). For its
+    gradients attention takes twice as much again. `context`: tokens of the teacher's context.
+    """
+    weights, way = run["parameters"], run["way"]
+    ahead = {PROMPT: 0, CACHE: run["prefix_tokens"]}.get(way, run["prefix"])
+    tokens = run["query_tokens"] + run["prefix_tokens"] * (way != CACHE)
+    beside = ahead + tokens / 2  # what a token of a query looks at, on average
+    answer = 2 * weights * tokens + costs.attention(model, tokens * beside)
+    make, numbers = 0.0, ahead * costs.position(model)
+    if way == CACHE:
+        make = 2 * weights * ahead + costs.attention(model, ahead**2 / 2)
+    if run["queries"]:
+        step = 4 if run["trainable_parameters"] < weights else 6
+        taught = run["teacher_tokens"]
+        looks = context**2 / 2 + (taught - context) * (context + tokens / 2)
+        looks += 3 * run["train_tokens"] * beside
+        make = weights * (step * run["train_tokens"] + 2 * taught) + costs.attention(model, looks)
+    if way in (LORA, WEIGHTS):
+        numbers = run["trainable_parameters"]
+    kept = run["prefix_tokens"] if way == PROMPT else numbers  # a prompt is its tokens' ids
+    return {
+        "positions": ahead,
+        "bytes": HALF * kept,
+        "tokens": tokens,
+        "answer": answer,
+        "make": make,
+    }
+
+
+def pays_after(one: pd.Series, rival: pd.Series) -> float:
+    """After how many answers `one` has saved what it cost more than `rival`; inf for never.
+
+    No number where one is the rival itself.
+    """
+    more, saved = one["make"] - rival["make"], rival["answer"] - one["answer"]
+    if one["way"] == rival["way"]:
+        return float("nan")
+    return float("inf") if saved <= 0 else max(0.0, more / saved)
+
+
+def choice(
+    kept: Results, main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]
+) -> None:
+    """One line a way: what it does, keeps, costs, and when it has paid."""
+
+    def lines(study: Study) -> pd.DataFrame:
+        own = sections.rows_at(prices, study=study.study)
+        own = own[own["method"].isin(_shown(own, study))]
+        prompt, cache = (own[own["way"] == way].iloc[0] for way in (PROMPT, CACHE))
+        found = []
+        for _, one in own.iterrows():
+            at = {"study": study.study, "method": one["method"]}
+            line = {"kept": f"{one['method']}{', as its cache' * (one['way'] == CACHE)}"}
+            for domain in sections.task_of(study).domains:
+                line[domain] = str(sections.interval(main, domain=domain, **at))
+            line |= {
+                "perplexity": one["perplexity"],
+                "kB": one["bytes"] / 1_000,
+                "tokens an answer": one["tokens"],
+                "made in (s)": one["seconds"],
+                "pays after, read whole": pays_after(one, prompt),
+                "pays after, cached": pays_after(one, cache) if one["way"] != PROMPT else np.nan,
+            }
+            found.append(line)
+        return pd.DataFrame(found)
+
+    formats: dict[str, Any] = {"kB": ",.0f", "tokens an answer": ",.0f", "made in (s)": ".1f"}
+    formats |= dict.fromkeys(["pays after, read whole", "pays after, cached"], _answers)
+    sections.table(sections.each(studies, lines), formats)
+    sections.hardware(kept.rows, on_one_machine(kept.rows))
+
+
+def _answers(number: float) -> str:
+    """A number of answers; a dash where none is meant, "never" where there is none."""
+    return "–" if np.isnan(number) else "never" if np.isinf(number) else f"{number:,.0f}"
+
+
+def fidelity(kept: Results, main: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """How near each way is to the prompt: KL, agreement; and what an answer costs."""
+    answers = main.assign(answer=main[metrics.LOGP].to_numpy().argmax(axis=1))
+    pair = ["data_seed", "domain", "id"]
+
+    def lines(study: Study) -> pd.DataFrame:
+        own = sections.rows_at(answers, study=study.study)
+        prompt = sections.rows_at(own, method=whole(study))[[*pair, "answer"]]
+        both = own.merge(prompt, on=pair, suffixes=("", "_prompt"))
+        both = both.assign(agreement=(both["answer"] == both["answer_prompt"]).astype(float))
+        drawn = both.groupby(["method", "domain", "data_seed"])["agreement"].mean()
+        found = []
+        for name in trained(kept.rows, study):
+            rows = sections.rows_at(kept.rows, study=study.study, method=name)
+            line = {
+                "trained": name,
+                "KL, held-out": sections.over(rows["held_out_kl"]),
+                "agreement, held-out": sections.over(rows["held_out_agreement"]),
+            }
+            for domain in sections.task_of(study).domains:
+                line[f"agreement, {domain}"] = sections.over(drawn[name, domain])
+            found.append(line | {"draws": len(rows)})
+        return pd.DataFrame(found)
+
+    sections.table(sections.each(studies, lines))
+
+
+def operations(prices: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Operations to make what is kept and to answer, and the milliseconds of an answer."""
+
+    def lines(study: Study) -> pd.DataFrame:
+        own = sections.rows_at(prices, study=study.study)
+        own = own[own["method"].isin(_shown(own, study))]
+        return pd.DataFrame(
+            {
+                "kept": own["method"] + own["way"].map({CACHE: ", as its cache"}).fillna(""),
+                "positions ahead": own["positions"],
+                "to make (GFLOPs)": own["make"] / 1e9,
+                "an answer (GFLOPs)": own["answer"] / 1e9,
+                "an answer (ms)": own["ms"],
+            }
+        )
+
+    formats = {"positions ahead": ",.0f", "to make (GFLOPs)": ",.1f"}
+    formats |= {"an answer (GFLOPs)": ".3f", "an answer (ms)": ".2f"}
+    sections.table(sections.each(studies, lines), formats)
+
+
+def figure(main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]) -> Any:
+    """Accuracy against the bytes that are kept, a mark a method, a panel a domain."""
+    by = ["study", "domain", "method"]
+    points = sections.summary(main[main["way"] != NOTHING], by)
+    points = points.merge(prices, on=["study", "method"])
+    points = points.assign(
+        kilobytes=points["bytes"] / 1_000, panel=sections.panel(points, "domain")
+    )
+    rules = sections.each(studies, lambda study: _rules(main, study))
+    rules = rules.assign(panel=sections.panel(rules, "domain"))
+    return figures.panels(
+        points,
+        "panel",
+        lambda part, note: compare.frontier(
+            part,
+            "kilobytes",
+            "way",
+            x_title="kept (kB, half precision)",
+            columns=["method"],
+            names=theme.order(points["way"]),
+            rules=sections.rows_at(rules, panel=part["panel"].iloc[0]),
+            note=note,
+        ),
+        note=stats.caption(points),
+    )
+
+
+def _rules(main: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The accuracy of what keeps nothing, by domain: zero-shot, the cue classifier, the floors."""
+    own = sections.rows_at(main, study=study.study, method=NOTHING)
+    both = sections.with_classifier(own, [study], lambda study: [study.context_shots])
+    means = both.groupby(["method", "domain"], sort=False)["correct"].mean()
+    found = means.rename("accuracy").reset_index().rename(columns={"method": "rule"})
+    return pd.concat([found, baselines.floors(sections.task_of(study))], ignore_index=True)
+
+
+# --- what to choose ----------------------------------------------------------------------------
+
+
+def choose(
+    kept: Results, main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]
+) -> None:
+    """Say what keeps the accuracy in the fewest bytes, when each way pays, what is forgotten."""
+
+    def lines(study: Study) -> list[str]:
+        own, gaps = sections.rows_at(prices, study=study.study), differences(main, study)
+        prompt, cache = (
+            sections.rows_at(own, way=way, method=whole(study)).iloc[0] for way in (PROMPT, CACHE)
+        )
+        ways = own[own["method"].isin(trained(kept.rows, study))]
+        return [
+            _smallest(ways, gaps, cache),
+            _paying(ways, prompt, cache),
+            _forgotten(own, ways, study),
+        ]
+
+    sections.findings(studies, lines)
+
+
+def _smallest(
+    ways: pd.DataFrame, gaps: Mapping[tuple[str, str], stats.Interval], cache: pd.Series
+) -> str:
+    """Which of the `ways` keeps the in-domain accuracy in the fewest bytes."""
+    near = [gaps[name, "in-domain"].lo > -conclusions.MARGIN for name in ways["method"]]
+    limit = f"shown to be less than {conclusions.MARGIN:.2f} below the prompt's in-domain accuracy"
+    cached = f"{cache['bytes'] / 1_000:,.0f} kB"
+    if not any(near):
+        return f"No way but the cache ({cached}) is {limit}."
+    best = ways[near].sort_values("bytes", kind="stable").iloc[0]
+    share = best["bytes"] / cache["bytes"]
+    return (
+        f"The fewest bytes with an accuracy {limit} are those of {best['method']}: "
+        f"{best['bytes'] / 1_000:,.0f} kB, {share:.1%} of the cache's {cached}."
+    )
+
+
+def _paying(ways: pd.DataFrame, prompt: pd.Series, cache: pd.Series) -> str:
+    """After how many answers each way has paid, against the prompt and against its cache."""
+
+    def after(rival: pd.Series, some: pd.DataFrame) -> str:
+        return conclusions.joined(
+            [f"{one['method']} {_after(pays_after(one, rival))}" for _, one in some.iterrows()]
+        )
+
+    return (
+        "In operations, against a prompt that is read whole for every answer, its cache pays "
+        f"{_after(pays_after(cache, prompt))}, {after(prompt, ways)}. Against the cache, "
+        f"{after(cache, ways)}."
+    )
+
+
+def _after(number: float) -> str:
+    if np.isinf(number):
+        return "never pays"
+    answers = max(1, int(np.ceil(round(number, 6))))
+    return f"after {answers:,} {'answer' if answers == 1 else 'answers'}"
+
+
+def _forgotten(prices: pd.DataFrame, ways: pd.DataFrame, study: Study) -> str:
+    """What plain sentences cost without and with what each way keeps."""
+    of = prices.drop_duplicates("method").set_index("method")["perplexity"]
+    each = [f"{of[name]} with {name}" for name in ways["method"]]
+    return (
+        f"The perplexity of plain sentences is {of[NOTHING]} with nothing kept, {of[whole(study)]} "
+        f"behind the prompt or its cache, {conclusions.joined(each)}. A prompt, a cache, a prefix "
+        "and LoRA's matrices can be taken away again, and the model is what it was; of weights "
+        "that were changed, a copy must be kept."
+    )
