@@ -155,15 +155,18 @@ def _with_adapter(model: Model, spec: Spec) -> Any:
 
 
 def adapter(spec: Spec, names: list[str]) -> peft.PeftConfig:
-    """What stands beside each layer W of these `names`. Where x is read and W x is written:
+    """PEFT's name for what stands beside each layer W of these `names`.
+
+    Where x is read and W x would be written:
 
     - LoRA: W x + (alpha / rank) B A x, with B = 0 (Hu et al. 2022, arXiv:2106.09685)
     - rsLoRA: alpha / sqrt(rank) in place of alpha / rank (Kalajdzievski 2023, arXiv:2312.03732)
-    - DoRA: each row of W + (alpha / rank) B A at a learnt length (Liu et al. 2024, arXiv:2402.09353)
+    - DoRA: each row of W + (alpha / rank) B A at a length of its own, which is learnt, too (Liu et
+      al. 2024, arXiv:2402.09353)
     - VeRA: W x + b * B (d * A x), with A and B fixed at random, the same for all layers, b = 0 and
       d = 0.1 (Kopiczko et al. 2024, arXiv:2310.11454); `init_seed` draws A and B
-    - IA3: l * W x with l = 1, or W (l * x) in the layers `FEEDFORWARD` (Liu et al. 2022,
-      arXiv:2205.05638)
+    - IA3: l * W x, its bias included, or W (l * x) in the layers `FEEDFORWARD`, with l = 1 (Liu et
+      al. 2022, arXiv:2205.05638)
     """
     common: dict[str, Any] = {"task_type": peft.TaskType.CAUSAL_LM, "target_modules": names}
     if spec.changes == "ia3":

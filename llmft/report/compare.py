@@ -173,7 +173,7 @@ def tradeoff(
     start: float,
     note: str = "",
 ) -> Any:
-    """Accuracy against perplexity (logarithmic), a panel a series, its points joined in their order.
+    """Accuracy against perplexity (logarithmic), a panel a series, its points joined in order.
 
     `frame`: a row a series and learning rate, the lowest rate first, with the accuracy as mean, lo,
     hi, the `perplexity`, and whether the rate is the `chosen` one, whose mark is full. The line of

@@ -37,7 +37,7 @@ TEXT_TERM = {"without": "vocabulary", "with": "query"}
 """The objectives without and with the loss on the pair's own words (the text term)."""
 
 ALPHA = 32.0
-"""LoRA's alpha, whatever its rank, where its best learning rate is compared with full fine-tuning's:
+"""LoRA's alpha, whatever its rank, where its best learning rate is set beside full fine-tuning's:
 that of "LoRA Without Regret" (Schulman and Thinking Machines Lab 2025)."""
 
 RANKS = (1, 4, 16)

@@ -454,9 +454,7 @@ def tradeoff(found: Found) -> Any:
     means = rows.groupby(by, sort=False)[["text_nll", "loss"]].mean().reset_index()
     points = points.merge(means, on=by)
     lowest = points.groupby(by[:2])["loss"].transform("min")
-    points = points.assign(
-        perplexity=np.exp(points["text_nll"]), chosen=points["loss"] == lowest
-    )
+    points = points.assign(perplexity=np.exp(points["text_nll"]), chosen=points["loss"] == lowest)
     return figures.panels(
         points.sort_values("learning_rate", kind="stable"),
         sections.facet(found.studies),
@@ -524,16 +522,17 @@ def least_forgotten(found: Found) -> None:
         less, more = (conclusions.joined(names) or "none" for names in shown(nats))
         said = [
             f"Plain sentences have a perplexity of {np.exp(found.start[study.study]):.2f} before "
-            f"training, and of {conclusions.perplexity(losses[FULL])} after full fine-tuning. Shown "
-            f"to forget less than it: {less}; more: {more}."
+            f"training, and of {conclusions.perplexity(losses[FULL])} after full fine-tuning. "
+            f"Shown to forget less than it: {less}; more: {more}."
         ]
         equal = [name for name in right if name not in shown(right)[0]]
         if equal:
             least = min(equal, key=lambda name: float(losses[name].mean()))
             said.append(
-                f"Of the {len(equal)} methods that are not shown to be less accurate in-domain than "
-                f"full fine-tuning, {least} leaves the lowest perplexity, {times(nats[least])} "
-                f"times full fine-tuning's, with an accuracy that differs from it by {right[least]}."
+                f"Of the {len(equal)} methods that are not shown to be less accurate in-domain "
+                f"than full fine-tuning, {least} leaves the lowest perplexity: "
+                f"{times(nats[least])} times full fine-tuning's; its accuracy minus full "
+                f"fine-tuning's is {right[least]}."
             )
         answers = sections.rows_at(
             found.tried, study=study.study, shots=shots, place=1, domain=INSIDE
@@ -561,8 +560,8 @@ def summary(found: Found) -> None:
             for domain, own in gaps(found.best, study, shots).items():
                 worse, better = (conclusions.joined(names) or "none" for names in shown(own))
                 said.append(
-                    f"At an equal budget, {shots:,} examples, {domain}: shown to be worse than full "
-                    f"fine-tuning: {worse}; better: {better}; {len(own)} methods were compared."
+                    f"At an equal budget, {shots:,} examples, {domain}: of {len(own)} methods, "
+                    f"shown to be worse than full fine-tuning: {worse}; better: {better}."
                 )
         one = sections.rows_at(singles, study=study.study, domain=INSIDE)
         said.append(
