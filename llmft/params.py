@@ -100,7 +100,7 @@ Place = Annotated[Text, AfterValidator(_place)]
 T = TypeVar("T")
 Listed = Annotated[list[T], BeforeValidator(_listed), Field(max_length=100)]
 Sizes = Annotated[Listed[T], Field(min_length=1), AfterValidator(_ascending)]
-"""Different numbers of examples, which are put into ascending order."""
+"""Different numbers, which are put into ascending order."""
 
 
 def _about(what: str, **bounds: Any) -> Any:
@@ -140,6 +140,12 @@ class Study(BaseModel):
     side_shots: Whole = _from(2, 1_000_000, "training examples of searches and side experiments")
     repeats: Whole = _from(1, 1_000, "how many seeds a point")
     search_draws: Whole = _from(1, 1_000, "draws in a search for a learning rate, at most")
+    budget_shots: Sizes[Annotated[Even, Field(le=1_000_000)]] = _about(
+        "a list of even numbers of training examples, each 2 to 1,000,000, such as [32, 128]"
+    )
+    tried_rates: Sizes[Annotated[Real, Field(gt=0, le=1_000)]] = _about(
+        "a list of multiples of a method's learning rate, such as [0.1, 1, 10]"
+    )
     half_from: Whole = _from(0, 1_000_000, "examples from which on a point has half of the seeds")
     without: Listed[Text] = _about("a list of groups of runs to leave out, such as [orders]")
     pattern: Text = _about(

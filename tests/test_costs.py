@@ -79,6 +79,17 @@ def test_weights_that_change() -> None:
     # Of each layer: four of attention, two of the feed-forward part, two norms; and the last norm.
     biases = 12 * (4 * 768 + 3072 + 768 + 2 * 768) + 768
     assert costs.trainable(replace(TUNED, method="bitfit"), shape) == biases
+    rows = 12 * (4 * 768 + 3072 + 768)  # rows of weights in all linear layers
+    both = 12 * (4 * 2 * 768 + 2 * (3072 + 768))
+    everywhere = lora | {"rank": 2, "targets": learner.ALL_LAYERS}
+    assert costs.trainable(replace(TUNED, **everywhere | {"method": "rslora"}), shape) == 2 * both
+    dora = replace(TUNED, **everywhere | {"method": "dora"})
+    assert costs.trainable(dora, shape) == 2 * both + rows
+    vera = replace(dora, method="vera", alpha=0.0)
+    assert costs.trainable(vera, shape) == 2 * 12 * 6 + rows
+    ia3 = replace(vera, method="ia3", rank=0, targets=learner.KEYS_VALUES_HIDDEN)
+    assert costs.trainable(ia3, shape) == 12 * (2 * 768 + 3072)
+    assert costs.trainable(replace(TUNED, method="probe", objective="head"), shape) == 2 * 768
     assert costs.trainable(Spec(method="zero-shot", shots=0), shape) == 0
 
 

@@ -15,10 +15,18 @@ from safetensors.torch import load_file, save_file
 
 from llmft import UserError
 from llmft.engine import models
-from llmft.engine.learner import Learner, holding, learner, save, start, with_weights
+from llmft.engine.learner import (
+    ALL_LAYERS,
+    Learner,
+    holding,
+    learner,
+    save,
+    start,
+    with_weights,
+)
 from llmft.engine.models import Model
 from llmft.engine.scoring import score, score_plainly
-from llmft.engine.spec import OBJECTIVES, Spec
+from llmft.engine.spec import ADAPTERS, OBJECTIVES, Spec
 from llmft.engine.training import (
     Examples,
     cross_entropy,
@@ -184,23 +192,84 @@ def test_lora_adds_alpha_over_rank_b_a(shape: str) -> None:
     torch.testing.assert_close(score_plainly(by_hand, PROMPTS, LABELS), result, atol=1e-4, rtol=0)
 
 
+def changed_by_hand(method: str, learning: Learner, name: str, layer: Any, new: Any) -> None:
+    """Put what a method has learnt beside one layer into the layer's own weight, by its paper."""
+    alpha, rank = learning.spec.alpha, learning.spec.rank
+    if method == "ia3":
+        scale = new["ia3_l.default"]
+        layer.weight *= scale
+        if "fc2" not in name and "down_proj" not in name and layer.bias is not None:
+            layer.bias *= scale.flatten()
+        return
+    if method == "vera":
+        tuner = learning.model.model.base_model
+        d_out, d_in = layer.weight.shape
+        a, b = tuner.vera_A["default"][:, :d_in], tuner.vera_B["default"][:d_out]
+        rows, columns = new["vera_lambda_b.default"], new["vera_lambda_d.default"]
+        layer.weight += rows[:, None] * (b @ (columns[:, None] * a))
+        return
+    scale = alpha / rank**0.5 if method == "rslora" else alpha / rank
+    layer.weight += scale * new["lora_B.default.weight"] @ new["lora_A.default.weight"]
+    if method == "dora":
+        length = new["lora_magnitude_vector.default.weight"]
+        layer.weight *= (length / layer.weight.norm(dim=1))[:, None]
+
+
+@pytest.mark.parametrize("method", ["rslora", "dora", "vera", "ia3"])
+@pytest.mark.parametrize("shape", MODELS)
+def test_a_method_computes_what_its_paper_says(shape: str, method: str) -> None:
+    """At the start it is the model itself; trained, it is one with other weights in its layers."""
+    model = tiny(shape)
+    by_hand, before = tiny(shape).model, score(model.model, PROMPTS, LABELS)
+    changes = {} if method == "ia3" else {"targets": ALL_LAYERS}
+    with learner(model, spec(method, learning_rate=0.1, **changes), LABELS) as learning:
+        with with_weights(learning, start(learning, 0)) as changed:
+            scores = score(changed.model, PROMPTS, LABELS)
+            torch.testing.assert_close(scores, before, atol=1e-6, rtol=0)
+        weights = train(learning, job(), cross_entropy).weights
+        with with_weights(learning, weights) as changed:
+            result = score(changed.model, PROMPTS, LABELS)
+        with torch.no_grad():
+            for name, layer in by_hand.base_model.named_modules():
+                start_of = f"body.{name}."
+                own = {n: w for n, w in weights.items() if n.startswith(start_of)}
+                if own and isinstance(layer, torch.nn.Linear):
+                    new = {n.removeprefix(start_of): w for n, w in own.items()}
+                    changed_by_hand(method, learning, name, layer, new)
+    assert (result - before).abs().max() > 1e-2
+    torch.testing.assert_close(score_plainly(by_hand, PROMPTS, LABELS), result, atol=1e-4, rtol=0)
+
+
+def test_veras_fixed_weights_are_drawn_by_the_runs_seed() -> None:
+    drawn = []
+    for seed in (0, 1, 0):
+        with learner(tiny(), spec("vera", init_seed=seed), LABELS) as learning:
+            drawn.append(learning.model.model.base_model.vera_A["default"].clone())
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+
+
 @pytest.mark.parametrize(("method", "objective"), LEARNERS)
 def test_only_what_the_method_names_changes(method: str, objective: str) -> None:
     model = tiny()
     own = {f"body.{name}" for name, _ in model.model.base_model.named_parameters()}
     with learner(model, spec(method, objective), LABELS) as learning:
         names = set(learning.names)
+    layers = [f"body.decoder.layers.{i}" for i in range(2)]
+    queries_values = [f"{layer}.self_attn.{x}_proj" for layer in layers for x in "qv"]
+    scaled = [f"{layer}.{x}" for layer in layers for x in ("self_attn.k_proj", "self_attn.v_proj")]
+    scaled += [f"{layer}.fc2" for layer in layers]
+    low_rank = {f"{name}.lora_{x}.default.weight" for name in queries_values for x in "AB"}
+    lengths = {f"{name}.lora_magnitude_vector.default.weight" for name in queries_values}
     expected = {
         "fine-tuning": own,
-        "lora": {
-            f"body.layers.{i}.self_attn.{target}.lora_{x}.default.weight".replace(
-                "body.", "body.decoder."
-            )
-            for i in range(2)
-            for target in ("q_proj", "v_proj")
-            for x in "AB"
-        },
+        "lora": low_rank,
+        "rslora": low_rank,
+        "dora": low_rank | lengths,
+        "vera": {f"{name}.vera_lambda_{x}.default" for name in queries_values for x in "bd"},
+        "ia3": {f"{name}.ia3_l.default" for name in scaled},
         "bitfit": {name for name in own if name.endswith(".bias")},
+        "probe": set(),
     }[method]
     assert names == expected | ({"head"} if objective == "head" else set())
 
@@ -405,7 +474,7 @@ def test_what_is_saved_loads_and_scores_the_same(
     assert again.name == str(folder)
     assert again.digest != base.digest
     assert again.tokenizer("The doctor")["input_ids"] == base.tokenizer("The doctor")["input_ids"]
-    assert (folder / "model.safetensors").exists() == (method != "lora")
+    assert (folder / "model.safetensors").exists() == (method not in ADAPTERS)
     assert [path.name for path in folder.parent.iterdir()] == ["key"]
 
 

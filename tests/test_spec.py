@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from llmft import UserError
-from llmft.engine.spec import OBJECTIVES, SELECTIONS, Spec
+from llmft.engine.spec import ADAPTERS, OBJECTIVES, SELECTIONS, Spec
 
 from .training import spec
 
 
-@pytest.mark.parametrize("method", ["fine-tuning", "lora", "bitfit"])
+@pytest.mark.parametrize("method", ["fine-tuning", *ADAPTERS, "bitfit"])
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_every_training_has_a_specification(method: str, objective: str, selection: str) -> None:
@@ -25,7 +25,7 @@ def test_every_training_has_a_specification(method: str, objective: str, selecti
         ("icl", {"shots": 0}, "does not go with shots = 0"),
         ("icl", {"shots": "8"}, "type int"),
         ("icl", {"shots": True}, "type int"),
-        ("icl", {"method": "magic"}, "zero-shot, icl, fine-tuning, lora, bitfit"),
+        ("icl", {"method": "magic"}, "zero-shot, icl, fine-tuning, lora, .*bitfit, probe"),
         ("icl", {"method": "zero-shot"}, "does not go with shots"),
         ("icl", {"pattern": "maximal"}, "minimal, gpt-3"),
         ("icl", {"split": "train"}, "unknown split 'train': use one of test, validation"),
@@ -53,10 +53,18 @@ def test_every_training_has_a_specification(method: str, objective: str, selecti
         ("lora", {"rank": 0}, "lora adds low-rank weights and needs rank"),
         ("lora", {"alpha": 0.0}, "needs alpha"),
         ("lora", {"targets": ""}, "needs targets"),
+        ("rslora", {"rank": 0}, "rslora adds low-rank weights and needs rank"),
+        ("dora", {"alpha": 0.0}, "needs alpha"),
+        ("vera", {"alpha": 1.0}, "vera has no alpha"),
+        ("vera", {"targets": ""}, "vera adds low-rank weights and needs targets"),
+        ("ia3", {"rank": 2}, "ia3 has no rank: nothing of it scales activations"),
+        ("ia3", {"targets": ""}, "ia3 scales activations and needs targets"),
+        ("probe", {"rank": 2}, "probe has no rank"),
+        ("probe", {"objective": "query"}, "probe learns a new head alone: use objective 'head'"),
     ],
 )
 def test_a_wrong_specification_is_one_line(base: str, change: dict[str, Any], words: str) -> None:
-    right = Spec() if base == "icl" else spec(base)
+    right = Spec() if base == "icl" else spec(base, "head" if base == "probe" else "label words")
     with pytest.raises(UserError, match=words) as error:
         replace(right, **change)
     assert "\n" not in str(error.value)

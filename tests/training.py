@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from llmft.engine.learner import KEYS_VALUES_HIDDEN
 from llmft.engine.models import Model
 from llmft.engine.spec import Spec
 from llmft.engine.training import Examples, Job
@@ -20,6 +21,11 @@ LEARNERS = [
     ("lora", "label words"),
     ("lora", "head"),
     ("bitfit", "label words"),
+    ("rslora", "label words"),
+    ("dora", "label words"),
+    ("vera", "label words"),
+    ("ia3", "label words"),
+    ("probe", "head"),
 ]
 """Methods and objectives whose weights differ."""
 
@@ -38,8 +44,12 @@ def spec(method: str = "fine-tuning", objective: str = "label words", **changes:
         "batch_size": 3,
         "selection": "last",
     }
-    if method == "lora":
+    if method in ("lora", "rslora", "dora"):
         fields |= {"rank": 2, "alpha": 4.0, "targets": "q_proj,v_proj"}
+    if method == "vera":
+        fields |= {"rank": 2, "targets": "q_proj,v_proj"}
+    if method == "ia3":
+        fields |= {"targets": KEYS_VALUES_HIDDEN}
     return Spec(method=method, objective=objective, **fields | changes)
 
 

@@ -1,8 +1,8 @@
 """A model in training: which of its weights change, and how its logits are read.
 
-All of them (fine-tuning), low-rank corrections of a few (LoRA), the biases (BitFit), or none but
-keys and values of a prefix that stands before every prompt. The loop that changes them
-(`training.py`) knows only names of weights, so it is one for all four.
+All of them (fine-tuning), new ones beside a few (LoRA and its like), the biases (BitFit), a new
+head alone (a linear probe), or none but keys and values of a prefix that stands before every
+prompt. The loop that changes them (`training.py`) knows only names of weights: it is one for all.
 """
 
 import copy
@@ -23,7 +23,7 @@ from torch.nn import functional as F  # noqa: N812 (the usual name)
 from llmft import UserError, files
 from llmft.engine import attention, models
 from llmft.engine.models import Model
-from llmft.engine.spec import Spec
+from llmft.engine.spec import ADAPTERS, Spec
 
 
 HEAD_STD = 0.02
@@ -32,13 +32,27 @@ HEAD_STD = 0.02
 ALL_LAYERS = "all-linear"
 """LoRA's target that stands for every linear layer of a model's body (PEFT's name for it)."""
 
+FEEDFORWARD = ("fc2", "down_proj")
+"""What layers are called that read a block's hidden activations: OPT's, Llama's."""
+
+KEYS_VALUES_HIDDEN = "keys-values-hidden"
+"""IA3's target that stands for the layers of its paper: keys, values, and `FEEDFORWARD`."""
+
 CHANGES: dict[str, Callable[[str], bool]] = {
     "fine-tuning": lambda _: True,
     "lora": lambda name: ".lora_" in name,
+    "rslora": lambda name: ".lora_" in name,
+    "dora": lambda name: ".lora_" in name,
+    "vera": lambda name: ".vera_lambda_" in name,
+    "ia3": lambda name: ".ia3_" in name,
     "bitfit": lambda name: name.endswith(".bias"),
     "prefix": lambda name: name.endswith(".trainable_embedding"),
+    "probe": lambda _: False,
 }
-"""Which parameters a method changes, by their names. BitFit: Ben Zaken et al. 2022, 2106.10199."""
+"""Which of a model's parameters a method changes, by their names; a new head is none of them.
+
+BitFit: Ben Zaken et al. 2022, arXiv:2106.10199.
+"""
 
 SINK = 1
 """First positions of a prefix that stay as they are: every prompt attends to its beginning, and to
@@ -110,8 +124,8 @@ def learner(
     A prefix begins as the keys and values of the first tokens of `context`.
 
     Raises:
-        UserError: LoRA targets that the model lacks, a model without biases for BitFit, a context
-            with fewer tokens than the prefix has positions, or an adapter.
+        UserError: targets that the model lacks, a model without biases for BitFit, a context with
+            fewer tokens than the prefix has positions, or an adapter.
     """
     if isinstance(model.model, peft.PeftModel):
         raise UserError(f"model {model.name} is an adapter: train the model it stands on")
@@ -122,15 +136,15 @@ def learner(
     try:
         if head:  # an output embedding of its own, to hold the rows that are learnt
             inner.set_output_embeddings(copy.deepcopy(output))
-        if spec.changes == "lora":
-            inner = _with_lora(model, spec)
+        if spec.changes in ADAPTERS:
+            inner = _with_adapter(model, spec)
         if spec.changes == "prefix":
             inner = _with_prefix(model, spec, context)
         reader = Reader(base, classes, head=head, whole=inner).eval()
         names = [name for name, _ in reader.named_parameters() if CHANGES[spec.changes](name)]
         if head:  # new rows are learnt in place of the output embedding's
             names = ["head", *(n for n in names if n != "head" and not n.startswith("output."))]
-        if not set(names) - {"head"}:
+        if spec.changes == "bitfit" and not set(names) - {"head"}:
             raise UserError(f"model {model.name} has no biases: use another method than bitfit")
         for name, parameter in reader.named_parameters():
             parameter.requires_grad_(name in names)
@@ -145,27 +159,51 @@ def learner(
         base.eval()
 
 
-def _with_lora(model: Model, spec: Spec) -> Any:
-    """The model with low-rank corrections beside the targets: W + (alpha / rank) B A, B = 0.
+def _with_adapter(model: Model, spec: Spec) -> Any:
+    """The model with new weights beside the targets (`adapter`): it computes the same until then.
 
-    Hu et al. 2022, arXiv:2106.09685, by PEFT.
+    By PEFT.
     """
     layers = linear_layers(model)
     names = targets(spec.targets, layers)
     if missing := [name for name in names if name not in layers]:
         raise UserError(
-            f"model {model.name} has no linear layer {missing[0]!r} for LoRA: its layers are "
-            f"{', '.join(layers)}"
+            f"model {model.name} has no linear layer {missing[0]!r} for {spec.changes}: its "
+            f"layers are {', '.join(layers)}"
         )
-    config = peft.LoraConfig(
-        task_type=peft.TaskType.CAUSAL_LM,
+    with torch.random.fork_rng(), models.quiet():
+        # `start` draws its weights again.
+        return peft.get_peft_model(model.model, adapter(spec, names)).eval()
+
+
+def adapter(spec: Spec, names: list[str]) -> peft.PeftConfig:
+    """PEFT's name for what stands beside each layer W of these `names`.
+
+    Where x is read and W x would be written:
+
+    - LoRA: W x + (alpha / rank) B A x, with B = 0 (Hu et al. 2022, arXiv:2106.09685)
+    - rsLoRA: alpha / sqrt(rank) in place of alpha / rank (Kalajdzievski 2023, arXiv:2312.03732)
+    - DoRA: each row of W + (alpha / rank) B A at a length of its own, which is learnt, too (Liu et
+      al. 2024, arXiv:2402.09353)
+    - VeRA: W x + b * B (d * A x), with A and B fixed at random, the same for all layers, b = 0 and
+      d = 0.1 (Kopiczko et al. 2024, arXiv:2310.11454); `init_seed` draws A and B
+    - IA3: l * W x, its bias included, or W (l * x) in the layers `FEEDFORWARD`, with l = 1 (Liu et
+      al. 2022, arXiv:2205.05638)
+    """
+    common: dict[str, Any] = {"task_type": peft.TaskType.CAUSAL_LM, "target_modules": names}
+    if spec.changes == "ia3":
+        read = [name for name in names if name in FEEDFORWARD]
+        return peft.IA3Config(**common, feedforward_modules=read)
+    if spec.changes == "vera":
+        return peft.VeraConfig(**common, r=spec.rank, projection_prng_key=spec.init_seed)
+    return peft.LoraConfig(
+        **common,
         r=spec.rank,
         lora_alpha=spec.alpha,  # type: ignore[arg-type]  # PEFT divides it: any number will do
         lora_dropout=0.0,
-        target_modules=names,
+        use_rslora=spec.changes == "rslora",
+        use_dora=spec.changes == "dora",
     )
-    with torch.random.fork_rng(), models.quiet():
-        return peft.get_peft_model(model.model, config).eval()  # `start` draws its weights again
 
 
 def _with_prefix(model: Model, spec: Spec, context: Sequence[int]) -> Any:
@@ -193,8 +231,12 @@ def _with_prefix(model: Model, spec: Spec, context: Sequence[int]) -> Any:
 
 
 def targets(text: str, layers: Iterable[str]) -> list[str]:
-    """The layers that LoRA's `targets` name; `ALL_LAYERS` stands for all of the model's."""
-    return list(layers) if text == ALL_LAYERS else [name.strip() for name in text.split(",")]
+    """The layers that `targets` name; `ALL_LAYERS` and `KEYS_VALUES_HIDDEN` stand for several."""
+    if text == ALL_LAYERS:
+        return list(layers)
+    if text == KEYS_VALUES_HIDDEN:
+        return [name for name in layers if name in ("k_proj", "v_proj", *FEEDFORWARD)]
+    return [name.strip() for name in text.split(",")]
 
 
 def linear_layers(model: Model) -> dict[str, tuple[tuple[int, int], int]]:
@@ -216,8 +258,9 @@ def linear_layers(model: Model) -> dict[str, tuple[tuple[int, int], int]]:
 def start(learner: Learner, seed: int) -> dict[str, torch.Tensor]:
     """A copy of the weights that change, as they are before training.
 
-    `seed` draws new weights, as PEFT does (Kaiming-uniform A, B = 0). All are float32, whatever the
-    model's type: an update is smaller than bfloat16 can add.
+    `seed` draws LoRA's new weights, as PEFT does (Kaiming-uniform A, B = 0), and a head's; those of
+    VeRA and IA3 start at numbers of their own. All are float32, whatever the model's type: an
+    update is smaller than bfloat16 can add.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -275,8 +318,8 @@ def save(learner: Learner, folder: Path, record: Mapping[str, Any]) -> None:
         UserError: the folder cannot be written, or an adapter has a head of its own.
     """
     model, config = learner.model.model, learner.base.model.config
-    adapter, head = isinstance(model, peft.PeftModel), learner.reader.head is not None
-    if adapter and head:
+    beside, head = isinstance(model, peft.PeftModel), learner.reader.head is not None
+    if beside and head:
         raise UserError("an adapter with a head cannot be saved: use objective 'label words'")
     partial = folder.with_name(f".{folder.name}.part")
     tied = config.tie_word_embeddings
@@ -286,7 +329,7 @@ def save(learner: Learner, folder: Path, record: Mapping[str, Any]) -> None:
         try:
             config.tie_word_embeddings = tied and not head
             with models.quiet():
-                if adapter:
+                if beside:
                     made = model.peft_config["default"]
                     made.base_model_name_or_path = learner.model.name
                     made.revision = learner.model.revision or None

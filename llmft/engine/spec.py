@@ -1,5 +1,6 @@
 """A run's specification: everything that decides its numbers, checked before the run begins."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -7,11 +8,20 @@ from llmft import UserError
 from llmft.nli import prompts
 
 
-TRAINED = ("fine-tuning", "lora", "bitfit", "distillation")
-"""The methods that change weights. The first three learn from labels, and change all weights, a
-low-rank correction of a few, or the biases; distillation learns from a teacher, and changes all,
-with a `rank` a low-rank correction, or with a `prefix` nothing but keys and values before the
-prompt."""
+ADAPTERS = {
+    "lora": ("rank", "alpha", "targets"),
+    "rslora": ("rank", "alpha", "targets"),
+    "dora": ("rank", "alpha", "targets"),
+    "vera": ("rank", "targets"),
+    "ia3": ("targets",),
+}
+"""The methods that put new weights beside those of some linear layers, and the fields they need."""
+
+TRAINED = ("fine-tuning", *ADAPTERS, "bitfit", "probe", "distillation")
+"""The methods that change weights. All but the last learn from labels, and change all weights, new
+ones beside a few (`ADAPTERS`), the biases, or nothing but a new head (a linear probe); distillation
+learns from a teacher, and changes all, with a `rank` a low-rank correction, or with a `prefix`
+nothing but keys and values before the prompt."""
 
 METHODS = ("zero-shot", "icl", *TRAINED)
 
@@ -42,7 +52,7 @@ SELECTIONS = ("last", "best")
 _OF_DISTILLATION = "queries rounds temperature".split()
 _MAY_BE_OF_DISTILLATION = "divergence teacher fresh context_share scoring".split()
 _OF_TRAINING = "learning_rate updates batch_size objective selection init_seed".split()
-_OF_LORA = "rank alpha targets".split()
+_OF_ADAPTERS = "rank alpha targets".split()
 
 
 _T = TypeVar("_T")
@@ -88,9 +98,9 @@ class Spec:
     objective: str = ""
     selection: str = ""
     init_seed: int = 0  # draws new weights and what dropout drops
-    # of LoRA
+    # of LoRA and its like (`ADAPTERS`)
     rank: int = 0
-    alpha: float = 0.0  # the correction is scaled by alpha / rank
+    alpha: float = 0.0  # the correction is scaled by alpha / rank; rsLoRA's by alpha / sqrt(rank)
     targets: str = ""  # names of linear layers, with commas between
     # of ICL and distillation: "" = demonstrations, "explained" = with an instruction and reasons;
     # or a placebo: "shuffled", "other task", "filler"
@@ -139,8 +149,12 @@ class Spec:
             if getattr(self, name) > (self.method != "zero-shot"):
                 raise UserError(f"run: {name} is a share of the labelled examples: 0 to 1 of some")
         self._check("trains", _OF_TRAINING, needed=self.method in TRAINED)
-        low_rank = self.method == "lora" or (distils and self.rank > 0)
-        self._check("adds low-rank weights", _OF_LORA, needed=low_rank)
+        what = "scales activations" if self.method == "ia3" else "adds low-rank weights"
+        own = ADAPTERS.get(self.changes, ())
+        self._check(what, own, needed=True)
+        self._check(what, [n for n in _OF_ADAPTERS if n not in own], needed=False)
+        if self.method == "probe" and self.objective != "head":
+            raise UserError("run: method probe learns a new head alone: use objective 'head'")
         self._check("has a teacher", _OF_DISTILLATION, needed=distils)
         if not distils:
             self._check("has a teacher", _MAY_BE_OF_DISTILLATION, needed=False)
@@ -164,7 +178,7 @@ class Spec:
         usual = prompts.pattern_named(self.pattern).verbalizer
         object.__setattr__(self, "verbalizer", "" if words == usual else ", ".join(words))
 
-    def _check(self, what: str, names: list[str], *, needed: bool) -> None:
+    def _check(self, what: str, names: Sequence[str], *, needed: bool) -> None:
         """Refuse fields that are missing where they are `needed`, or there where they are not."""
         for name in names:
             if getattr(self, name) and not needed:
@@ -180,7 +194,7 @@ class Spec:
 
     @property
     def changes(self) -> str:
-        """What a method that trains changes: "fine-tuning" is all weights, "prefix" none."""
+        """What a method that trains changes: its own name, of distillation that of another."""
         if self.method == "distillation":
             return "prefix" if self.prefix else "lora" if self.rank else "fine-tuning"
         return self.method

@@ -171,6 +171,60 @@ def forgetting(frame: pd.DataFrame, series: str, term: str, *, start: float, not
     return theme.finish(alt.layer(*layers).properties(width=width, height=300), note, 620)
 
 
+def tradeoff(
+    frame: pd.DataFrame,
+    series: str,
+    base: str,
+    *,
+    names: Sequence[str],
+    start: float,
+    note: str = "",
+) -> Any:
+    """Accuracy against perplexity (logarithmic), a panel a series, its points joined in order.
+
+    `frame`: a row a series and learning rate, the lowest rate first, with the accuracy as mean, lo,
+    hi, the `perplexity`, and whether the rate is the `chosen` one, whose mark is full. The line of
+    the series `base` is grey in every panel. `start`: the perplexity before training, dashed.
+    """
+    frame = frame.reset_index(drop=True)
+    low, high = min(frame["perplexity"].min(), start), max(frame["perplexity"].max(), start)
+    scale = alt.Scale(type="log", domain=[low / 1.3, high * 1.3], nice=False)
+    axis = alt.Axis(format="~s", tickCount=4)
+    y_scale = theme.within(theme.span(frame["mean"], frame["lo"], frame["hi"]))
+    charts = []
+    looks = theme.looks([str(name).partition(" + ")[0] for name in names])  # as without an addition
+    for number, (name, look) in enumerate(zip(names, looks, strict=True)):
+        x_title = "perplexity of plain sentences" if number >= len(names) - 3 else None
+        at: dict[str, Any] = {
+            "x": alt.X("perplexity:Q", title=x_title, scale=scale, axis=axis),
+            "y": alt.Y("mean:Q", title=None if number % 3 else "accuracy", scale=y_scale),
+            "order": alt.Order("_order:Q"),
+        }
+        own, other = (
+            part.assign(_order=range(len(part)))
+            for part in (frame[frame[series] == which] for which in (name, base))
+        )
+        columns = ["perplexity", "mean", "lo", "hi", "chosen", "_order"]
+        line = alt.Chart(own[["perplexity", "mean", "_order"]])
+        marks: dict[str, Any] = {"size": 60, "opacity": 1, "strokeWidth": 1.6, "shape": look[1]}
+        bars = alt.Chart(own[columns].dropna()).mark_rule(strokeWidth=1.2, color=look[0])
+        layers: list[Any] = [
+            theme.chance(start, "perplexity", "x", scale),
+            alt.Chart(other[["perplexity", "mean", "_order"]])
+            .mark_line(color=theme.GREY, strokeWidth=3, opacity=0.5)
+            .encode(**at),
+            line.mark_line(color=look[0], strokeWidth=1.6).encode(**at),
+            bars.encode(x=at["x"], y="lo:Q", y2="hi:Q"),
+        ]
+        for is_chosen, fill in ((False, "white"), (True, look[0])):
+            rows = own.loc[own["chosen"] == is_chosen, ["perplexity", "mean"]]
+            points = alt.Chart(rows).mark_point(fill=fill, stroke=look[0], **marks)
+            layers.append(points.encode(x=at["x"], y=at["y"]))
+        chart = alt.layer(*layers).properties(width=165, height=140)
+        charts.append(theme.headed(chart, name))
+    return theme.finish(alt.concat(*charts, columns=3, spacing=16), note, 620)
+
+
 def pareto(frame: pd.DataFrame, cost: str, gain: str) -> pd.DataFrame:
     """The rows that have more gain than every row of the same or a lower cost, cheapest first."""
     rows = frame.sort_values([cost, gain], ascending=[True, False], kind="stable")

@@ -20,7 +20,7 @@ import transformers
 from llmft import UserError
 from llmft.engine import gguf, learner, models
 from llmft.engine.models import Model
-from llmft.engine.spec import TRAINED, Spec
+from llmft.engine.spec import ADAPTERS, TRAINED, Spec
 from llmft.nli import tasks
 from llmft.nli.prompts import CONTENT_FREE
 from llmft.report import sections
@@ -92,15 +92,17 @@ def trainable(spec: Spec, model: Model) -> int:
     """How many weights the run changes."""
     if spec.method not in TRAINED:
         return 0
+    if spec.method == "probe":
+        return 2 * int(model.model.get_output_embeddings().weight.shape[1])
     if spec.changes == "bitfit":
         weights = model.model.base_model.named_parameters()
         return sum(weight.numel() for name, weight in weights if learner.CHANGES["bitfit"](name))
     if spec.changes == "prefix":
         return (spec.prefix - learner.SINK) * position(model)
-    if spec.changes == "lora":
+    if spec.changes in ADAPTERS:
         layers = learner.linear_layers(model)
         return sum(
-            spec.rank * sum(layers[name][0]) * layers[name][1]
+            _beside(spec, name, *layers[name][0]) * layers[name][1]
             for name in learner.targets(spec.targets, layers)
         )
     return model.parameters
@@ -127,6 +129,18 @@ def attention(model: Model, pairs: float) -> float:
     config = model.model.config
     width = config.num_attention_heads * _head(config)
     return float(4 * config.num_hidden_layers * width * pairs)
+
+
+def _beside(spec: Spec, name: str, d_out: int, d_in: int) -> int:
+    """How many new weights a method puts beside one layer of this name and shape."""
+    low_rank = spec.rank * (d_in + d_out)
+    return {
+        "lora": low_rank,
+        "rslora": low_rank,
+        "dora": low_rank + d_out,
+        "vera": spec.rank + d_out,
+        "ia3": d_in if name in learner.FEEDFORWARD else d_out,
+    }[spec.changes]
 
 
 def predict(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:

@@ -26,9 +26,14 @@ LOOKS = [
     (QUIET, "circle", [1, 0]),
     ("#334155", "circle", [1, 0]),
     ("#9467bd", "square", [6, 3]),
+    ("#7f7f00", "diamond", [8, 3, 2, 3]),
+    ("#8c2d04", "triangle-down", [4, 2]),
+    ("#005f5f", "cross", [10, 3]),
+    ("#7a0177", "triangle-right", [1, 3]),
+    ("#4d4d4d", "triangle-up", [2, 2]),
     ("#8c564b", "diamond", [4, 2]),
 ]
-"""Colour, shape and dash of a series: seven for any, and four that only `PLACES` gives."""
+"""Colour, shape and dash of a series: seven for any, and others that only `PLACES` gives."""
 PLACES = {
     "ICL": 0,
     "full fine-tuning": 1,
@@ -46,8 +51,16 @@ PLACES = {
     "out-of-domain": 9,
     "prompt": 0,
     "cache": 4,
-    "prefix": 10,
+    "prefix": 15,
     "all weights": 3,
+    "rank-1 LoRA": 2,
+    "rank-4 LoRA": 2,
+    "rank-16 LoRA": 2,
+    "rank-16 rsLoRA": 10,
+    "rank-4 DoRA": 11,
+    "VeRA": 12,
+    "IA3": 13,
+    "linear probe": 14,
 }
 """Which of the `LOOKS` a method or a domain has in the whole book."""
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"

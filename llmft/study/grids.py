@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from llmft import ROOT, UserError
-from llmft.engine.learner import ALL_LAYERS
-from llmft.engine.spec import DISTILLATION_OBJECTIVES, OBJECTIVES, PLACEBOS, SELECTIONS, Spec
+from llmft.engine.learner import ALL_LAYERS, KEYS_VALUES_HIDDEN
+from llmft.engine.spec import (
+    ADAPTERS,
+    DISTILLATION_OBJECTIVES,
+    OBJECTIVES,
+    PLACEBOS,
+    SELECTIONS,
+    TRAINED,
+    Spec,
+)
 from llmft.nli import prompts
 from llmft.params import Study
 
@@ -28,6 +36,16 @@ QUERIES_VALUES = "q_proj,v_proj"
 
 TEXT_TERM = {"without": "vocabulary", "with": "query"}
 """The objectives without and with the loss on the pair's own words (the text term)."""
+
+ALPHA = 32.0
+"""LoRA's alpha, whatever its rank, where its best learning rate is set beside full fine-tuning's:
+that of "LoRA Without Regret" (Schulman and Thinking Machines Lab 2025)."""
+
+RANKS = (1, 4, 16)
+"""LoRA's ranks there."""
+
+WITH_TEXT = ("full", f"rank-{RANKS[1]} LoRA")
+"""The methods that learn with the text term, too."""
 
 
 def spec(study: Study, method: str, **fields: Any) -> Spec:
@@ -51,7 +69,7 @@ def spec(study: Study, method: str, **fields: Any) -> Spec:
         "shots": 0 if method == "zero-shot" else study.context_shots,
     }
     training: dict[str, Any] = {}
-    if method in ("fine-tuning", "lora", "bitfit"):
+    if method in TRAINED and method != "distillation":
         passes = math.ceil(study.epochs * fields.get("shots", study.context_shots))
         training = {
             "learning_rate": study.learning_rate,
@@ -60,8 +78,11 @@ def spec(study: Study, method: str, **fields: Any) -> Spec:
             "objective": study.objective,
             "selection": study.selection,
         }
-    if method == "lora":
-        training |= {"learning_rate": study.lora_learning_rate} | low_rank(study)
+    if method in ADAPTERS:
+        own = {name: value for name, value in low_rank(study).items() if name in ADAPTERS[method]}
+        training |= {"learning_rate": study.lora_learning_rate} | own
+    if method == "probe":
+        training["objective"] = "head"
     if method == "distillation":
         queries = int(fields.get("queries", middle(study.queries)))
         training = {
@@ -226,6 +247,62 @@ def lora(study: Study) -> Grid:
         "other layers": product(base, **at, targets=[other_layers]),
         "BitFit": product(biases, **at),
         "not learning": product(base, **at, rank=[4], learning_rate=[1e-5]),
+    }
+
+
+def contenders(study: Study) -> dict[str, Spec]:
+    """The methods that are compared at an equal budget, each at the middle of its learning rates.
+
+    That is the study's for full fine-tuning, ten times this for what learns beside fixed weights,
+    and a hundred times for VeRA's vectors and a probe, which have least to move; nobody searched.
+    """
+    everywhere: dict[str, Any] = {"targets": ALL_LAYERS, "alpha": ALPHA}
+    most = RANKS[-1]
+    full = {"full": spec(study, "fine-tuning")}
+    ten = {
+        **{f"rank-{r} LoRA": spec(study, "lora", **everywhere, rank=r) for r in RANKS},
+        f"rank-{most} rsLoRA": spec(study, "rslora", **everywhere, rank=most),
+        f"rank-{RANKS[1]} DoRA": spec(study, "dora", **everywhere, rank=RANKS[1]),
+        "IA3": spec(study, "ia3", targets=KEYS_VALUES_HIDDEN),
+        "BitFit": spec(study, "bitfit"),
+    }
+    hundred = {
+        "VeRA": spec(study, "vera", targets=ALL_LAYERS, rank=4 * most),
+        "linear probe": spec(study, "probe"),
+    }
+    return {
+        name: replace(one, learning_rate=times * study.learning_rate)
+        for times, some in ((1, full), (10, ten), (100, hundred))
+        for name, one in some.items()
+    }
+
+
+@chapter
+def budgets(study: Study) -> Grid:
+    """Every method at as many learning rates; full fine-tuning and LoRA with the text term, too.
+
+    Which rate is best is not chosen by what is reported: each run is measured on validation pairs
+    after training (its row's `curve`), and then asked the test pairs.
+    """
+    rates = {
+        name: product(
+            one,
+            shots=study.budget_shots,
+            learning_rate=[one.learning_rate * factor for factor in study.tried_rates],
+            data_seed=few(study),
+        )
+        for name, one in contenders(study).items()
+    }
+    text = [
+        replace(one, objective=TEXT_TERM["with"])
+        for name in WITH_TEXT
+        for one in rates[name]
+        if one.shots == study.budget_shots[0]
+    ]
+    return {
+        "zero-shot": [spec(study, "zero-shot")],
+        "rates": [one for some in rates.values() for one in some],
+        "rates, text term": text,
     }
 
 
@@ -468,6 +545,7 @@ CHAPTERS: dict[str, Any] = {
     "icl": icl,
     "few-shot": few_shot,
     "lora": lora,
+    "budgets": budgets,
     "context-distillation": context_distillation,
     "recursion": recursion,
     "keeping": keeping,

@@ -25,6 +25,11 @@ METHODS = {
     "fine-tuning": "full fine-tuning",
     "lora": "LoRA",
     "bitfit": "BitFit",
+    "rslora": "rsLoRA",
+    "dora": "DoRA",
+    "vera": "VeRA",
+    "ia3": "IA3",
+    "probe": "linear probe",
     "distillation": "distillation",
 }
 """The methods of runs, and their names in the book."""

@@ -1,0 +1,575 @@
+"""The figures, tables and paragraphs of the chapter on methods at an equal tuning budget.
+
+A method is called as in `grids.contenders`; `full` is what the others are compared with. `found`
+(`read`) has the runs at every learning rate. Where all rates are looked at, or plain sentences, it
+is with the first of the study's numbers of examples (`budget_shots`).
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llmft.nli import tasks
+from llmft.params import Study
+from llmft.report import compare, conclusions, figures, sections, stats
+from llmft.study import baselines, grids
+from llmft.study.results import Results, curves
+
+
+FULL = "full"
+
+RATES, TEXT = "rates", "rates, text term"
+"""The groups of runs: at all learning rates, and those of two methods with the text term, too."""
+
+TERM = " + text term"
+"""What follows a method's name where it learns with the text term."""
+
+INSIDE = tasks.DOMAINS[0]
+
+CLOSE = 0.05
+"""A difference that is shown to be smaller is called small."""
+
+WITHOUT_REGRET = 10
+"""How many times full fine-tuning's best rate LoRA's is in "LoRA Without Regret"."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The runs at all learning rates, of the studies that have them.
+
+    `rows`: a row a run, with its `loss` on validation pairs and, by this loss, its `place` among
+    the rates of its study, method, number of examples, and draw: the first is the chosen one.
+    `tried`: the answers to test pairs with their `place`; with the text term a run has that of the
+    run without. `start`: by study, the loss on plain sentences before training.
+    """
+
+    studies: list[Study]
+    rows: pd.DataFrame
+    tried: pd.DataFrame
+    start: dict[str, float]
+
+    @property
+    def best(self) -> pd.DataFrame:
+        """The answers at the chosen rates, without the text term."""
+        is_plain = ~self.tried["method"].str.endswith(TERM)
+        return self.tried[is_plain & (self.tried["place"] == 1)]
+
+
+def read(results: Results, studies: Sequence[Study]) -> Found:
+    """What the runs found; says which studies leave them out (by `without`)."""
+    there = sections.having(results, studies, RATES, TEXT)
+    start = {study.study: sections.start_nll(results, study) for study in there}
+    if not there:
+        return Found([], results.rows.iloc[:0], results.predictions.iloc[:0], start)
+    part = results.part(RATES, TEXT)
+    known = {(s.method, s.rank): name for name, s in grids.contenders(there[0]).items()}
+    rows = part.rows.assign(
+        method=[known[kind] for kind in zip(part.rows["method"], part.rows["rank"], strict=True)]
+    )
+    kept = curves(rows, ["kept_update"]).query("update == kept_update")
+    rows["loss"] = rows["key"].map(kept.set_index("key")["validation_loss"])
+    run = ["study", "method", "shots", "data_seed"]
+    plain = rows[rows["group"] == RATES]
+    place = plain.groupby(run)["loss"].rank(method="first").astype(int)
+    ranked = plain[[*run, "learning_rate"]].assign(place=place)
+    rows = rows.merge(ranked, on=[*run, "learning_rate"])
+    rows["method"] += np.where(rows["group"] == TEXT, TERM, "")
+    answers = sections.scored(part).drop(columns="method")
+    tried = answers.merge(rows[["study", "key", "method", "place"]], on=["study", "key"])
+    return Found(there, rows, tried, start)
+
+
+def where_run(show: Callable[..., Any]) -> Callable[..., Any]:
+    """Show nothing where no study has the runs."""
+
+    @wraps(show)
+    def shown(found: Found) -> Any:
+        return show(found) if found.studies else None
+
+    return shown
+
+
+def examples(found: Found) -> str:
+    """With how many examples all learning rates are looked at."""
+    counts = dict.fromkeys(f"{study.budget_shots[0]:,}" for study in found.studies)
+    return f"{conclusions.joined(list(counts))} training examples"
+
+
+def first_size(frame: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
+    """The rows with the first number of examples of their study."""
+    return sections.where(frame, studies, lambda study: {"shots": study.budget_shots[:1]})
+
+
+# --- the methods, and the search ---------------------------------------------------------------
+
+
+def plain(found: Found) -> pd.DataFrame:
+    """The rows of the runs without the text term."""
+    return found.rows[found.rows["group"] == RATES]
+
+
+@where_run
+def changed(found: Found) -> None:
+    """How many weights each method changes, the rates it tried, and how often each was chosen."""
+    rows, lines = plain(found), []
+    for (study, shots, name), own in rows.groupby(["study", "shots", "method"], sort=False):
+        counted, whole = own.iloc[0][["trainable_parameters", "parameters"]]
+        chosen = own.loc[own["place"] == 1, "learning_rate"].value_counts().sort_index()
+        lines.append(
+            {
+                "study": study,
+                "examples": shots,
+                "method": name,
+                "weights": counted,
+                "share": counted / whole,
+                "rates tried": f"{own['learning_rate'].min():g} to {own['learning_rate'].max():g}",
+                "chosen (draws)": ", ".join(f"{rate:g} ({n})" for rate, n in chosen.items()),
+            }
+        )
+    sections.table(lines, {"share": ".2%"})
+
+
+@where_run
+def search(found: Found) -> None:
+    """Validation loss by multiple of the middle learning rate; and whose best is at an end."""
+    rows, lines = plain(found), []
+    for study in found.studies:
+        for shots, (name, one) in product(study.budget_shots, grids.contenders(study).items()):
+            own = sections.rows_at(rows, study=study.study, method=name, shots=shots)
+            means = own.groupby("learning_rate")["loss"].mean()
+            losses = [means[one.learning_rate * factor] for factor in study.tried_rates]
+            texts = [f"{loss:.3f}" for loss in losses]
+            named = dict(zip([f"× {f:g}" for f in study.tried_rates], texts, strict=True))
+            line = {"study": study.study, "examples": shots, "method": name}
+            end = losses.index(min(losses)) in (0, len(losses) - 1)
+            lines.append(line | named | {"lowest at an end": "yes" if end else "no"})
+    sections.table(lines)
+
+
+# --- accuracy at the chosen rates --------------------------------------------------------------
+
+
+def compared(found: Found) -> pd.DataFrame:
+    """The answers at the chosen rates, and those of the cue classifier on the same draws."""
+    every = sections.with_classifier(found.best, found.studies, lambda study: study.budget_shots)
+    return sections.where(every, found.studies, lambda study: {"data_seed": grids.few(study)})
+
+
+@where_run
+def accuracy(found: Found) -> Any:
+    """Accuracy of each method at its chosen rates, both domains, and of the cue classifier."""
+    every = compared(found)
+    every = every.assign(examples=every["shots"].map("{:,} examples".format))
+    every = every.assign(panel=sections.panel(every, "examples"))
+    points = sections.summary(every, ["panel", "method", "domain"])
+    return figures.forest(
+        points,
+        "method",
+        "domain",
+        group="panel",
+        note=f"{stats.caption(points)}; {sections.floors_text(found.studies)}",
+    )
+
+
+def gaps(
+    answers: pd.DataFrame, study: Study, shots: int, value: str = "correct"
+) -> dict[str, dict[str, stats.Interval]]:
+    """By domain and method, its accuracy (or another `value`) minus full fine-tuning's, paired.
+
+    All intervals of one number of examples hold together.
+    """
+    own = sections.rows_at(answers, study=study.study, shots=shots)
+    names = [name for name in own["method"].unique() if name != FULL]
+    domains = list(own["domain"].unique())
+    level = stats.together(len(names) * len(domains))
+    return {
+        domain: {
+            name: sections.difference(
+                own,
+                {"domain": domain, "method": name},
+                {"domain": domain, "method": FULL},
+                value,
+                level,
+            )
+            for name in names
+        }
+        for domain in domains
+    }
+
+
+@where_run
+def differences(found: Found) -> None:
+    """Accuracy and AUC of each method at its chosen rates, and both minus full fine-tuning's."""
+    every, lines = compared(found), []
+    for study in found.studies:
+        for shots in study.budget_shots:
+            own = sections.rows_at(every, study=study.study, shots=shots)
+            right, area = (gaps(own, study, shots, value) for value in ("correct", "auc"))
+            for domain, name in product(right, own["method"].unique()):
+                at = {"domain": domain, "method": name}
+                accuracy, auc = (sections.interval(own, v, **at) for v in ("correct", "auc"))
+                gap, beside = (differ[domain].get(name) for differ in (right, area))
+                lines.append(
+                    {
+                        "study": study.study,
+                        "examples": shots,
+                        **at,
+                        "accuracy": str(accuracy),
+                        "minus full": "–" if gap is None else str(gap),
+                        "shown from": "–" if gap is None else stats.number(gap.detectable),
+                        "AUC": str(auc),
+                        "AUC, minus full": "–" if beside is None else str(beside),
+                        "n": accuracy.n,
+                    }
+                )
+    sections.table(lines)
+
+
+def shown(gaps: Mapping[str, stats.Interval]) -> tuple[list[str], list[str]]:
+    """The names whose difference is shown to be below zero, and those of the ones above."""
+    below = [name for name, gap in gaps.items() if gap.hi < 0]
+    return below, [name for name, gap in gaps.items() if gap.lo > 0]
+
+
+def verdict(gaps: Mapping[str, stats.Interval]) -> str:
+    """Which methods are shown to be worse or better than full fine-tuning, and what is open."""
+    worse, better = shown(gaps)
+    said = [
+        f"shown to be {kind} than full fine-tuning: "
+        + (conclusions.joined([f"{name} ({gaps[name]})" for name in names]) or "none")
+        for kind, names in (("worse", worse), ("better", better))
+    ]
+    rest = {name: gap for name, gap in gaps.items() if name not in worse + better}
+    small = [name for name, gap in rest.items() if max(-gap.lo, gap.hi) < CLOSE]
+    power = [gap.detectable for gap in rest.values() if np.isfinite(gap.detectable)]
+    if rest:
+        said.append(
+            f"not shown to differ: {conclusions.joined(list(rest))}, of which shown to be within "
+            f"{CLOSE} of it: {conclusions.joined(small) or 'none'}"
+        )
+    if power:
+        said[-1] += (
+            f" (true differences of {stats.number(min(power))} to {stats.number(max(power))} would "
+            "have been shown with 80 % power)"
+        )
+    return "; ".join(said)
+
+
+@where_run
+def against_full(found: Found) -> None:
+    """Say which methods are shown to be worse or better than full fine-tuning, size by size."""
+    every = compared(found)
+    floors = every[every["method"].isin([FULL, baselines.CLASSIFIER])]
+
+    def text(study: Study) -> str:
+        said = []
+        for shots in study.budget_shots:
+            said += [
+                f"With {shots:,} examples, {domain}: {verdict(own)}."
+                for domain, own in gaps(found.best, study, shots).items()
+            ]
+            said.append(sections.above_floors(floors, study, "method", shots))
+        return sections.bullets(said, found.studies)
+
+    sections.headed(found.studies, text)
+
+
+# --- fewer rates -------------------------------------------------------------------------------
+
+
+def chances(tried: int, k: int) -> list[float]:
+    """How likely the best of all `tried` rates is the best of k of them, then the second best, ...
+
+    The k are drawn at random, none twice.
+    """
+    return [math.comb(tried - i, k - 1) / math.comb(tried, k) for i in range(1, tried + 1)]
+
+
+def best_of(k: int, places: Sequence[stats.Sample]) -> stats.Sample:
+    """What is right on average over all choices of k rates; `places`: at the best rate, ..."""
+    first = places[0]
+    same = [place.at(first.draws, first.examples).values for place in places]
+    mean = np.tensordot(chances(len(places), k), same, axes=1)
+    return replace(first, values=mean)
+
+
+def of_k(found: Found) -> pd.DataFrame:
+    """Expected accuracy by study, method, domain and `k`, the number of rates that are tried."""
+    tried = first_size(found.tried[~found.tried["method"].str.endswith(TERM)], found.studies)
+    lines = []
+    for (study, method, domain), own in tried.groupby(["study", "method", "domain"], sort=False):
+        places = [sections.chosen(own, place=i) for i in sorted(own["place"].unique())]
+        for k in range(1, len(places) + 1):
+            at = {"study": study, "method": method, "domain": domain, "k": k}
+            lines.append(at | vars(stats.interval(best_of(k, places))))
+    return pd.DataFrame(lines)
+
+
+@where_run
+def budget(found: Found) -> Any:
+    """Expected accuracy against the number of rates tried, a panel a method, a line a domain."""
+    points = of_k(found)
+    return figures.curve(
+        points.assign(panel=sections.panel(points, "method")),
+        "k",
+        "domain",
+        facet="panel",
+        doublings=False,
+        x_title="learning rates tried",
+        height=130,
+        note=f"{examples(found)}; {stats.caption(points)}",
+    )
+
+
+def one_rate(found: Found) -> pd.DataFrame:
+    """What a comparison with full fine-tuning says if each method tries one rate.
+
+    A row a study, domain and method: `gap` at the chosen rates; the number of `pairs` of a rate of
+    full fine-tuning and one of the method; in how many the order is the `other` way round, and the
+    method is shown (each interval alone) to be `worse` or `better`.
+    """
+    lines = []
+    for study in found.studies:
+        shots = study.budget_shots[0]
+        for domain, own_gaps in gaps(found.best, study, shots).items():
+            own = sections.rows_at(found.tried, study=study.study, shots=shots, domain=domain)
+            at_rate = {
+                name: [
+                    sections.chosen(part, learning_rate=rate)
+                    for rate in part["learning_rate"].unique()
+                ]
+                for name, part in own.groupby("method", sort=False)
+            }
+            for name, gap in own_gaps.items():
+                each = [stats.difference(*pair) for pair in product(at_rate[name], at_rate[FULL])]
+                lines.append(
+                    {
+                        "study": study.study,
+                        "domain": domain,
+                        "method": name,
+                        "gap": gap,
+                        "pairs": len(each),
+                        "other": sum(one.mean * gap.mean < 0 for one in each),
+                        "worse": sum(one.hi < 0 for one in each),
+                        "better": sum(one.lo > 0 for one in each),
+                    }
+                )
+    return pd.DataFrame(lines)
+
+
+@where_run
+def one_rate_table(found: Found) -> None:
+    """The rows of `one_rate`, and how often it turns an order round or shows a difference."""
+    rows = one_rate(found)
+    names = {
+        "gap": "minus full, all rates tried",
+        "pairs": "pairs of rates",
+        "other": "other order",
+        "worse": "shown worse",
+        "better": "shown better",
+    }
+    sections.table(rows.assign(gap=rows["gap"].map(str)).rename(columns=names))
+
+    def text(study: Study) -> str:
+        said = []
+        for domain, own in sections.rows_at(rows, study=study.study).groupby("domain", sort=False):
+            pairs, worse, better = (int(own[name].sum()) for name in ("pairs", "worse", "better"))
+            with_all = sum(map(len, shown(dict(zip(own["method"], own["gap"], strict=True)))))
+            said.append(
+                f"{domain}, one rate each has the other order in {own['other'].sum() / pairs:.0%} "
+                f"of the {pairs:,} pairs of rates, and “shows” a difference in "
+                f"{(worse + better) / pairs:.0%} ({worse:,} times against the method, {better:,} "
+                f"times for it); with all rates tried, {with_all} of {len(own)} methods are shown "
+                "to differ"
+            )
+        return f"With {study.budget_shots[0]:,} examples: {'; '.join(said)}."
+
+    sections.headed(found.studies, text)
+
+
+# --- the ratio of the best rates ---------------------------------------------------------------
+
+
+def ratios(found: Found, study: Study) -> dict[tuple[int, int], stats.Interval]:
+    """By number of examples and rank, log of LoRA's chosen rate over full fine-tuning's, by draw.
+
+    Student's intervals over draws; they hold together.
+    """
+    rows = sections.rows_at(plain(found), study=study.study, place=1)
+    rates = rows.set_index(["shots", "method", "data_seed"])["learning_rate"].sort_index()
+    each = list(product(study.budget_shots, grids.RANKS))
+    level = stats.together(len(each))
+    logs = {
+        (shots, rank): np.log(rates[shots, f"rank-{rank} LoRA"] / rates[shots, FULL])
+        for shots, rank in each
+    }
+    return {at: stats.t_interval(log, level) for at, log in logs.items()}
+
+
+def times(log: stats.Interval) -> stats.Interval:
+    """A difference of logarithms as a factor, its interval rounded to six digits."""
+    names = ("mean", "lo", "hi", "lowest", "highest")
+    return replace(log, **{name: float(f"{np.exp(getattr(log, name)):.6g}") for name in names})
+
+
+@where_run
+def ratio_table(found: Found) -> None:
+    """LoRA's chosen rate over full fine-tuning's by rank, beside the ten times of others."""
+    lines = []
+    for study in found.studies:
+        for (shots, rank), log in ratios(found, study).items():
+            at = {"study": study.study, "examples": shots, "rank": rank}
+            lines.append(at | {"LoRA's rate over full's": str(times(log)), "draws": log.draws})
+    sections.table(lines)
+
+    def text(study: Study) -> str:
+        each = {at: times(log) for at, log in ratios(found, study).items()}
+        said = [f"{one} at rank {rank} ({shots:,} examples)" for (shots, rank), one in each.items()]
+        known = [one for one in each.values() if np.isfinite(one.lo)]
+        inside = sum(one.lo <= WITHOUT_REGRET <= one.hi for one in known)
+        ten = f" {WITHOUT_REGRET} times is within {inside} of these {len(known)} intervals."
+        return (
+            f"LoRA's best rate over full fine-tuning's is {conclusions.joined(said)}: geometric "
+            f"means over draws, of rates on a coarse grid.{ten * bool(known)}"
+        )
+
+    sections.headed(found.studies, text)
+
+
+# --- learning against forgetting ---------------------------------------------------------------
+
+
+@where_run
+def tradeoff(found: Found) -> Any:
+    """Accuracy against perplexity, a mark a learning rate, a panel a method with full beside it."""
+    by = ["study", "method", "learning_rate"]
+    answers, rows = (first_size(frame, found.studies) for frame in (found.tried, found.rows))
+    points = sections.summary(sections.rows_at(answers, domain=INSIDE), by)
+    means = rows.groupby(by, sort=False)[["text_nll", "loss"]].mean().reset_index()
+    points = points.merge(means, on=by)
+    lowest = points.groupby(by[:2])["loss"].transform("min")
+    points = points.assign(perplexity=np.exp(points["text_nll"]), chosen=points["loss"] == lowest)
+    return figures.panels(
+        points.sort_values("learning_rate", kind="stable"),
+        sections.facet(found.studies),
+        lambda own, note: compare.tradeoff(
+            own,
+            "method",
+            FULL,
+            names=list(dict.fromkeys(rows["method"])),
+            start=float(np.exp(found.start[own["study"].iloc[0]])),
+            note=note,
+        ),
+        note=f"{examples(found)}; {stats.caption(points)}",
+    )
+
+
+def text_losses(found: Found, study: Study) -> dict[str, pd.Series]:
+    """By method, the loss on plain sentences at the chosen rates, nats a token, by draw."""
+    at = {"study": study.study, "shots": study.budget_shots[0], "place": 1}
+    rows = sections.rows_at(found.rows, **at)
+    return {
+        str(name): own.set_index("data_seed")["text_nll"].sort_index()
+        for name, own in rows.groupby("method", sort=False)
+    }
+
+
+def more_forgotten(losses: Mapping[str, pd.Series]) -> dict[str, stats.Interval]:
+    """Each method's loss on text minus full fine-tuning's, paired; the intervals hold together."""
+    level = stats.together(len(losses) - 1)
+    return {
+        name: stats.t_interval(own - losses[FULL], level)
+        for name, own in losses.items()
+        if name != FULL
+    }
+
+
+@where_run
+def forgotten(found: Found) -> None:
+    """Perplexity of plain sentences at the chosen rates, and over full fine-tuning's."""
+    lines = []
+    for study in found.studies:
+        losses = text_losses(found, study)
+        over_full = {name: str(times(gap)) for name, gap in more_forgotten(losses).items()}
+        for name, own in losses.items():
+            lines.append(
+                {
+                    "study": study.study,
+                    "method": name,
+                    "perplexity": conclusions.perplexity(own),
+                    "over the start's": conclusions.perplexity(own, found.start[study.study]),
+                    "over full's": over_full.get(name, "–"),
+                    "draws": len(own),
+                }
+            )
+    sections.table(lines)
+
+
+@where_run
+def least_forgotten(found: Found) -> None:
+    """Say who forgets least among those that are as accurate, and what the text term does."""
+
+    def text(study: Study) -> str:
+        losses, shots = text_losses(found, study), study.budget_shots[0]
+        right = gaps(found.best, study, shots)[INSIDE]
+        nats = more_forgotten({name: own for name, own in losses.items() if TERM not in name})
+        less, more = (conclusions.joined(names) or "none" for names in shown(nats))
+        said = [
+            f"Plain sentences have a perplexity of {np.exp(found.start[study.study]):.2f} before "
+            f"training, and of {conclusions.perplexity(losses[FULL])} after full fine-tuning. "
+            f"Shown to forget less than it: {less}; more: {more}."
+        ]
+        equal = [name for name in right if name not in shown(right)[0]]
+        if equal:
+            least = min(equal, key=lambda name: float(losses[name].mean()))
+            said.append(
+                f"Of the {len(equal)} methods that are not shown to be less accurate in-domain "
+                f"than full fine-tuning, {least} leaves the lowest perplexity: "
+                f"{times(nats[least])} times full fine-tuning's; its accuracy minus full "
+                f"fine-tuning's is {right[least]}."
+            )
+        answers = sections.rows_at(
+            found.tried, study=study.study, shots=shots, place=1, domain=INSIDE
+        )
+        for name in grids.WITH_TEXT:
+            change = times(stats.t_interval(losses[name + TERM] - losses[name]))
+            gap = sections.minus(answers, {"method": name + TERM}, {"method": name})
+            said.append(
+                f"With the text term, at the rates that are chosen without it, {name} leaves "
+                f"{change} times the perplexity, and its accuracy changes by {gap}."
+            )
+        return " ".join(said)
+
+    sections.headed(found.studies, text)
+
+
+@where_run
+def summary(found: Found) -> None:
+    """The chapter's findings in a few lines a study."""
+    singles = one_rate(found)
+
+    def lines(study: Study) -> list[str]:
+        said = []
+        for shots in study.budget_shots:
+            for domain, own in gaps(found.best, study, shots).items():
+                worse, better = (conclusions.joined(names) or "none" for names in shown(own))
+                said.append(
+                    f"At an equal budget, {shots:,} examples, {domain}: of {len(own)} methods, "
+                    f"shown to be worse than full fine-tuning: {worse}; better: {better}."
+                )
+        one = sections.rows_at(singles, study=study.study, domain=INSIDE)
+        said.append(
+            f"With one rate each, {one['other'].sum() / one['pairs'].sum():.0%} of the in-domain "
+            "comparisons with full fine-tuning have the other order."
+        )
+        each = [f"{times(log)} (rank {rank})" for (_, rank), log in ratios(found, study).items()]
+        said.append(f"LoRA's best rate over full fine-tuning's: {conclusions.joined(each)}.")
+        return said
+
+    sections.findings(found.studies, lines)
