@@ -157,7 +157,8 @@ CHOOSE = """(async () => {
   const sizes = [...document.querySelector("#rc-size").options].map((o) => o.value);
   const distilled = said();
   choose("second", "distillation");
-  return { begun, real, sizes, distilled, same: said(), labels: all("label").map((l) => l.control.id) };
+  const labels = all("label").map((label) => label.control.id);
+  return { begun, real, sizes, distilled, same: said(), labels };
 })()"""
 
 

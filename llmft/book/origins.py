@@ -17,6 +17,7 @@ from llmft.book import stamp
 
 NUMBER = r"[-−]?\d[\d,]*(?:\.\d+)?"
 BRACKETS = re.compile(rf"\[({NUMBER}), ({NUMBER})\]")
+SAMPLE = re.compile(r"n = (?=\d)")
 INTERVAL = re.compile(rf"{NUMBER} \[{NUMBER},\u00a0{NUMBER}\]")
 
 TAG = re.compile(r"(<[^>]*>)")
@@ -26,18 +27,19 @@ QUIET = (*LITERAL, "table", "figcaption", "a", "h1", "h2", "h3", "h4")
 """Elements in which no number becomes a link."""
 
 STYLE = """.from { color: inherit; text-decoration: underline dotted; text-underline-offset: .2em; }
-p.from { text-decoration: none; font-size: .85rem; scroll-margin-top: 5rem; }
+.from { white-space: nowrap; }
+p.from { text-decoration: none; white-space: normal; font-size: .85rem; scroll-margin-top: 5rem; }
 p.from:target { outline: 2px solid #2a78c8; outline-offset: .3rem; }
 """
 
 
-def link(page: str, notebook: stamp.Notebook, chapter: str, root: Path) -> str:
-    """The chapter's page with its intervals unbroken, and linked to where they come from."""
+def link(page: str, note: str = "") -> str:
+    """The page with its intervals unbroken, and linked to where the `note` says they come from."""
     start, end = page.find("<main"), page.find("</main>")
     parts: list[str] = []
     notes: dict[int, int] = {}
     inside: Counter[str] = Counter()
-    number, note = 0, _note(notebook, chapter, root)
+    number = 0
     for part in TAG.split(page[start:end]):
         if part.startswith("<"):
             name = part.strip("</>").partition(" ")[0]
@@ -48,7 +50,7 @@ def link(page: str, notebook: stamp.Notebook, chapter: str, root: Path) -> str:
                 notes[number] = len(parts)
                 parts.append("")
         elif not any(inside[name] for name in LITERAL):
-            part = BRACKETS.sub("[\\1,\u00a0\\2]", part)
+            part = SAMPLE.sub("n\u00a0=\u00a0", BRACKETS.sub("[\\1,\u00a0\\2]", part))
             if number and note and not any(inside[name] for name in QUIET):
                 part, found = INTERVAL.subn(
                     f'<a class="from" href="#from-{number}">\\g<0></a>', part
@@ -67,7 +69,7 @@ def _begins_code(tag: str, before: Sequence[str]) -> bool:
     return tag.startswith('<div class="sourceCode"') and last == "</summary>"
 
 
-def _note(notebook: stamp.Notebook, chapter: str, root: Path) -> str:
+def note(notebook: stamp.Notebook, chapter: str, root: Path) -> str:
     """What is said of the chapter's numbers; nothing where it has no runs."""
     code = "\n".join(stamp.code(cell) for cell in stamp.code_cells(notebook))
     named = [f"data/results/{chapter}.csv", *re.findall(r'"(data/results/[\w-]+\.csv)"', code)]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from llmft.book import downloads, live, origins, recompute, stamp
+from llmft.book import downloads, floats, live, origins, recompute, stamp
 
 
 BUNDLE = "vega.js"
@@ -56,14 +56,14 @@ def finish(root: Path, folder: Path) -> None:
         folder: where it was rendered.
     """
     for page in sorted((folder / "chapters").glob("*.html")):
-        text = page.read_text(encoding="utf-8")
+        text = floats.free(page.read_text(encoding="utf-8"))
         files = downloads.of_chapter(page.stem, root, folder)
         text = text.replace("</main>", f"{files}</main>", 1)
         notebook = root / "chapters" / f"{page.stem}.ipynb"
         if notebook.is_file():
             cells = stamp.read(notebook)
             text = downloads.figures(text, cells, page.stem, folder)
-            text = origins.link(text, cells, page.stem, root)
+            text = origins.link(text, origins.note(cells, page.stem, root))
             text = text.replace("</head>", f"<style>{origins.STYLE}</style>\n</head>", 1)
         if notebook.is_file() and MARK in notebook.read_text(encoding="utf-8"):
             from vl_convert import javascript_bundle
@@ -81,6 +81,7 @@ def finish(root: Path, folder: Path) -> None:
     first = folder / "index.html"
     text = first.read_text(encoding="utf-8")
     whole = downloads.of_book(root, folder)
+    text = origins.link(text)
     first.write_text(text.replace("</main>", f"{whole}</main>", 1), encoding="utf-8")
     announce(root, folder)
 
