@@ -318,3 +318,32 @@ def test_students_answer_beside_the_model_and_keep_what_they_were_taught(folder:
     assert changed[:4] == [False, True, False, False]
     assert found["again"] == found["first"]
     assert found["demonstrations"] == 32
+
+
+def press(tab: chromium.Tab, key: str, code: int, text: str = "") -> None:
+    """Press and release a key."""
+    about = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+    tab.send("Input.dispatchKeyEvent", type="keyDown", text=text, **about)
+    tab.send("Input.dispatchKeyEvent", type="keyUp", **about)
+
+
+@browser
+def test_the_model_is_used_by_the_keyboard_alone(folder: Path) -> None:
+    words = "document.activeElement.textContent"
+    with site.served(folder) as address, chromium.tab() as tab:
+        tab.show(f"{address}chapters/page.html")
+        press(tab, "Tab", 9)
+        assert tab.run(words).startswith("Run the pocket model here")
+        press(tab, "Enter", 13, "\r")
+        tab.settle(1)
+        assert tab.run("document.activeElement.id") == "pm-premise"
+        before = tab.run("document.querySelector('#pm-hypothesis').value")
+        for name in ("pm-hypothesis", ""):
+            press(tab, "Tab", 9)
+            assert tab.run("document.activeElement.id") == name
+        assert "“never”" in tab.run(words)
+        press(tab, " ", 32, " ")
+        after = tab.run("document.querySelector('#pm-hypothesis').value")
+        assert ("never" in before) != ("never" in after)
+        outline = "getComputedStyle(document.activeElement).outlineStyle"
+        assert tab.run(outline) == "solid"

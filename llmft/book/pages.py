@@ -47,6 +47,37 @@ STYLE = """
 @media (max-width: 767.98px) { .vega-embed svg { min-width: 35rem; } }
 """
 
+DARK = {
+    "#ffffff": "#15191e",
+    "#1f2328": "#e6edf3",
+    "#57606a": "#a8b1bb",
+    "#8c959f": "#7d8590",
+    "#e4e7eb": "#2b323a",
+    "#0072B2": "#4aa3e6",
+    "#D55E00": "#f0883e",
+    "#009E73": "#2fbf91",
+    "#CC79A7": "#e39bc5",
+    "#56B4E9": "#a5dcff",
+    "#000000": "#ffffff",
+    "#334155": "#cbd5e1",
+    "#9467bd": "#b794e0",
+}
+"""What the colours of a figure that answers become on a dark page; the others stay."""
+
+
+def _dark() -> str:
+    """The style of a figure that answers on a dark page, by Quarto's switch or the browser's."""
+    rules = [(" .vega-embed", "background: none; color: inherit; color-scheme: dark")]
+    for light, dark in DARK.items():
+        rules += [(f' .vega-embed [{part}="{light}"]', f"{part}: {dark}") for part in PAINT]
+    switched = "".join(f"body.quarto-dark{where} {{ {what} }}\n" for where, what in rules)
+    usual = "".join(f"body:not(.quarto-light){where} {{ {what} }}\n" for where, what in rules)
+    return f"{switched}@media (prefers-color-scheme: dark) {{\n{usual}}}\n"
+
+
+PAINT = ("fill", "stroke")
+"""What of a mark has a colour."""
+
 
 def finish(root: Path, folder: Path) -> None:
     """Add the downloads to the book and its pages, and scripts to the pages that ask for them.
@@ -71,7 +102,7 @@ def finish(root: Path, folder: Path) -> None:
             bundle = javascript_bundle()  # type: ignore[call-arg]  # its stub has no default
             (folder / BUNDLE).write_text(bundle, encoding="utf-8")
             script = f'<script src="../{BUNDLE}"></script>\n<script>{SCRIPT}</script>\n'
-            text = text.replace("</head>", f"<style>{STYLE}</style>\n</head>", 1)
+            text = text.replace("</head>", f"<style>{STYLE}{_dark()}</style>\n</head>", 1)
             text = text.replace("</body>", f"{script}</body>", 1)
         for part in (live, recompute):
             if part.MARK in text:
