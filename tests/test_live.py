@@ -21,6 +21,7 @@ from llmft.nli import prompts, tasks
 from llmft.pocket import students
 from llmft.report import sections, theme
 from llmft.study import runs
+from llmft.study.metrics import LOGP
 from tests import chromium, site
 
 
@@ -134,7 +135,7 @@ def cases() -> list[dict[str, object]]:
             frozen = answers.loc[own["key"].item()]
             frozen = frozen[frozen["domain"] == domain].set_index("id")
             for pair in pairs.head(count).itertuples():
-                text = pattern.fill(pair.premise, pair.hypothesis)
+                text = pattern.fill(str(pair.premise), str(pair.hypothesis))
                 tail = pattern.separator + text if head else text
                 logp = frozen.loc[pair.id, ["logp_entailment", "logp_not"]].tolist()
                 found.append({"head": head, "tail": tail, "frozen": logp})
@@ -194,8 +195,8 @@ def published(key: str, count: int) -> list[dict[str, object]]:
     return [
         {
             "head": "",
-            "tail": pattern.fill(pair.premise, pair.hypothesis),
-            "frozen": answers.loc[(domain, pair.id), ["logp_entailment", "logp_not"]].tolist(),
+            "tail": pattern.fill(str(pair.premise), str(pair.hypothesis)),
+            "frozen": answers.loc[[(domain, str(pair.id))], LOGP].to_numpy()[0].tolist(),
         }
         for domain, pairs in task.domains.items()
         for pair in pairs.head(count).itertuples()

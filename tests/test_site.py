@@ -84,11 +84,14 @@ def test_every_fault_is_found_and_nothing_else(tmp_path: Path) -> None:
     assert list(site.look(tmp_path)["good.html"].wrong) == ["is not dark"]
 
 
+DATA = ("results", "pocket", "students", "cards", "mnli-hans")
+
+
 @pytest.fixture(scope="module")
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the book is rendered from."""
     copy = tmp_path_factory.mktemp("book")
-    for name in ("chapters", "data/results", "data/pocket"):
+    for name in ("chapters", "params", *(f"data/{part}" for part in DATA)):
         shutil.copytree(ROOT / name, copy / name)
     for pattern in ("*.yml", "*.qmd", "*.bib", "*.scss", "*.svg"):
         for path in ROOT.glob(pattern):

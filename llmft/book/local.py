@@ -58,7 +58,7 @@ def assemble(root: Path, folder: Path, book: Path) -> dict[str, str]:
     """
     made = runs(root, folder)
     results = book / "data" / "results"
-    parts = ("chapters", "data/results", "data/pocket", "data/students")
+    parts = ("chapters", "params", "data/results", "data/pocket", "data/students")
     for part in (part for part in parts if (root / part).is_dir()):
         shutil.copytree(root / part, book / part, ignore=shutil.ignore_patterns(".*"))
     for file in (file for pattern in COPIED for file in root.glob(pattern)):
