@@ -89,8 +89,8 @@ def _cost(chapter: str, root: Path) -> str:
         minutes = (own["train_seconds"] + own["eval_seconds"]).sum() / 60
         memory = own["peak_memory_mib"].max() / 1024
         parts.append(
-            f"{html.escape(str(study))} {minutes:,.0f} minutes of training and scoring, and at most "
-            f"{memory:.1f} GiB"
+            f"{html.escape(str(study))} {minutes:,.0f} minutes of training and scoring, "
+            f"at most {memory:.1f} GiB"
         )
     return f" (measured: {'; '.join(parts)})"
 
