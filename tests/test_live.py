@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from llmft import ROOT, params
+from llmft import ROOT, cli, params
 from llmft.book import live
 from llmft.engine import models, scoring
 from llmft.nli import prompts, tasks
@@ -231,6 +232,34 @@ def test_a_student_of_the_page_gives_the_published_answers(folder: Path, number:
     assert np.mean(gaps(wanted, found)) < 0.015
     said = np.array(found).argmax(1) != np.array([case["frozen"] for case in wanted]).argmax(1)
     assert said.mean() <= 0.01
+
+
+@pytest.mark.slow
+def test_the_command_makes_the_published_students_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    monkeypatch.setattr(cli.gate, "listed", list)
+    done = CliRunner().invoke(cli.cli, ["pocket", "--students"])
+    assert done.exit_code == 0, done.output
+    model = models.load("pocket", device="cpu")
+    start = load_file(models.POCKET / "model.safetensors")
+    begin, labels = (
+        model.tokenizer.bos_token_id,
+        prompts.label_tokens(model.tokenizer, prompts.pattern_named("minimal")),
+    )
+    for own in kept():
+        with safe_open(tmp_path / "data" / "students" / str(own["file"]), "np") as file:
+            scales = file.metadata()
+            numbers = {name: file.get_tensor(name) for name in scales}
+        weights = students.added(start, numbers, scales)
+        state = {name: torch.tensor(values) for name, values in weights.items()}
+        model.model.load_state_dict(state, strict=False)
+        wanted = published(str(own["key"]), 100)
+        ids = [[begin, *model.tokenizer.encode(case["tail"])] for case in wanted]
+        ids = [one[1:] if one[1] == begin else one for one in ids]
+        found = scoring.score(model.model, ids, labels).numpy()
+        assert np.mean(gaps(wanted, found.tolist())) < 0.015
 
 
 def test_eight_bits_move_a_students_answers_by_less_than_a_hundredth() -> None:
