@@ -1,5 +1,5 @@
 // What is wrong with the page that is shown, as it is laid out now: a list of lines; and its links.
-(() => {
+(async () => {
   const wrong = [];
   const say = (what) => wrong.includes(what) || wrong.push(what);
   const shown = (e) => e.checkVisibility({ opacityProperty: true, visibilityProperty: true });
@@ -24,6 +24,45 @@
     const first = e.parentElement === main || outer.right <= edge; // what is in it is not said again
     if (box.right > edge && first && box.width > 1 && shown(e) && !scrolls(e) && !e.closest("svg *"))
       say(`${name(e)} ends at ${Math.round(box.right)} px, past ${Math.round(edge - 1)}`);
+  }
+
+  // Boxes that cut off what is in them, tables that scroll away from their first column, text that
+  // a float has swallowed, intervals that may break, tick labels that lie over each other.
+  for (const e of main.querySelectorAll("*")) {
+    if (!shown(e) || e.closest("svg") || !e.textContent.trim() || e.clientWidth < 2) continue;
+    if (e.closest("math")) continue; // its box is smaller than its ink
+    const style = getComputedStyle(e), hides = (value) => ["hidden", "clip"].includes(value);
+    if (hides(style.overflowX) && e.scrollWidth > e.clientWidth + 1) say(`${name(e)} is cut off`);
+    if (hides(style.overflowY) && e.scrollHeight > e.clientHeight + 4)
+      say(`${name(e)} is cut off below`);
+  }
+  for (const e of main.querySelectorAll("table")) {
+    let box = e;
+    while (box !== main && box.scrollWidth <= box.clientWidth + 1) box = box.parentElement;
+    const cell = e.querySelector("th, td");
+    if (box !== main && cell && getComputedStyle(cell).position !== "sticky")
+      say(`${name(e)} scrolls, and its first column with it`);
+  }
+  for (const e of main.querySelectorAll("figure p, figure li")) {
+    const last = [...e.closest("figure").querySelectorAll("table, img, svg")].at(-1);
+    const heads = last?.tagName === "TABLE" && // what stands before a table heads it
+      e.compareDocumentPosition(last) & Node.DOCUMENT_POSITION_FOLLOWING;
+    if (!e.closest("figcaption, table, pre") && !e.querySelector("img, svg") && !heads)
+      say(`${name(e)} is text within a figure: "${e.textContent.trim().slice(0, 24)}"`);
+  }
+  const texts = document.createTreeWalker(main, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const at = texts.currentNode, found = at.data.match(/\[[-\u2212]?[\d.,]+, [-\u2212]?[\d.]+\]/);
+    if (found && !at.parentElement.closest("pre, code, script, style, svg, math"))
+      say(`${name(at.parentElement)} has an interval that may break: ${found[0]}`);
+  }
+  for (const axis of main.querySelectorAll("svg .role-axis-label")) {
+    const boxes = [...axis.querySelectorAll("text")].filter(shown).map((e) => e.getBoundingClientRect());
+    for (const [i, a] of boxes.entries())
+      for (const b of boxes.slice(i + 1))
+        if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+            Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 4)
+          say(`${name(axis)} has tick labels that lie over each other`);
   }
 
   // Images and figures.
@@ -85,6 +124,24 @@
       say(`contrast ${ratio.toFixed(1)} of ${pair}, as in "${e.textContent.trim().slice(0, 24)}" ${name(e)}`);
   }
 
+  // White cards on a dark page: boxes, and images by the colour of their corner.
+  const dark = light(behind(document.body) ?? canvas) < 0.2;
+  const corner = (img) => {
+    const drawn = new OffscreenCanvas(8, 8).getContext("2d");
+    drawn.drawImage(img, 0, 0);
+    const [r, g, b, a] = drawn.getImageData(4, 4, 1, 1).data;
+    const under = behind(img) ?? canvas;
+    return over([r, g, b, a / 255], under);
+  };
+  if (dark)
+    for (const e of main.querySelectorAll("*")) {
+      const box = e.getBoundingClientRect();
+      if (box.width * box.height < 20000 || !shown(e) || e.closest("svg")) continue;
+      if (e.tagName === "IMG") await e.decode().catch(() => 0);
+      const colour = e.tagName === "IMG" && e.naturalWidth ? corner(e) : behind(e);
+      if (colour && light(colour) > 0.8) say(`${name(e)} is a white card on a dark page`);
+    }
+
   // What the page loads or announces from elsewhere, even where no request was made yet.
   for (const e of document.querySelectorAll("link[href], [src]"))
     if (!["canonical", "license"].includes(e.rel) && /^https?:/.test(e.href ?? e.src) &&
@@ -92,7 +149,7 @@
 
   return {
     wrong,
-    dark: light(behind(document.body) ?? canvas) < 0.2,
+    dark,
     links: [...document.querySelectorAll("a[href]")].map((a) => a.href),
     ids: [...document.querySelectorAll("[id], a[name]")].flatMap((e) => [e.id, e.name].filter(Boolean)),
   };

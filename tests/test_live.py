@@ -11,16 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from llmft import ROOT, params
+from llmft import ROOT, cli, params
 from llmft.book import live
 from llmft.engine import models, scoring
 from llmft.nli import prompts, tasks
 from llmft.pocket import students
 from llmft.report import sections, theme
 from llmft.study import runs
+from llmft.study.metrics import LOGP
 from tests import chromium, site
 
 
@@ -134,7 +136,7 @@ def cases() -> list[dict[str, object]]:
             frozen = answers.loc[own["key"].item()]
             frozen = frozen[frozen["domain"] == domain].set_index("id")
             for pair in pairs.head(count).itertuples():
-                text = pattern.fill(pair.premise, pair.hypothesis)
+                text = pattern.fill(str(pair.premise), str(pair.hypothesis))
                 tail = pattern.separator + text if head else text
                 logp = frozen.loc[pair.id, ["logp_entailment", "logp_not"]].tolist()
                 found.append({"head": head, "tail": tail, "frozen": logp})
@@ -194,8 +196,8 @@ def published(key: str, count: int) -> list[dict[str, object]]:
     return [
         {
             "head": "",
-            "tail": pattern.fill(pair.premise, pair.hypothesis),
-            "frozen": answers.loc[(domain, pair.id), ["logp_entailment", "logp_not"]].tolist(),
+            "tail": pattern.fill(str(pair.premise), str(pair.hypothesis)),
+            "frozen": answers.loc[[(domain, str(pair.id))], LOGP].to_numpy()[0].tolist(),
         }
         for domain, pairs in task.domains.items()
         for pair in pairs.head(count).itertuples()
@@ -230,6 +232,34 @@ def test_a_student_of_the_page_gives_the_published_answers(folder: Path, number:
     assert np.mean(gaps(wanted, found)) < 0.015
     said = np.array(found).argmax(1) != np.array([case["frozen"] for case in wanted]).argmax(1)
     assert said.mean() <= 0.01
+
+
+@pytest.mark.slow
+def test_the_command_makes_the_published_students_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
+    monkeypatch.setattr(cli.gate, "listed", list)
+    done = CliRunner().invoke(cli.cli, ["pocket", "--students"])
+    assert done.exit_code == 0, done.output
+    model = models.load("pocket", device="cpu")
+    start = load_file(models.POCKET / "model.safetensors")
+    begin, labels = (
+        model.tokenizer.bos_token_id,
+        prompts.label_tokens(model.tokenizer, prompts.pattern_named("minimal")),
+    )
+    for own in kept():
+        with safe_open(tmp_path / "data" / "students" / str(own["file"]), "np") as file:
+            scales = file.metadata()
+            numbers = {name: file.get_tensor(name) for name in scales}
+        weights = students.added(start, numbers, scales)
+        state = {name: torch.tensor(values) for name, values in weights.items()}
+        model.model.load_state_dict(state, strict=False)
+        wanted = published(str(own["key"]), 100)
+        ids = [[begin, *model.tokenizer.encode(case["tail"])] for case in wanted]
+        ids = [one[1:] if one[1] == begin else one for one in ids]
+        found = scoring.score(model.model, ids, labels).numpy()
+        assert np.mean(gaps(wanted, found.tolist())) < 0.015
 
 
 def test_eight_bits_move_a_students_answers_by_less_than_a_hundredth() -> None:
@@ -318,3 +348,32 @@ def test_students_answer_beside_the_model_and_keep_what_they_were_taught(folder:
     assert changed[:4] == [False, True, False, False]
     assert found["again"] == found["first"]
     assert found["demonstrations"] == 32
+
+
+def press(tab: chromium.Tab, key: str, code: int, text: str = "") -> None:
+    """Press and release a key."""
+    about = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+    tab.send("Input.dispatchKeyEvent", type="keyDown", text=text, **about)
+    tab.send("Input.dispatchKeyEvent", type="keyUp", **about)
+
+
+@browser
+def test_the_model_is_used_by_the_keyboard_alone(folder: Path) -> None:
+    words = "document.activeElement.textContent"
+    with site.served(folder) as address, chromium.tab() as tab:
+        tab.show(f"{address}chapters/page.html")
+        press(tab, "Tab", 9)
+        assert tab.run(words).startswith("Run the pocket model here")
+        press(tab, "Enter", 13, "\r")
+        tab.settle(1)
+        assert tab.run("document.activeElement.id") == "pm-premise"
+        before = tab.run("document.querySelector('#pm-hypothesis').value")
+        for name in ("pm-hypothesis", ""):
+            press(tab, "Tab", 9)
+            assert tab.run("document.activeElement.id") == name
+        assert "“never”" in tab.run(words)
+        press(tab, " ", 32, " ")
+        after = tab.run("document.querySelector('#pm-hypothesis').value")
+        assert ("never" in before) != ("never" in after)
+        outline = "getComputedStyle(document.activeElement).outlineStyle"
+        assert tab.run(outline) == "solid"

@@ -157,7 +157,7 @@ CHOOSE = """(async () => {
   const sizes = [...document.querySelector("#rc-size").options].map((o) => o.value);
   const distilled = said();
   choose("second", "distillation");
-  const labels = all("label").map((l) => l.control.id);
+  const labels = all("label").map((label) => label.control.id);
   return { begun, real, sizes, distilled, same: said(), labels };
 })()"""
 
@@ -169,7 +169,7 @@ def test_a_reader_chooses_two_methods(folder: Path) -> None:
         found = tab.run(CHOOSE)
         assert tab.run(site.SCRIPT)["wrong"] == []
         assert site._events(tab, address) == []
-    assert "10 × 1,200 (draws × pairs), 2,000 resamples of draws and pairs." in found["begun"]
+    assert "10 × 400 (draws × pairs), 2,000 resamples of draws and pairs." in found["begun"]
     assert "10 × 400 (draws × pairs), 2,000 resamples of draws and pairs." in found["real"]
     assert found["sizes"] == ["32"]
     assert found["distilled"].endswith("10 × 1,200 (draws × pairs), 2,000 resamples of pairs.")

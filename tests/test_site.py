@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(
 BROKEN = """<!DOCTYPE html><html lang="en"><head><title>Broken</title>
 <link rel="preconnect" href="https://fonts.example.org"><link rel="icon" href="data:,">
 <style>.pale { color: #bbb } .box { overflow-x: auto } td { white-space: nowrap }
+.cut { overflow: hidden; white-space: nowrap } .card { background: #fff; height: 200px }
 @media (prefers-color-scheme: dark) { body { background: #111; color: #eee } }</style></head>
 <body><main><h1>One</h1><h3>Three</h3>
 <p class="pale">pale words</p>
@@ -29,6 +30,10 @@ BROKEN = """<!DOCTYPE html><html lang="en"><head><title>Broken</title>
 <p><img src="data:image/gif;base64,R0lGODlhAQABAAAAACw="> <img src="gone.png" alt="gone"></p>
 <table id="wide"><tr><td>WIDE</td></tr></table>
 <div class="box"><table id="boxed"><tr><td>WIDE</td></tr></table></div>
+<p class="cut" id="cut">WIDE</p><div class="card" id="card"></div><p>0.5 [0.4, 0.6]</p>
+<figure id="float"><p>A sentence that has fallen into the box of a figure.</p></figure>
+<svg id="axis" role="img" aria-label="An axis"><g class="role-axis-label">
+<text x="9" y="20">1,000</text><text x="19" y="20">1,001</text></g></svg>
 <script>console.error("a complaint"); setTimeout(() => { undefinedFunction() }, 0);
 fetch("https://example.org/beacon").catch(() => 0)</script></main></body></html>""".replace(
     "WIDE", "wide " * 300
@@ -36,8 +41,11 @@ fetch("https://example.org/beacon").catch(() => 0)</script></main></body></html>
 
 GOOD = """<!DOCTYPE html><html lang="en"><head><title>Good</title><link rel="icon" href="data:,">
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
-</head><body><main><h1 id="there">Good</h1><p><a href="#there">here</a></p></main></body></html>
-"""
+<style>div { overflow-x: auto } td { white-space: nowrap }
+td:first-child { position: sticky; left: 0 }</style>
+</head><body><main><h1 id="there">Good</h1><p><a href="#there">here</a> 0.5 [0.4,&nbsp;0.6]</p>
+<div><table><tr><td>a</td><td>WIDE</td></tr></table></div></main></body></html>
+""".replace("WIDE", "wide " * 300)
 
 
 def test_every_fault_is_found_and_nothing_else(tmp_path: Path) -> None:
@@ -59,9 +67,17 @@ def test_every_fault_is_found_and_nothing_else(tmp_path: Path) -> None:
         "exception: ReferenceError: undefinedFunction",
         "links to gone.html, which does not exist",
         "links to broken.html#nowhere, which does not exist",
+        "<p> in #cut is cut off",
+        "<table> in #boxed scrolls, and its first column with it",
+        "<p> in #float is text within a figure",
+        "has an interval that may break: [0.4, 0.6]",
+        "<g> in #axis has tick labels that lie over each other",
+        "<div> in #card is a white card on a dark page",
     ):
         assert what in said
-    assert "#boxed" not in said
+    assert "#boxed ends" not in said
+    white = next(line for line in site.problems(found) if "white card" in line)
+    assert "[1280 dark, 390 dark]" in white
     assert "good.html#there" not in said
     assert found["good.html"].wrong == {}
     assert "[390 light, 390 dark]: the page is" not in "\n".join(site.problems(found))
@@ -69,11 +85,14 @@ def test_every_fault_is_found_and_nothing_else(tmp_path: Path) -> None:
     assert list(site.look(tmp_path)["good.html"].wrong) == ["is not dark"]
 
 
+DATA = ("results", "pocket", "students", "cards", "mnli-hans")
+
+
 @pytest.fixture(scope="module")
 def book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what the book is rendered from."""
     copy = tmp_path_factory.mktemp("book")
-    for name in ("chapters", "data/results", "data/pocket"):
+    for name in ("chapters", "params", *(f"data/{part}" for part in DATA)):
         shutil.copytree(ROOT / name, copy / name)
     for pattern in ("*.yml", "*.qmd", "*.bib", "*.scss", "*.svg"):
         for path in ROOT.glob(pattern):

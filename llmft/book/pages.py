@@ -5,23 +5,14 @@ They are added to the written HTML, so that Quarto's pages and the plain ones ha
 
 import html
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import quote
 
-from llmft.book import live, phone, recompute
+from llmft.book import downloads, floats, live, origins, phone, recompute, stamp
 
 
 BUNDLE = "vega.js"
 """Vega, Vega-Lite and vega-embed in one file, from vl-convert: no page asks another host for it."""
-
-DOWNLOADS = {
-    "chapters/{}.ipynb": "the chapter as a notebook",
-    "data/results/{}.csv": "what its runs measured, a row a run",
-    "data/results/{}.parquet": "their answer to every pair",
-}
-"""The files of a chapter that a reader may want."""
 
 MARK = r"<metadata id=\"vega-lite\">"
 """What `interactive.figure` leaves in a figure, as a notebook's JSON holds it."""
@@ -56,32 +47,84 @@ STYLE = """
 @media (max-width: 767.98px) { .vega-embed svg { min-width: 35rem; } }
 """
 
+DARK = {
+    "#ffffff": "#15191e",
+    "#1f2328": "#e6edf3",
+    "#57606a": "#a8b1bb",
+    "#8c959f": "#7d8590",
+    "#e4e7eb": "#2b323a",
+    "#0072B2": "#4aa3e6",
+    "#D55E00": "#f0883e",
+    "#009E73": "#2fbf91",
+    "#CC79A7": "#e39bc5",
+    "#56B4E9": "#a5dcff",
+    "#000000": "#ffffff",
+    "#334155": "#cbd5e1",
+    "#9467bd": "#b794e0",
+}
+"""What the colours of a figure that answers become on a dark page; the others stay."""
+
+
+def _dark() -> str:
+    """The style of a figure that answers on a dark page, by Quarto's switch or the browser's."""
+    rules = [(" .vega-embed", "background: none; color: inherit; color-scheme: dark")]
+    for light, dark in DARK.items():
+        rules += [(f' .vega-embed [{part}="{light}"]', f"{part}: {dark}") for part in PAINT]
+    switched = "".join(f"body.quarto-dark{where} {{ {what} }}\n" for where, what in rules)
+    usual = "".join(f"body:not(.quarto-light){where} {{ {what} }}\n" for where, what in rules)
+    return f"{switched}@media (prefers-color-scheme: dark) {{\n{usual}}}\n"
+
+
+PAINT = ("fill", "stroke")
+"""What of a mark has a colour."""
+
 
 def finish(root: Path, folder: Path) -> None:
-    """Add the downloads to the chapters' pages, and scripts to those that ask for them.
+    """Add the downloads to the book and its pages, and scripts to the pages that ask for them.
 
     Args:
         root: the book's folder.
         folder: where it was rendered.
     """
     for page in sorted((folder / "chapters").glob("*.html")):
-        text = page.read_text(encoding="utf-8")
-        text = phone.finish(text, page)
-        text = text.replace("</main>", f"{_downloads(page.stem, root, folder)}</main>", 1)
+        text = floats.free(phone.finish(page.read_text(encoding="utf-8"), page))
+        files = downloads.of_chapter(page.stem, root, folder)
+        text = text.replace("</main>", f"{files}</main>", 1)
         notebook = root / "chapters" / f"{page.stem}.ipynb"
+        if notebook.is_file():
+            cells = stamp.read(notebook)
+            text = downloads.figures(text, cells, page.stem, folder)
+            text = origins.link(text, origins.note(cells, page.stem, root))
+            text = text.replace("</head>", f"<style>{origins.STYLE}</style>\n</head>", 1)
         if notebook.is_file() and MARK in notebook.read_text(encoding="utf-8"):
             from vl_convert import javascript_bundle
 
             bundle = javascript_bundle()  # type: ignore[call-arg]  # its stub has no default
             (folder / BUNDLE).write_text(bundle, encoding="utf-8")
             script = f'<script src="../{BUNDLE}"></script>\n<script>{SCRIPT}</script>\n'
-            text = text.replace("</head>", f"<style>{STYLE}</style>\n</head>", 1)
+            text = text.replace("</head>", f"<style>{STYLE}{_dark()}</style>\n</head>", 1)
             text = text.replace("</body>", f"{script}</body>", 1)
         for part in (live, recompute):
             if part.MARK in text:
                 part.write(root, folder)
                 text = text.replace("</head>", f"{part.HEAD}</head>", 1)
         page.write_text(text, encoding="utf-8")
+    first = folder / "index.html"
+    text = phone.finish(first.read_text(encoding="utf-8"), first)
+    whole = downloads.of_book(root, folder)
+    text = origins.link(text)
+    first.write_text(text.replace("</main>", f"{whole}</main>", 1), encoding="utf-8")
+    announce(root, folder)
+
+
+def announce(root: Path, folder: Path) -> None:
+    """Name the book's card on each page, if the site's address is known: it must be whole."""
+    site = str(downloads.published(root).get("site-url", "")).rstrip("/")
+    if site and (folder / "card.png").is_file():
+        line = f'<meta property="og:image" content="{html.escape(site)}/card.png">'
+        for page in [*folder.glob("*.html"), *(folder / "chapters").glob("*.html")]:
+            text = page.read_text(encoding="utf-8")
+            page.write_text(text.replace("</head>", f"{line}\n</head>", 1), encoding="utf-8")
 
 
 def head(folder: Path, lines: Mapping[str, str]) -> None:
@@ -92,18 +135,3 @@ def head(folder: Path, lines: Mapping[str, str]) -> None:
             text = page.read_text(encoding="utf-8")
             before, main, after = re.split(r"(<main\b[^>]*>)", text, maxsplit=1)
             page.write_text(f"{before}{main}{line}{after}", encoding="utf-8")
-
-
-def _downloads(chapter: str, root: Path, folder: Path) -> str:
-    """Links to the files of a chapter that there are, which are copied beside the pages."""
-    items = ""
-    for pattern, what in DOWNLOADS.items():
-        file = pattern.format(chapter)
-        if (root / file).is_file():
-            (folder / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(root / file, folder / file)
-            link = f'<a href="../{quote(file)}" download>{html.escape(Path(file).name)}</a>'
-            size = (root / file).stat().st_size / 1e6
-            items += f"<li>{link} ({size:.1f} MB): {what}</li>"
-    head = '<nav class="downloads" aria-label="Downloads"><p>Download</p>'
-    return f"{head}<ul>{items}</ul></nav>" if items else ""

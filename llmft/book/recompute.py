@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmft import params
+from llmft.book import stamp
 
 
 if TYPE_CHECKING:
@@ -34,15 +35,18 @@ DOMAINS = ("in-domain", "out-of-domain")
 
 
 def write(root: Path, folder: Path) -> None:
-    """Put the script, and the answers of the book's studies, into the site.
+    """Put the script, and the answers of the comparison's studies, into the site.
 
     Args:
-        root: the book's folder, with `data/results`.
+        root: the book's folder, with `data/results` and `params`.
         folder: the site's.
     """
     for name in ("recompute.js", "live.css"):
         shutil.copyfile(Path(__file__).with_name(name), folder / name)
-    found = {name: answers(root, params.study(name, root=root)) for name in params.published(root)}
+    notebook = stamp.read(root / "chapters" / "comparison.ipynb")
+    values = {name: value for name, value in stamp.parameters(notebook).items() if value}
+    names = params.studies_named(values.pop("studies", []))
+    found = {name: answers(root, params.study(name, values, root)) for name in names}
     text = json.dumps({name: one for name, one in found.items() if one["runs"]})
     (folder / "answers.json").write_text(text, encoding="utf-8")
 
@@ -122,9 +126,9 @@ def chosen(rows: "pd.DataFrame", study: params.Study) -> dict[str, dict[str, Any
         own = rows
         for column, value in (common | fields).items():
             own = own[own[column].isin(value if isinstance(value, list) else [value])]
-        for row in own.itertuples():
-            draw = "" if name == "zero-shot" else str(row.data_seed)
-            found[str(row.key)] = {"method": name, "size": int(row.shots), "draw": draw}
+        for key, size, seed in zip(own["key"], own["shots"], own["data_seed"], strict=True):
+            draw = "" if name == "zero-shot" else str(seed)
+            found[str(key)] = {"method": name, "size": int(size), "draw": draw}
     return found
 
 

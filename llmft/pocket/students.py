@@ -64,8 +64,12 @@ def context() -> list[dict[str, Any]]:
     """The demonstrations of the students' teacher, in the prompt's order."""
     spec = specs()["round-1"]
     shown = methods.examples(methods.task_of(spec.task, spec.limit), spec)
-    pairs = shown[["premise", "hypothesis"]].assign(entailed=shown["label"] == 0)
-    return list(pairs.to_dict("records"))
+    return [
+        {"premise": premise, "hypothesis": hypothesis, "entailed": label == 0}
+        for premise, hypothesis, label in zip(
+            shown["premise"], shown["hypothesis"], shown["label"], strict=True
+        )
+    ]
 
 
 def difference(start: Weights, end: Weights) -> tuple[Weights, dict[str, str]]:

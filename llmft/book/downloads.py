@@ -1,0 +1,266 @@
+"""What a reader can take away: each figure as SVG and PNG, each chapter and how to run it again.
+
+All of it is made when the pages are, from the frozen notebooks and the results beside them.
+"""
+
+import html
+import json
+import os
+import re
+import shutil
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import yaml
+
+from llmft.book import gate, phone, stamp
+
+
+FILES = {
+    "chapters/{}.ipynb": "the chapter as a notebook",
+    "data/results/{}.csv": "what its runs measured, a row a run",
+    "data/results/{}.parquet": "their answer to every pair",
+}
+"""The files of a chapter that a reader may want."""
+
+SPEC = re.compile(r'<metadata id="vega-lite">(.*?)</metadata>', re.DOTALL)
+"""The Vega-Lite specification, with its data, in a figure that answers."""
+
+NUMBER = r"-?\d+\.\d+"
+DIFFERENCE = re.compile(
+    rf"(?P<difference>{NUMBER})(?: \[(?P<low>{NUMBER}), (?P<high>{NUMBER})\])?"
+    rf"(?: \((?P<shown_from>{NUMBER})\))?"
+)
+"""A cell of the table of claims: `0.12 [-0.01, 0.24] (0.16)`."""
+
+
+def of_chapter(chapter: str, root: Path, folder: Path) -> str:
+    """Links to the files of a chapter that there are, which are copied beside the pages."""
+    items = ""
+    for pattern, what in FILES.items():
+        file = pattern.format(chapter)
+        if (root / file).is_file():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / file, folder / file)
+            link = f'<a href="../{quote(file)}" download>{html.escape(Path(file).name)}</a>'
+            size = (root / file).stat().st_size / 1e6
+            items += f"<li>{link} ({size:.1f} MB): {what}</li>"
+    if not items:
+        return ""
+    head = '<nav class="downloads" aria-label="Downloads"><p>Download, and run again</p>'
+    items += "".join(f"<li>{line}</li>" for line in _again(chapter, root))
+    return f"{head}<ul>{items}</ul></nav>"
+
+
+def _again(chapter: str, root: Path) -> Iterator[str]:
+    """How to run the chapter again, here and elsewhere, and what it cost when it was measured."""
+    command = f"papermill chapters/{chapter}.ipynb out.ipynb -k python3"
+    yield f"run it again: <code>{html.escape(command)}</code>{_cost(chapter, root)}"
+    yield "hold a sample of the published runs against the code: <code>llmft verify</code>"
+    book = published(root)
+    place = urlsplit(str(book.get("repo-url", "")))
+    if place.hostname == "github.com":
+        name, branch = place.path.strip("/"), book.get("repo-branch", "main")
+        path = f"chapters/{quote(chapter)}.ipynb"
+        colab = f"https://colab.research.google.com/github/{name}/blob/{branch}/{path}"
+        binder = f"https://mybinder.org/v2/gh/{name}/{branch}?labpath={quote(path, safe='')}"
+        package = html.escape(f"pip install git+{book['repo-url']}")
+        yield (
+            f'elsewhere: <a href="{html.escape(binder)}">on Binder</a>, or '
+            f'<a href="{html.escape(colab)}">on Colab</a>, after <code>{package}</code> there'
+        )
+
+
+def _cost(chapter: str, root: Path) -> str:
+    """Minutes and memory of the chapter's published runs, a study at a time."""
+    file = root / "data" / "results" / f"{chapter}.csv"
+    if not file.is_file():
+        return ""
+    import pandas as pd  # here, as the commands that render nothing begin faster without
+
+    rows = pd.read_csv(file, low_memory=False)
+    if not {"study", "train_seconds", "eval_seconds", "peak_memory_mib"} <= set(rows.columns):
+        return ""
+    parts = []
+    for study, own in rows.groupby("study", sort=False):
+        minutes = (own["train_seconds"] + own["eval_seconds"]).sum() / 60
+        memory = own["peak_memory_mib"].max() / 1024
+        parts.append(
+            f"{html.escape(str(study))} {minutes:,.0f} minutes of training and scoring, "
+            f"at most {memory:.1f} GiB"
+        )
+    return f" (measured: {'; '.join(parts)})"
+
+
+def published(root: Path) -> dict[str, Any]:
+    """What the publishing profile says of the book's addresses; nothing without that profile."""
+    file = root / "_quarto-publish.yml"
+    if "publish" not in os.environ.get("QUARTO_PROFILE", "").split(",") or not file.is_file():
+        return {}
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8"))["book"])
+
+
+# --- figures -----------------------------------------------------------------------------------
+
+
+def figures(text: str, notebook: stamp.Notebook, chapter: str, folder: Path) -> str:
+    """The page's text with links under each figure: as SVG, as PNG, and its data.
+
+    The data are those of the figure's Vega-Lite specification where it has one, else the rows that
+    all figures of the chapter are made from.
+    """
+    place = folder / "figures"
+    for label, svg in _svgs(notebook):
+        at = text.find("</figure>", text.find(f'id="{label}"'))
+        if f'id="{label}"' not in text or at < 0:
+            continue
+        place.mkdir(exist_ok=True)
+        svg = phone.apart(svg)[0] if phone.HIDDEN in svg else svg
+        (place / f"{label}.svg").write_text(svg, encoding="utf-8")
+        links = [(f"figures/{label}.svg", "SVG")]
+        if png := _png(svg):
+            (place / f"{label}.png").write_bytes(png)
+            links.append((f"figures/{label}.png", "PNG"))
+        if spec := SPEC.search(svg):
+            (place / f"{label}.json").write_text(html.unescape(spec[1]), encoding="utf-8")
+            links.append((f"figures/{label}.json", "data and specification (Vega-Lite)"))
+        elif (folder / "data" / "results" / f"{chapter}.csv").is_file():
+            links.append((f"data/results/{chapter}.csv", "data (the chapter’s runs, CSV)"))
+        made = ", ".join(f'<a href="../{quote(to)}" download>{name}</a>' for to, name in links)
+        at += len("</figure>")
+        text = f'{text[:at]}<p class="figure-files">This figure: {made}</p>{text[at:]}'
+    return text
+
+
+def _svgs(notebook: stamp.Notebook) -> Iterator[tuple[str, str]]:
+    """The figures that the notebook shows, each with its label."""
+    for cell in stamp.code_cells(notebook):
+        label = str(gate.cell_options(cell).get("label", ""))
+        found = [o["data"]["image/svg+xml"] for o in cell["outputs"] if _is_svg(o)]
+        if label.startswith("fig-") and found:
+            yield label, found[0]
+
+
+def _is_svg(output: dict[str, Any]) -> bool:
+    return "image/svg+xml" in output.get("data", {})
+
+
+def _png(svg: str) -> bytes:
+    """The figure as PNG, twice as large; nothing of an SVG that cannot be drawn."""
+    from vl_convert import svg_to_png
+
+    try:
+        return bytes(svg_to_png(svg, scale=2))
+    except ValueError:
+        return b""
+
+
+# --- of the whole book -------------------------------------------------------------------------
+
+
+def of_book(root: Path, folder: Path) -> str:
+    """Write `llms.txt`, the claims as JSON, the data's cards, the card for other sites; links."""
+    links = [("llms.txt", "the book in a page of plain text, for language models, too")]
+    found = claims(root)
+    if found:
+        text = json.dumps(found, indent=1, ensure_ascii=False)
+        (folder / "claims.json").write_text(f"{text}\n", encoding="utf-8")
+        links.append(("claims.json", "each claim of the comparison, with its differences"))
+    for card in sorted((root / "data" / "cards").glob("*.md")):
+        (folder / "data" / "cards").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(card, folder / "data" / "cards" / card.name)
+        title = card.read_text(encoding="utf-8").partition("\n# ")[2].partition("\n")[0]
+        links.append((f"data/cards/{card.name}", f"a card of the data: {title}"))
+    (folder / "llms.txt").write_text("\n".join(_llms(root, folder)) + "\n", encoding="utf-8")
+    if (root / "data" / "results" / "comparison.svg").is_file() and (card_png := _png(_card(root))):
+        (folder / "card.png").write_bytes(card_png)
+    items = "".join(f'<li><a href="{quote(to)}">{to}</a>: {what}</li>' for to, what in links)
+    head = '<nav class="machines" aria-label="For machines"><p>For machines</p>'
+    return f"{head}<ul>{items}</ul></nav>"
+
+
+def claims(root: Path) -> list[dict[str, Any]]:
+    """The comparison's claims: by study the difference that each rests on, and where it holds.
+
+    Read from the table `tbl-comparison-both` as it was frozen. A difference has its interval
+    (`low`, `high`: those of a study and domain hold together), and where nothing is shown the
+    smallest true difference that would have been (`shown_from`).
+    """
+    path = root / "chapters" / "comparison.ipynb"
+    if not path.is_file():
+        return []
+    for cell in stamp.code_cells(stamp.read(path)):
+        if gate.cell_options(cell).get("label") == "tbl-comparison-both" and cell["outputs"]:
+            table = html.unescape(cell["outputs"][0]["data"]["text/markdown"])
+            lines = [[part.strip() for part in line.split("|")[1:-1]] for line in table.split("\n")]
+            head, rows = lines[0], [line for line in lines[2:] if line]
+            return [_claim(dict(zip(head, row, strict=True))) for row in rows]
+    return []
+
+
+def _claim(row: dict[str, str]) -> dict[str, Any]:
+    domain, _, claim = row.pop("claim").partition(": ")
+    holds = row.pop("holds")
+    numbers = {}
+    for study, text in row.items():
+        if found := DIFFERENCE.fullmatch(text):
+            given = {name: float(value) for name, value in found.groupdict().items() if value}
+            numbers[study] = given
+    return {"claim": claim, "domain": domain, "measure": "AUC", "holds": holds, "studies": numbers}
+
+
+def _llms(root: Path, folder: Path) -> Iterator[str]:
+    """The book in a page of Markdown (https://llmstxt.org): what it found, and its data."""
+    book = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))["book"]
+    yield f"# {book.get('title', 'Book')}\n"
+    yield f"> {book.get('description', book.get('subtitle', ''))}\n"
+    findings = root / "data" / "results" / "comparison.md"
+    if findings.is_file():
+        yield f"## Findings\n\n{findings.read_text(encoding='utf-8').strip()}\n"
+    yield "## Chapters\n"
+    for path in gate.chapters(root):
+        title, _, rest = stamp.read(path)["cells"][0]["source"].partition("\n")
+        title = title.lstrip("# ").partition(" {#")[0]
+        words = re.sub(r" \(@[\w-]+\)", "", rest.strip().partition("\n")[0])
+        first = re.split(r"(?<=[.?!])\s", words)[0]
+        yield f"- [{title}](chapters/{path.stem}.html): {first}"
+    yield "\n## Data\n"
+    if (folder / "claims.json").is_file():
+        yield "- [claims.json](claims.json): each claim, its differences and intervals by study"
+    for file in sorted((folder / "data").rglob("*.*")):
+        name = file.relative_to(folder).as_posix()
+        if file.suffix in (".csv", ".parquet", ".md"):
+            yield f"- [{name}]({quote(name)})"
+
+
+def _card(root: Path) -> str:
+    """A picture of 1,200 x 630 px, as other sites show it: title, first finding, main figure."""
+    book = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))["book"]
+    results = root / "data" / "results"
+    figure = (results / "comparison.svg").read_text(encoding="utf-8")
+    size = re.search(r'<svg[^>]*? width="([\d.]+)"[^>]*? height="([\d.]+)"', figure)
+    wide, high = (float(one) for one in size.groups()) if size else (700.0, 500.0)
+    scale = min(540 / wide, 590 / high)
+    findings = results / "comparison.md"
+    said = findings.read_text(encoding="utf-8") if findings.is_file() else ""
+    found = re.search(r"\*\*(.+?)\*\*", said)
+    words, at = "", 50
+    title, finding = str(book.get("title", "")), found[1] if found else ""
+    for text, width, font, weight in ((title, 19, 56, "bold"), (finding, 42, 28, "normal")):
+        for line in textwrap.wrap(text, width):
+            at += round(1.25 * font)
+            words += (
+                f'<text x="40" y="{at}" font-size="{font}" font-weight="{weight}" '
+                f'font-family="sans-serif" fill="#1f2328">{html.escape(line)}</text>'
+            )
+        at += 40
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        'width="600" height="315" viewBox="0 0 1200 630">'
+        f'<rect width="1200" height="630" fill="#ffffff"/>{words}'
+        f'<g transform="translate({1180 - scale * wide:.1f} 20) scale({scale:.4f})">'
+        f"{figure[figure.index('<svg') :]}</g></svg>"
+    )

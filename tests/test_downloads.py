@@ -1,0 +1,184 @@
+"""What the pages offer to take away, where their numbers come from, and text beside floats."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from llmft import ROOT
+from llmft.book import downloads, floats, gate, origins, pages, render, stamp
+from tests import toy_book
+from tests.toy_book import read, write
+
+
+SVG = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30" viewBox="0 0 40 30">'
+    '<rect width="40" height="30" fill="red"/></svg>'
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A book with a figure, a computed sentence, and rows of runs."""
+    path = toy_book.make(tmp_path / "book")
+    notebook = read(path)
+    shown = [{"image/svg+xml": SVG}, {"text/markdown": "| a |\n|--|\n| 1 |\n"}]
+    for index, data in zip((3, 4), shown, strict=True):
+        notebook["cells"][index]["outputs"] = [
+            {"output_type": "display_data", "metadata": {}, "data": data}
+        ]
+    said = toy_book.cell("code", "x = 1")
+    said["outputs"] = [
+        {
+            "output_type": "display_data",
+            "metadata": {},
+            "data": {"text/markdown": "It is 0.52 [0.43, 0.61], n = 10 × 400, at 95 %."},
+        }
+    ]
+    notebook["cells"].append(said)
+    write(path, notebook)
+    head = "key,study,train_seconds,eval_seconds,peak_memory_mib\n"
+    (tmp_path / "book/data/results/toy.csv").write_text(f"{head}a,tiny,60,60,1024\nb,tiny,0,60,9\n")
+    (tmp_path / "book/data/results/toy.parquet").write_bytes(b"answers")
+    return tmp_path / "book"
+
+
+def test_a_figure_comes_as_svg_and_png_with_its_data(root: Path) -> None:
+    render.render(root, plain=True)
+    page = (root / "_book/chapters/toy.html").read_text()
+    for end in ("svg", "png"):
+        assert f'<a href="../figures/fig-line.{end}" download>' in page
+    assert (root / "_book/figures/fig-line.svg").read_text() == SVG
+    assert (root / "_book/figures/fig-line.png").read_bytes().startswith(b"\x89PNG")
+    assert '<a href="../data/results/toy.csv" download>data' in page
+
+
+def test_a_figure_that_answers_has_its_specification(root: Path) -> None:
+    path = root / "chapters/toy.ipynb"
+    notebook = read(path)
+    spec = SVG.replace("<rect", '<metadata id="vega-lite">{"a": "x &lt; y"}</metadata><rect')
+    notebook["cells"][3]["outputs"][0]["data"]["image/svg+xml"] = spec
+    page = '<figure id="fig-line"></figure>'
+    (root / "out").mkdir()
+    found = downloads.figures(page, notebook, "toy", root / "out")
+    assert "fig-line.json" in found
+    assert json.loads((root / "out/figures/fig-line.json").read_text()) == {"a": "x < y"}
+
+
+def test_a_chapter_says_how_to_run_it_again_and_what_it_cost(root: Path) -> None:
+    render.render(root, plain=True)
+    page = (root / "_book/chapters/toy.html").read_text()
+    assert "papermill chapters/toy.ipynb out.ipynb -k python3" in page
+    assert "tiny 3 minutes of training and scoring" in page
+    assert "at most 1.0 GiB" in page
+    assert "colab" not in page
+
+
+def test_only_the_publishing_profile_links_to_other_machines(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "book:\n  site-url: https://a.example/b\n  repo-url: https://github.com/some/one\n"
+    (root / "_quarto-publish.yml").write_text(text)
+    render.render(root, plain=True)
+    assert "binder" not in (root / "_book/chapters/toy.html").read_text()
+    monkeypatch.setenv("QUARTO_PROFILE", "publish")
+    (root / "data/results/comparison.svg").write_text(SVG)
+    render.render(root, plain=True)
+    page = (root / "_book/chapters/toy.html").read_text()
+    assert "https://mybinder.org/v2/gh/some/one/main?labpath=chapters%2Ftoy.ipynb" in page
+    assert "https://colab.research.google.com/github/some/one/blob/main/chapters/toy.ipynb" in page
+    assert '<meta property="og:image" content="https://a.example/b/card.png">' in page
+    assert (root / "_book/card.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_book_in_a_page_of_text(root: Path) -> None:
+    render.render(root, plain=True)
+    text = (root / "_book/llms.txt").read_text()
+    assert text.startswith("# Toy\n")
+    assert "- [A toy](chapters/toy.html): " in text
+    assert "- [data/results/toy.csv](data/results/toy.csv)" in text
+    assert 'href="llms.txt"' in (root / "_book/index.html").read_text()
+
+
+def test_the_claims_are_those_of_the_frozen_table() -> None:
+    found = downloads.claims(ROOT)
+    assert len(found) >= 10
+    cells = {
+        gate.cell_options(cell).get("label"): cell
+        for cell in stamp.code_cells(stamp.read(ROOT / "chapters/comparison.ipynb"))
+    }
+    table = cells["tbl-comparison-both"]["outputs"][0]["data"]["text/markdown"]
+    for claim in found:
+        assert {"in-domain": 1, "out-of-domain": 1}[claim["domain"]]
+        for numbers in claim["studies"].values():
+            assert numbers["low"] <= numbers["difference"] <= numbers["high"]
+            if numbers["low"] <= 0 <= numbers["high"]:
+                assert numbers["shown_from"] > 0
+    assert table.count("\n| ") == len(found) + 1 or table.count("\n|") == len(found) + 1
+
+
+def test_a_claim_without_an_interval_has_none() -> None:
+    row = {"claim": "in-domain: a: b", "x": "0.25 (3 draws: 0.1 to 0.3)", "y": "–", "holds": "no"}
+    found = downloads._claim(row)
+    assert found["claim"] == "a: b"
+    assert found["studies"] == {}
+
+
+def test_an_interval_links_to_its_code_and_rows(root: Path) -> None:
+    render.render(root, plain=True)
+    page = (root / "_book/chapters/toy.html").read_text()
+    link = re.search(r'<a class="from" href="#(from-\d+)">0.52 \[0.43,\u00a00.61\]</a>', page)
+    assert link
+    note = page.partition(f'id="{link[1]}"')[2]
+    assert "2 runs" in note.partition("</p>")[0]
+    assert "../data/results/toy.csv" in note.partition("</p>")[0]
+    assert "llmft verify" in note.partition("</p>")[0]
+    assert note.partition("</p>")[2].startswith('<div class="sourceCode"')  # in the code's fold
+    assert "n\u00a0=\u00a010 × 400, at 95\u00a0%" in page
+
+
+def test_code_and_tables_keep_their_numbers() -> None:
+    page = (
+        '<main><details><summary>Code</summary>\n<div class="sourceCode cell-code">'
+        "<pre>0.5 [0.4, 0.6]</pre></div></details><table><td>0.5 [0.4, 0.6]</td></table>"
+        "<p><code>0.5 [0.4, 0.6]</code> 0.5 [0.4, 0.6]</p></main><p>0.5 [0.4, 0.6]</p>"
+    )
+    found = origins.link(page, "note")
+    assert found.count("[0.4,\u00a00.6]") == 2
+    assert found.count('class="from" href') == 1
+    assert '<p class="from" id="from-1">note</p><div class="sourceCode cell-code">' in found
+    assert origins.link(page).count("href") == 0
+
+
+def test_text_leaves_the_float_that_swallowed_it() -> None:
+    table = "<figure><figcaption><p>Caption</p></figcaption><p>Head</p><table></table>"
+    assert (
+        floats.free(f"{table}<p>Words</p>\n<ul><li>more</li></ul></figure>")
+        == f"{table}</figure><p>Words</p>\n<ul><li>more</li></ul>"
+    )
+    figure = '<figcaption><p>Caption</p></figcaption>{}<p><img src="a"></p>'
+    swallowed = f"<figure>{figure.format('<p>Words</p>')}</figure>"
+    assert floats.free(swallowed) == f"<p>Words</p><figure>{figure.format('')}</figure>"
+    assert floats.free(f"{table}</figure>") == f"{table}</figure>"
+
+
+def test_a_method_has_one_colour_in_every_figure() -> None:
+    found: dict[str, dict[str, str]] = {}
+    mark = re.compile(r'aria-label="[^"]*?\bmethod: ([^;"]+)[^>]*?\b(?:fill|stroke)="(#\w{6})"')
+    for path in gate.chapters(ROOT):
+        for label, svg in downloads._svgs(stamp.read(path)):
+            marks = set(mark.findall(svg))
+            names, colours = ({one[i] for one in marks} for i in (0, 1))
+            if len(marks) == len(names) == len(colours):  # colours stand for methods there
+                for name, colour in marks:
+                    found.setdefault(name, {}).setdefault(colour.lower(), f"{path.stem}/{label}")
+    assert {"ICL", "full fine-tuning", "LoRA", "cue classifier", "zero-shot"} <= found.keys()
+    several = {name: colours for name, colours in found.items() if len(colours) > 1}
+    assert several == {}
+
+
+def test_a_figure_that_answers_is_dark_on_a_dark_page() -> None:
+    style = pages._dark()
+    assert 'body.quarto-dark .vega-embed [fill="#ffffff"] { fill: #15191e }' in style
+    assert 'body:not(.quarto-light) .vega-embed [stroke="#0072B2"]' in style
