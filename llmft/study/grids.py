@@ -267,7 +267,7 @@ def text_term(study: Study) -> Grid:
     }
 
 
-PURITIES = (0.5, 0.75, 0.875, 1.0)
+PURITIES = (0.5, 0.5625, 0.625, 0.75, 1.0)
 """How often the cue is right in the labelled examples of the chapter on rules."""
 
 SHARES = (0.25, 0.5, 1.0)
@@ -276,12 +276,12 @@ SHARES = (0.25, 0.5, 1.0)
 BESIDE = 0.75
 
 
-def crossed(study: Study) -> Study:
+def crossed(study: Study, task: str = "pocket-rules") -> Study:
     """The study on the pocket task in which cue and meaning are crossed.
 
     Training sees each example twice, at least: what is not learned must not be what was not read.
     """
-    changes = {"task": "pocket-rules", "rows": "", "labels": "", "epochs": max(2.0, study.epochs)}
+    changes = {"task": task, "rows": "", "labels": "", "epochs": max(2.0, study.epochs)}
     return study.model_copy(update=changes)
 
 

@@ -5,6 +5,7 @@ share of pairs without a cue among them; both have the cue classifier's on the s
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,11 @@ UNSEEN, SEEN = "unseen", "seen"
 
 
 def crossed(studies: Sequence[Study], folder: str) -> list[Study]:
-    """The studies on the task of this chapter, of that folder of the book (`grids.crossed`).
+    """The studies on the task that is in this folder of the book (`grids.crossed`).
 
-    The folder is named in the chapter, so that other data make it stale.
+    The chapter names it, so that other data make the chapter stale.
     """
-    found = [grids.crossed(study) for study in studies]
-    assert {f"data/{study.task}" for study in found} == {folder}
-    return found
+    return [grids.crossed(study, Path(folder).name) for study in studies]
 
 
 def names(study: Study, axis: str) -> dict[str, str]:
@@ -72,7 +71,10 @@ def _with_classifier(answers: pd.DataFrame, studies: Sequence[Study]) -> pd.Data
             draw = found["data_seed"].astype(str) + "-0-0"
             about = {"study": study.study, "purity": purity, "mixed": mixed}
             parts.append(found.assign(key=key, draw=draw, **about))
-    return pd.concat(parts, ignore_index=True)
+    every = pd.concat(parts, ignore_index=True)
+    order = every["method"].map([*METHODS, baselines.CLASSIFIER].index)
+    by = ["shots", "order", "purity", "mixed"]
+    return every.assign(order=order).sort_values(by, kind="stable", ignore_index=True)
 
 
 def where_cue(answers: pd.DataFrame, studies: Sequence[Study], *, right: bool) -> pd.DataFrame:
@@ -171,8 +173,8 @@ def following_table(misled: pd.DataFrame, answers: pd.DataFrame, studies: Sequen
     by = ["study", "method", "shots", "purity"]
     right = where_cue(answers, studies, right=True)
     of_label = {
-        f"follows: {name}": sections.summary(sections.rows_at(misled, label=label), by, "follows")
-        for label, name in enumerate(tasks.LABELS)
+        f"follows, {name}": sections.summary(sections.rows_at(misled, label=label), by, "follows")
+        for label, name in enumerate(("entailed", "not entailed"))
     }
     followed = sections.summary(misled, by, "follows")
     wide = sections.columns(
@@ -219,7 +221,7 @@ def follow(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
         lines = []
         for place, by_purity in _intervals(own, "purity", "follows").items():
             more, less, neither = conclusions.sides(by_purity, null=0.5)
-            parts = [f"more often than not at purity {_points(more)}"] if more else []
+            parts = [f"more often than not at {_points(more)}"] if more else []
             parts += [f"less often than not at {_points(less)}"] if less else []
             if neither:
                 widest = max(by_purity[purity].detectable for purity in neither)
@@ -229,12 +231,13 @@ def follow(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
                 )
             low, high = by_purity[min(by_purity)], by_purity[max(by_purity)]
             lines.append(
-                f"**{_name(*place)}** follows the cue: {'; '.join(parts)}. From purity "
-                f"{min(by_purity):.3g} to {max(by_purity):.3g} the share goes from {low} to {high}."
+                f"{_capital(_name(*place))}: {low} at purity {min(by_purity):.3g} and {high} at "
+                f"{max(by_purity):.3g}. {_capital('; '.join(parts))}."
             )
         return (
-            "Where the cue misleads, all intervals holding together (a constant answer follows it "
-            f"on half of these pairs):\n\n{sections.bullets(lines)}"
+            "The share of answers that follow the cue where it misleads, and whether that is shown "
+            "to be more or less often than not; all intervals hold together:\n\n"
+            f"{sections.bullets(lines)}"
         )
 
     sections.headed(studies, text)
@@ -265,10 +268,7 @@ def compare(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
     for study in studies:
         own = sections.rows_at(misled, study=study.study)
         for name in ("ICL", "LoRA", baselines.CLASSIFIER):
-            followed, area = (
-                _gaps(own, name, "full fine-tuning", value, "purity")
-                for value in ("follows", "auc")
-            )
+            followed, area = (_gaps(own, name, value) for value in ("follows", "auc"))
             for (shots, purity), gap in followed.items():
                 lines.append(
                     {
@@ -368,7 +368,9 @@ def leave(shared: pd.DataFrame, studies: Sequence[Study]) -> None:
             would = ""
             if not last.lo > 0.5 and last.detectable == last.detectable:
                 would = f" ({stats.number(0.5 + last.detectable)} would have been shown)"
-            lines.append(f"**{_name(*place)}** {told}; at {max(by_at):.3g} it is {last}{would}.")
+            lines.append(
+                f"{_capital(_name(*place))} {told}; at {max(by_at):.3g} it is {last}{would}."
+            )
         return (
             "The AUC on constructions of which no labelled example is, all intervals holding "
             f"together:\n\n{sections.bullets(lines)}"
@@ -394,7 +396,9 @@ def zero_shot(results: Results, studies: Sequence[Study]) -> None:
 
     def text(study: Study) -> str:
         own = sections.rows_at(misled, study=study.study)
-        followed, area = (sections.interval(own, value) for value in ("follows", "auc"))
+        followed, area = (
+            sections.interval(own, value, domain=tasks.DOMAINS[0]) for value in ("follows", "auc")
+        )
         return (
             f"Zero-shot, {followed} of the answers are the cue's where it misleads, and the AUC on "
             f"these pairs is {area}."
@@ -431,3 +435,7 @@ def summary(misled: pd.DataFrame, shared: pd.DataFrame, studies: Sequence[Study]
         return texts
 
     sections.findings(studies, lines)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
