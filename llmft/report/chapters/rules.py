@@ -16,10 +16,11 @@ from llmft.params import Study
 from llmft.report import conclusions, figures, sections, stats, tables
 from llmft.report.stats import Interval
 from llmft.study import baselines, grids, methods, metrics
-from llmft.study.results import Results
+from llmft.study.results import Results, curves
 
 
 FULL = "full fine-tuning"
+TRAINED_ON = ["method", "shots", "purity", "mixed", "passes"]
 METHODS = ("ICL", FULL, "LoRA")
 
 UNSEEN, SEEN = "unseen", "seen"
@@ -36,9 +37,8 @@ def crossed(studies: Sequence[Study], folder: str) -> list[Study]:
 
 def names(study: Study, axis: str) -> dict[str, str]:
     """The groups of an axis ("purity", "mixed") that the study has, and their methods."""
-    made = grids.rules(study)
-    found = {f"{axis}, {method}": method for method in METHODS}
-    return {group: method for group, method in found.items() if group in made}
+    found = {f"{axis}, {method}": method for method in METHODS} | {f"{axis}, long": FULL}
+    return {group: method for group, method in found.items() if group in grids.rules(study)}
 
 
 def by_purity(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
@@ -48,7 +48,10 @@ def by_purity(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
 
 
 def by_share(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
-    """The answers by share of mixed pairs, beside the purity `grids.BESIDE`; none is a share."""
+    """The answers by share of mixed pairs, the others being of the purity `grids.BESIDE`.
+
+    Where the same training has been done without such pairs, 0 is a share.
+    """
     mixed = sections.by_method(results, studies, lambda study: names(study, "mixed")).predictions
     none = sections.by_method(results, studies, lambda study: names(study, "purity")).predictions
     place = ["study", "method", "shots"]
@@ -188,7 +191,7 @@ def following_table(misled: pd.DataFrame, answers: pd.DataFrame, studies: Sequen
     )
     shown = [Interval(*row).detectable for row in followed[list(stats.FIELDS)].to_numpy()]
     wide.insert(5, "shown from .5 ±", shown)
-    sections.table(wide, {"purity": ".3g"})
+    sections.table(wide, {"purity": ".4g"})
 
 
 def _intervals(
@@ -205,7 +208,7 @@ def _intervals(
 
 
 def _points(values: Sequence[float]) -> str:
-    return conclusions.joined([f"{value:.3g}" for value in values])
+    return conclusions.joined([f"{value:.4g}" for value in values])
 
 
 def _name(method: str, shots: int) -> str:
@@ -283,7 +286,7 @@ def compare(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
                         "n": gap.n,
                     }
                 )
-    sections.table(lines, {"purity": ".3g"})
+    sections.table(lines, {"purity": ".4g"})
 
 
 def compared(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
@@ -382,11 +385,52 @@ def leave(shared: pd.DataFrame, studies: Sequence[Study]) -> None:
 # --- was it trained, and what was found --------------------------------------------------------
 
 
-def search(results: Results, studies: Sequence[Study]) -> None:
-    """Validation accuracy of the largest sample without a cue, by learning rate."""
-    studies = sections.having(results, studies, "purity, search")
-    if studies:
-        sections.search_table(results.part("purity, search"), studies, "learning_rate")
+def _ends(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
+    """Of each run that trains, the last point of its learning curve, with what it was trained on."""
+    part = sections.by_method(
+        results, studies, lambda study: names(study, "purity") | names(study, "mixed")
+    )
+    rows = part.rows.drop_duplicates("key")
+    rows = rows.assign(passes=rows["updates"] * rows["batch_size"] / rows["shots"])
+    course = curves(rows, ["study", *TRAINED_ON])
+    return course[course["update"] == course.groupby("key")["update"].transform("max")]
+
+
+def trained(results: Results, studies: Sequence[Study]) -> None:
+    """Loss and accuracy on the labelled examples themselves, after training."""
+    found = _ends(results, studies).groupby(["study", *TRAINED_ON], sort=False)
+    table = found.agg(
+        **{
+            "training loss": ("train_loss", sections.over),
+            "training accuracy": ("train_accuracy", sections.over),
+            "draws": ("key", "size"),
+        }
+    )
+    named = table.reset_index().rename(columns={"shots": "examples"})
+    sections.table(named, {"purity": ".4g", "mixed": ".3g", "passes": ".3g"})
+
+
+def untrained(results: Results, studies: Sequence[Study]) -> None:
+    """Say for which samples the training loss is not shown to be below that of a guess, ln 2."""
+    ends = _ends(results, studies)
+
+    def text(study: Study) -> str:
+        groups = list(sections.rows_at(ends, study=study.study).groupby(TRAINED_ON, sort=False))
+        left = []
+        for (method, shots, purity, mixed, _), own in groups:
+            level, bounds = stats.together(len(groups)), stats.bounds_of("loss")
+            loss = stats.t_interval(own["train_loss"], level, bounds)
+            if not loss.hi < np.log(2):
+                share = f", {mixed:.0%} of them mixed" * bool(mixed)
+                left.append(f"{_name(method, shots)}{share} (purity {purity:.4g}; {loss})")
+        told = "; ".join(left) if left else "none"
+        return (
+            "Not shown to have learned their own examples, by a training loss below ln 2 = 0.693 "
+            f"nats (intervals that hold together): {told}. Where that is so, what is missing on "
+            "test pairs says nothing about the method beyond this training."
+        )
+
+    sections.headed(studies, text)
 
 
 def zero_shot(results: Results, studies: Sequence[Study]) -> None:
