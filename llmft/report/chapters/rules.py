@@ -386,7 +386,7 @@ def leave(shared: pd.DataFrame, studies: Sequence[Study]) -> None:
 
 
 def _ends(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
-    """Of each run that trains, the last point of its learning curve, with what it was trained on."""
+    """The last point of each training's learning curve, with what it was trained on."""
     part = sections.by_method(
         results, studies, lambda study: names(study, "purity") | names(study, "mixed")
     )
