@@ -270,7 +270,7 @@ def text_term(study: Study) -> Grid:
 PURITIES = (0.5, 0.5625, 0.625, 0.75, 1.0)
 """How often the cue is right in the labelled examples of the chapter on rules."""
 
-SHARES = (0.5, 1.0)
+SHARES = (1.0,)
 """Shares of them that are pairs without a cue, the others being of the purity `BESIDE`."""
 
 BESIDE = 0.75
@@ -299,27 +299,27 @@ def long(study: Study, **fields: Any) -> Spec:
 def rules(study: Study) -> Grid:
     """How pure the cue is in the labelled examples, and pairs without it among them."""
     study = crossed(study)
-    size, most = side(study), study.train_shots[-1]
+    size, every, half = side(study), draws(study), few(study)
     found = {"purity, zero-shot": [spec(study, "zero-shot")]}
-    for name, method, sizes in (
-        ("ICL", "icl", [study.shots[-1]]),
-        ("full fine-tuning", "fine-tuning", sorted({size, most})),
-        ("LoRA", "lora", [size]),
+    for name, method, seeds_of in (
+        ("ICL", "icl", {study.shots[-1]: every}),
+        ("full fine-tuning", "fine-tuning", {study.train_shots[-1]: half, size: every}),
+        ("LoRA", "lora", {size: half}),
     ):
         points = [
-            spec(study, method, shots=n, data_seed=seed) for n in sizes for seed in few(study)
+            spec(study, method, shots=n, data_seed=seed)
+            for n, seeds in seeds_of.items()
+            for seed in seeds
         ]
         found[f"purity, {name}"] = [replace(p, purity=share) for share in PURITIES for p in points]
         found[f"mixed, {name}"] = [
             replace(p, purity=BESIDE, mixed=share)
             for share in SHARES
             for p in points
-            if p.shots == sizes[0]
+            if p.shots == min(seeds_of) and p.data_seed in half
         ]
     found["mixed, long"] = [
-        long(study, data_seed=seed, purity=BESIDE, mixed=share)
-        for share in SHARES
-        for seed in few(study)
+        long(study, data_seed=seed, purity=BESIDE, mixed=max(SHARES)) for seed in few(study)
     ]
     return found
 

@@ -4,7 +4,7 @@
 share of pairs without a cue among them; both have the cue classifier's on the same draws, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ def by_share(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
 
     Where the same training has been done without such pairs, 0 is a share.
     """
+    absent = "Not run for this study, and so not shown: pairs without a cue."
+    sections.headed(studies, lambda study: absent * (not names(study, "mixed")))
     mixed = sections.by_method(results, studies, lambda study: names(study, "mixed")).predictions
     none = sections.by_method(results, studies, lambda study: names(study, "purity")).predictions
     place = ["study", "method", "shots"]
@@ -97,7 +99,8 @@ def where_cue(answers: pd.DataFrame, studies: Sequence[Study], *, right: bool) -
 
 def out_of_domain(answers: pd.DataFrame, constructions: str = UNSEEN) -> pd.DataFrame:
     """The answers, with scores, to out-of-domain pairs of these constructions alone."""
-    return metrics.with_scores(sections.rows_at(answers, heuristic=constructions))
+    rows = sections.rows_at(answers, heuristic=constructions)
+    return metrics.with_scores(rows) if len(rows) else rows
 
 
 # --- the pairs ---------------------------------------------------------------------------------
@@ -197,13 +200,19 @@ def following_table(misled: pd.DataFrame, answers: pd.DataFrame, studies: Sequen
 def _intervals(
     rows: pd.DataFrame, x: str, value: str
 ) -> dict[tuple[str, int], dict[float, Interval]]:
-    """Of one study, the interval of a value by method and size, and by `x`; all hold together."""
-    groups = list(rows.groupby(["method", "shots", x], sort=False))
+    """Of one study, the interval of a value by method and size, and by `x`.
+
+    Those of a method and size hold together.
+    """
     found: dict[tuple[str, int], dict[float, Interval]] = {}
-    for (method, shots, at), part in groups:
-        sample = stats.sample(part, value, within=sections.WITHIN)
-        one = stats.interval(sample, level=stats.together(len(groups)))
-        found.setdefault((method, shots), {})[float(at)] = one
+    for (method, shots), own in rows.groupby(["method", "shots"], sort=False):
+        level = stats.together(own[x].nunique())
+        found[method, shots] = {
+            float(at): stats.interval(
+                stats.sample(part, value, within=sections.WITHIN), level=level
+            )
+            for at, part in own.groupby(x)
+        }
     return found
 
 
@@ -214,6 +223,16 @@ def _points(values: Sequence[float]) -> str:
 def _name(method: str, shots: int) -> str:
     """A method with its number of examples, in the middle of a sentence."""
     return f"{'the ' * (method == baselines.CLASSIFIER)}{method} with {shots:,} examples"
+
+
+def _power(found: Mapping[float, Interval], places: Sequence[float]) -> str:
+    """What distance from one half would have been shown at each of these places."""
+    widest = max(found[place].detectable for place in places)
+    if not np.isfinite(widest):
+        return ""
+    if widest >= 0.5:
+        return " (with 80 % power, no share would have been shown at all of these)"
+    return f" (a share {stats.number(widest)} from .5 would have been, with 80 % power)"
 
 
 def follow(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
@@ -227,11 +246,7 @@ def follow(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
             parts = [f"more often than not at {_points(more)}"] if more else []
             parts += [f"less often than not at {_points(less)}"] if less else []
             if neither:
-                widest = max(by_purity[purity].detectable for purity in neither)
-                would = f" (a share {stats.number(widest)} from .5 would have been)"
-                parts.append(
-                    f"neither is shown at {_points(neither)}{would * bool(widest == widest)}"
-                )
+                parts.append(f"neither is shown at {_points(neither)}{_power(by_purity, neither)}")
             low, high = by_purity[min(by_purity)], by_purity[max(by_purity)]
             lines.append(
                 f"{_capital(_name(*place))}: {low} at purity {min(by_purity):.3g} and {high} at "
@@ -239,7 +254,7 @@ def follow(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
             )
         return (
             "The share of answers that follow the cue where it misleads, and whether that is shown "
-            "to be more or less often than not; all intervals hold together:\n\n"
+            "to be more or less often than not; the intervals of a line hold together:\n\n"
             f"{sections.bullets(lines)}"
         )
 
@@ -375,7 +390,7 @@ def leave(shared: pd.DataFrame, studies: Sequence[Study]) -> None:
                 f"{_capital(_name(*place))} {told}; at {max(by_at):.3g} it is {last}{would}."
             )
         return (
-            "The AUC on constructions of which no labelled example is, all intervals holding "
+            "The AUC on constructions of which no labelled example is, those of a line holding "
             f"together:\n\n{sections.bullets(lines)}"
         )
 
