@@ -177,6 +177,7 @@ def following(misled: pd.DataFrame) -> Any:
 def following_table(misled: pd.DataFrame, answers: pd.DataFrame, studies: Sequence[Study]) -> None:
     """By method, size and purity: what is followed, by label too; where the cue is right; AUC."""
     by = ["study", "method", "shots", "purity"]
+    inside = metrics.with_scores(sections.rows_at(answers, domain=tasks.DOMAINS[0]))
     right = where_cue(answers, studies, right=True)
     of_label = {
         f"follows, {name}": sections.summary(sections.rows_at(misled, label=label), by, "follows")
@@ -188,8 +189,8 @@ def following_table(misled: pd.DataFrame, answers: pd.DataFrame, studies: Sequen
         {
             "follows the cue": followed,
             **of_label,
-            "AUC there": sections.summary(misled, by, "auc"),
             "accuracy where the cue is right": sections.summary(right, by),
+            "AUC, all pairs": sections.summary(inside, by, "auc"),
         },
     )
     shown = [Interval(*row).detectable for row in followed[list(stats.FIELDS)].to_numpy()]
@@ -231,8 +232,8 @@ def _power(found: Mapping[float, Interval], places: Sequence[float]) -> str:
     if not np.isfinite(widest):
         return ""
     if widest >= 0.5:
-        return " (with 80 % power, no share would have been shown at all of these)"
-    return f" (a share {stats.number(widest)} from .5 would have been, with 80 % power)"
+        return " (with 80 % power, no distance from one half would have been at all of these)"
+    return f" (a distance of {stats.number(widest)} from one half would have been, with 80 % power)"
 
 
 def follow(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
@@ -256,6 +257,32 @@ def follow(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
             "The share of answers that follow the cue where it misleads, and whether that is shown "
             "to be more or less often than not; the intervals of a line hold together:\n\n"
             f"{sections.bullets(lines)}"
+        )
+
+    sections.headed(studies, text)
+
+
+def beyond(answers: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Say where more than the cue, or its opposite, was learned: by the AUC of all pairs."""
+    inside = metrics.with_scores(sections.rows_at(answers, domain=tasks.DOMAINS[0]))
+
+    def text(study: Study) -> str:
+        own = sections.rows_at(inside, study=study.study)
+        lines = []
+        for place, by_purity in _intervals(own, "purity", "auc").items():
+            above, below, neither = conclusions.sides(by_purity, null=0.5)
+            parts = [f"above one half at {_points(above)}"] if above else []
+            parts += [f"below it at {_points(below)}"] if below else []
+            if neither:
+                parts.append(f"neither is shown at {_points(neither)}{_power(by_purity, neither)}")
+            low = by_purity[min(by_purity)]
+            lines.append(
+                f"{_capital(_name(*place))}: {low} at purity {min(by_purity):.4g}; "
+                f"{'; '.join(parts)}."
+            )
+        return (
+            "The AUC on all in-domain pairs, in which the cue says nothing of the label; the "
+            f"intervals of a line hold together:\n\n{sections.bullets(lines)}"
         )
 
     sections.headed(studies, text)
@@ -466,7 +493,9 @@ def zero_shot(results: Results, studies: Sequence[Study]) -> None:
     sections.headed(studies, text)
 
 
-def summary(misled: pd.DataFrame, shared: pd.DataFrame, studies: Sequence[Study]) -> None:
+def summary(
+    misled: pd.DataFrame, main: pd.DataFrame, shared: pd.DataFrame, studies: Sequence[Study]
+) -> None:
     """The chapter's findings in a few lines a study."""
 
     def found(rows: pd.DataFrame, x: str, value: str, what: str) -> list[str]:
@@ -479,10 +508,14 @@ def summary(misled: pd.DataFrame, shared: pd.DataFrame, studies: Sequence[Study]
 
     def lines(study: Study) -> list[str]:
         own = sections.rows_at(misled, study=study.study)
+        inside = sections.rows_at(main, study=study.study, domain=tasks.DOMAINS[0])
         followed = found(own, "purity", "follows", "purity")
+        beyond_it = found(metrics.with_scores(inside), "purity", "auc", "purity")
         texts = [
             "Shown to follow the cue more often than not where it misleads, by its purity in the "
-            f"labelled examples: {'; '.join(followed)}."
+            f"labelled examples: {'; '.join(followed)}.",
+            "Shown to rank all in-domain pairs better than the cue or its opposite can: "
+            f"{'; '.join(beyond_it)}.",
         ]
         if len(shared):
             rows = sections.rows_at(out_of_domain(shared), study=study.study)
