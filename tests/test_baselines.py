@@ -8,7 +8,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from llmft import ROOT, provenance
-from llmft.nli import tasks
+from llmft.nli import cues, tasks
 from llmft.report import stats
 from llmft.study import baselines, metrics
 
@@ -199,3 +199,15 @@ def test_every_measuring_module_keeps_its_code_and_nothing_else() -> None:
         assert '    """' not in result
         assert len(result) < len(source)
         assert provenance.code_only(result) == result
+
+
+def test_the_classifier_follows_a_pure_cue_and_gives_up_one_that_says_nothing() -> None:
+    task = tasks.load("pocket-rules")
+    wrong = {*task.in_domain["id"][~cues.negation_is_right(task.in_domain)]}
+    accuracy = {}
+    for purity in (0.5, 1.0):
+        found = metrics.with_scores(baselines.classifier(task, [128], [0, 1], purity))
+        accuracy[purity] = found[found["id"].isin(wrong)]["correct"].mean()
+    assert accuracy[1.0] < 0.25 < 0.6 < accuracy[0.5]
+    mixed = baselines.classifier(task, [32], [0], 0.75, 1.0)
+    assert mixed["domain"].value_counts().to_dict() == {"out-of-domain": 440, "in-domain": 400}

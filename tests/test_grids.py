@@ -27,11 +27,12 @@ def of(name: str, **changes: Any) -> params.Study:
 def test_every_chapter_has_runs_of_every_study(chapter: str, name: str) -> None:
     study = of(name)
     found = ALL[chapter](study)
+    task = "pocket-rules" if chapter == "rules" else study.task
     assert all(found.values()), "a group without runs"
     for group, specs in found.items():
         assert len(set(specs)) == len(specs), f"{group}: a run twice"
         for spec in specs:  # which are valid: a wrong one is refused when it is built
-            assert (spec.task, spec.model, spec.limit) == (study.task, study.model, study.limit)
+            assert (spec.task, spec.model, spec.limit) == (task, study.model, study.limit)
             reported = study.seed + study.repeats
             if "search" in group:
                 assert spec.data_seed >= study.seed + 1_000, "a search sees a reported draw"
@@ -135,6 +136,23 @@ def test_a_study_leaves_groups_out_of_every_grid() -> None:
     assert "distillation, 16 queries" in grids.context_distillation(study)
     with pytest.raises(UserError, match="is without 'order', and no chapter has such runs: use"):
         grids.check(of("pocket", without=["order"]))
+
+
+def test_the_chapter_on_rules_varies_the_examples_and_nothing_else() -> None:
+    found = grids.rules(of("pocket"))
+    sizes = {name: {spec.shots for spec in specs} for name, specs in found.items()}
+    assert sizes["purity, ICL"] == sizes["purity, LoRA"] == {32}
+    assert sizes["purity, full fine-tuning"] == {32, 128}
+    for specs, seeds in ((found["purity, ICL"], range(10)), (found["mixed, long"], range(5))):
+        alike = {replace(spec, purity=0.0, mixed=0.0) for spec in specs}
+        assert {spec.data_seed for spec in alike} == {*seeds}
+        assert len(alike) == len(seeds)
+    for name, specs in found.items():
+        assert {spec.mixed > 0 for spec in specs} == {name.startswith("mixed")}
+    assert {spec.purity for spec in found["mixed, long"]} == {grids.BESIDE} <= {*grids.PURITIES}
+    passes = {spec.updates * spec.batch_size / spec.shots for spec in found["mixed, long"]}
+    assert passes == {grids.LONG}
+    assert grids.rules(of("smollm2")) == {}  # it is about the pocket world's grammar
 
 
 def test_a_run_has_the_same_rows_in_every_clone() -> None:

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM
 
 from llmft import ROOT
 from llmft.nli import cues, tasks
-from llmft.pocket import data, grammar, pretrain, text
+from llmft.pocket import crossed, data, grammar, pretrain, text
 
 
 POCKET = ROOT / "data" / "pocket"
@@ -207,3 +208,48 @@ def test_pretraining_writes_a_checkpoint_its_curve_and_its_record(
     assert json.loads((tmp_path / "training.json").read_text())["tokens"] == 2 * 2 * 2 * 32
     config = OPTConfig.from_pretrained(tmp_path / "model")
     assert (config.hidden_size, config.dropout) == (128, 0.1)
+
+
+@pytest.fixture(scope="module")
+def rules() -> tasks.Task:
+    return tasks.load("pocket-rules")
+
+
+def test_in_the_task_on_rules_labels_are_true_and_cross_with_negation(rules: tasks.Task) -> None:
+    for frame in rules.sets.values():
+        found = zip(frame["premise"], frame["hypothesis"], strict=True)
+        assert [0 if meaning(h) <= meaning(p) else 1 for p, h in found] == frame["label"].tolist()
+    for frame in (rules.train, rules.validation, rules.in_domain):
+        negated = [frame[side].str.contains(" never ") for side in ("premise", "hypothesis")]
+        assert not (negated[0] & ~negated[1]).any()
+        counts = pd.crosstab(frame["label"], negated[1])
+        assert (counts == len(frame) // 4).to_numpy().all()
+
+
+def test_pairs_without_a_cue_have_none_and_share_no_construction(rules: tasks.Task) -> None:
+    out, mixed = rules.out_of_domain, rules.mixed
+    scored = {name: out[out["heuristic"] == name] for name in out["heuristic"].unique()}
+    assert set(scored) == {"seen", "unseen"}
+    assert set(scored["seen"]["subcase"]) == set(mixed["subcase"])
+    assert not set(scored["unseen"]["subcase"]) & set(mixed["subcase"])
+    for part in (mixed, *scored.values()):
+        assert part["label"].mean() == 0.5
+        assert cues.accuracies(part, grammar.PEOPLE).max() <= 0.52
+    premises = [set(frame["premise"]) for frame in rules.sets.values()]
+    assert len(set.union(*premises)) == sum(map(len, premises))
+
+
+def test_scored_pairs_of_the_task_on_rules_are_not_in_the_text(
+    rules: tasks.Task, pool: text.Pool
+) -> None:
+    scored = [rules.validation, rules.in_domain, rules.out_of_domain]
+    premises = {premise for frame in scored for premise in frame["premise"]}
+    assert not premises & {said(ids) for (ids,) in pool["sentence"].ids}
+
+
+def test_the_task_on_rules_is_made_again_by_its_seed() -> None:
+    taken = {*tasks.load("pocket-rules").out_of_domain["premise"]}
+    first, again = (crossed.crossed(Random(3), 40, set(taken)) for _ in range(2))
+    pd.testing.assert_frame_equal(first, again)
+    assert not taken & set(first["premise"])
+    assert first["premise"].is_unique

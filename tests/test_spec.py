@@ -36,6 +36,8 @@ def test_every_training_has_a_specification(method: str, objective: str, selecti
         ("icl", {"selection": "best"}, "icl has no selection"),
         ("icl", {"init_seed": 1}, "icl has no init_seed"),
         ("icl", {"rank": 2}, "icl has no rank: nothing of it adds low-rank weights"),
+        ("icl", {"purity": 1.5}, "purity is a share of the labelled examples"),
+        ("icl", {"method": "zero-shot", "shots": 0, "mixed": 0.5}, "mixed is a share of the label"),
         ("fine-tuning", {"shots": 0}, "does not go with shots = 0"),
         ("fine-tuning", {"learning_rate": 0.0}, "fine-tuning trains and needs learning_rate"),
         ("fine-tuning", {"learning_rate": 1}, "type float"),
@@ -68,6 +70,11 @@ def test_a_wrong_specification_is_one_line(base: str, change: dict[str, Any], wo
     with pytest.raises(UserError, match=words) as error:
         replace(right, **change)
     assert "\n" not in str(error.value)
+
+
+def test_a_run_names_its_purity_only_where_it_has_one() -> None:
+    assert Spec(method="zero-shot", shots=0).record().keys().isdisjoint({"purity", "mixed"})
+    assert Spec(purity=0.75).record()["purity"] == 0.75
 
 
 def test_a_run_is_told_from_its_neighbours() -> None:

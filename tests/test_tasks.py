@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmft import ROOT, UserError
-from llmft.nli.tasks import Task, load, sample, shared_pairs
+from llmft.nli.tasks import Task, labelled, load, sample, shared_pairs
 from tests.pairs import FORMATS, hans, mnli, pairs_of
 
 
@@ -225,9 +225,9 @@ def test_no_folders_name_is_one_line(name: str) -> None:
 )
 def test_a_file_that_was_meant_and_is_not_read_is_named(folder: Path, name: str) -> None:
     (folder / name).write_text("premise,hypothesis,label\n")
-    with pytest.raises(UserError, match=f"not read: {name}; the names are train, validation") as e:
+    with pytest.raises(UserError, match=f"not read: {name}; the names are train, mixed") as e:
         load(str(folder))
-    assert "test, hans or out-of-domain, with .csv" in str(e.value)
+    assert "mixed, validation, test, hans or out-of-domain, with .csv" in str(e.value)
     (folder / name).rename(folder / "notes.csv")  # as it says
     assert load(str(folder)).unread == ("notes.csv",)
 
@@ -389,3 +389,55 @@ def test_the_pocket_tasks_digest_stays(pocket: Task, tmp_path: Path) -> None:
         "test.csv": 1200,
         "hans.tsv": 1200,
     }
+
+
+@pytest.fixture(scope="module")
+def crossed() -> Task:
+    return load("pocket-rules")
+
+
+@pytest.mark.parametrize(
+    ("n", "purity", "against"),
+    [(32, 0.5, 8), (32, 0.625, 6), (32, 1.0, 0), (2, 0.5, 1), (512, 0.9, 26)],
+)
+def test_each_label_has_its_share_of_pairs_that_contradict_the_cue(
+    crossed: Task, n: int, purity: float, against: int
+) -> None:
+    result = sample(crossed.train, n, 3, purity)
+    negated = result.hypothesis.str.contains(" never ")
+    assert result.id.is_unique
+    assert result.label.value_counts().to_dict() == {0: n // 2, 1: n // 2}
+    for label in (0, 1):
+        wrong = negated[result.label == label] != bool(label)
+        assert wrong.sum() == against
+    assert set(sample(crossed.train, 2, 3, purity).id) <= set(result.id)
+
+
+def test_a_pool_that_lacks_pairs_against_the_cue_is_refused(pocket: Task) -> None:
+    line = "cannot draw 512 examples: the pool has 93 of label 'entailment' that contradict the cue"
+    with pytest.raises(UserError, match=line):
+        sample(pocket.train, 512, 0, 0.5)
+
+
+def test_mixed_pairs_take_the_place_of_others_in_each_label(crossed: Task) -> None:
+    draws = [labelled(crossed, 32, 5, 0.75, share) for share in (0.0, 0.25, 1.0)]
+    kinds = [[*draw[draw.id.str.startswith("mixed")].label] for draw in draws]
+    assert [(k.count(0), k.count(1)) for k in kinds] == [(0, 0), (4, 4), (16, 16)]
+    assert {*draws[0].id} >= {i for i in draws[1].id if i.startswith("train")}
+    assert {*draws[2].id} >= {i for i in draws[1].id if i.startswith("mixed")}
+    last = [draw.id.str.startswith("mixed").to_numpy().nonzero()[0].max() for draw in draws[1:]]
+    assert last[0] > 8  # they do not come first
+    pd.testing.assert_frame_equal(draws[0], sample(crossed.train, 32, 5, 0.75))
+    pd.testing.assert_frame_equal(labelled(crossed, 8, 1), sample(crossed.train, 8, 1))
+
+
+def test_a_task_without_mixed_pairs_has_none_to_draw(pocket: Task) -> None:
+    with pytest.raises(UserError, match="task pocket has no set `mixed`"):
+        labelled(pocket, 8, 0, mixed=0.5)
+
+
+def test_mixed_pairs_are_not_tested_on(folder: Path) -> None:
+    test = pd.read_csv(folder / "test.csv")
+    test.iloc[:40].to_csv(folder / "mixed.csv", index=False)
+    with pytest.raises(UserError, match="of in-domain stand in mixed, too"):
+        load(str(folder))

@@ -1,4 +1,4 @@
-"""Pairs of the pocket world in which negation and meaning are crossed, and pairs that have no cue.
+"""The task of the chapter on rules: pairs in which negation and meaning are crossed, or no cue is.
 
 In the pocket task, as in MultiNLI, a negated hypothesis goes with not entailed. Here each label has
 as many pairs with a negated hypothesis as without, so a sample can be drawn in which the cue is

@@ -26,6 +26,7 @@ from transformers import OPTConfig, OPTForCausalLM
 from llmft.engine import scoring
 from llmft.hardware import device_name
 from llmft.nli import prompts, tasks
+from llmft.pocket import crossed
 from llmft.pocket.data import reported_premises, write
 from llmft.pocket.text import LABEL, PLAIN, QUIZ, VOCABULARY, Mix, Pool, batches, pool, tokenizer
 
@@ -310,7 +311,15 @@ def pretrain(folder: Path, seed: int = 0, phases: Sequence[Phase] = PHASES) -> N
     (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
+def sentences(folder: Path, seed: int = 0) -> set[str]:
+    """The sentences that the model of a seed, made from `folder`, was trained on."""
+    items = pool(seed, POOL, reported_premises(folder))["sentence"]
+    words = ([VOCABULARY[i] for i in ids] for (ids,) in items.ids)
+    return {" ".join(one[:-1]) + one[-1] for one in words}
+
+
 def main(folder: Path) -> None:
-    """Make the whole pocket world in `folder`: data sets, then checkpoint."""
+    """Make the whole pocket world in `folder`, and beside it the task of the chapter on rules."""
     write(folder)
+    crossed.write(folder.with_name("pocket-rules"), sentences(folder))
     pretrain(folder)

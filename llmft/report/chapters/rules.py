@@ -4,7 +4,8 @@
 share of pairs without a cue among them; both have the cue classifier's on the same draws, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from llmft.params import Study
 from llmft.report import conclusions, figures, sections, stats, tables
 from llmft.report.stats import Interval
 from llmft.study import baselines, grids, methods, metrics
-from llmft.study.results import Results
+from llmft.study.results import Results, curves
 
 
 FULL = "full fine-tuning"
+TRAINED_ON = ["method", "shots", "purity", "mixed", "passes"]
 METHODS = ("ICL", FULL, "LoRA")
 
 UNSEEN, SEEN = "unseen", "seen"
@@ -26,20 +28,17 @@ UNSEEN, SEEN = "unseen", "seen"
 
 
 def crossed(studies: Sequence[Study], folder: str) -> list[Study]:
-    """The studies on the task of this chapter, of that folder of the book (`grids.crossed`).
+    """The studies on the task that is in this folder of the book (`grids.crossed`).
 
-    The folder is named in the chapter, so that other data make it stale.
+    The chapter names it, so that other data make the chapter stale.
     """
-    found = [grids.crossed(study) for study in studies]
-    assert {f"data/{study.task}" for study in found} == {folder}
-    return found
+    return [grids.crossed(study, Path(folder).name) for study in studies]
 
 
 def names(study: Study, axis: str) -> dict[str, str]:
     """The groups of an axis ("purity", "mixed") that the study has, and their methods."""
-    made = grids.rules(study)
-    found = {f"{axis}, {method}": method for method in METHODS}
-    return {group: method for group, method in found.items() if group in made}
+    found = {f"{axis}, {method}": method for method in METHODS} | {f"{axis}, long": FULL}
+    return {group: method for group, method in found.items() if group in grids.rules(study)}
 
 
 def by_purity(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
@@ -49,7 +48,12 @@ def by_purity(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
 
 
 def by_share(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
-    """The answers by share of mixed pairs, beside the purity `grids.BESIDE`; none is a share."""
+    """The answers by share of mixed pairs, the others being of the purity `grids.BESIDE`.
+
+    Where the same training has been done without such pairs, 0 is a share.
+    """
+    absent = "Not run for this study, and so not shown: pairs without a cue."
+    sections.headed(studies, lambda study: absent * (not names(study, "mixed")))
     mixed = sections.by_method(results, studies, lambda study: names(study, "mixed")).predictions
     none = sections.by_method(results, studies, lambda study: names(study, "purity")).predictions
     place = ["study", "method", "shots"]
@@ -72,7 +76,10 @@ def _with_classifier(answers: pd.DataFrame, studies: Sequence[Study]) -> pd.Data
             draw = found["data_seed"].astype(str) + "-0-0"
             about = {"study": study.study, "purity": purity, "mixed": mixed}
             parts.append(found.assign(key=key, draw=draw, **about))
-    return pd.concat(parts, ignore_index=True)
+    every = pd.concat(parts, ignore_index=True)
+    order = every["method"].map([*METHODS, baselines.CLASSIFIER].index)
+    by = ["shots", "order", "purity", "mixed"]
+    return every.assign(order=order).sort_values(by, kind="stable", ignore_index=True)
 
 
 def where_cue(answers: pd.DataFrame, studies: Sequence[Study], *, right: bool) -> pd.DataFrame:
@@ -92,7 +99,8 @@ def where_cue(answers: pd.DataFrame, studies: Sequence[Study], *, right: bool) -
 
 def out_of_domain(answers: pd.DataFrame, constructions: str = UNSEEN) -> pd.DataFrame:
     """The answers, with scores, to out-of-domain pairs of these constructions alone."""
-    return metrics.with_scores(sections.rows_at(answers, heuristic=constructions))
+    rows = sections.rows_at(answers, heuristic=constructions)
+    return metrics.with_scores(rows) if len(rows) else rows
 
 
 # --- the pairs ---------------------------------------------------------------------------------
@@ -169,10 +177,11 @@ def following(misled: pd.DataFrame) -> Any:
 def following_table(misled: pd.DataFrame, answers: pd.DataFrame, studies: Sequence[Study]) -> None:
     """By method, size and purity: what is followed, by label too; where the cue is right; AUC."""
     by = ["study", "method", "shots", "purity"]
+    inside = metrics.with_scores(sections.rows_at(answers, domain=tasks.DOMAINS[0]))
     right = where_cue(answers, studies, right=True)
     of_label = {
-        f"follows: {name}": sections.summary(sections.rows_at(misled, label=label), by, "follows")
-        for label, name in enumerate(tasks.LABELS)
+        f"follows, {name}": sections.summary(sections.rows_at(misled, label=label), by, "follows")
+        for label, name in enumerate(("entailed", "not entailed"))
     }
     followed = sections.summary(misled, by, "follows")
     wide = sections.columns(
@@ -180,35 +189,51 @@ def following_table(misled: pd.DataFrame, answers: pd.DataFrame, studies: Sequen
         {
             "follows the cue": followed,
             **of_label,
-            "AUC there": sections.summary(misled, by, "auc"),
             "accuracy where the cue is right": sections.summary(right, by),
+            "AUC, all pairs": sections.summary(inside, by, "auc"),
         },
     )
     shown = [Interval(*row).detectable for row in followed[list(stats.FIELDS)].to_numpy()]
     wide.insert(5, "shown from .5 ±", shown)
-    sections.table(wide, {"purity": ".3g"})
+    sections.table(wide, {"purity": ".4g"})
 
 
 def _intervals(
     rows: pd.DataFrame, x: str, value: str
 ) -> dict[tuple[str, int], dict[float, Interval]]:
-    """Of one study, the interval of a value by method and size, and by `x`; all hold together."""
-    groups = list(rows.groupby(["method", "shots", x], sort=False))
+    """Of one study, the interval of a value by method and size, and by `x`.
+
+    Those of a method and size hold together.
+    """
     found: dict[tuple[str, int], dict[float, Interval]] = {}
-    for (method, shots, at), part in groups:
-        sample = stats.sample(part, value, within=sections.WITHIN)
-        one = stats.interval(sample, level=stats.together(len(groups)))
-        found.setdefault((method, shots), {})[float(at)] = one
+    for (method, shots), own in rows.groupby(["method", "shots"], sort=False):
+        level = stats.together(own[x].nunique())
+        found[method, shots] = {
+            float(at): stats.interval(
+                stats.sample(part, value, within=sections.WITHIN), level=level
+            )
+            for at, part in own.groupby(x)
+        }
     return found
 
 
 def _points(values: Sequence[float]) -> str:
-    return conclusions.joined([f"{value:.3g}" for value in values])
+    return conclusions.joined([f"{value:.4g}" for value in values])
 
 
 def _name(method: str, shots: int) -> str:
     """A method with its number of examples, in the middle of a sentence."""
     return f"{'the ' * (method == baselines.CLASSIFIER)}{method} with {shots:,} examples"
+
+
+def _power(found: Mapping[float, Interval], places: Sequence[float]) -> str:
+    """What distance from one half would have been shown at each of these places."""
+    widest = max(found[place].detectable for place in places)
+    if not np.isfinite(widest):
+        return ""
+    if widest >= 0.5:
+        return " (with 80 % power, no distance from one half would have been at all of these)"
+    return f" (a distance of {stats.number(widest)} from one half would have been, with 80 % power)"
 
 
 def follow(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
@@ -219,22 +244,45 @@ def follow(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
         lines = []
         for place, by_purity in _intervals(own, "purity", "follows").items():
             more, less, neither = conclusions.sides(by_purity, null=0.5)
-            parts = [f"more often than not at purity {_points(more)}"] if more else []
+            parts = [f"more often than not at {_points(more)}"] if more else []
             parts += [f"less often than not at {_points(less)}"] if less else []
             if neither:
-                widest = max(by_purity[purity].detectable for purity in neither)
-                would = f" (a share {stats.number(widest)} from .5 would have been)"
-                parts.append(
-                    f"neither is shown at {_points(neither)}{would * bool(widest == widest)}"
-                )
+                parts.append(f"neither is shown at {_points(neither)}{_power(by_purity, neither)}")
             low, high = by_purity[min(by_purity)], by_purity[max(by_purity)]
             lines.append(
-                f"**{_name(*place)}** follows the cue: {'; '.join(parts)}. From purity "
-                f"{min(by_purity):.3g} to {max(by_purity):.3g} the share goes from {low} to {high}."
+                f"{_capital(_name(*place))}: {low} at purity {min(by_purity):.3g} and {high} at "
+                f"{max(by_purity):.3g}. {_capital('; '.join(parts))}."
             )
         return (
-            "Where the cue misleads, all intervals holding together (a constant answer follows it "
-            f"on half of these pairs):\n\n{sections.bullets(lines)}"
+            "The share of answers that follow the cue where it misleads, and whether that is shown "
+            "to be more or less often than not; the intervals of a line hold together:\n\n"
+            f"{sections.bullets(lines)}"
+        )
+
+    sections.headed(studies, text)
+
+
+def beyond(answers: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Say where more than the cue, or its opposite, was learned: by the AUC of all pairs."""
+    inside = metrics.with_scores(sections.rows_at(answers, domain=tasks.DOMAINS[0]))
+
+    def text(study: Study) -> str:
+        own = sections.rows_at(inside, study=study.study)
+        lines = []
+        for place, by_purity in _intervals(own, "purity", "auc").items():
+            above, below, neither = conclusions.sides(by_purity, null=0.5)
+            parts = [f"above one half at {_points(above)}"] if above else []
+            parts += [f"below it at {_points(below)}"] if below else []
+            if neither:
+                parts.append(f"neither is shown at {_points(neither)}{_power(by_purity, neither)}")
+            low = by_purity[min(by_purity)]
+            lines.append(
+                f"{_capital(_name(*place))}: {low} at purity {min(by_purity):.4g}; "
+                f"{'; '.join(parts)}."
+            )
+        return (
+            "The AUC on all in-domain pairs, in which the cue says nothing of the label; the "
+            f"intervals of a line hold together:\n\n{sections.bullets(lines)}"
         )
 
     sections.headed(studies, text)
@@ -265,10 +313,7 @@ def compare(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
     for study in studies:
         own = sections.rows_at(misled, study=study.study)
         for name in ("ICL", "LoRA", baselines.CLASSIFIER):
-            followed, area = (
-                _gaps(own, name, "full fine-tuning", value, "purity")
-                for value in ("follows", "auc")
-            )
+            followed, area = (_gaps(own, name, value) for value in ("follows", "auc"))
             for (shots, purity), gap in followed.items():
                 lines.append(
                     {
@@ -283,7 +328,7 @@ def compare(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
                         "n": gap.n,
                     }
                 )
-    sections.table(lines, {"purity": ".3g"})
+    sections.table(lines, {"purity": ".4g"})
 
 
 def compared(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
@@ -368,9 +413,11 @@ def leave(shared: pd.DataFrame, studies: Sequence[Study]) -> None:
             would = ""
             if not last.lo > 0.5 and last.detectable == last.detectable:
                 would = f" ({stats.number(0.5 + last.detectable)} would have been shown)"
-            lines.append(f"**{_name(*place)}** {told}; at {max(by_at):.3g} it is {last}{would}.")
+            lines.append(
+                f"{_capital(_name(*place))} {told}; at {max(by_at):.3g} it is {last}{would}."
+            )
         return (
-            "The AUC on constructions of which no labelled example is, all intervals holding "
+            "The AUC on constructions of which no labelled example is, those of a line holding "
             f"together:\n\n{sections.bullets(lines)}"
         )
 
@@ -380,11 +427,52 @@ def leave(shared: pd.DataFrame, studies: Sequence[Study]) -> None:
 # --- was it trained, and what was found --------------------------------------------------------
 
 
-def search(results: Results, studies: Sequence[Study]) -> None:
-    """Validation accuracy of the largest sample without a cue, by learning rate."""
-    studies = sections.having(results, studies, "purity, search")
-    if studies:
-        sections.search_table(results.part("purity, search"), studies, "learning_rate")
+def _ends(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
+    """The last point of each training's learning curve, with what it was trained on."""
+    part = sections.by_method(
+        results, studies, lambda study: names(study, "purity") | names(study, "mixed")
+    )
+    rows = part.rows.drop_duplicates("key")
+    rows = rows.assign(passes=rows["updates"] * rows["batch_size"] / rows["shots"])
+    course = curves(rows, ["study", *TRAINED_ON])
+    return course[course["update"] == course.groupby("key")["update"].transform("max")]
+
+
+def trained(results: Results, studies: Sequence[Study]) -> None:
+    """Loss and accuracy on the labelled examples themselves, after training."""
+    found = _ends(results, studies).groupby(["study", *TRAINED_ON], sort=False)
+    table = found.agg(
+        **{
+            "training loss": ("train_loss", sections.over),
+            "training accuracy": ("train_accuracy", sections.over),
+            "draws": ("key", "size"),
+        }
+    )
+    named = table.reset_index().rename(columns={"shots": "examples"})
+    sections.table(named, {"purity": ".4g", "mixed": ".3g", "passes": ".3g"})
+
+
+def untrained(results: Results, studies: Sequence[Study]) -> None:
+    """Say for which samples the training loss is not shown to be below that of a guess, ln 2."""
+    ends = _ends(results, studies)
+
+    def text(study: Study) -> str:
+        groups = list(sections.rows_at(ends, study=study.study).groupby(TRAINED_ON, sort=False))
+        left = []
+        for (method, shots, purity, mixed, _), own in groups:
+            level, bounds = stats.together(len(groups)), stats.bounds_of("loss")
+            loss = stats.t_interval(own["train_loss"], level, bounds)
+            if not loss.hi < np.log(2):
+                share = f", {mixed:.0%} of them mixed" * bool(mixed)
+                left.append(f"{_name(method, shots)}{share} (purity {purity:.4g}; {loss})")
+        told = "; ".join(left) if left else "none"
+        return (
+            "Not shown to have learned their own examples, by a training loss below ln 2 = 0.693 "
+            f"nats (intervals that hold together): {told}. Where that is so, what is missing on "
+            "test pairs says nothing about the method beyond this training."
+        )
+
+    sections.headed(studies, text)
 
 
 def zero_shot(results: Results, studies: Sequence[Study]) -> None:
@@ -394,7 +482,9 @@ def zero_shot(results: Results, studies: Sequence[Study]) -> None:
 
     def text(study: Study) -> str:
         own = sections.rows_at(misled, study=study.study)
-        followed, area = (sections.interval(own, value) for value in ("follows", "auc"))
+        followed, area = (
+            sections.interval(own, value, domain=tasks.DOMAINS[0]) for value in ("follows", "auc")
+        )
         return (
             f"Zero-shot, {followed} of the answers are the cue's where it misleads, and the AUC on "
             f"these pairs is {area}."
@@ -403,7 +493,9 @@ def zero_shot(results: Results, studies: Sequence[Study]) -> None:
     sections.headed(studies, text)
 
 
-def summary(misled: pd.DataFrame, shared: pd.DataFrame, studies: Sequence[Study]) -> None:
+def summary(
+    misled: pd.DataFrame, main: pd.DataFrame, shared: pd.DataFrame, studies: Sequence[Study]
+) -> None:
     """The chapter's findings in a few lines a study."""
 
     def found(rows: pd.DataFrame, x: str, value: str, what: str) -> list[str]:
@@ -416,10 +508,14 @@ def summary(misled: pd.DataFrame, shared: pd.DataFrame, studies: Sequence[Study]
 
     def lines(study: Study) -> list[str]:
         own = sections.rows_at(misled, study=study.study)
+        inside = sections.rows_at(main, study=study.study, domain=tasks.DOMAINS[0])
         followed = found(own, "purity", "follows", "purity")
+        beyond_it = found(metrics.with_scores(inside), "purity", "auc", "purity")
         texts = [
             "Shown to follow the cue more often than not where it misleads, by its purity in the "
-            f"labelled examples: {'; '.join(followed)}."
+            f"labelled examples: {'; '.join(followed)}.",
+            "Shown to rank all in-domain pairs better than the cue or its opposite can: "
+            f"{'; '.join(beyond_it)}.",
         ]
         if len(shared):
             rows = sections.rows_at(out_of_domain(shared), study=study.study)
@@ -431,3 +527,7 @@ def summary(misled: pd.DataFrame, shared: pd.DataFrame, studies: Sequence[Study]
         return texts
 
     sections.findings(studies, lines)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
