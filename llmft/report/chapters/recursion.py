@@ -46,12 +46,16 @@ def cells(study: Study) -> dict[str, tuple[float, str]]:
 
 
 def with_arms(results: Results, studies: Sequence[Study]) -> list[Study]:
-    """The studies that made recursions.
+    """The studies that made recursions; says which groups of runs one left out.
 
     Raises:
-        UserError: none did.
+        UserError: none made any.
     """
-    found = sections.having(results, studies, f"recursion, {LIVE}")
+    arms_and_rates = [f"recursion, {arm}{slow}" for arm in grids.ARMS for slow in ("", ", slow")]
+    sections.having(
+        results, studies, *arms_and_rates, *(f"recursion by rate, {w}" for w in WEIGHTS)
+    )
+    found = [study for study in studies if results.has(f"recursion, {LIVE}", study.study)]
     if not found:
         raise UserError("no study here has runs of recursion: take them out of its `without`")
     return found
