@@ -80,7 +80,7 @@ def with_agreement(answers: pd.DataFrame, results: Results) -> pd.DataFrame:
     """The answers with `agreement`: 1 where the first teacher, of the same draw, says the same."""
     pair = ["study", "data_seed", "domain", "id"]
 
-    def said(frame: pd.DataFrame) -> pd.Series:
+    def said(frame: pd.DataFrame) -> Any:
         return frame[metrics.LOGP].to_numpy().argmax(axis=1)
 
     teacher = results.part("ICL").predictions
