@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from llmft import UserError
-from llmft.engine import gguf, learner, models
+from llmft.engine import distill, gguf, learner, models
 from llmft.engine.models import Model
 from llmft.engine.spec import ADAPTERS, TRAINED, Spec
 from llmft.nli import tasks
@@ -153,8 +153,9 @@ def predict(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:
             pairs = [texts.validation, 0]
         mean = (pairs[0] * pair + pairs[1] * texts.tokens_out) / sum(pairs)
         context = spec.shots * (pair + 2)  # each with its label word and a separator
-        prefix = context if spec.method == "icl" else 0
+        prefix = context if spec.method == "icl" or spec.scoring else 0
         batch = min(spec.batch_size, spec.queries or spec.shots)
+        behind = 1 / distill.EVERY if spec.context_share else 0  # of the student's prompts
         measured = {
             "parameters": model.parameters,
             "trainable_parameters": trainable(spec, model),
@@ -162,7 +163,7 @@ def predict(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:
             "query_tokens": mean,
             "answers": sum(pairs) + len(CONTENT_FREE),
             "out_of_domain_n": pairs[1],
-            "train_tokens": spec.updates * batch * (1 + pair),
+            "train_tokens": spec.updates * batch * (1 + pair + behind * context),
             "teacher_tokens": (1 + context + spec.queries * pair) if spec.queries else 0,
         }
         lines.append(asdict(spec) | measured)

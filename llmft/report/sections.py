@@ -826,10 +826,10 @@ def made(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of runs that were made, with `answers`; what was done once is in one row only.
 
     The row of a recursive round holds the seconds and tokens of the rounds before it, too: here
-    each has its own.
+    each has its own. A student that is asked alone and behind the context was trained once.
     """
-    alike = [f.name for f in fields(Spec) if f.name not in ("rounds", "revision")]
-    ordered = rows.sort_values("rounds", kind="stable")
+    alike = [f.name for f in fields(Spec) if f.name not in ("rounds", "scoring", "revision")]
+    ordered = rows.sort_values(["rounds", "scoring"], kind="stable")
     summed = ["train_seconds", "train_tokens", "teacher_seconds", "teacher_tokens"]
     there = [name for name in summed if name in ordered]
     ordered[there] = ordered[there].fillna(0)

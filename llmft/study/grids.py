@@ -519,7 +519,8 @@ def recursion(study: Study) -> Grid:
 
     Rounds differ by arm from the second one on, but for the arm that differs from the first.
     """
-    plain, seeds, half = spec(study, "distillation"), draws(study), few(study)
+    plain, seeds = spec(study, "distillation"), draws(study)
+    half = seeds[:5]  # an interval needs them
     adapter = replace(plain, learning_rate=study.lora_learning_rate, **low_rank(study))
     rounds, asked = range(1, max(2, study.rounds) + 1), ["", "context"]
     slow = {"learning_rate": plain.learning_rate * RATES[0]}

@@ -46,12 +46,16 @@ def cells(study: Study) -> dict[str, tuple[float, str]]:
 
 
 def with_arms(results: Results, studies: Sequence[Study]) -> list[Study]:
-    """The studies that made recursions.
+    """The studies that made recursions; says which groups of runs one left out.
 
     Raises:
-        UserError: none did.
+        UserError: none made any.
     """
-    found = sections.having(results, studies, f"recursion, {LIVE}")
+    arms_and_rates = [f"recursion, {arm}{slow}" for arm in grids.ARMS for slow in ("", ", slow")]
+    sections.having(
+        results, studies, *arms_and_rates, *(f"recursion by rate, {w}" for w in WEIGHTS)
+    )
+    found = [study for study in studies if results.has(f"recursion, {LIVE}", study.study)]
     if not found:
         raise UserError("no study here has runs of recursion: take them out of its `without`")
     return found
@@ -76,7 +80,7 @@ def with_agreement(answers: pd.DataFrame, results: Results) -> pd.DataFrame:
     """The answers with `agreement`: 1 where the first teacher, of the same draw, says the same."""
     pair = ["study", "data_seed", "domain", "id"]
 
-    def said(frame: pd.DataFrame) -> pd.Series:
+    def said(frame: pd.DataFrame) -> Any:
         return frame[metrics.LOGP].to_numpy().argmax(axis=1)
 
     teacher = results.part("ICL").predictions
@@ -170,6 +174,31 @@ def fidelity(found: Results, main: pd.DataFrame, studies: Sequence[Study]) -> No
                 }
             )
     sections.table(lines, {"learning rate": ".2g"})
+
+
+def lag(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Say how near a live student is to what the one before it said behind the context."""
+    by = ["study", "learning_rate", "data_seed", "rounds"]
+    live = sections.rows_at(main, domain=INSIDE, method=LIVE)
+    behind, alone = (
+        sections.rows_at(live, scoring=scoring).groupby(by)["agreement"].mean().rename(name)
+        for scoring, name in (("context", "behind"), ("", "alone"))
+    )
+    after = alone.reset_index().assign(rounds=lambda frame: frame["rounds"] - 1)
+    pairs = behind.reset_index().merge(after, on=by)
+
+    def text(study: Study) -> str:
+        own = sections.rows_at(pairs, study=study.study)
+        span = " to ".join(map(stats.number, (own["behind"].min(), own["behind"].max())))
+        apart = (own["alone"] - own["behind"]).abs().groupby(own["data_seed"]).mean()
+        return (
+            "Behind the context, live students that have a next round agree with the first teacher "
+            f"on {span} of the pairs, by draw, rate and round. From that share the next student's "
+            f"agreement, asked alone, differs by {sections.over(apart.rename('agreement'))} on "
+            "average over rates and rounds."
+        )
+
+    sections.headed(studies, text)
 
 
 # --- what the rounds change --------------------------------------------------------------------
@@ -292,33 +321,40 @@ def why_it_gains(main: pd.DataFrame, studies: Sequence[Study]) -> None:
 
 
 def bias(main: pd.DataFrame, studies: Sequence[Study]) -> None:
-    """Say whether the live recursion's loss is one of the threshold alone."""
+    """Say, by rate, whether the live recursion's loss is one of the threshold alone."""
 
     def text(study: Study) -> str:
-        rate, end = study.distill_learning_rate, last(main)
-        a, b = (at(study, LIVE, rate, number) for number in (end, 1))
-        own = pd.concat(sections.rows_at(main, **cell) for cell in (a, b))
-        parts = [
-            metrics.calibrate(part[metrics.LOGP], part[metrics.LOGP])
-            for _, part in own.groupby("key", sort=False)
-        ]
-        order = [index for _, part in own.groupby("key", sort=False) for index in part.index]
-        moved = pd.DataFrame(np.concatenate(parts), order, metrics.LOGP)
-        moved = metrics.with_scores(own.assign(**moved))
-        level = stats.together(3)
-        plain, area = (sections.difference(own, a, b, v, level) for v in ("correct", "auc"))
-        corrected = sections.difference(moved, a, b, level=level)
-        told = "is not shown to be more than a lean to one label"
-        if area.hi < 0 and corrected.hi < 0:
-            told = "is more than a lean to one label"
-        return (
-            f"What the live recursion at {rate:.2g} loses {told}: from round 1 to round {end} "
-            f"accuracy changes by {plain}, after batch calibration by {corrected}, and the AUC, "
-            f"which no threshold moves, by {area}{sections.unresolved(area)}. These three hold "
-            "together."
-        )
+        rates, end = [rate for rate, arm in cells(study).values() if arm == LIVE], last(main)
+        live = sections.rows_at(main, study=study.study, domain=INSIDE, method=LIVE, scoring="")
+        moved, level = metrics.with_scores(_calibrated(live)), stats.together(3 * len(rates))
+        parts = []
+        for rate in rates:
+            ends = [at(study, LIVE, rate, number) for number in (end, 1)]
+            plain, area = (sections.difference(live, *ends, v, level) for v in ("correct", "auc"))
+            corrected = sections.difference(moved, *ends, level=level)
+            told = "no loss is shown"
+            if plain.hi < 0:
+                told = "the loss is not shown to be more than a lean to one label"
+            if corrected.hi < 0 and area.hi < 0:
+                told = "the loss is more than a lean to one label"
+            parts.append(
+                f"At {rate:.2g} {told}: from round 1 to round {end} accuracy changes by {plain}, "
+                f"after batch calibration by {corrected}{sections.unresolved(corrected)}, and the "
+                f"AUC, which no threshold moves, by {area}{sections.unresolved(area)}."
+            )
+        return f"{' '.join(parts)} These {3 * len(rates)} intervals hold together."
 
     sections.headed(studies, text)
+
+
+def _calibrated(answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers of one domain, each run's after batch calibration."""
+    parts = []
+    for _, own in answers.groupby("key", sort=False):
+        logp = own[metrics.LOGP].to_numpy()
+        found = pd.DataFrame(metrics.calibrate(logp, logp), own.index, metrics.LOGP)
+        parts.append(own.assign(**found))
+    return pd.concat(parts)
 
 
 def variants(results: Results, studies: Sequence[Study]) -> None:
