@@ -80,6 +80,8 @@ def test_weights_that_change() -> None:
     biases = 12 * (4 * 768 + 3072 + 768 + 2 * 768) + 768
     assert costs.trainable(replace(TUNED, method="bitfit"), shape) == biases
     assert costs.trainable(Spec(method="zero-shot", shots=0), shape) == 0
+    student = replace(grids.spec(params.study("pocket"), "distillation", model=SMALL), prefix=16)
+    assert costs.trainable(student, shape) == (16 - 1) * 12 * 2 * 768
 
 
 def test_a_count_made_by_hand() -> None:

@@ -36,6 +36,7 @@ def test_every_training_has_a_specification(method: str, objective: str, selecti
         ("icl", {"selection": "best"}, "icl has no selection"),
         ("icl", {"init_seed": 1}, "icl has no init_seed"),
         ("icl", {"rank": 2}, "icl has no rank: nothing of it adds low-rank weights"),
+        ("icl", {"prefix": 4}, "prefix = 4: a prefix is trained by distillation"),
         ("fine-tuning", {"shots": 0}, "does not go with shots = 0"),
         ("fine-tuning", {"learning_rate": 0.0}, "fine-tuning trains and needs learning_rate"),
         ("fine-tuning", {"learning_rate": 1}, "type float"),
