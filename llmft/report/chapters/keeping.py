@@ -78,8 +78,7 @@ def _name(run: pd.Series) -> str:
         return NOTHING
     if run["method"] == PROMPT:
         return _prompt(run["shots"])
-    size = f" of {run['prefix']:,}" * (run["prefix"] > 0)
-    return f"{run['method']}{size}, {run['queries']:,} queries"
+    return run["method"] + f" of {int(run['prefix']):,}" * (run["method"] == PREFIX)
 
 
 def _prompt(shots: int) -> str:
@@ -107,7 +106,7 @@ def search(results: Results, studies: Sequence[Study]) -> None:
     if not studies:
         return
     rows = results.part(*groups).rows
-    what = "prefix of " + rows["prefix"].astype(str)
+    what = "prefix of " + rows["prefix"].astype(int).astype(str)
     rows = rows.assign(trained=what.where(rows["prefix"] > 0, LORA))
     by_rate = rows.groupby(["study", "trained", "learning_rate"], sort=False)
     table = by_rate.agg(
@@ -162,7 +161,7 @@ def accuracy(main: pd.DataFrame, studies: Sequence[Study]) -> None:
 
 def _shown(own: pd.DataFrame, study: Study) -> list[str]:
     """The methods that tables show: all but the shorter prompts."""
-    is_shorter = (own["way"] == PROMPT) & (own["method"] != whole(study))
+    is_shorter = own["way"].isin([PROMPT, CACHE]) & (own["method"] != whole(study))
     return list(own[~is_shorter]["method"].unique())
 
 
@@ -197,9 +196,11 @@ def lead(main: pd.DataFrame, kept: Results, studies: Sequence[Study]) -> None:
             shares.append(stats.share(*samples, level=stats.together(len(ways))))
         if not all(np.isfinite(share.mean) for share in shares):
             return "The prompt has no clear in-domain gain, so there is none to keep."
-        parts = [f"{share} by {name}" for name, share in zip(ways, shares, strict=True)]
-        said = f"Of the prompt's in-domain gain over nothing kept, {conclusions.joined(parts)} keep"
-        said = f"{said} their share (these intervals hold together)."
+        parts = [f"{share} ({name})" for name, share in zip(ways, shares, strict=True)]
+        said = (
+            "The share of the prompt's in-domain gain over nothing kept that is kept: "
+            f"{conclusions.joined(parts)}; these intervals hold together."
+        )
         for domain in sections.task_of(study).domains:
             said += f" {_against_the_prompt(gaps, ways, domain)}"
         return said
@@ -210,30 +211,35 @@ def lead(main: pd.DataFrame, kept: Results, studies: Sequence[Study]) -> None:
 def _against_the_prompt(
     gaps: Mapping[tuple[str, str], stats.Interval], ways: Sequence[str], domain: str
 ) -> str:
-    """A sentence: which ways are below the prompt in a domain, above, within the margin, or open.
+    """Say which ways are below the prompt in a domain, above it, within the margin, or open.
 
-    A way that is shown below, or above, may be within the margin as well: it is named there.
+    A way that is shown to be below, or above, may be within the margin as well: it is named there.
     """
-    own = {name: gaps[name, domain] for name in ways}
-    margin = conclusions.MARGIN
+    own, margin = {name: gaps[name, domain] for name in ways}, conclusions.MARGIN
     kinds = {
-        "below it": [name for name, gap in own.items() if gap.hi < 0],
-        "above it": [name for name, gap in own.items() if gap.lo > 0],
-        f"within {margin:.2f} of it": [
-            name for name, gap in own.items() if max(-gap.lo, gap.hi) < margin
-        ],
+        "below": [name for name, gap in own.items() if gap.hi < 0],
+        "above": [name for name, gap in own.items() if gap.lo > 0],
+        f"within {margin:.2f} of": [n for n, gap in own.items() if max(-gap.lo, gap.hi) < margin],
     }
-    found = [f"{conclusions.joined(some)} {kind}" for kind, some in kinds.items() if some]
-    decided = {name for some in kinds.values() for name in some}
-    said = f"{domain.capitalize()}, minus the prompt and all together, "
-    said += f"shown are {'; '.join(found)}" if found else "no way is shown to differ"
-    if rest := [name for name in ways if name not in decided]:
-        from_ = max(own[name].detectable for name in rest)
-        seen = f" (true differences of {stats.number(from_)} would have been)"
+    found = [
+        f"{kind} the prompt's with {conclusions.joined(some)}"
+        for kind, some in kinds.items()
+        if some
+    ]
+    said = f"{domain.capitalize()}, accuracy is shown to be {'; '.join(found)}." if found else ""
+    if rest := [name for name in ways if not any(name in some for some in kinds.values())]:
+        open_ = [
+            f"{name} (a true difference of {stats.number(own[name].detectable)} would have been "
+            "shown with 80 % power)"
+            if np.isfinite(own[name].lo)
+            else f"{name} (too few draws)"
+            for name in rest
+        ]
         said += (
-            f"; for {conclusions.joined(rest)} neither is shown{seen * bool(np.isfinite(from_))}"
+            f" {domain.capitalize()}, it is shown neither to differ from the prompt's nor to be so "
+            f"near with {conclusions.joined(open_)}."
         )
-    return f"{said}."
+    return said.strip()
 
 
 def rivals(main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]) -> None:
@@ -360,10 +366,10 @@ def price(run: pd.Series, model: Model, context: float) -> dict[str, float]:
 def pays_after(one: pd.Series, rival: pd.Series) -> float:
     """After how many answers `one` has saved what it cost more than `rival`; inf for never.
 
-    No number where one is the rival itself.
+    No number where one is the rival itself, or keeps nothing.
     """
     more, saved = one["make"] - rival["make"], rival["answer"] - one["answer"]
-    if one["way"] == rival["way"]:
+    if one["way"] in (NOTHING, rival["way"]):
         return float("nan")
     return float("inf") if saved <= 0 else max(0.0, more / saved)
 
