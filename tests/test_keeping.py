@@ -124,11 +124,13 @@ def test_the_smallest_is_shown_to_be_near_the_prompt() -> None:
     assert "No way but the cache (10 kB)" in keeping._smallest(ways[:1], gaps, cache)
     said = keeping._against_the_prompt(gaps, ["open", "near", "nearer"], "in-domain")
     assert "shown to be within 0.05 of the prompt's with near and nearer." in said
-    assert "neither to differ from the prompt's nor to be so near with open (a true" in said
+    assert (
+        "neither to differ from the prompt's nor to be within 0.05 of it with open (a true" in said
+    )
     worse = {("open", "in-domain"): gap(-0.2, 0.05), ("near", "in-domain"): gap(0.0, 0.2)}
     said = keeping._against_the_prompt(worse, ["open", "near"], "in-domain")
     assert "shown to be below the prompt's with open." in said
-    assert "nor to be so near with near (a true difference of" in said
+    assert "nor to be within 0.05 of it with near (a true difference of" in said
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def _name(run: pd.Series) -> str:
         return NOTHING
     if run["method"] == PROMPT:
         return _prompt(run["shots"])
-    return run["method"] + f" of {int(run['prefix']):,}" * (run["method"] == PREFIX)
+    return str(run["method"]) + f" of {int(run['prefix']):,}" * (run["method"] == PREFIX)
 
 
 def _prompt(shots: int) -> str:
@@ -119,15 +119,16 @@ def search(results: Results, studies: Sequence[Study]) -> None:
 
     def nearest(study: Study) -> str:
         own = sections.rows_at(rows, study=study.study)
-        used = {PREFIX: study.prefix_learning_rate, LORA: study.lora_learning_rate}
+        used = {"a prefix": study.prefix_learning_rate, LORA: study.lora_learning_rate}
         found = []
-        for way, part in own.groupby(own["prefix"].gt(0).map({True: PREFIX, False: LORA})):
+        for what, rate in used.items():
+            part = own[(own["prefix"] > 0) == (what != LORA)]
             means = part.groupby("learning_rate")["held_out_kl"].mean()
             found.append(
-                f"for the {way} the mean KL is lowest at a learning rate of {means.idxmin():.2g}, "
-                f"and the reported runs use {used[way]:.2g}"
+                f"for {what} the mean KL is lowest at a learning rate of {means.idxmin():.2g}, and "
+                f"the reported runs use {rate:.2g}"
             )
-        return f"Over all sizes, {'; '.join(found)}."
+        return f"Over all lengths of a prefix, {'; '.join(found)}."
 
     sections.headed(studies, nearest)
 
@@ -136,17 +137,19 @@ def search(results: Results, studies: Sequence[Study]) -> None:
 
 
 def accuracy(main: pd.DataFrame, studies: Sequence[Study]) -> None:
-    """Accuracy and AUC by way and domain; accuracy minus the prompt's, all differences together."""
+    """Accuracy by way and domain, draws that fail, AUC; accuracy minus the prompt's, together."""
 
     def lines(study: Study) -> pd.DataFrame:
         found = []
         own, gaps = sections.rows_at(main, study=study.study), differences(main, study)
+        spread = sections.spread(own, ["method", "domain"]).set_index(["method", "domain"])
         for domain in sections.task_of(study).domains:
             for method in _shown(own, study):
-                at = {"domain": domain, "method": method}
+                at: dict[str, Any] = {"domain": domain, "method": method}
                 right, gap = sections.interval(own, **at), gaps.get((method, domain))
                 line = at | {
                     "accuracy": str(right),
+                    **spread.loc[(method, domain), ["median draw", "failed draws"]],
                     "AUC": str(sections.interval(own, "auc", **at)),
                     "minus the prompt": "–" if gap is None else str(gap),
                     "shown from": "–" if gap is None else stats.number(gap.detectable),
@@ -236,8 +239,8 @@ def _against_the_prompt(
             for name in rest
         ]
         said += (
-            f" {domain.capitalize()}, it is shown neither to differ from the prompt's nor to be so "
-            f"near with {conclusions.joined(open_)}."
+            f" {domain.capitalize()}, it is shown neither to differ from the prompt's nor to be "
+            f"within {margin:.2f} of it with {conclusions.joined(open_)}."
         )
     return said.strip()
 
@@ -314,7 +317,8 @@ def prices(kept: Results, studies: Sequence[Study]) -> pd.DataFrame:
         context = sections.rows_at(own, method=whole(study))["prefix_tokens"].mean()
         timed = set(on_one_machine(own)["key"])
         asked = own["in_domain_n"] + own["out_of_domain_n"] + len(prompts.CONTENT_FREE)
-        own = own.assign(ms=1_000 * own["eval_seconds"] / asked, seconds=own["train_seconds"])
+        made = own["train_seconds"].where(own["queries"] > 0)
+        own = own.assign(ms=1_000 * own["eval_seconds"] / asked, seconds=made)
         own[["ms", "seconds"]] = own[["ms", "seconds"]].where(own["key"].isin(timed))
         read_whole = own["way"] == PROMPT  # all are scored behind the cache of what they share
         both = [own.assign(ms=own["ms"].mask(read_whole)), own[read_whole].assign(way=CACHE)]
@@ -386,7 +390,9 @@ def choice(
         found = []
         for _, one in own.iterrows():
             at = {"study": study.study, "method": one["method"]}
-            line = {"kept": f"{one['method']}{', as its cache' * (one['way'] == CACHE)}"}
+            line: dict[str, Any] = {
+                "kept": f"{one['method']}{', as its cache' * (one['way'] == CACHE)}"
+            }
             for domain in sections.task_of(study).domains:
                 line[domain] = str(sections.interval(main, domain=domain, **at))
             line |= {
@@ -464,22 +470,22 @@ def figure(main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]) -
     by = ["study", "domain", "method"]
     points = sections.summary(main[main["way"] != NOTHING], by)
     points = points.merge(prices, on=["study", "method"])
-    points = points.assign(
-        kilobytes=points["bytes"] / 1_000, panel=sections.panel(points, "domain")
-    )
+    points = points.assign(panel=sections.panel(points, "domain"))
     rules = sections.each(studies, lambda study: _rules(main, study))
     rules = rules.assign(panel=sections.panel(rules, "domain"))
+    domain = theme.span(points["mean"], points["lo"], points["hi"], rules["accuracy"])
     return figures.panels(
         points,
         "panel",
         lambda part, note: compare.frontier(
             part,
-            "kilobytes",
+            "bytes",
             "way",
-            x_title="kept (kB, half precision)",
+            x_title="bytes kept (half precision)",
             columns=["method"],
             names=theme.order(points["way"]),
             rules=sections.rows_at(rules, panel=part["panel"].iloc[0]),
+            y_domain=domain,
             note=note,
         ),
         note=stats.caption(points),
