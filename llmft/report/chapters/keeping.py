@@ -74,11 +74,10 @@ def behind_the_prompt(study: Study, seed: int) -> float:
 
 def _name(run: pd.Series) -> str:
     """What the chapter calls a run of `sections.by_method`, whose `method` is the way."""
-    if run["method"] == NOTHING:
-        return NOTHING
-    if run["method"] == PROMPT:
+    way = str(run["method"])
+    if way == PROMPT:
         return _prompt(run["shots"])
-    return str(run["method"]) + f" of {int(run['prefix']):,}" * (run["method"] == PREFIX)
+    return f"{way} of {int(run['prefix']):,}" if way == PREFIX else way
 
 
 def _prompt(shots: int) -> str:
