@@ -91,6 +91,8 @@ def test_weights_that_change() -> None:
     assert costs.trainable(ia3, shape) == 12 * (2 * 768 + 3072)
     assert costs.trainable(replace(TUNED, method="probe", objective="head"), shape) == 2 * 768
     assert costs.trainable(Spec(method="zero-shot", shots=0), shape) == 0
+    student = replace(grids.spec(params.study("pocket"), "distillation", model=SMALL), prefix=16)
+    assert costs.trainable(student, shape) == (16 - 1) * 12 * 2 * 768
 
 
 def test_a_count_made_by_hand() -> None:

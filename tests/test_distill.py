@@ -362,6 +362,7 @@ def rounds_of(base: Spec, *rounds: int) -> list[Spec]:
         (LOW_RANK | {"learning_rate": 0.1}, 0.7),
         ({"temperature": 2.0}, 0.5),
         ({"context": "explained"}, 0.5),
+        ({"prefix": 12, "learning_rate": 0.1}, 0.7),
     ],
 )
 def test_training_moves_the_student_towards_its_teacher(
@@ -565,6 +566,74 @@ def test_a_saved_student_says_what_the_run_said(
         )
 
 
+# --- a prefix ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("objective", DISTILLATION_OBJECTIVES)
+def test_a_prefix_has_the_targets_of_other_students_at_the_same_tokens(
+    model: Model, objective: str
+) -> None:
+    one = distilling(objective=objective)
+    usual = teacher_targets(model, one, QUERIES, CONTEXT)
+    behind = teacher_targets(model, replace(one, prefix=4), QUERIES, CONTEXT)
+    assert behind.targets.equal(usual.targets)
+    assert behind.read == usual.read
+    separator = prompts.token_ids(model.tokenizer, ["\n\n"], special=False)[0]
+    for i, (own, other) in enumerate(zip(behind.prompts, usual.prompts, strict=True)):
+        assert own == [*separator, *other[1:]]  # other[0] begins the text
+        ends = (
+            [len(part.prompts[i]) - int(place) for place in part.places[i] if place >= 0]
+            for part in (behind, usual)
+        )
+        assert next(ends) == next(ends)
+
+
+def test_a_prefix_of_the_whole_context_begins_at_its_teacher(model: Model) -> None:
+    one = distilling(objective="query")
+    ids = distill.context_ids(model, one, CONTEXT)
+    whole = replace(one, prefix=len(ids))
+    targets = teacher_targets(model, whole, QUERIES, CONTEXT)
+    labels = prompts.label_tokens(model.tokenizer, one.wording)
+    with learner(model, whole, labels, ids) as learning:
+        found = training.measure(learning, start(learning, 0), targets, divergence(1.0))
+    assert found["loss"] < 1e-6
+    assert found["accuracy"] == 1
+    with learner(model, replace(one, prefix=4), labels, ids) as learning:
+        assert (
+            training.measure(learning, start(learning, 0), targets, divergence(1.0))["loss"] > 1e-3
+        )
+
+
+def test_a_run_with_a_prefix_is_what_its_adapter_says(base: Spec, tmp_path: Path) -> None:
+    """Text as well; the teacher is the model as it came; beside it, the model is as it was."""
+    one = replace(base, prefix=8, learning_rate=0.1)
+    specs = [replace(base, method="zero-shot", shots=0, **NOTHING), one]
+    results = runs.run_grid(specs, store=tmp_path, device="cpu", save_models=True)
+    zero, row = (results.rows.iloc[i] for i in (0, 1))
+    folder = models.load(str(tmp_path / "models" / row["key"]), device="cpu")
+    task = methods.task_of(base.task, 0)
+    again, answers = methods.evaluate(folder, task, one, task.train.iloc[:0])
+    expected = results.predictions[results.predictions["key"] == row["key"]]
+    torch.testing.assert_close(
+        *(torch.tensor(frame[metrics.LOGP].to_numpy()) for frame in (answers, expected)),
+        atol=1e-5,
+        rtol=0,
+    )
+    assert again["text_nll"] == pytest.approx(row["text_nll"], abs=1e-5)
+    assert abs(row["text_nll"] - zero["text_nll"]) > 1e-3
+    assert row["trainable_parameters"] == (8 - 1) * 2 * 2 * 32  # keys, values; layers; hidden
+    assert again["query_tokens"] + again["prefix_tokens"] < 30  # the prefix is not read
+    usual = methods.execute(base, device="cpu").row
+    for name in ("teacher_tokens", "teacher_agreement"):
+        assert row[name] == usual[name]
+
+
+NOTHING: dict[str, Any] = {
+    "learning_rate": 0.0, "updates": 0, "batch_size": 0, "objective": "", "selection": "",
+    "queries": 0, "rounds": 0, "temperature": 0.0,
+}  # fmt: skip
+
+
 # --- an explained context ----------------------------------------------------------------------
 
 
@@ -634,6 +703,9 @@ def test_an_explained_context_is_shown_and_taught_but_not_asked(
         ({"learning_rate": 0.0}, "distillation trains and needs learning_rate"),
         ({"alpha": 1.0}, "distillation has no alpha: nothing of it adds low-rank weights"),
         (LOW_RANK | {"alpha": 0.0}, "distillation adds low-rank weights and needs alpha"),
+        ({"prefix": 1}, "prefix = 1: a prefix is trained by distillation of one round"),
+        ({"prefix": 4, "rounds": 2}, "prefix = 4: a prefix is trained by .* of one round"),
+        (LOW_RANK | {"prefix": 4}, "without a rank"),
         ({"method": "fine-tuning"}, "fine-tuning has no queries: nothing of it has a teacher"),
         ({"method": "fine-tuning", "objective": "query"}, "no queries: nothing of it has a teach"),
     ],
@@ -666,7 +738,14 @@ def test_an_impossible_distillation_is_one_line_that_names_the_run(base: Spec) -
 
 
 @pytest.mark.parametrize(
-    "change", [{"queries": 9}, {"rounds": 2}, {"temperature": 2.0}, {"context": "explained"}]
+    "change",
+    [
+        {"queries": 9},
+        {"rounds": 2},
+        {"temperature": 2.0},
+        {"context": "explained"},
+        {"prefix": 4},
+    ],
 )
 def test_what_is_distilled_is_in_the_key(base: Spec, change: dict[str, Any]) -> None:
     assert runs.key_of(replace(base, **change)) != runs.key_of(base)

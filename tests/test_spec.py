@@ -38,6 +38,7 @@ def test_every_training_has_a_specification(method: str, objective: str, selecti
         ("icl", {"rank": 2}, "icl has no rank: nothing of it adds low-rank weights"),
         ("icl", {"purity": 1.5}, "purity is a share of the labelled examples"),
         ("icl", {"method": "zero-shot", "shots": 0, "mixed": 0.5}, "mixed is a share of the label"),
+        ("icl", {"prefix": 4}, "prefix = 4: a prefix is trained by distillation"),
         ("fine-tuning", {"shots": 0}, "does not go with shots = 0"),
         ("fine-tuning", {"learning_rate": 0.0}, "fine-tuning trains and needs learning_rate"),
         ("fine-tuning", {"learning_rate": 1}, "type float"),

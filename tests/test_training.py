@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from transformers import DynamicCache
 
 from llmft import UserError
 from llmft.engine import attention, scoring, training
@@ -122,15 +123,24 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
 # --- packed and padded, one batch in parts -------------------------------------------------------
 
 
-def one_by_one(body: Any, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-    """What `run_packed` gives: each prompt alone, under the model's own mask."""
-    alone = [body(input_ids=torch.tensor([prompt])).last_hidden_state[0] for prompt in prompts]
+def one_by_one(
+    body: Any, prompts: Sequence[Sequence[int]], prefix: DynamicCache | None = None
+) -> torch.Tensor:
+    """What `run_packed` gives: each prompt alone behind the prefix, under the model's own mask."""
+    alone = []
+    for prompt in prompts:
+        layers: Any = prefix.layers if prefix else []
+        kept = DynamicCache([(layer.keys, layer.values) for layer in layers]) if prefix else None
+        found = body(input_ids=torch.tensor([prompt]), past_key_values=kept)
+        alone.append(found.last_hidden_state[0])
     return torch.cat(alone)
 
 
-def gradients(model: Model, said: Spec, batch: Examples) -> dict[str, torch.Tensor]:
+def gradients(
+    model: Model, said: Spec, batch: Examples, context: Sequence[int] = ()
+) -> dict[str, torch.Tensor]:
     """Of the batch's mean loss, by the names of the weights that change."""
-    with learner(model, said, LABELS) as learning:
+    with learner(model, said, LABELS, context) as learning:
         weights = start(learning, 3)
         for name, value in weights.items():
             if ".lora_B" in name:  # else A has no gradient
@@ -157,6 +167,22 @@ def test_gradients_of_packed_prompts_are_those_of_each_alone(
     monkeypatch.setattr(attention, "run_packed", one_by_one)
     plain = gradients(model, spec(method, objective), batch)
     assert max(float(gradient.abs().max()) for gradient in plain.values()) > 1e-2
+    torch.testing.assert_close(packed, plain, atol=1e-10, rtol=1e-10)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("shape", MODELS)
+def test_gradients_of_a_prefix_are_those_of_each_prompt_alone_behind_it(
+    shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny(shape, dtype=torch.float64)
+    teacher: dict[str, Any] = {"queries": 4, "rounds": 1, "temperature": 1.0}
+    said = spec("distillation", prefix=6, **teacher)
+    batch = examples(9, seed=1, longest=40)
+    packed = gradients(model, said, batch, range(20, 27))
+    monkeypatch.setattr(attention, "run_packed", one_by_one)
+    plain = gradients(model, said, batch, range(20, 27))
+    assert max(float(gradient.abs().max()) for gradient in plain.values()) > 1e-3
     torch.testing.assert_close(packed, plain, atol=1e-10, rtol=1e-10)
 
 

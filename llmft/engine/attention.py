@@ -94,7 +94,8 @@ def run_packed(
     slots, places = real.flatten().cumsum(0) - 1, real.flatten().nonzero().squeeze(1)
     ids = torch.tensor([token for prompt in prompts for token in prompt], device=body.device)
     positions = (real.cumsum(1) - 1 + _length(prefix))[real].to(body.device)
-    layout = _Layout(*(part.to(body.device) for part in (real, slots, places)), prefix)
+    real, slots, places = (part.to(body.device) for part in (real, slots, places))
+    layout = _Layout(real, slots, places, prefix)
     with _attending(body, "llmft_packed", layout):
         output = body(input_ids=ids[None], position_ids=positions[None], use_cache=False)
     hidden: torch.Tensor = output.last_hidden_state[0]

@@ -225,7 +225,8 @@ def _with_prefix(model: Model, spec: Spec, context: Sequence[int]) -> Any:
     with torch.random.fork_rng(), models.quiet(), torch.no_grad():
         made = peft.get_peft_model(model.model, config).eval()
         cache = attention.run_prefix(model.model.base_model, context[: spec.prefix])
-        kept = [(layer.keys, layer.values) for layer in cache.layers]
+        layers: Any = cache.layers
+        kept = [(layer.keys, layer.values) for layer in layers]
         peft.initialize_kv_prefix_from_past_key_values(made, past_key_values=kept)
     return made
 

@@ -87,17 +87,19 @@ def frontier(
     columns: Sequence[str],
     rules: pd.DataFrame,
     names: Sequence[str],
+    y_domain: Sequence[float] | None = None,
     note: str = "",
 ) -> Any:
     """Accuracy against a cost on a logarithmic axis, and the steps of what is best for its cost.
 
     `frame`: a row a method and number of examples, with mean, lo, hi; `columns`: further ones in
     the marks' data, for `interactive.figure` to show; `rules`: what needs no model, as in
-    `figures.curve`; `names`: as in `against`. The grey steps join the points that are above every
+    `figures.curve`; `names`: as in `against`; `y_domain`: the ends of the accuracies' axis, by
+    default those of the points and rules. The grey steps join the points that are above every
     cheaper one (`pareto`).
     """
     height = 330
-    domain = theme.span(frame["mean"], frame["lo"], frame["hi"], rules["accuracy"])
+    domain = y_domain or theme.span(frame["mean"], frame["lo"], frame["hi"], rules["accuracy"])
     ends = float(frame[x].min()) / 1.5, float(frame[x].max()) * 1.5
     scale = alt.Scale(type="log", domain=list(ends), nice=False)
     at: dict[str, Any] = {

@@ -117,7 +117,8 @@ def position(model: Model) -> int:
 
 def _head(config: Any) -> int:
     """Numbers of a key, in one head."""
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(size)
 
 
 def attention(model: Model, pairs: float) -> float:

@@ -49,7 +49,6 @@ PLACES = {
     "zero-shot": 7,
     "in-domain": 8,
     "out-of-domain": 9,
-    "prompt": 0,
     "cache": 4,
     "prefix": 15,
     "all weights": 3,

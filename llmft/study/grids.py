@@ -340,43 +340,27 @@ def context_distillation(study: Study) -> Grid:
 def keeping(study: Study) -> Grid:
     """A context kept in the prompt, as a trained prefix, by LoRA, in all weights.
 
-    The rates of a prefix and of LoRA are searched by fidelity alone, as distillation's is. What is
-    trained with the middle number of queries is there with the most, too.
+    All that is trained has the same queries and updates. The rates of a prefix and of LoRA are
+    searched by fidelity alone, as distillation's is.
     """
-    plain, seeds, most = spec(study, "distillation"), draws(study), study.queries[-1]
+    plain, seeds = spec(study, "distillation"), draws(study)
     adapter = replace(plain, learning_rate=study.lora_learning_rate, **low_rank(study))
-    prefix = replace(plain, learning_rate=study.prefix_learning_rate)
+    prefixes = [
+        replace(plain, learning_rate=study.prefix_learning_rate, prefix=size)
+        for size in study.prefixes
+    ]
     prompt = spec(study, "icl", context=plain.context)
     fewer = [size for size in study.shots if size < study.context_shots]
-
-    def with_most(base: Spec) -> list[Spec]:
-        updates = spec(study, "distillation", queries=most).updates
-        return product(replace(base, queries=most, updates=updates), data_seed=seeds)
-
-    found = {
-        "search for a prefix": [
-            one
-            for size in study.prefixes
-            for one in fidelity_search(study, replace(prefix, prefix=size))
-        ],
+    return {
+        "search for a prefix": [one for base in prefixes for one in fidelity_search(study, base)],
         "search for LoRA": fidelity_search(study, adapter),
         "zero-shot": [spec(study, "zero-shot")],
         "ICL": product(prompt, data_seed=seeds),
         "shorter prompts": product(prompt, shots=fewer, data_seed=seeds),
-        **{
-            f"prefix of {size}": product(replace(prefix, prefix=size), data_seed=seeds)
-            for size in study.prefixes
-        },
+        **{f"prefix of {base.prefix:,}": product(base, data_seed=seeds) for base in prefixes},
         "LoRA student": product(adapter, data_seed=seeds),
         f"distillation, {plain.queries:,} queries": product(plain, data_seed=seeds),
     }
-    if most > plain.queries:
-        found |= {
-            f"prefix, {most:,} queries": with_most(replace(prefix, prefix=middle(study.prefixes))),
-            f"LoRA student, {most:,} queries": with_most(adapter),
-            f"distillation, {most:,} queries": with_most(plain),
-        }
-    return found
 
 
 def fidelity_search(study: Study, base: Spec) -> list[Spec]:

@@ -74,12 +74,10 @@ def behind_the_prompt(study: Study, seed: int) -> float:
 
 def _name(run: pd.Series) -> str:
     """What the chapter calls a run of `sections.by_method`, whose `method` is the way."""
-    if run["method"] == NOTHING:
-        return NOTHING
-    if run["method"] == PROMPT:
+    way = str(run["method"])
+    if way == PROMPT:
         return _prompt(run["shots"])
-    size = f" of {run['prefix']:,}" * (run["prefix"] > 0)
-    return f"{run['method']}{size}, {run['queries']:,} queries"
+    return f"{way} of {int(run['prefix']):,}" if way == PREFIX else way
 
 
 def _prompt(shots: int) -> str:
@@ -107,7 +105,7 @@ def search(results: Results, studies: Sequence[Study]) -> None:
     if not studies:
         return
     rows = results.part(*groups).rows
-    what = "prefix of " + rows["prefix"].astype(str)
+    what = "prefix of " + rows["prefix"].astype(int).astype(str)
     rows = rows.assign(trained=what.where(rows["prefix"] > 0, LORA))
     by_rate = rows.groupby(["study", "trained", "learning_rate"], sort=False)
     table = by_rate.agg(
@@ -120,15 +118,16 @@ def search(results: Results, studies: Sequence[Study]) -> None:
 
     def nearest(study: Study) -> str:
         own = sections.rows_at(rows, study=study.study)
-        used = {PREFIX: study.prefix_learning_rate, LORA: study.lora_learning_rate}
+        used = {"a prefix": study.prefix_learning_rate, LORA: study.lora_learning_rate}
         found = []
-        for way, part in own.groupby(own["prefix"].gt(0).map({True: PREFIX, False: LORA})):
+        for what, rate in used.items():
+            part = own[(own["prefix"] > 0) == (what != LORA)]
             means = part.groupby("learning_rate")["held_out_kl"].mean()
             found.append(
-                f"for the {way} the mean KL is lowest at a learning rate of {means.idxmin():.2g}, "
-                f"and the reported runs use {used[way]:.2g}"
+                f"for {what} the mean KL is lowest at a learning rate of {means.idxmin():.2g}, and "
+                f"the reported runs use {rate:.2g}"
             )
-        return f"Over all sizes, {'; '.join(found)}."
+        return f"Over all lengths of a prefix, {'; '.join(found)}."
 
     sections.headed(studies, nearest)
 
@@ -137,17 +136,19 @@ def search(results: Results, studies: Sequence[Study]) -> None:
 
 
 def accuracy(main: pd.DataFrame, studies: Sequence[Study]) -> None:
-    """Accuracy and AUC by way and domain; accuracy minus the prompt's, all differences together."""
+    """Accuracy by way and domain, draws that fail, AUC; accuracy minus the prompt's, together."""
 
     def lines(study: Study) -> pd.DataFrame:
         found = []
         own, gaps = sections.rows_at(main, study=study.study), differences(main, study)
+        spread = sections.spread(own, ["method", "domain"]).set_index(["method", "domain"])
         for domain in sections.task_of(study).domains:
             for method in _shown(own, study):
-                at = {"domain": domain, "method": method}
+                at: dict[str, Any] = {"domain": domain, "method": method}
                 right, gap = sections.interval(own, **at), gaps.get((method, domain))
                 line = at | {
                     "accuracy": str(right),
+                    **spread.loc[(method, domain), ["median draw", "failed draws"]],
                     "AUC": str(sections.interval(own, "auc", **at)),
                     "minus the prompt": "–" if gap is None else str(gap),
                     "shown from": "–" if gap is None else stats.number(gap.detectable),
@@ -162,7 +163,7 @@ def accuracy(main: pd.DataFrame, studies: Sequence[Study]) -> None:
 
 def _shown(own: pd.DataFrame, study: Study) -> list[str]:
     """The methods that tables show: all but the shorter prompts."""
-    is_shorter = (own["way"] == PROMPT) & (own["method"] != whole(study))
+    is_shorter = own["way"].isin([PROMPT, CACHE]) & (own["method"] != whole(study))
     return list(own[~is_shorter]["method"].unique())
 
 
@@ -197,9 +198,11 @@ def lead(main: pd.DataFrame, kept: Results, studies: Sequence[Study]) -> None:
             shares.append(stats.share(*samples, level=stats.together(len(ways))))
         if not all(np.isfinite(share.mean) for share in shares):
             return "The prompt has no clear in-domain gain, so there is none to keep."
-        parts = [f"{share} by {name}" for name, share in zip(ways, shares, strict=True)]
-        said = f"Of the prompt's in-domain gain over nothing kept, {conclusions.joined(parts)} keep"
-        said = f"{said} their share (these intervals hold together)."
+        parts = [f"{share} ({name})" for name, share in zip(ways, shares, strict=True)]
+        said = (
+            "The share of the prompt's in-domain gain over nothing kept that is kept: "
+            f"{conclusions.joined(parts)}; these intervals hold together."
+        )
         for domain in sections.task_of(study).domains:
             said += f" {_against_the_prompt(gaps, ways, domain)}"
         return said
@@ -210,30 +213,35 @@ def lead(main: pd.DataFrame, kept: Results, studies: Sequence[Study]) -> None:
 def _against_the_prompt(
     gaps: Mapping[tuple[str, str], stats.Interval], ways: Sequence[str], domain: str
 ) -> str:
-    """A sentence: which ways are below the prompt in a domain, above, within the margin, or open.
+    """Say which ways are below the prompt in a domain, above it, within the margin, or open.
 
-    A way that is shown below, or above, may be within the margin as well: it is named there.
+    A way that is shown to be below, or above, may be within the margin as well: it is named there.
     """
-    own = {name: gaps[name, domain] for name in ways}
-    margin = conclusions.MARGIN
+    own, margin = {name: gaps[name, domain] for name in ways}, conclusions.MARGIN
     kinds = {
-        "below it": [name for name, gap in own.items() if gap.hi < 0],
-        "above it": [name for name, gap in own.items() if gap.lo > 0],
-        f"within {margin:.2f} of it": [
-            name for name, gap in own.items() if max(-gap.lo, gap.hi) < margin
-        ],
+        "below": [name for name, gap in own.items() if gap.hi < 0],
+        "above": [name for name, gap in own.items() if gap.lo > 0],
+        f"within {margin:.2f} of": [n for n, gap in own.items() if max(-gap.lo, gap.hi) < margin],
     }
-    found = [f"{conclusions.joined(some)} {kind}" for kind, some in kinds.items() if some]
-    decided = {name for some in kinds.values() for name in some}
-    said = f"{domain.capitalize()}, minus the prompt and all together, "
-    said += f"shown are {'; '.join(found)}" if found else "no way is shown to differ"
-    if rest := [name for name in ways if name not in decided]:
-        from_ = max(own[name].detectable for name in rest)
-        seen = f" (true differences of {stats.number(from_)} would have been)"
+    found = [
+        f"{kind} the prompt's with {conclusions.joined(some)}"
+        for kind, some in kinds.items()
+        if some
+    ]
+    said = f"{domain.capitalize()}, accuracy is shown to be {'; '.join(found)}." if found else ""
+    if rest := [name for name in ways if not any(name in some for some in kinds.values())]:
+        open_ = [
+            f"{name} (a true difference of {stats.number(own[name].detectable)} would have been "
+            "shown with 80 % power)"
+            if np.isfinite(own[name].lo)
+            else f"{name} (too few draws)"
+            for name in rest
+        ]
         said += (
-            f"; for {conclusions.joined(rest)} neither is shown{seen * bool(np.isfinite(from_))}"
+            f" {domain.capitalize()}, it is shown neither to differ from the prompt's nor to be "
+            f"within {margin:.2f} of it with {conclusions.joined(open_)}."
         )
-    return f"{said}."
+    return said.strip()
 
 
 def rivals(main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]) -> None:
@@ -308,7 +316,8 @@ def prices(kept: Results, studies: Sequence[Study]) -> pd.DataFrame:
         context = sections.rows_at(own, method=whole(study))["prefix_tokens"].mean()
         timed = set(on_one_machine(own)["key"])
         asked = own["in_domain_n"] + own["out_of_domain_n"] + len(prompts.CONTENT_FREE)
-        own = own.assign(ms=1_000 * own["eval_seconds"] / asked, seconds=own["train_seconds"])
+        made = own["train_seconds"].where(own["queries"] > 0)
+        own = own.assign(ms=1_000 * own["eval_seconds"] / asked, seconds=made)
         own[["ms", "seconds"]] = own[["ms", "seconds"]].where(own["key"].isin(timed))
         read_whole = own["way"] == PROMPT  # all are scored behind the cache of what they share
         both = [own.assign(ms=own["ms"].mask(read_whole)), own[read_whole].assign(way=CACHE)]
@@ -360,10 +369,10 @@ def price(run: pd.Series, model: Model, context: float) -> dict[str, float]:
 def pays_after(one: pd.Series, rival: pd.Series) -> float:
     """After how many answers `one` has saved what it cost more than `rival`; inf for never.
 
-    No number where one is the rival itself.
+    No number where one is the rival itself, or keeps nothing.
     """
     more, saved = one["make"] - rival["make"], rival["answer"] - one["answer"]
-    if one["way"] == rival["way"]:
+    if one["way"] in (NOTHING, rival["way"]):
         return float("nan")
     return float("inf") if saved <= 0 else max(0.0, more / saved)
 
@@ -380,7 +389,9 @@ def choice(
         found = []
         for _, one in own.iterrows():
             at = {"study": study.study, "method": one["method"]}
-            line = {"kept": f"{one['method']}{', as its cache' * (one['way'] == CACHE)}"}
+            line: dict[str, Any] = {
+                "kept": f"{one['method']}{', as its cache' * (one['way'] == CACHE)}"
+            }
             for domain in sections.task_of(study).domains:
                 line[domain] = str(sections.interval(main, domain=domain, **at))
             line |= {
@@ -458,22 +469,22 @@ def figure(main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]) -
     by = ["study", "domain", "method"]
     points = sections.summary(main[main["way"] != NOTHING], by)
     points = points.merge(prices, on=["study", "method"])
-    points = points.assign(
-        kilobytes=points["bytes"] / 1_000, panel=sections.panel(points, "domain")
-    )
+    points = points.assign(panel=sections.panel(points, "domain"))
     rules = sections.each(studies, lambda study: _rules(main, study))
     rules = rules.assign(panel=sections.panel(rules, "domain"))
+    domain = theme.span(points["mean"], points["lo"], points["hi"], rules["accuracy"])
     return figures.panels(
         points,
         "panel",
         lambda part, note: compare.frontier(
             part,
-            "kilobytes",
+            "bytes",
             "way",
-            x_title="kept (kB, half precision)",
+            x_title="bytes kept (half precision)",
             columns=["method"],
             names=theme.order(points["way"]),
             rules=sections.rows_at(rules, panel=part["panel"].iloc[0]),
+            y_domain=domain,
             note=note,
         ),
         note=stats.caption(points),
