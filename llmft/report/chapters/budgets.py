@@ -229,6 +229,7 @@ def differences(found: Found) -> None:
                     }
                 )
     sections.table(lines)
+    sections.missing(found.studies)
 
 
 def shown(gaps: Mapping[str, stats.Interval]) -> tuple[list[str], list[str]]:
