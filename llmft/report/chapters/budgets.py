@@ -191,16 +191,16 @@ def accuracy(found: Found) -> Any:
 
 
 def gaps(
-    answers: pd.DataFrame, study: Study, shots: int, value: str = "correct"
+    answers: pd.DataFrame, study: Study, shots: int, value: str = "correct", level: float = 0.0
 ) -> dict[str, dict[str, stats.Interval]]:
     """By domain and method, its accuracy (or another `value`) minus full fine-tuning's, paired.
 
-    All intervals of one number of examples hold together.
+    All intervals of one number of examples hold together, or each alone at its `level`.
     """
     own = sections.rows_at(answers, study=study.study, shots=shots)
     names = [name for name in own["method"].unique() if name != FULL]
     domains = list(own["domain"].unique())
-    level = stats.together(len(names) * len(domains))
+    level = level or stats.together(len(names) * len(domains))
     return {
         domain: {
             name: sections.difference(
@@ -344,14 +344,14 @@ def budget(found: Found) -> Any:
 def one_rate(found: Found) -> pd.DataFrame:
     """What a comparison with full fine-tuning says if each method tries one rate.
 
-    A row a study, domain and method: `gap` at the chosen rates; the number of `pairs` of a rate of
+    A row a study, domain and method: the difference at the chosen rates (`gap`); the number of `pairs` of a rate of
     full fine-tuning and one of the method; in how many the order is the `other` way round, and the
     method is shown (each interval alone) to be `worse` or `better`.
     """
     lines = []
     for study in found.studies:
         shots = study.budget_shots[0]
-        for domain, own_gaps in gaps(found.best, study, shots).items():
+        for domain, own_gaps in gaps(found.best, study, shots, level=0.95).items():
             own = sections.rows_at(found.tried, study=study.study, shots=shots, domain=domain)
             at_rate = {
                 name: [
@@ -399,10 +399,10 @@ def one_rate_table(found: Found) -> None:
                 f"{domain}, one rate each has the other order in {own['other'].sum() / pairs:.0%} "
                 f"of the {pairs:,} pairs of rates, and “shows” a difference in "
                 f"{(worse + better) / pairs:.0%} ({worse:,} times against the method, {better:,} "
-                f"times for it); with all rates tried, {with_all} of {len(own)} methods are shown "
-                "to differ"
+                f"times for it); with all rates tried, it is shown for {with_all} of {len(own)} "
+                "methods"
             )
-        return f"With {study.budget_shots[0]:,} examples: {'; '.join(said)}."
+        return f"With {study.budget_shots[0]:,} examples, each interval alone: {'; '.join(said)}."
 
     sections.headed(found.studies, text)
 
@@ -448,7 +448,7 @@ def ratio_table(found: Found) -> None:
         said = [f"{one} at rank {rank} ({shots:,} examples)" for (shots, rank), one in each.items()]
         known = [one for one in each.values() if np.isfinite(one.lo)]
         inside = sum(one.lo <= WITHOUT_REGRET <= one.hi for one in known)
-        ten = f" {WITHOUT_REGRET} times is within {inside} of these {len(known)} intervals."
+        ten = f" Intervals that hold {WITHOUT_REGRET} times: {inside} of {len(known)}."
         return (
             f"LoRA's best rate over full fine-tuning's is {conclusions.joined(said)}: geometric "
             f"means over draws, of rates on a coarse grid.{ten * bool(known)}"
