@@ -344,9 +344,9 @@ def budget(found: Found) -> Any:
 def one_rate(found: Found) -> pd.DataFrame:
     """What a comparison with full fine-tuning says if each method tries one rate.
 
-    A row a study, domain and method: the difference at the chosen rates (`gap`); the number of `pairs` of a rate of
-    full fine-tuning and one of the method; in how many the order is the `other` way round, and the
-    method is shown (each interval alone) to be `worse` or `better`.
+    A row a study, domain and method: the difference at the chosen rates (`gap`); the number of
+    `pairs` of a rate of full fine-tuning and one of the method; in how many the order is the
+    `other` way round, and the method is shown (each interval alone) to be `worse` or `better`.
     """
     lines = []
     for study in found.studies:
