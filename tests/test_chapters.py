@@ -103,6 +103,7 @@ TINY = {
     "distill_updates": 2,
     "queries": [4, 6],
     "search_draws": 1,
+    "tried_rates": [1.0],
 }
 """Less than smoke: enough for every cell to have something to show."""
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from llmft.report import compare
+from llmft.report import compare, theme
 
 
 FRAME = pd.DataFrame(
@@ -66,3 +66,26 @@ def test_each_quantity_has_a_panel_with_equal_axes_and_the_diagonal() -> None:
     assert not [p for p in seconds["layer"] if p["mark"].get("strokeDash")]
     bars = [p for p in seconds["layer"] if p["mark"]["type"] == "rule"]
     assert all(not spec["datasets"][bar["data"]["name"]] for bar in bars)  # no interval, no bar
+
+
+def test_each_method_is_drawn_beside_the_base_along_its_learning_rates() -> None:
+    names = ["full", "LoRA", "LoRA + text term"]
+    points = [
+        {"method": name, "mean": 0.6 + 0.1 * i, "lo": 0.5, "hi": 0.9, "perplexity": 5.0 + i}
+        | {"chosen": i == 1}
+        for name in names
+        for i in range(3)
+    ]
+    chart = compare.tradeoff(pd.DataFrame(points), "method", "full", names=names, start=4.0)
+    spec = chart.to_dict()
+    panels, data = spec["concat"], spec["datasets"]
+    assert [panel["title"]["text"] for panel in panels] == names
+    for panel in panels:
+        start, base, line, bars, hollow, full = panel["layer"]
+        assert data[start["data"]["name"]] == [{"perplexity": 4.0}]
+        assert base["mark"]["color"] == theme.GREY
+        assert [row["_order"] for row in data[line["data"]["name"]]] == [0, 1, 2]
+        assert len(data[bars["data"]["name"]]) == 3
+        assert (len(data[hollow["data"]["name"]]), len(data[full["data"]["name"]])) == (2, 1)
+    first, second, third = (panel["layer"][2]["mark"]["color"] for panel in panels)
+    assert first != second == third

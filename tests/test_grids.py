@@ -202,3 +202,20 @@ def test_every_query_comes_up_at_least_once() -> None:
 @pytest.mark.parametrize(("sizes", "chosen"), [([2], 2), ([2, 4], 4), ([2, 4, 8, 16, 32], 8)])
 def test_sizes_between(sizes: list[int], chosen: int) -> None:
     assert grids.middle(sizes) == chosen
+
+
+def test_every_method_has_the_same_budget() -> None:
+    study = of("pocket", budget_shots=[8, 32], tried_rates=[0.1, 1, 10])
+    found = grids.budgets(study)
+    plain = [specs for name, specs in found.items() if not name.endswith(grids.AND_TEXT)]
+    for specs in plain[1:]:
+        rates = sorted({spec.learning_rate for spec in specs})
+        assert rates[2] / rates[1] == pytest.approx(10) == pytest.approx(rates[1] / rates[0])
+        runs = [(spec.shots, rates.index(spec.learning_rate), spec.data_seed) for spec in specs]
+        assert sorted(runs) == [(n, i, d) for n in (8, 32) for i in range(3) for d in range(5)]
+    for name in grids.WITH_TEXT:
+        with_text = found[f"{grids.RATES_OF}{name}{grids.AND_TEXT}"]
+        without = found[f"{grids.RATES_OF}{name}"]
+        assert [replace(s, objective=study.objective) for s in with_text] == [
+            spec for spec in without if spec.shots == 8
+        ]

@@ -47,6 +47,9 @@ RANKS = (1, 4, 16)
 WITH_TEXT = ("full", f"rank-{RANKS[1]} LoRA")
 """The methods that learn with the text term, too."""
 
+RATES_OF, AND_TEXT = "rates of ", " + text term"
+"""What is before a method's name in the name of its runs at all learning rates, and after it."""
+
 
 def spec(study: Study, method: str, **fields: Any) -> Spec:
     """The run of `method` that the study's parameters describe; `fields` win over them.
@@ -293,16 +296,18 @@ def budgets(study: Study) -> Grid:
         )
         for name, one in contenders(study).items()
     }
-    text = [
-        replace(one, objective=TEXT_TERM["with"])
+    text = {
+        name: [
+            replace(one, objective=TEXT_TERM["with"])
+            for one in rates[name]
+            if one.shots == study.budget_shots[0]
+        ]
         for name in WITH_TEXT
-        for one in rates[name]
-        if one.shots == study.budget_shots[0]
-    ]
+    }
     return {
         "zero-shot": [spec(study, "zero-shot")],
-        "rates": [one for some in rates.values() for one in some],
-        "rates, text term": text,
+        **{RATES_OF + name: specs for name, specs in rates.items()},
+        **{RATES_OF + name + AND_TEXT: specs for name, specs in text.items()},
     }
 
 

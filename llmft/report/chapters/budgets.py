@@ -24,10 +24,7 @@ from llmft.study.results import Results, curves
 
 FULL = "full"
 
-RATES, TEXT = "rates", "rates, text term"
-"""The groups of runs: at all learning rates, and those of two methods with the text term, too."""
-
-TERM = " + text term"
+TERM = grids.AND_TEXT
 """What follows a method's name where it learns with the text term."""
 
 INSIDE = tasks.DOMAINS[0]
@@ -63,26 +60,40 @@ class Found:
 
 def read(results: Results, studies: Sequence[Study]) -> Found:
     """What the runs found; says which studies leave them out (by `without`)."""
-    there = sections.having(results, studies, RATES, TEXT)
+    said = "Not run for this study, and so not shown: {}."
+    absent = {
+        study.study: [
+            name
+            for name in grids.budgets(study.model_copy(update={"without": []}))
+            if not results.has(name, study.study)
+        ]
+        for study in studies
+    }
+    sections.headed(
+        studies,
+        lambda study: said.format(", ".join(absent[study.study])) * bool(absent[study.study]),
+    )
+    there = [study for study in studies if results.has(grids.RATES_OF + FULL, study.study)]
     start = {study.study: sections.start_nll(results, study) for study in there}
     if not there:
         return Found([], results.rows.iloc[:0], results.predictions.iloc[:0], start)
-    part = results.part(RATES, TEXT)
-    known = {(s.method, s.rank): name for name, s in grids.contenders(there[0]).items()}
-    rows = part.rows.assign(
-        method=[known[kind] for kind in zip(part.rows["method"], part.rows["rank"], strict=True)]
+    part = results.part(*(name for name in results.groups if name.startswith(grids.RATES_OF)))
+    rows, answers = (
+        frame.assign(method=frame["group"].str.removeprefix(grids.RATES_OF))
+        for frame in (part.rows, part.predictions)
     )
     kept = curves(rows, ["kept_update"]).query("update == kept_update")
     rows["loss"] = rows["key"].map(kept.set_index("key")["validation_loss"])
-    run = ["study", "method", "shots", "data_seed"]
-    plain = rows[rows["group"] == RATES]
-    place = plain.groupby(run)["loss"].rank(method="first").astype(int)
-    ranked = plain[[*run, "learning_rate"]].assign(place=place)
-    rows = rows.merge(ranked, on=[*run, "learning_rate"])
-    rows["method"] += np.where(rows["group"] == TEXT, TERM, "")
-    answers = sections.scored(part).drop(columns="method")
-    tried = answers.merge(rows[["study", "key", "method", "place"]], on=["study", "key"])
-    return Found(there, rows, tried, start)
+    rows["plain"] = rows["method"].str.removesuffix(TERM)
+    run = ["study", "plain", "shots", "data_seed"]
+    without = rows[rows["method"] == rows["plain"]]
+    place = without.groupby(run)["loss"].rank(method="first").astype(int)
+    ranked = without[[*run, "learning_rate"]].assign(place=place)
+    rows = rows.merge(ranked, on=[*run, "learning_rate"]).drop(columns="plain")
+    tried = sections.scored(replace(part, predictions=answers))
+    return Found(
+        there, rows, tried.merge(rows[["study", "key", "place"]], on=["study", "key"]), start
+    )
 
 
 def where_run(show: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,7 +122,7 @@ def first_size(frame: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
 
 def plain(found: Found) -> pd.DataFrame:
     """The rows of the runs without the text term."""
-    return found.rows[found.rows["group"] == RATES]
+    return found.rows[~found.rows["method"].str.endswith(TERM)]
 
 
 @where_run
@@ -142,6 +153,8 @@ def search(found: Found) -> None:
     for study in found.studies:
         for shots, (name, one) in product(study.budget_shots, grids.contenders(study).items()):
             own = sections.rows_at(rows, study=study.study, method=name, shots=shots)
+            if own.empty:
+                continue
             means = own.groupby("learning_rate")["loss"].mean()
             losses = [means[one.learning_rate * factor] for factor in study.tried_rates]
             texts = [f"{loss:.3f}" for loss in losses]
@@ -178,16 +191,16 @@ def accuracy(found: Found) -> Any:
 
 
 def gaps(
-    answers: pd.DataFrame, study: Study, shots: int, value: str = "correct"
+    answers: pd.DataFrame, study: Study, shots: int, value: str = "correct", level: float = 0.0
 ) -> dict[str, dict[str, stats.Interval]]:
     """By domain and method, its accuracy (or another `value`) minus full fine-tuning's, paired.
 
-    All intervals of one number of examples hold together.
+    All intervals of one number of examples hold together, or each alone at its `level`.
     """
     own = sections.rows_at(answers, study=study.study, shots=shots)
     names = [name for name in own["method"].unique() if name != FULL]
     domains = list(own["domain"].unique())
-    level = stats.together(len(names) * len(domains))
+    level = level or stats.together(len(names) * len(domains))
     return {
         domain: {
             name: sections.difference(
@@ -210,7 +223,7 @@ def differences(found: Found) -> None:
     for study in found.studies:
         for shots in study.budget_shots:
             own = sections.rows_at(every, study=study.study, shots=shots)
-            right, area = (gaps(own, study, shots, value) for value in ("correct", "auc"))
+            right, area = (gaps(found.best, study, shots, value) for value in ("correct", "auc"))
             for domain, name in product(right, own["method"].unique()):
                 at = {"domain": domain, "method": name}
                 accuracy, auc = (sections.interval(own, v, **at) for v in ("correct", "auc"))
@@ -229,6 +242,7 @@ def differences(found: Found) -> None:
                     }
                 )
     sections.table(lines)
+    sections.missing(found.studies)
 
 
 def shown(gaps: Mapping[str, stats.Interval]) -> tuple[list[str], list[str]]:
@@ -330,14 +344,14 @@ def budget(found: Found) -> Any:
 def one_rate(found: Found) -> pd.DataFrame:
     """What a comparison with full fine-tuning says if each method tries one rate.
 
-    A row a study, domain and method: `gap` at the chosen rates; the number of `pairs` of a rate of
-    full fine-tuning and one of the method; in how many the order is the `other` way round, and the
-    method is shown (each interval alone) to be `worse` or `better`.
+    A row a study, domain and method: the difference at the chosen rates (`gap`); the number of
+    `pairs` of a rate of full fine-tuning and one of the method; in how many the order is the
+    `other` way round, and the method is shown (each interval alone) to be `worse` or `better`.
     """
     lines = []
     for study in found.studies:
         shots = study.budget_shots[0]
-        for domain, own_gaps in gaps(found.best, study, shots).items():
+        for domain, own_gaps in gaps(found.best, study, shots, level=0.95).items():
             own = sections.rows_at(found.tried, study=study.study, shots=shots, domain=domain)
             at_rate = {
                 name: [
@@ -385,10 +399,10 @@ def one_rate_table(found: Found) -> None:
                 f"{domain}, one rate each has the other order in {own['other'].sum() / pairs:.0%} "
                 f"of the {pairs:,} pairs of rates, and “shows” a difference in "
                 f"{(worse + better) / pairs:.0%} ({worse:,} times against the method, {better:,} "
-                f"times for it); with all rates tried, {with_all} of {len(own)} methods are shown "
-                "to differ"
+                f"times for it); with all rates tried, it is shown for {with_all} of {len(own)} "
+                "methods"
             )
-        return f"With {study.budget_shots[0]:,} examples: {'; '.join(said)}."
+        return f"With {study.budget_shots[0]:,} examples, each interval alone: {'; '.join(said)}."
 
     sections.headed(found.studies, text)
 
@@ -403,7 +417,8 @@ def ratios(found: Found, study: Study) -> dict[tuple[int, int], stats.Interval]:
     """
     rows = sections.rows_at(plain(found), study=study.study, place=1)
     rates = rows.set_index(["shots", "method", "data_seed"])["learning_rate"].sort_index()
-    each = list(product(study.budget_shots, grids.RANKS))
+    there = [rank for rank in grids.RANKS if f"rank-{rank} LoRA" in set(rows["method"])]
+    each = list(product(study.budget_shots, there))
     level = stats.together(len(each))
     logs = {
         (shots, rank): np.log(rates[shots, f"rank-{rank} LoRA"] / rates[shots, FULL])
@@ -433,7 +448,7 @@ def ratio_table(found: Found) -> None:
         said = [f"{one} at rank {rank} ({shots:,} examples)" for (shots, rank), one in each.items()]
         known = [one for one in each.values() if np.isfinite(one.lo)]
         inside = sum(one.lo <= WITHOUT_REGRET <= one.hi for one in known)
-        ten = f" {WITHOUT_REGRET} times is within {inside} of these {len(known)} intervals."
+        ten = f" Intervals that hold {WITHOUT_REGRET} times: {inside} of {len(known)}."
         return (
             f"LoRA's best rate over full fine-tuning's is {conclusions.joined(said)}: geometric "
             f"means over draws, of rates on a coarse grid.{ten * bool(known)}"
@@ -537,7 +552,7 @@ def least_forgotten(found: Found) -> None:
         answers = sections.rows_at(
             found.tried, study=study.study, shots=shots, place=1, domain=INSIDE
         )
-        for name in grids.WITH_TEXT:
+        for name in (name for name in grids.WITH_TEXT if name + TERM in losses):
             change = times(stats.t_interval(losses[name + TERM] - losses[name]))
             gap = sections.minus(answers, {"method": name + TERM}, {"method": name})
             said.append(
