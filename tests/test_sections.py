@@ -272,7 +272,7 @@ def test_without_subcases_the_map_shows_labels_and_each_study_has_one() -> None:
     inside = several[several["domain"] == INSIDE]
     inside = inside.assign(label=inside["id"].str.endswith(("0", "1")).astype(int))
     chart = sections.subcases(inside, "shots", x_title="examples").to_dict()
-    assert [panel["title"]["text"] for panel in chart["concat"]] == ["opt", "pocket"]
+    assert [panel["title"]["text"] for panel in chart["concat"]] == ["opt", "pocket world"]
     assert "in-domain by label, as there are no subcases" in str(chart["title"])
     found = [row for rows in chart["datasets"].values() for row in rows if "gold" in row]
     assert {(r["gold"], r["correct"]) for r in found if r["shots"] == 8} >= {

@@ -18,7 +18,7 @@ from llmft.engine.models import Model
 from llmft.engine.spec import Spec
 from llmft.nli import cues, tasks
 from llmft.params import Study
-from llmft.report import figures, stats, tables
+from llmft.report import figures, stats, tables, theme
 from llmft.study import baselines, grids, methods, metrics
 from llmft.study.results import Results, by_domain, joined, on_one_machine
 
@@ -547,6 +547,17 @@ def with_classifier(answers: pd.DataFrame, studies: Sequence[Study], sizes: Size
     return pd.concat(parts, ignore_index=True)
 
 
+def classifier_lines(answers: pd.DataFrame) -> pd.DataFrame:
+    """The cue classifier with the most labels among the `answers`, as a line of a figure.
+
+    Columns: study, domain, rule (its name), accuracy (mean over draws and pairs).
+    """
+    own = ends(rows_at(answers, method=baselines.CLASSIFIER))
+    groups = own.groupby(["study", "domain", "shots"], sort=False)["correct"]
+    lines = groups.mean().reset_index(name="accuracy")
+    return lines.assign(rule=baselines.CLASSIFIER + lines["shots"].map(", {:,} labels".format))
+
+
 def above_floors(answers: pd.DataFrame, study: Study, series: str, size: int) -> str:
     """Say how each series, with `size` examples, compares with the training pool's best cue."""
     task = task_of(study)
@@ -570,7 +581,7 @@ def floors_text(studies: Sequence[Study]) -> str:
     """For a figure's note: what a constant and the best single cue get right in each domain."""
     parts = []
     for study in studies:
-        of = f" ({study.study})" * (len(studies) > 1)
+        of = f" ({theme.study(study.study)})" * (len(studies) > 1)
         for rule, part in baselines.floors(task_of(study)).groupby("rule", sort=False):
             each = part["accuracy"].map(stats.number) + " " + part["domain"]
             parts.append(f"{rule}{of} {' and '.join(each)}")
