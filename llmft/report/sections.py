@@ -355,9 +355,18 @@ def columns(by: Sequence[str], found: Mapping[str, pd.DataFrame], digits: int = 
 
 
 def calibration_table(results: Results, by: Sequence[str]) -> None:
-    """Expected calibration error, mean over draws."""
+    """Expected calibration error, mean over draws, a column a domain."""
     ece = stats.over_draws(by_domain(results.rows), by, "ece")
-    _table_as_is(columns(by, {"ECE": ece}, 3).rename(columns={"n": "draws"}))
+    long = columns(by, {"ECE": ece}, 3).rename(columns={"n": "draws"})
+    _table_as_is(domains_beside(long, "ECE"))
+
+
+def domains_beside(frame: pd.DataFrame, value: str) -> pd.DataFrame:
+    """The frame with a column of `value` a domain, "ECE, in-domain", in place of a row."""
+    others = [name for name in frame if name not in ("domain", value)]
+    parts = frame.groupby("domain", sort=False)
+    texts = [part.set_index(others)[value].rename(f"{value}, {domain}") for domain, part in parts]
+    return pd.concat(texts, axis=1).reset_index()
 
 
 def search_table(results: Results, studies: Sequence[Study], parameter: str) -> None:
