@@ -195,8 +195,9 @@ def of_a_task(chapter: Path) -> Path:
 EARLIER = "fig-comparison-earlier"
 """What the earlier study published, whatever is shown beside it."""
 
-OF_THE_TASK = ("tbl-icl-baselines", "fig-data", "tbl-data", EARLIER)
-"""Figures and tables of the task, not of a study."""
+IDEAS = tuple(f"fig-{name}-idea" for name in ("icl", "lora", "distillation", "recursion"))
+OF_THE_TASK = ("tbl-icl-baselines", "fig-data", "tbl-data", EARLIER, *IDEAS)
+"""Figures and tables of the task or of an idea, not of a study."""
 
 
 def all_are_shown(names: list[str], shown: dict[str, str]) -> None:

@@ -143,6 +143,18 @@ def test_more_than_three_panels_stand_in_twos_and_each_row_names_its_series():
     assert sorted(texts) == ["chance"] * 2 + ["gpt-3"] * 2 + ["minimal"] * 2
 
 
+def test_the_books_studies_have_names_in_figures_and_a_users_keeps_its_own():
+    frame = pd.concat([MINIMAL.assign(panel=f"{s}, in-domain") for s in ("smollm2", "mine")])
+    text = svg(figures.curve(frame, "shots", "domain", facet="panel"))
+    assert ">SmolLM2-135M, in-domain<" in text
+    assert ">mine, in-domain<" in text
+
+
+def test_a_heat_maps_large_numbers_have_commas():
+    text = svg(figures.heat(MINIMAL.assign(shots=1024), "shots", "domain", "mean"))
+    assert ">1,024<" in text
+
+
 def test_panels_are_headed_by_their_value_and_one_is_none():
     spec = FIGURES["panels"]().to_dict()
     assert [panel["title"]["text"] for panel in spec["concat"]] == ["as scored", "calibrated"]
@@ -334,6 +346,8 @@ def test_forgetting_joins_a_method_without_and_with_the_text_term():
         for m, x0, x1 in (("full", 70.0, 5.6), ("LoRA", 1e5, 6.0))
         for t, x in (("without", x0), ("with", x1))
     ]
-    text = svg(compare.forgetting(pd.DataFrame(rows), "method", "term", start=5.3, note="note"))
-    for word in ("full", "LoRA", "perplexity of plain sentences", "note"):
+    rules = pd.DataFrame({"rule": ["cue classifier"], "accuracy": [0.95]})
+    frame = pd.DataFrame(rows)
+    text = svg(compare.forgetting(frame, "method", "term", start=5.3, rules=rules, note="note"))
+    for word in ("full", "LoRA", "perplexity of plain sentences", "cue classifier", "note"):
         assert word in text

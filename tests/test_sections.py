@@ -248,9 +248,19 @@ def test_calibration_is_a_mean_over_draws(messages: list[str]) -> None:
     )
     sections.calibration_table(results(rows), BY)
     table = read(messages[0])
-    assert list(table) == ["domain", "shots", "ECE", "draws"]
-    assert table["ECE"][0] == "0.150 (2 draws: 0.100 to 0.200)"
-    assert table["ECE"][1].startswith("0.300 [")
+    assert list(table) == ["shots", "draws", "ECE, in-domain", "ECE, out-of-domain"]
+    assert table["ECE, in-domain"][0] == "0.150 (2 draws: 0.100 to 0.200)"
+    assert table["ECE, out-of-domain"][1].startswith("0.300 [")
+
+
+def test_domains_stand_beside_each_other_in_the_order_of_the_rows() -> None:
+    long = pd.DataFrame(
+        {"domain": [INSIDE, INSIDE, OUTSIDE], "shots": [8, 2, 8], "ECE": ["a", "b", "c"]}
+    )
+    wide = sections.domains_beside(long, "ECE")
+    assert list(wide) == ["shots", "ECE, in-domain", "ECE, out-of-domain"]
+    assert wide["shots"].tolist() == [8, 2]
+    assert wide["ECE, out-of-domain"].fillna("none").tolist() == ["c", "none"]
 
 
 def test_subcases_are_the_out_of_domain_means() -> None:
@@ -272,7 +282,7 @@ def test_without_subcases_the_map_shows_labels_and_each_study_has_one() -> None:
     inside = several[several["domain"] == INSIDE]
     inside = inside.assign(label=inside["id"].str.endswith(("0", "1")).astype(int))
     chart = sections.subcases(inside, "shots", x_title="examples").to_dict()
-    assert [panel["title"]["text"] for panel in chart["concat"]] == ["opt", "pocket"]
+    assert [panel["title"]["text"] for panel in chart["concat"]] == ["opt", "pocket world"]
     assert "in-domain by label, as there are no subcases" in str(chart["title"])
     found = [row for rows in chart["datasets"].values() for row in rows if "gold" in row]
     assert {(r["gold"], r["correct"]) for r in found if r["shots"] == 8} >= {

@@ -20,6 +20,7 @@ MARK = r"<metadata id=\"vega-lite\">"
 SCRIPT = r"""
 for (const img of document.querySelectorAll("img[src*=svg]")) (async () => {
   const figure = document.createElement("div");
+  if (img.closest("picture") && matchMedia("NARROW").matches) return; // drawn for a phone
   try {
     const svg = await (await fetch(img.src)).text();
     const data = new DOMParser().parseFromString(svg, "image/svg+xml").querySelector("#vega-lite");
@@ -35,7 +36,7 @@ for (const img of document.querySelectorAll("img[src*=svg]")) (async () => {
     console.warn("the figure stays static:", error);
   }
 })();
-"""
+""".replace("NARROW", phone.NARROW)
 
 STYLE = """
 .vega-embed { display: block; background: #fff; color: #1f2328; color-scheme: light; }

@@ -13,7 +13,8 @@ from urllib.parse import unquote
 NARROW = "(max-width: 767.98px)"
 
 STYLE = f"""
-body.quarto-dark main figure img {{ color-scheme: dark; background: none; }}
+main figure img.phone {{ background: none; }}
+body.quarto-dark main figure img {{ color-scheme: dark; }}
 body.quarto-light main figure img {{ color-scheme: light; }}
 @media {NARROW} {{
   main figure img.phone {{ width: 100% !important; max-width: 100% !important; height: auto; }}

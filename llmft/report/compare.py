@@ -56,7 +56,7 @@ def _both_domains(
 ) -> list[Any]:
     """One quantity's panel: equal axes, the diagonal, lines to the highlight, intervals, marks."""
     domain = theme.span(*(part[c] for c in ("x", "x_lo", "x_hi", "y", "y_lo", "y_hi")))
-    scale, axis = theme.within(domain), alt.Axis(tickCount=5)
+    scale, axis = theme.within(domain), alt.Axis(tickCount=5, labelOverlap="greedy")
     x = alt.X("x:Q", title="in-domain", scale=scale, axis=axis)
     y = alt.Y("y:Q", title="out-of-domain", scale=scale, axis=axis)
     same = alt.Chart(pd.DataFrame({"x": domain, "y": domain}))
@@ -68,7 +68,7 @@ def _both_domains(
         layers.append(lines.encode(x="x:Q", y="y0:Q", y2="y:Q"))
         layers.append(lines.encode(x="x0:Q", x2="x:Q", y="y:Q"))
     intervals = alt.Chart(part[["x", "y", "x_lo", "x_hi", "y_lo", "y_hi", series]].dropna())
-    bars = intervals.mark_rule(strokeWidth=1, opacity=0.55)
+    bars = intervals.mark_rule(strokeWidth=1, opacity=0.55, aria=False)
     layers.append(bars.encode(x="x_lo:Q", x2="x_hi:Q", y="y:Q", color=look["color"]))
     layers.append(bars.encode(x="x:Q", y="y_lo:Q", y2="y_hi:Q", color=look["color"]))
     points = alt.Chart(part[["x", "y", series, size]]).mark_point(
@@ -102,8 +102,9 @@ def frontier(
     domain = y_domain or theme.span(frame["mean"], frame["lo"], frame["hi"], rules["accuracy"])
     ends = float(frame[x].min()) / 1.5, float(frame[x].max()) * 1.5
     scale = alt.Scale(type="log", domain=list(ends), nice=False)
+    axis = alt.Axis(format="~s", labelOverlap="greedy", labelSeparation=4)
     at: dict[str, Any] = {
-        "x": alt.X(f"{x}:Q", title=theme.lines(x_title), scale=scale, axis=alt.Axis(format="~s")),
+        "x": alt.X(f"{x}:Q", title=theme.lines(x_title), scale=scale, axis=axis),
         "y": alt.Y("mean:Q", title="accuracy", scale=theme.within(domain)),
     }
     best = pareto(frame, x, "mean")[[x, "mean"]]
@@ -130,12 +131,21 @@ def frontier(
 
 
 @renderings.twice
-def forgetting(frame: pd.DataFrame, series: str, term: str, *, start: float, note: str = "") -> Any:
+def forgetting(
+    frame: pd.DataFrame,
+    series: str,
+    term: str,
+    *,
+    start: float,
+    rules: pd.DataFrame,
+    note: str = "",
+) -> Any:
     """Accuracy against perplexity (logarithmic): each series without and with the text term.
 
     `frame`: a row a series and value of `term` ("without", "with"), with the accuracy as mean, lo,
     hi and the perplexity as mean_text, lo_text, hi_text; NaN intervals are left out. A hollow mark
     is without, a full one with, and a line joins them. `start`: the perplexity before training.
+    `rules`: what needs no language model, as in `figures.curve`.
     """
     names = theme.order(frame[series])
     frame = frame.reset_index(drop=True)
@@ -148,7 +158,8 @@ def forgetting(frame: pd.DataFrame, series: str, term: str, *, start: float, not
         scale=scale,
         axis=alt.Axis(format="~s", tickCount=6),
     )
-    domain = theme.span(frame["mean"], frame["lo"], frame["hi"])
+    height = 300
+    domain = theme.span(frame["mean"], frame["lo"], frame["hi"], rules["accuracy"])
     y = alt.Y("mean:Q", title="in-domain accuracy", scale=theme.within(domain))
     legend = theme.legend()
     colour, shape = theme.colour(series, names, legend), theme.shape(series, names, legend)
@@ -157,6 +168,7 @@ def forgetting(frame: pd.DataFrame, series: str, term: str, *, start: float, not
     bars = alt.Chart(frame[[*numbers, series]].dropna()).mark_rule(strokeWidth=1, opacity=0.6)
     layers: list[Any] = [
         theme.chance(start, "mean_text", "x", scale),
+        *theme.rule_lines(rules, "mean", None, theme.pixels(14, height, domain)),
         lines.encode(x=x, y=y, color=colour),
         bars.encode(x=x, y="lo:Q", y2="hi:Q", color=colour),
         bars.encode(x="lo_text:Q", x2="hi_text:Q", y=y, color=colour),
@@ -170,7 +182,7 @@ def forgetting(frame: pd.DataFrame, series: str, term: str, *, start: float, not
         points = alt.Chart(rows).mark_point(size=110, opacity=1, strokeWidth=2, **fill)
         layers.append(points.encode(x=x, y=y, color=colour, shape=shape))
     width = theme.PHONE if theme.phone() else 560
-    return theme.finish(alt.layer(*layers).properties(width=width, height=300), note, 620)
+    return theme.finish(alt.layer(*layers).properties(width=width, height=height), note, 620)
 
 
 def tradeoff(

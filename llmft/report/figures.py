@@ -308,7 +308,7 @@ def lines(
         )
         layers.append(text.encode(x="_middle:Q", y=alt.value(offset), text="_text:N"))
     paths = alt.Chart(frame[[x, y, series]]).mark_line(strokeWidth=2)
-    legend = theme.legend(symbolType="stroke") if theme.phone() else None
+    legend = theme.legend(symbolType="stroke", offset=44) if theme.phone() else None
     colour, dash = theme.colour(series, names, legend), theme.dash(series, names)
     layers.append(paths.encode(**at, color=colour, strokeDash=dash))
     if theme.phone():
@@ -536,7 +536,8 @@ def heat(
 ) -> Any:
     """A table of shares, their numbers on colours from orange (0) over white (0.5) to blue (1)."""
     columns, rows = theme.order(frame[x]), theme.order(frame[y])
-    x_axis = alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False)
+    commas = "isNumber(datum.value) ? format(datum.value, ',') : datum.label"
+    x_axis = alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False, labelExpr=commas)
     y_axis = alt.Axis(labelLimit=260, labelFontSize=13, labelColor=theme.INK)
     y_scale = alt.Scale(domain=rows)
     if theme.phone():  # a row's name stands above it

@@ -18,7 +18,7 @@ from llmft.engine.models import Model
 from llmft.engine.spec import Spec
 from llmft.nli import cues, tasks
 from llmft.params import Study
-from llmft.report import figures, stats, tables
+from llmft.report import figures, stats, tables, theme
 from llmft.study import baselines, grids, methods, metrics
 from llmft.study.results import Results, by_domain, joined, on_one_machine
 
@@ -355,9 +355,18 @@ def columns(by: Sequence[str], found: Mapping[str, pd.DataFrame], digits: int = 
 
 
 def calibration_table(results: Results, by: Sequence[str]) -> None:
-    """Expected calibration error, mean over draws."""
+    """Expected calibration error, mean over draws, a column a domain."""
     ece = stats.over_draws(by_domain(results.rows), by, "ece")
-    _table_as_is(columns(by, {"ECE": ece}, 3).rename(columns={"n": "draws"}))
+    long = columns(by, {"ECE": ece}, 3).rename(columns={"n": "draws"})
+    _table_as_is(domains_beside(long, "ECE"))
+
+
+def domains_beside(frame: pd.DataFrame, value: str) -> pd.DataFrame:
+    """The frame with a column of `value` a domain, "ECE, in-domain", in place of a row."""
+    others = [name for name in frame if name not in ("domain", value)]
+    parts = frame.groupby("domain", sort=False)
+    texts = [part.set_index(others)[value].rename(f"{value}, {domain}") for domain, part in parts]
+    return pd.concat(texts, axis=1).reset_index()
 
 
 def search_table(results: Results, studies: Sequence[Study], parameter: str) -> None:
@@ -547,6 +556,17 @@ def with_classifier(answers: pd.DataFrame, studies: Sequence[Study], sizes: Size
     return pd.concat(parts, ignore_index=True)
 
 
+def classifier_lines(answers: pd.DataFrame) -> pd.DataFrame:
+    """The cue classifier with the most labels among the `answers`, as a line of a figure.
+
+    Columns: study, domain, rule (its name), accuracy (mean over draws and pairs).
+    """
+    own = ends(rows_at(answers, method=baselines.CLASSIFIER))
+    groups = own.groupby(["study", "domain", "shots"], sort=False)["correct"]
+    lines = groups.mean().reset_index(name="accuracy")
+    return lines.assign(rule=baselines.CLASSIFIER + lines["shots"].map(", {:,} labels".format))
+
+
 def above_floors(answers: pd.DataFrame, study: Study, series: str, size: int) -> str:
     """Say how each series, with `size` examples, compares with the training pool's best cue."""
     task = task_of(study)
@@ -570,7 +590,7 @@ def floors_text(studies: Sequence[Study]) -> str:
     """For a figure's note: what a constant and the best single cue get right in each domain."""
     parts = []
     for study in studies:
-        of = f" ({study.study})" * (len(studies) > 1)
+        of = f" ({theme.study(study.study)})" * (len(studies) > 1)
         for rule, part in baselines.floors(task_of(study)).groupby("rule", sort=False):
             each = part["accuracy"].map(stats.number) + " " + part["domain"]
             parts.append(f"{rule}{of} {' and '.join(each)}")

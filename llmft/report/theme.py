@@ -62,6 +62,9 @@ PLACES = {
     "linear probe": 14,
 }
 """Which of the `LOOKS` a method or a domain has in the whole book."""
+STUDIES = {"smollm2": "SmolLM2-135M", "pocket": "pocket world"}
+"""What the book's own studies are called in figures; a user's study keeps its name."""
+
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 WIDTH, HEIGHT = 520, 300  # of the plotting area, px; with axes and end labels a page's 700
 PHONE, NOTE = 280, 330  # on a phone: of the plotting area, and of the small print under it
@@ -135,6 +138,7 @@ def order(values: pd.Series) -> list[Any]:
 def legend(**options: Any) -> alt.Legend:
     """A legend above the figure, for series that no line's end can name."""
     usual = {"orient": "top", "title": None, "symbolSize": 90, "labelFontSize": 13}
+    usual |= {"symbolOpacity": 1}  # else a legend of faint dots is faint
     narrow = {"columns": 1, "labelLimit": NOTE - 40} if phone() else {}
     return alt.Legend(**(usual | {"columnPadding": 18} | options | narrow))
 
@@ -169,6 +173,11 @@ def _scale(names: Sequence[Any], part: int) -> alt.Scale:
 def within(domain: Sequence[float], **options: Any) -> alt.Scale:
     """A scale of just these ends, whatever the data."""
     return alt.Scale(domain=list(domain), nice=False, zero=False, **options)
+
+
+def study(name: str) -> str:
+    """What a study is called in figures."""
+    return STUDIES.get(name, name)
 
 
 def lines(title: str) -> Any:
@@ -231,11 +240,15 @@ def finish(chart: Any, note: str, width: int) -> Any:
 
 
 def headed(chart: Any, value: Any) -> Any:
-    """One panel of several, its heading above it on the left; none for None."""
+    """One panel of several, its heading above it on the left; none for None.
+
+    A heading that is a study, or begins with one and a comma, has the study's name in figures.
+    """
     if value is None:
         return chart
+    first, comma, rest = str(value).partition(",")
     heading = alt.Title(
-        str(value),
+        f"{study(first)}{comma}{rest}",
         orient="top",
         fontSize=14,
         fontWeight="bold",

@@ -21,6 +21,7 @@ from llmft.report import (
     figures,
     interactive,
     prior,
+    renderings,
     sections,
     stats,
     tables,
@@ -132,7 +133,7 @@ def accuracy(compared: pd.DataFrame, studies: Sequence[Study]) -> Any:
     figure = sections.accuracy_figure(
         compared, studies, "method", x_title="labelled examples", draws=False, height=340
     )
-    figure.save(str(studies[0].folder / "comparison.svg"))
+    (studies[0].folder / "comparison.svg").write_text(renderings.drawn(figure.page), "utf-8")
     return figure
 
 
@@ -189,7 +190,7 @@ def shares(methods: Results, studies: Sequence[Study]) -> Any:
             "method",
             "share_entailment",
             y_title="share called entailed",
-            x_title=f"{study.study}, {domain}" if len(studies) > 1 else domain,
+            x_title=f"{theme.study(study.study)}, {domain}" if len(studies) > 1 else domain,
             y_domain=(0, 1),
             height=200,
             chance_name="one half",
@@ -198,7 +199,7 @@ def shares(methods: Results, studies: Sequence[Study]) -> Any:
         for domain in sections.task_of(study).domains
     ]
     sizes = "; ".join(
-        f"{study.study}: " * (len(studies) > 1)
+        f"{theme.study(study.study)}: " * (len(studies) > 1)
         + f"{study.context_shots:,} labelled examples, {study.repeats} draws (1 for zero-shot)"
         for study in studies
     )
@@ -235,7 +236,7 @@ def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) 
     Where no study has an out-of-domain set, the loss by the number of examples.
     """
     own = compared[compared["method"] != CUES]
-    right, loss = sections.summary(own, BY), sections.summary(own, BY, "nll")
+    right, loss = sections.summary(compared, BY), sections.summary(own, BY, "nll")
     timed = on_one_machine(methods.rows)
     means = by_domain(timed).groupby(BY, sort=False)[["seconds", "peak_memory_mib"]].mean()
     spent = [means[c].rename("mean").reset_index() for c in means]
@@ -355,6 +356,7 @@ def frontier(compared: pd.DataFrame, methods: Results, studies: Sequence[Study])
     )
     columns = ["examples", "accuracy", "gigaflops", "tokens"]
     rules = sections.each(studies, lambda study: baselines.floors(sections.task_of(study)))
+    rules = pd.concat([rules, sections.classifier_lines(compared)], ignore_index=True)
     rules = rows_at(rules, domain="in-domain")
     chart = figures.panels(
         points,

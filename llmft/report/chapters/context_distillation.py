@@ -237,6 +237,8 @@ def in_rounds(frame: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
 def rounds_figure(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -> Any:
     """Accuracy by round of recursive distillation, a line a domain, with single draws."""
     points = sections.summary(in_rounds(main, studies), ["study", "domain", "rounds"])
+    compared = sections.with_classifier(main, studies, lambda study: [study.context_shots])
+    lines = sections.classifier_lines(compared)
     return figures.curve(
         points,
         "rounds",
@@ -245,6 +247,7 @@ def rounds_figure(students: Results, main: pd.DataFrame, studies: Sequence[Study
         doublings=False,
         draws=by_domain(in_rounds(students.rows, studies)),
         draws_y="accuracy",
+        rules=lines.assign(rule=lines["rule"] + ", " + lines["domain"]),
         x_title="rounds",
         note=f"{stats.caption(points)}; {sections.floors_text(studies)}",
     )
@@ -358,6 +361,8 @@ def forgetting_figure(text: Results, start: Results, studies: Sequence[Study]) -
     if not studies:
         return None
     by, answers = ["study", "method", "term"], sections.scored(text)
+    compared = sections.with_classifier(answers, studies, lambda study: [study.context_shots])
+    lines = sections.rows_at(sections.classifier_lines(compared), domain="in-domain")
     right = sections.summary(answers[answers["domain"] == "in-domain"], by)
     both = right.merge(stats.over_draws(text.rows, by, "text_nll"), on=by, suffixes=("", "_nll"))
     for end in ("mean", "lo", "hi"):
@@ -369,7 +374,12 @@ def forgetting_figure(text: Results, start: Results, studies: Sequence[Study]) -
         both,
         sections.facet(studies),
         lambda part, note: compare.forgetting(
-            part, "method", "term", start=before[part["study"].iloc[0]], note=note
+            part,
+            "method",
+            "term",
+            start=before[part["study"].iloc[0]],
+            rules=sections.rows_at(lines, study=part["study"].iloc[0]),
+            note=note,
         ),
         note=f"{sizes} labelled examples, {conclusions.joined(list(queries))} queries; "
         f"{stats.caption(right)}",
