@@ -88,7 +88,7 @@ def finish(root: Path, folder: Path) -> None:
         folder: where it was rendered.
     """
     for page in sorted((folder / "chapters").glob("*.html")):
-        text = floats.free(phone.finish(page.read_text(encoding="utf-8"), page))
+        text = floats.free(page.read_text(encoding="utf-8"))
         files = downloads.of_chapter(page.stem, root, folder)
         text = text.replace("</main>", f"{files}</main>", 1)
         notebook = root / "chapters" / f"{page.stem}.ipynb"
@@ -97,6 +97,7 @@ def finish(root: Path, folder: Path) -> None:
             text = downloads.figures(text, cells, page.stem, folder)
             text = origins.link(text, origins.note(cells, page.stem, root))
             text = text.replace("</head>", f"<style>{origins.STYLE}</style>\n</head>", 1)
+        text = phone.finish(text, page)
         if notebook.is_file() and MARK in notebook.read_text(encoding="utf-8"):
             from vl_convert import javascript_bundle
 
