@@ -329,9 +329,9 @@ def bias(main: pd.DataFrame, studies: Sequence[Study]) -> None:
         moved, level = metrics.with_scores(_calibrated(live)), stats.together(3 * len(rates))
         parts = []
         for rate in rates:
-            ends = [at(study, LIVE, rate, number) for number in (end, 1)]
-            plain, area = (sections.difference(live, *ends, v, level) for v in ("correct", "auc"))
-            corrected = sections.difference(moved, *ends, level=level)
+            a, b = (at(study, LIVE, rate, number) for number in (end, 1))
+            plain, area = (sections.difference(live, a, b, v, level) for v in ("correct", "auc"))
+            corrected = sections.difference(moved, a, b, level=level)
             told = "no loss is shown"
             if plain.hi < 0:
                 told = "the loss is not shown to be more than a lean to one label"
