@@ -91,8 +91,8 @@ def gap(lo: float, hi: float) -> Interval:
 def test_a_change_is_shown_or_not() -> None:
     gaps = {"a": gap(-0.3, -0.1), "b": gap(0.1, 0.2), "c": gap(-0.1, 0.1), "d": gap(-0.2, -0.1)}
     found = recursion._does(gaps)
-    assert [*found] == ["loses", "gains", "is not shown to change"]
-    assert [text[0] for text in found["loses"]] == ["a", "d"]
+    assert [*found] == ["falls", "rises", "is not shown to change"]
+    assert [text[0] for text in found["falls"]] == ["a", "d"]
     assert "would have been shown" in found["is not shown to change"][0]
 
 
@@ -102,7 +102,7 @@ def test_a_change_is_shown_or_not() -> None:
         (
             [0.5, 0.6],
             [0.9, 1.0],
-            "loses accuracy where its teacher has left the first one, and only",
+            "Accuracy is shown to fall where the teacher has left the first one far",
         ),
         ([0.5, 0.95], [0.9, 1.0], "does not by itself tell where"),
         ([], [0.9], "No recursion is shown to lose accuracy"),

@@ -512,7 +512,7 @@ def recursion(study: Study) -> Grid:
     half = seeds[:5]  # an interval needs them
     adapter = replace(plain, learning_rate=study.lora_learning_rate, **low_rank(study))
     rounds, asked = range(1, max(2, study.rounds) + 1), ["", "context"]
-    slow = {"learning_rate": plain.learning_rate * RATES[0]}
+    slow = plain.learning_rate * RATES[0]
     grid: Grid = {
         "zero-shot": [spec(study, "zero-shot")],
         "ICL": product(spec(study, "icl", context=plain.context), data_seed=seeds),
@@ -523,7 +523,7 @@ def recursion(study: Study) -> Grid:
         one = replace(plain, **differs)
         grid[f"recursion, {name}"] = product(one, data_seed=seeds, rounds=later, scoring=asked)
         grid[f"recursion, {name}, slow"] = product(
-            replace(one, **slow), data_seed=half, rounds=later, scoring=asked
+            replace(one, learning_rate=slow), data_seed=half, rounds=later, scoring=asked
         )
     ends = [1, rounds[-1]]
     for name, changes in VARIANTS.items():

@@ -247,7 +247,7 @@ def _rounds(
     after that gives what the best one gave.
     """
     distils = run.method == "distillation"
-    loss = training.cross_entropy
+    loss: training.Loss = training.cross_entropy
     if distils:
         loss = distill.divergence(run.temperature, run.divergence)
     before: training.Trained | None = None

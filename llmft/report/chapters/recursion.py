@@ -243,10 +243,10 @@ def accuracy(found: Results, main: pd.DataFrame, studies: Sequence[Study]) -> No
 
 
 def _does(gaps: Mapping[str, stats.Interval]) -> dict[str, list[str]]:
-    """The names by what is shown of them: they lose, gain, or neither; each with its interval."""
-    found: dict[str, list[str]] = {"loses": [], "gains": [], "is not shown to change": []}
+    """The names by what is shown of them: a fall, a rise, or neither; each with its interval."""
+    found: dict[str, list[str]] = {"falls": [], "rises": [], "is not shown to change": []}
     for name, gap in gaps.items():
-        kind = "loses" if gap.hi < 0 else "gains" if gap.lo > 0 else "is not shown to change"
+        kind = "falls" if gap.hi < 0 else "rises" if gap.lo > 0 else "is not shown to change"
         found[kind].append(f"{name} ({gap}{sections.unresolved(gap)})")
     return {kind: names for kind, names in found.items() if names}
 
@@ -283,9 +283,9 @@ def _separated(lost: Sequence[float], others: Sequence[float], end: int) -> str:
         return f"**No recursion is shown to lose accuracy; {what} {spans[0]} of held-out queries.**"
     if not others:
         return f"**Every recursion loses accuracy; {what} {spans[0]} of held-out queries.**"
-    told = "How far its teacher has left the first one does not by itself tell where it loses"
+    told = "How far its teacher has left the first one does not by itself tell where accuracy falls"
     if max(lost) < min(others):
-        told = "Recursion loses accuracy where its teacher has left the first one, and only there"
+        told = "Accuracy is shown to fall where the teacher has left the first one farthest"
     return (
         f"**{told}: {what} {spans[0]} of held-out queries where it does, and on {spans[1]} "
         "where it is not shown to.**"
@@ -329,9 +329,9 @@ def bias(main: pd.DataFrame, studies: Sequence[Study]) -> None:
         moved, level = metrics.with_scores(_calibrated(live)), stats.together(3 * len(rates))
         parts = []
         for rate in rates:
-            ends = [at(study, LIVE, rate, number) for number in (end, 1)]
-            plain, area = (sections.difference(live, *ends, v, level) for v in ("correct", "auc"))
-            corrected = sections.difference(moved, *ends, level=level)
+            a, b = (at(study, LIVE, rate, number) for number in (end, 1))
+            plain, area = (sections.difference(live, a, b, v, level) for v in ("correct", "auc"))
+            corrected = sections.difference(moved, a, b, level=level)
             told = "no loss is shown"
             if plain.hi < 0:
                 told = "the loss is not shown to be more than a lean to one label"
