@@ -70,7 +70,8 @@ def negation_is_right(pairs: pd.DataFrame) -> np.ndarray:
     The artefact of Gururangan et al. (2018), taken as a rule. Other pairs contradict it.
     """
     negated = [any(w in NEGATIONS for w in words(text)) for text in pairs["hypothesis"]]
-    return np.array(negated, dtype=bool) == (pairs["label"].to_numpy() == 1)
+    right: np.ndarray = np.equal(negated, pairs["label"].to_numpy() == 1)
+    return right
 
 
 def best_accuracy(cue: np.ndarray, label: np.ndarray) -> float:

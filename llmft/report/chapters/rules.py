@@ -67,11 +67,11 @@ def _with_classifier(answers: pd.DataFrame, studies: Sequence[Study]) -> pd.Data
     parts, point = [answers], ["shots", "purity", "mixed"]
     for study in studies:
         own = sections.rows_at(answers, study=study.study)
-        for (shots, purity, mixed), runs in own.groupby(point, sort=False):
+        samples: Any = own.groupby(point, sort=False)
+        for (shots, purity, mixed), runs in samples:
             seeds = list(runs["data_seed"].unique())
-            found = baselines.classifier(
-                sections.task_of(study), [shots], seeds, float(purity), float(mixed)
-            )
+            task = sections.task_of(study)
+            found = baselines.classifier(task, [shots], seeds, float(purity), float(mixed))
             key = f"{study.study} {purity} {mixed} " + found["key"]
             draw = found["data_seed"].astype(str) + "-0-0"
             about = {"study": study.study, "purity": purity, "mixed": mixed}
@@ -206,7 +206,8 @@ def _intervals(
     Those of a method and size hold together.
     """
     found: dict[tuple[str, int], dict[float, Interval]] = {}
-    for (method, shots), own in rows.groupby(["method", "shots"], sort=False):
+    places: Any = rows.groupby(["method", "shots"], sort=False)
+    for (method, shots), own in places:
         level = stats.together(own[x].nunique())
         found[method, shots] = {
             float(at): stats.interval(
@@ -457,14 +458,15 @@ def untrained(results: Results, studies: Sequence[Study]) -> None:
     ends = _ends(results, studies)
 
     def text(study: Study) -> str:
-        groups = list(sections.rows_at(ends, study=study.study).groupby(TRAINED_ON, sort=False))
+        own_ends = sections.rows_at(ends, study=study.study)
+        groups: Any = list(own_ends.groupby(TRAINED_ON, sort=False))
         left = []
         for (method, shots, purity, mixed, _), own in groups:
             level, bounds = stats.together(len(groups)), stats.bounds_of("loss")
             loss = stats.t_interval(own["train_loss"], level, bounds)
             if not loss.hi < np.log(2):
-                share = f", {mixed:.0%} of them mixed" * bool(mixed)
-                left.append(f"{_name(method, shots)}{share} (purity {purity:.4g}; {loss})")
+                of = f"a share of {mixed:.3g} without a cue" if mixed else f"purity {purity:.4g}"
+                left.append(f"{_name(method, shots)} ({of}; {loss})")
         told = "; ".join(left) if left else "none"
         return (
             "Not shown to have learned their own examples, by a training loss below ln 2 = 0.693 "
