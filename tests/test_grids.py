@@ -205,7 +205,7 @@ def test_sizes_between(sizes: list[int], chosen: int) -> None:
 
 
 def test_every_method_has_the_same_budget() -> None:
-    study = of("pocket", budget_shots=[8, 32], tried_rates=[0.1, 1, 10])
+    study = of("pocket", budget_shots=[8, 32], tried_rates=[0.1, 1, 10], without=[])
     found = grids.budgets(study)
     plain = [specs for name, specs in found.items() if not name.endswith(grids.AND_TEXT)]
     for specs in plain[1:]:

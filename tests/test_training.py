@@ -166,7 +166,8 @@ def test_gradients_of_packed_prompts_are_those_of_each_alone(
     packed = gradients(model, spec(method, objective), batch)
     monkeypatch.setattr(attention, "run_packed", one_by_one)
     plain = gradients(model, spec(method, objective), batch)
-    assert max(float(gradient.abs().max()) for gradient in plain.values()) > 1e-2
+    least = 1e-3 if method == "vera" else 1e-2  # its vectors start at zero and at a tenth
+    assert max(float(gradient.abs().max()) for gradient in plain.values()) > least
     torch.testing.assert_close(packed, plain, atol=1e-10, rtol=1e-10)
 
 

@@ -430,7 +430,8 @@ def ratios(found: Found, study: Study) -> dict[tuple[int, int], stats.Interval]:
 def times(log: stats.Interval) -> stats.Interval:
     """A difference of logarithms as a factor, its interval rounded to six digits."""
     names = ("mean", "lo", "hi", "lowest", "highest")
-    return replace(log, **{name: float(f"{np.exp(getattr(log, name)):.6g}") for name in names})
+    ends: dict[str, Any] = {name: float(f"{np.exp(getattr(log, name)):.6g}") for name in names}
+    return replace(log, **ends)
 
 
 @where_run
