@@ -521,7 +521,7 @@ def recursion(study: Study) -> Grid:
     for name, differs in ARMS.items():
         later = rounds if name in ("live", PRACTISED) else rounds[1:]
         one = replace(plain, **differs)
-        grid[f"recursion, {name}"] = product(one, data_seed=seeds, rounds=later, scoring=asked)
+        grid[f"recursion, {name}"] = product(one, data_seed=half, rounds=later, scoring=asked)
         grid[f"recursion, {name}, slow"] = product(
             replace(one, learning_rate=slow), data_seed=half, rounds=later, scoring=asked
         )
