@@ -62,6 +62,12 @@ DARK = {
     "#000000": "#ffffff",
     "#334155": "#cbd5e1",
     "#9467bd": "#b794e0",
+    "#7f7f00": "#c9c94d",
+    "#8c2d04": "#e8824f",
+    "#005f5f": "#3fb5b5",
+    "#7a0177": "#d47fd1",
+    "#4d4d4d": "#b3b3b3",
+    "#8c564b": "#c9968b",
 }
 """What the colours of a figure that answers become on a dark page; the others stay."""
 

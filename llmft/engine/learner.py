@@ -152,7 +152,7 @@ def learner(
         changed = replace(model, model=inner, max_positions=places)
         yield Learner(model, changed, reader, names, spec, base.dtype)
     finally:
-        if spec.changes == "lora" and inner is not base:
+        if spec.changes in ADAPTERS and inner is not base:
             inner.unload()
             vars(base).pop("peft_config", None)  # else PEFT warns of a second adapter
         base.set_output_embeddings(output)
