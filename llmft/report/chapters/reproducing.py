@@ -125,7 +125,8 @@ def time_figure(rows: pd.DataFrame) -> Any:
     """Seconds of training and of scoring, by chapter and by method."""
     single = rows.drop_duplicates("key")
     taken = {"train_seconds": "training", "eval_seconds": "scoring"}
-    seconds = single.rename(columns=taken).melt(
+    seconds = single[["chapter", "method", *taken]].rename(columns=taken)
+    seconds = seconds.melt(
         ["chapter", "method"], list(taken.values()), var_name="what", value_name="seconds"
     )
     charts = [
