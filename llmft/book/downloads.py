@@ -237,14 +237,15 @@ def _llms(root: Path, folder: Path) -> Iterator[str]:
 
 
 def _card(root: Path) -> str:
-    """A picture of 1,200 x 630 px, as other sites show it: title, first finding, main figure."""
+    """A picture of 1,200 x 630 px, as other sites show it: title, the answer, main figure."""
     book = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))["book"]
     results = root / "data" / "results"
     figure = (results / "comparison.svg").read_text(encoding="utf-8")
+    figure = phone.apart(figure)[0] if phone.HIDDEN in figure else figure
     size = re.search(r'<svg[^>]*? width="([\d.]+)"[^>]*? height="([\d.]+)"', figure)
     wide, high = (float(one) for one in size.groups()) if size else (700.0, 500.0)
     scale = min(540 / wide, 590 / high)
-    findings = results / "comparison.md"
+    findings = results / "comparison-answer.md"
     said = findings.read_text(encoding="utf-8") if findings.is_file() else ""
     found = re.search(r"\*\*(.+?)\*\*", said)
     words, at = "", 50

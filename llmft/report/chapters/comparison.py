@@ -21,7 +21,6 @@ from llmft.report import (
     figures,
     interactive,
     prior,
-    renderings,
     sections,
     stats,
     tables,
@@ -133,7 +132,7 @@ def accuracy(compared: pd.DataFrame, studies: Sequence[Study]) -> Any:
     figure = sections.accuracy_figure(
         compared, studies, "method", x_title="labelled examples", draws=False, height=340
     )
-    (studies[0].folder / "comparison.svg").write_text(renderings.drawn(figure.page), "utf-8")
+    (studies[0].folder / "comparison.svg").write_text(figure.svg, "utf-8")
     return figure
 
 

@@ -156,7 +156,8 @@ def _sized(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _figure(rows: pd.DataFrame, x: str, value: str, **options: Any) -> Any:
     """A value along an axis of shares, a line a method, a panel a number of examples."""
-    points = sections.summary(_sized(rows), ["panel", "method", x], value)
+    sized = _sized(rows.sort_values("shots", kind="stable"))
+    points = sections.summary(sized, ["panel", "method", x], value)
     return figures.curve(
         points, x, "method", facet="panel", doublings=False, note=stats.caption(points), **options
     )
