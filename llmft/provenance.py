@@ -12,9 +12,9 @@ from llmft import ROOT
 
 
 MEASURES = tuple(
-    "hardware nli/sources nli/selection nli/cues nli/tasks nli/prompts engine/gguf engine/models "
-    "engine/spec engine/attention engine/scoring engine/learner engine/training engine/distill "
-    "study/metrics study/methods".split()
+    "hardware nli/sources nli/selection nli/cues nli/tasks nli/placebo nli/prompts "
+    "engine/gguf engine/models engine/spec engine/attention engine/scoring engine/learner "
+    "engine/training engine/distill study/metrics study/methods".split()
 )
 """The modules whose code decides a run's numbers."""
 

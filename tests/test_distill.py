@@ -705,7 +705,7 @@ def test_an_explained_context_is_shown_and_taught_but_not_asked(
         (LOW_RANK | {"alpha": 0.0}, "distillation adds low-rank weights and needs alpha"),
         ({"prefix": 1}, "prefix = 1: a prefix is trained by distillation of one round"),
         ({"prefix": 4, "rounds": 2}, "prefix = 4: a prefix is trained by .* of one round"),
-        (LOW_RANK | {"prefix": 4}, "without a rank"),
+        (LOW_RANK | {"prefix": 4}, "has no rank"),
         ({"method": "fine-tuning"}, "fine-tuning has no queries: nothing of it has a teacher"),
         ({"method": "fine-tuning", "objective": "query"}, "no queries: nothing of it has a teach"),
     ],

@@ -219,3 +219,10 @@ def test_every_method_has_the_same_budget() -> None:
         assert [replace(s, objective=study.objective) for s in with_text] == [
             spec for spec in without if spec.shots == 8
         ]
+
+
+def test_a_context_that_has_no_quarters_has_no_placebos() -> None:
+    assert "placebo, icl" in grids.recursion(of("pocket", context_shots=4))
+    assert not [
+        name for name in grids.recursion(of("pocket", context_shots=2)) if "placebo" in name
+    ]

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -233,3 +234,13 @@ def test_costs_are_compared_on_one_machine(base: Spec, tmp_path: Path, column: s
     assert len(results.on_one_machine(unknown)) == 2
     # No machine made both kinds: that which made more runs, and the other kind has no cost.
     assert len(results.on_one_machine(rows.assign(**{column: ["a", "a", "b"]}))) == 2
+
+
+def test_a_later_field_that_some_rows_lack_has_its_type() -> None:
+    """Pandas makes a float of a whole number beside a gap."""
+    table = pd.DataFrame({"fresh": [1.0, np.nan], "teacher": [np.nan, "first"]})
+    filled = results._with_later(table)
+    assert filled["fresh"].tolist() == [1, 0]
+    assert filled["fresh"].dtype == int
+    assert filled["teacher"].tolist() == ["", "first"]
+    assert filled["purity"].tolist() == [0.0, 0.0]

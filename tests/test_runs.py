@@ -302,6 +302,14 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "queries": (DISTILLATION, 5),
     "rounds": (DISTILLATION, 2),
     "temperature": (DISTILLATION, 2.0),
+    "divergence": (DISTILLATION, "reverse"),
+    "teacher": (DISTILLATION, "first"),
+    "fresh": (DISTILLATION, 1),
+    "context_share": (DISTILLATION, 0.5),
+    "scoring": (DISTILLATION, "context"),
+    "prefix": (DISTILLATION, 4),
+    "purity": ({}, 0.75),
+    "mixed": ({}, 0.5),
 }
 """For each field of a run, the change of the base that has it, and another value."""
 
@@ -829,7 +837,7 @@ def test_what_is_trained_is_kept_when_asked(
     folders = [tmp_path / "models" / key for key in rows["key"]]
     assert sorted((tmp_path / "models").iterdir()) == sorted(folders)
     for spec, folder, key in zip(specs, folders, rows["key"], strict=True):
-        assert json.loads((folder / "run.json").read_text()) == asdict(spec)
+        assert json.loads((folder / "run.json").read_text()) == spec.record()
         plain = replace(base, method="zero-shot", shots=0, model=str(folder))
         answers = store.answers(tmp_path, [key])
         again = execute(plain).predictions

@@ -177,7 +177,8 @@ def _with_later(table: pd.DataFrame) -> pd.DataFrame:
         there = (
             table[name].astype(object) if name in table else pd.Series(None, table.index, object)
         )
-        table = table.assign(**{name: there.where(there.notna(), default).infer_objects()})
+        filled = there.where(there.notna(), default).map(type(default))  # 1.0 beside a gap was 1
+        table = table.assign(**{name: filled})
     return table
 
 
