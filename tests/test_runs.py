@@ -307,7 +307,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "fresh": (DISTILLATION, 1),
     "context_share": (DISTILLATION, 0.5),
     "scoring": (DISTILLATION, "context"),
-    "prefix": (DISTILLATION, 4),
+    "prefix": (DISTILLATION | {"rank": 0, "alpha": 0.0, "targets": ""}, 4),
     "purity": ({}, 0.75),
     "mixed": ({}, 0.5),
 }
