@@ -10,7 +10,7 @@ of which imports only those below it (`lint-imports` checks it):
     study/    specifications of runs in, one stored row each out
     engine/   token ids in, log-probabilities or trained weights out
     nli/      sentence pairs and prompts in, token ids out
-    params, files, inert, hardware    what all rooms stand on
+    params, files, inert, dark, hardware    what all rooms stand on
 """
 
 from pathlib import Path
@@ -28,3 +28,7 @@ class UserError(Exception):
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback: the one line (and so papermill, too)."""
         return [f"llmft: {self}"]
+
+
+class LeftOutError(UserError):
+    """The studies leave out, by `without`, all that a chapter shows: it has no page of theirs."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from llmft import ROOT, UserError, __version__, params
+from llmft import ROOT, LeftOutError, UserError, __version__, params
 from llmft.book import freeze, gate
 from llmft.book import render as renderer
 
@@ -66,7 +66,13 @@ def run(chapter: tuple[str, ...], pairs: tuple[str, ...], force: bool, out: str 
             continue
         click.echo(f"{path.stem}: running ...", err=True)
         started = time.perf_counter()
-        notebook = freeze.run(path.stem, values=mine, out=out, since=since)
+        try:
+            notebook = freeze.run(path.stem, values=mine, out=out, since=since)
+        except LeftOutError as error:
+            if not out or len(paths) == 1:
+                raise
+            click.echo(f"left out: {error}", err=True)  # the others have something to show
+            continue
         seconds = time.perf_counter() - started
         click.echo(f"{path.stem}: done in {seconds:.0f} s, {notebook}", err=True)
 

@@ -109,6 +109,21 @@ def test_a_book_of_one_s_own_goes_on_where_it_was_and_is_rendered(made: Path) ->
     assert "studies: mine" in pages[1].read_text()
 
 
+def test_a_chapter_that_the_studies_leave_out_stops_no_other(made: Path) -> None:
+    path = made / "chapters" / "toy.ipynb"
+    before, notebook = path.read_bytes(), toy_book.read(path)
+    source = "from llmft import LeftOutError\n\n\nraise LeftOutError('nothing of it is run')"
+    notebook["cells"].append(toy_book.cell("code", source))
+    toy_book.write(path, notebook)
+    words = ("--out", "../left", "-p", "studies=[mine]")
+    code, _, err = said(made, "run", *words)
+    again = said(made, "run", "toy", *words)
+    path.write_bytes(before)
+    assert (code, err.count("done in")) == (0, 1), err
+    assert "left out: toy: nothing of it is run\n" in err
+    assert (again[0], again[2].splitlines()[-1]) == (1, "llmft: toy: nothing of it is run")
+
+
 def alive(process: int) -> bool:
     try:
         os.kill(process, 0)

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from llmft import ROOT, UserError, __version__, params, provenance
+from llmft import ROOT, LeftOutError, UserError, __version__, params, provenance
 from llmft.book import gate, stamp
 
 
@@ -108,6 +108,7 @@ def run(
         The notebook that was written.
 
     Raises:
+        LeftOutError: the studies leave out all that the chapter shows.
         UserError: an unknown parameter or a wrong value; the chapter fails (the message says in
             which cell, and where the failed notebook is); it runs elsewhere; the disk is full.
     """
@@ -226,6 +227,8 @@ def _execute(
         return stamp.read(running)
     except papermill.PapermillExecutionError as error:
         line = " ".join(str(error.evalue).split()) or "no message"
+        if error.ename == LeftOutError.__name__:
+            raise LeftOutError(f"{failed.name.removesuffix('.failed.ipynb')}: {line}") from None
         what = line if error.ename == "UserError" else f"{error.ename}: {line}"
         before = notebook["cells"][: error.cell_index]
         where = f" in code cell {1 + sum(cell['cell_type'] == 'code' for cell in before)}"

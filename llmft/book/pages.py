@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from llmft import dark
 from llmft.book import downloads, floats, live, origins, phone, recompute, stamp
 
 
@@ -48,35 +49,12 @@ STYLE = """
 @media (max-width: 767.98px) { .vega-embed svg { min-width: 35rem; } }
 """
 
-DARK = {
-    "#ffffff": "#15191e",
-    "#1f2328": "#e6edf3",
-    "#57606a": "#a8b1bb",
-    "#8c959f": "#7d8590",
-    "#e4e7eb": "#2b323a",
-    "#0072B2": "#4aa3e6",
-    "#D55E00": "#f0883e",
-    "#009E73": "#2fbf91",
-    "#CC79A7": "#e39bc5",
-    "#56B4E9": "#a5dcff",
-    "#000000": "#ffffff",
-    "#334155": "#cbd5e1",
-    "#9467bd": "#b794e0",
-    "#7f7f00": "#c9c94d",
-    "#8c2d04": "#e8824f",
-    "#005f5f": "#3fb5b5",
-    "#7a0177": "#d47fd1",
-    "#4d4d4d": "#b3b3b3",
-    "#8c564b": "#c9968b",
-}
-"""What the colours of a figure that answers become on a dark page; the others stay."""
-
 
 def _dark() -> str:
     """The style of a figure that answers on a dark page, by Quarto's switch or the browser's."""
     rules = [(" .vega-embed", "background: none; color: inherit; color-scheme: dark")]
-    for light, dark in DARK.items():
-        rules += [(f' .vega-embed [{part}="{light}"]', f"{part}: {dark}") for part in PAINT]
+    for light, other in dark.COLOURS.items():
+        rules += [(f' .vega-embed [{part}="{light}"]', f"{part}: {other}") for part in PAINT]
     switched = "".join(f"body.quarto-dark{where} {{ {what} }}\n" for where, what in rules)
     usual = "".join(f"body:not(.quarto-light){where} {{ {what} }}\n" for where, what in rules)
     return f"{switched}@media (prefers-color-scheme: dark) {{\n{usual}}}\n"

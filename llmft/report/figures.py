@@ -101,7 +101,7 @@ def curve(
     `doublings=False`: a linear axis.
     """
     names, values = theme.order(frame[series]), _values(frame, facet)
-    room = 8 * max(len(str(name)) for name in [*names, chance_name]) + 12  # for names at the ends
+    room = 9 * max(len(str(name)) for name in [*names, chance_name]) + 12  # for names at the ends
     columns = _columns(len(values))
     width = (600 - room) // columns if facet else WIDTH
     width, height = (PHONE, min(height, 220)) if theme.phone() else (width, height)

@@ -11,39 +11,19 @@ from functools import wraps
 from io import StringIO
 from typing import Any
 
+from llmft import dark
 from llmft.report import theme
 
 
-PAPER = "#15191e"
+PAPER = dark.COLOURS["#ffffff"]
 """Of a dark page."""
 
-DARK = {
-    "#ffffff": PAPER,
-    "white": PAPER,
-    theme.INK: "#e6edf3",
-    theme.QUIET: "#a8b1bb",
-    theme.GREY: "#7d8590",
-    theme.FAINT: "#2b323a",
-    "#0072B2": "#4aa3e6",
-    "#D55E00": "#f0883e",
-    "#009E73": "#2fbf91",
-    "#CC79A7": "#e39bc5",
-    "#56B4E9": "#a5dcff",
-    "#000000": "#ffffff",
-    "#334155": "#cbd5e1",
-    "#9467bd": "#b794e0",
-    "#7f7f00": "#c9c94d",
-    "#8c2d04": "#e8824f",
-    "#005f5f": "#3fb5b5",
-    "#7a0177": "#d47fd1",
-    "#4d4d4d": "#b3b3b3",
-    "#8c564b": "#c9968b",
-}
+DARK = {"white": PAPER, **dark.COLOURS}
 """What the colours become on a dark page; the others stay."""
 
 STYLE = "".join(
-    f'[{part}="{light}"]{{{part}:{dark}}}'
-    for light, dark in DARK.items()
+    f'[{part}="{light}"]{{{part}:{other}}}'
+    for light, other in DARK.items()
     for part in ("fill", "stroke")
 )
 

@@ -228,6 +228,18 @@ def difference(
     )
 
 
+def agreeing(answers: pd.DataFrame, teacher: pd.DataFrame) -> pd.DataFrame:
+    """The answers with `agreement`: 1 where the teacher's, of the same draw and pair, is the same.
+
+    Answers to pairs that the teacher was not asked, or with another draw, are left out.
+    """
+    pair = ["study", "data_seed", "domain", "id"]
+    first = teacher[pair].assign(_first=teacher[metrics.LOGP].to_numpy().argmax(axis=1))
+    both = answers.merge(first, on=pair)
+    same = both[metrics.LOGP].to_numpy().argmax(axis=1) == both["_first"]
+    return both.drop(columns="_first").assign(agreement=same.astype(float))
+
+
 def unresolved(gap: stats.Interval) -> str:
     """Beside an interval that holds zero: the smallest difference that would have been shown."""
     if not gap.lo <= 0 <= gap.hi:

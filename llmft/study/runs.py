@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 
-from llmft import ROOT, UserError, files, params, provenance
+from llmft import ROOT, LeftOutError, UserError, files, params, provenance
 from llmft.engine import models
 from llmft.engine.spec import TRAINED, Spec
 from llmft.params import Study
@@ -96,10 +96,16 @@ def run(grid: Callable[[Study], Grid], studies: Sequence[Study], name: str = "")
     `<store>/<name>.csv` and `.parquet`: under `llmft run`, into the folder of what it freezes.
 
     Raises:
+        LeftOutError: no study has any of these runs.
         UserError: as `run_grid` does.
     """
     for study in studies:
         grids.check(study)
+    if not any(grid(study) for study in studies):
+        left = ", ".join(study.study for study in studies)
+        raise LeftOutError(
+            f"all of its runs are left out (`without`) of {left}: name another study"
+        )
     parts = []
     for study in studies:
         names = ("store", "scheduler", "device", "token_budget", "workers", "save_models")

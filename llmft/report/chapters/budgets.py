@@ -60,19 +60,7 @@ class Found:
 
 def read(results: Results, studies: Sequence[Study]) -> Found:
     """What the runs found; says which studies leave them out (by `without`)."""
-    said = "Not run for this study, and so not shown: {}."
-    absent = {
-        study.study: [
-            name
-            for name in grids.budgets(study.model_copy(update={"without": []}))
-            if not results.has(name, study.study)
-        ]
-        for study in studies
-    }
-    sections.headed(
-        studies,
-        lambda study: said.format(", ".join(absent[study.study])) * bool(absent[study.study]),
-    )
+    sections.having(results, studies, *grids.budgets(studies[0].model_copy(update={"without": []})))
     there = [study for study in studies if results.has(grids.RATES_OF + FULL, study.study)]
     start = {study.study: sections.start_nll(results, study) for study in there}
     if not there:

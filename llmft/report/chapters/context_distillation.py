@@ -15,7 +15,7 @@ from llmft.engine import distill
 from llmft.nli import prompts, tasks
 from llmft.params import Study
 from llmft.report import compare, conclusions, figures, sections, stats, tables
-from llmft.study import grids, metrics
+from llmft.study import grids
 from llmft.study.results import Results, by_domain, on_one_machine
 
 
@@ -198,14 +198,9 @@ def shares(main: pd.DataFrame, studies: Sequence[Study]) -> None:
 
 def fidelity(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -> None:
     """How near each student is to its teacher: on queries, and on the pairs of both domains."""
-    answers = main.assign(answer=main[metrics.LOGP].to_numpy().argmax(axis=1))
-    pair = ["data_seed", "domain", "id"]
 
     def lines(study: Study) -> pd.DataFrame:
-        # A teacher's answer to a pair, and beside it those of the same draw.
-        of_teacher = _own(answers, study, method=teacher(study))[[*pair, "answer"]]
-        both = _own(answers, study).merge(of_teacher, on=pair, suffixes=("", "_teacher"))
-        same = both.assign(agreement=(both["answer"] == both["answer_teacher"]).astype(float))
+        same = sections.agreeing(_own(main, study), _own(main, study, method=teacher(study)))
         drawn = same.groupby(["method", "domain", "data_seed"])["agreement"].mean()
         found = []
         for name in of_students(study):

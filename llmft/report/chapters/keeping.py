@@ -16,7 +16,7 @@ from llmft.engine.models import Model
 from llmft.nli import prompts
 from llmft.params import Study
 from llmft.report import compare, conclusions, costs, figures, sections, stats, theme
-from llmft.study import baselines, grids, methods, metrics
+from llmft.study import baselines, grids, methods
 from llmft.study.results import Results, on_one_machine
 
 
@@ -418,14 +418,10 @@ def _answers(number: float) -> str:
 
 def fidelity(kept: Results, main: pd.DataFrame, studies: Sequence[Study]) -> None:
     """How near each way is to the prompt: KL, agreement; and what an answer costs."""
-    answers = main.assign(answer=main[metrics.LOGP].to_numpy().argmax(axis=1))
-    pair = ["data_seed", "domain", "id"]
 
     def lines(study: Study) -> pd.DataFrame:
-        own = sections.rows_at(answers, study=study.study)
-        prompt = sections.rows_at(own, method=whole(study))[[*pair, "answer"]]
-        both = own.merge(prompt, on=pair, suffixes=("", "_prompt"))
-        both = both.assign(agreement=(both["answer"] == both["answer_prompt"]).astype(float))
+        own = sections.rows_at(main, study=study.study)
+        both = sections.agreeing(own, sections.rows_at(own, method=whole(study)))
         drawn = both.groupby(["method", "domain", "data_seed"])["agreement"].mean()
         found = []
         for name in trained(kept.rows, study):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llmft import UserError
+from llmft import LeftOutError
 from llmft.engine.spec import PLACEBOS
 from llmft.nli import tasks
 from llmft.params import Study
@@ -49,7 +49,7 @@ def with_arms(results: Results, studies: Sequence[Study]) -> list[Study]:
     """The studies that made recursions; says which groups of runs one left out.
 
     Raises:
-        UserError: none made any.
+        LeftOutError: none made any.
     """
     arms_and_rates = [f"recursion, {arm}{slow}" for arm in grids.ARMS for slow in ("", ", slow")]
     sections.having(
@@ -57,7 +57,7 @@ def with_arms(results: Results, studies: Sequence[Study]) -> list[Study]:
     )
     found = [study for study in studies if results.has(f"recursion, {LIVE}", study.study)]
     if not found:
-        raise UserError("no study here has runs of recursion: take them out of its `without`")
+        raise LeftOutError("no study here has runs of recursion: take them out of its `without`")
     return found
 
 
@@ -78,15 +78,7 @@ def arms(results: Results, studies: Sequence[Study]) -> Results:
 
 def with_agreement(answers: pd.DataFrame, results: Results) -> pd.DataFrame:
     """The answers with `agreement`: 1 where the first teacher, of the same draw, says the same."""
-    pair = ["study", "data_seed", "domain", "id"]
-
-    def said(frame: pd.DataFrame) -> Any:
-        return frame[metrics.LOGP].to_numpy().argmax(axis=1)
-
-    teacher = results.part("ICL").predictions
-    teacher = teacher.assign(first=said(teacher))[[*pair, "first"]]
-    both = answers.merge(teacher, on=pair)
-    return both.assign(agreement=(said(both) == both["first"]).astype(float))
+    return sections.agreeing(answers, results.part("ICL").predictions)
 
 
 def last(main: pd.DataFrame) -> int:
@@ -104,6 +96,12 @@ def at(study: Study, method: str, rate: float, number: int, scoring: str = "") -
         "rounds": number,
         "scoring": scoring,
     }
+
+
+def _runs(found: Results, study: Study, method: str, rate: float, number: int) -> pd.DataFrame:
+    """The rows of a round's students, asked alone."""
+    cell = at(study, method, rate, number)
+    return sections.rows_at(found.rows, **{k: cell[k] for k in cell if k != "domain"})
 
 
 # --- the mechanism -----------------------------------------------------------------------------
@@ -158,8 +156,7 @@ def fidelity(found: Results, main: pd.DataFrame, studies: Sequence[Study]) -> No
     lines, end = [], last(main)
     for study in studies:
         for rate, arm in cells(study).values():
-            cell = at(study, arm, rate, end)
-            rows = sections.rows_at(found.rows, **{k: cell[k] for k in cell if k != "domain"})
+            rows = _runs(found, study, arm, rate, end)
             lines.append(
                 {
                     "study": study.study,
@@ -262,8 +259,7 @@ def verdict(found: Results, main: pd.DataFrame, studies: Sequence[Study]) -> Non
             parts.append(f"At a learning rate of {rate:.2g}, from round 1 to round {end}, {some}.")
         kept: dict[bool, list[float]] = {True: [], False: []}
         for (rate, arm), gap in gaps.items():
-            cell = {k: v for k, v in at(study, arm, rate, end).items() if k != "domain"}
-            rows = sections.rows_at(found.rows, **cell)
+            rows = _runs(found, study, arm, rate, end)
             kept[gap.hi < 0].append(rows["teacher_agreement"].mean())
         head = _separated(kept[True], kept[False], end)
         return f"{head} {' '.join(parts)} All of these hold together."

@@ -175,6 +175,11 @@ def following(misled: pd.DataFrame) -> Any:
     )
 
 
+def _detectable(summary: pd.DataFrame) -> list[float]:
+    """The smallest true distance that would have been shown, by row of a summary."""
+    return [Interval(*row).detectable for row in summary[list(stats.FIELDS)].to_numpy()]
+
+
 def following_table(misled: pd.DataFrame, answers: pd.DataFrame, studies: Sequence[Study]) -> None:
     """By method, size and purity: what is followed, by label too; where the cue is right; AUC."""
     by = ["study", "method", "shots", "purity"]
@@ -194,8 +199,7 @@ def following_table(misled: pd.DataFrame, answers: pd.DataFrame, studies: Sequen
             "AUC, all pairs": sections.summary(inside, by, "auc"),
         },
     )
-    shown = [Interval(*row).detectable for row in followed[list(stats.FIELDS)].to_numpy()]
-    wide.insert(5, "shown from .5 ±", shown)
+    wide.insert(5, "shown from .5 ±", _detectable(followed))
     sections.table(wide, {"purity": ".4g"})
 
 
@@ -390,8 +394,7 @@ def leaving_table(shared: pd.DataFrame) -> None:
             "AUC, seen": sections.summary(seen, by, "auc"),
         },
     )
-    shown = [Interval(*row).detectable for row in area[list(stats.FIELDS)].to_numpy()]
-    wide.insert(5, "shown from .5 +", shown)
+    wide.insert(5, "shown from .5 +", _detectable(area))
     sections.table(wide, {"mixed": ".3g"})
 
 
