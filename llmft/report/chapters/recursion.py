@@ -418,6 +418,8 @@ def by_rate(results: Results, studies: Sequence[Study]) -> Results:
 
 def rates_figure(found: Results, studies: Sequence[Study]) -> Any:
     """In-domain accuracy by round, a line a learning rate, a panel for what is changed."""
+    if found.rows.empty:
+        return None
     inside = sections.rows_at(sections.scored(found), domain=INSIDE)
     points = sections.summary(inside, ["study", "method", "rate", "rounds"])
     points["method"] = pd.Categorical(points["method"], WEIGHTS)
@@ -438,6 +440,8 @@ def rates_figure(found: Results, studies: Sequence[Study]) -> Any:
 
 def rates_table(found: Results, studies: Sequence[Study]) -> None:
     """By rate: how near round 1 is to the teacher, and what the later rounds change."""
+    if found.rows.empty:
+        return
     answers, lines = sections.scored(found), []
     end = last(answers)
     for study in studies:
