@@ -138,6 +138,19 @@ def test_a_study_leaves_groups_out_of_every_grid() -> None:
         grids.check(of("pocket", without=["order"]))
 
 
+def test_a_study_leaves_a_whole_chapter_out() -> None:
+    study = of("pocket", without=["chapter context-distillation", "chapter r*"])
+    grids.check(study)
+    assert [name for name, grid in grids.CHAPTERS.items() if not grid(study)] == [
+        "context-distillation",
+        "recursion",
+        "rules",
+    ]
+    assert "distillation" in grids.comparison(study)
+    with pytest.raises(UserError, match="is without 'chapter lore', and no chapter"):
+        grids.check(of("pocket", without=["chapter lore"]))
+
+
 def test_the_chapter_on_rules_varies_the_examples_and_nothing_else() -> None:
     found = grids.rules(of("pocket"))
     sizes = {name: {spec.shots for spec in specs} for name, specs in found.items()}

@@ -150,12 +150,15 @@ def side(study: Study) -> int:
 
 
 def chapter(grid: Callable[[Study], Grid]) -> Callable[[Study], Grid]:
-    """The grid without the groups that a study leaves out."""
+    """The grid without the groups that a study leaves out; none if it leaves out the chapter."""
 
     @wraps(grid)
     def of_study(study: Study) -> Grid:
-        found = grid(study)
-        left_out = {name for pattern in study.without for name in fnmatch.filter(found, pattern)}
+        found, whole = grid(study), f"chapter {grid.__name__.replace('_', '-')}"
+        names = [whole, *found]
+        left_out = {name for pattern in study.without for name in fnmatch.filter(names, pattern)}
+        if whole in left_out:
+            return {}
         return {name: specs for name, specs in found.items() if name not in left_out}
 
     return of_study
@@ -169,6 +172,7 @@ def check(study: Study) -> None:
     """
     whole = study.model_copy(update={"without": [], "context_shots": 4})  # which has every group
     known = {name for grid in (*CHAPTERS.values(), comparison) for name in grid(whole)}
+    known |= {f"chapter {name}" for name in CHAPTERS}
     for pattern in study.without:
         if not fnmatch.filter(known, pattern):
             raise UserError(
