@@ -26,8 +26,7 @@ COLLECT = "LLMFT_COLLECT"
 """The environment variable by which `llmft run` names the private folder of a chapter's results."""
 
 SINCE = "LLMFT_SINCE"
-"""The one by which `llmft run --force` says which runs are to be measured again: those before it
-began, at this nanosecond."""
+"""The one by which `llmft run --force` says since when (in nanoseconds) a run counts as done."""
 
 OWN = ("", "chapters", "data", "llmft", "params", "tests", "_book")
 """The book's own folders: no run is stored there, and nothing put out."""
@@ -105,20 +104,17 @@ def _about(what: str, **bounds: Any) -> Any:
 
 
 def _from(least: float, most: float, what: str) -> Any:
-    """A number from `least` to `most`, both included."""
-    return Field(ge=least, le=most, description=f"{what}, from {least:,} to {most:,}")
+    return _about(f"{what}, from {least:,} to {most:,}", ge=least, le=most)
 
 
 def _above(least: float, most: float, what: str) -> Any:
-    """A number above `least`, up to `most`."""
-    return Field(gt=least, le=most, description=f"{what}, above {least:,} to {most:,}")
+    return _about(f"{what}, above {least:,} to {most:,}", gt=least, le=most)
 
 
 class Study(BaseModel):
     """What is measured: one model, one task, the grid's sizes; and where and how it is done.
 
-    Raises:
-        pydantic.ValidationError: use `parse`, which says it in one line.
+    Made by `parse`, which says in one line what is wrong.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -199,12 +195,9 @@ class Study(BaseModel):
 
     @property
     def folder(self) -> Path:
-        """Where a chapter puts its table, its figure, its text; made if it is not there.
+        """Where a chapter puts its results, made if it is not there, or a UserError.
 
         The store, or the folder that `llmft run` keeps for this run alone.
-
-        Raises:
-            UserError: it cannot be made.
         """
         folder = Path(os.environ.get(COLLECT) or store_folder(self.store))
         try:
@@ -306,11 +299,7 @@ def study(name: str, given: Mapping[str, object] | None = None, root: Path = ROO
 
 
 def study_file(name: str, root: Path = ROOT) -> Path:
-    """The parameter file of a study.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The parameter file of a study, or a UserError."""
     if is_path(name):
         return located(name)
     known = {path.stem: path for path in sorted((root / "params").glob("*.yaml"))}
@@ -328,10 +317,7 @@ def is_path(study: str) -> bool:
 def published(root: Path = ROOT, chapter: str = "") -> list[str]:
     """The studies of the published book, or those that one of its chapters shows.
 
-    `params/book.yaml` lists them, and chapters that show others.
-
-    Raises:
-        UserError: the file is missing or says something else.
+    By `params/book.yaml`; a UserError where it is missing or says something else.
     """
     values = load(root / "params" / "book.yaml", root)
     chapters = values.pop("chapters", {})
@@ -406,20 +392,12 @@ def located(text: str | Path, start: Path | None = None) -> Path:
 
 
 def store_folder(store: str | Path, root: Path = ROOT) -> Path:
-    """The folder of finished runs; "runs" is the book's.
-
-    Raises:
-        UserError: it cannot be a path, or is one of the book's own folders.
-    """
+    """The folder of finished runs; "runs" is the book's, none of its `OWN` may be one."""
     return not_own(root / "runs" if str(store) == "runs" else located(store), root)
 
 
 def not_own(folder: Path, root: Path = ROOT) -> Path:
-    """The folder, unless it is the book's or in one of its own, where something would be lost.
-
-    Raises:
-        UserError: it is.
-    """
+    """The folder; a UserError where it is one of the book's own, and something would be lost."""
     for place in (folder, Path(os.path.realpath(folder))):
         if place.is_relative_to(root):
             first = [*place.relative_to(root).parts, ""][0]

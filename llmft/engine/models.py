@@ -159,9 +159,6 @@ def identity(name: str, revision: str = "") -> tuple[str, str]:
     """The revision ("" for a folder) and the digest of a model, as of `load`, without loading it.
 
     A commit on the Hub is its own digest: its files need not be on this machine.
-
-    Raises:
-        UserError: there is no such model.
     """
     folder, revision = _locate(name, revision)
     if folder is None:
@@ -178,11 +175,7 @@ def identity(name: str, revision: str = "") -> tuple[str, str]:
 
 
 def weight(name: str, revision: str = "") -> int:
-    """Bytes of a model's weights as they are stored.
-
-    Raises:
-        UserError: there is no such model.
-    """
+    """Bytes of a model's weights as they are stored."""
     folder, _ = _files(name, revision)
     if (folder / "adapter_config.json").is_file():
         return weight(*adapter_base(name, folder))
@@ -229,11 +222,7 @@ def _load_adapter(name: str, folder: Path, device: str, dtype: str) -> Model:
 
 
 def adapter_base(name: str, folder: Path) -> tuple[str, str]:
-    """Name and revision (or "") of the model that the adapter in `folder` stands on.
-
-    Raises:
-        UserError: its configuration cannot be read, or that is an adapter, too.
-    """
+    """Name and revision (or "") of the model that the adapter in `folder` stands on."""
     with one_line(name, folder):
         config = peft.PeftConfig.from_pretrained(str(folder))
     if config.task_type not in (None, "CAUSAL_LM"):
@@ -251,11 +240,7 @@ def adapter_base(name: str, folder: Path) -> tuple[str, str]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device `name`, "auto" being CUDA, else MPS, else CPU.
-
-    Raises:
-        UserError: no such device, or not on this machine.
-    """
+    """The torch device `name`, "auto" being CUDA, else MPS, else CPU."""
     if name == "auto":
         mps = "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device("cuda" if torch.cuda.is_available() else mps)

@@ -41,11 +41,8 @@ def model(name: str, revision: str) -> Path:
 def snapshot(kind: str, name: str, revision: str, files: Sequence[str]) -> Path:
     """The folder with a repository's files, downloaded where they are not in the cache.
 
-    Args:
-        kind: "model" or "dataset".
-        name: its id on the Hub.
-        revision: a commit, branch or tag.
-        files: patterns of the files that are needed; a model's subfolders are left out.
+    It is a "model" or "dataset", by its id on the Hub and a commit, branch or tag. `files` are
+    patterns of those that are needed; a model's subfolders are left out.
 
     Raises:
         UserError: no network, no such repository or revision, no access, a broken transfer, a full

@@ -115,10 +115,7 @@ def _template(text: str) -> Pattern:
 
 
 def label_tokens(tokenizer: Any, pattern: Pattern) -> tuple[int, ...]:
-    """The token that each label's word is, right after a filled template and a space.
-
-    Returns:
-        Token ids, label 0's first.
+    """The token that each label's word is, label 0's first, after a filled template and a space.
 
     Raises:
         UserError: a word that is no single known token there, or the same token as another's.
