@@ -342,10 +342,9 @@ def load(file: str | Path, root: Path = ROOT) -> dict[str, object]:
     path = located(file)
     try:
         values = read_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"parameter file {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"parameter file {path}: {error}") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", error)
+        raise UserError(f"parameter file {path}: {why}") from None
     if not isinstance(values, dict):
         raise UserError(f"parameter file {path} must hold lines of `name: value`")
     return {**values, **absolute(values, root)}

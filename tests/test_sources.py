@@ -118,11 +118,11 @@ def test_numbers_with_holes_are_still_numbers(tmp_path: Path, suffix: str) -> No
 @pytest.mark.parametrize(
     ("value", "kind"),
     [
-        ([1, 2], "a list"),
-        ({"a": "b"}, "a mapping"),
-        (7, "a number"),
-        (1.5, "a number"),
-        (True, "true or false"),
+        ([1, 2], "list"),
+        ({"a": "b"}, "dict"),
+        (7, "int"),
+        (1.5, "float"),
+        (True, "bool"),
     ],
 )
 def test_what_is_no_text_is_refused(tmp_path: Path, suffix: str, value: Any, kind: str) -> None:
@@ -130,7 +130,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path, suffix: str, value: Any, kin
     records = rows(*[{"hypothesis": value}] * 5, n=5)
     FORMATS[suffix](records, path)
     assert refusal(path) == (
-        f"train: the hypothesis in row 1 is {kind}, not text: correct or remove the row"
+        f"train: the hypothesis in row 1 is of type {kind}, not text: correct or remove the row"
     )
 
 
@@ -138,11 +138,11 @@ def test_what_is_no_text_is_refused(tmp_path: Path, suffix: str, value: Any, kin
 @pytest.mark.parametrize("name", ["label", "id", "subcase"])
 def test_a_list_is_no_label_id_or_subcase(tmp_path: Path, suffix: str, name: str) -> None:
     FORMATS[suffix](rows(*[{name: ["entailment"]}] * 3, n=3), tmp_path / f"train{suffix}")
-    assert f"the {name} in row 1 is a list" in refusal(tmp_path / f"train{suffix}")
+    assert f"the {name} in row 1 is of type list" in refusal(tmp_path / f"train{suffix}")
 
 
 def test_bytes_are_no_text() -> None:
-    assert "row 2 is bytes, not text" in frame_refusal(
+    assert "row 2 is of type bytes, not text" in frame_refusal(
         pd.DataFrame(rows(n=3)).assign(premise=["a", b"b", "c"])
     )
 

@@ -56,11 +56,9 @@ def load(path: Path, data: str = "") -> pd.DataFrame:
         UserError: the file is damaged; rows are in no source.
     """
     rows = sources.read(path)
-    if missing := [name for name in COLUMNS if name not in rows]:
-        raise UserError(f"{path} has no column {', '.join(missing)}: restore it")
-    whole = {*rows["set"]} == {*ORIGIN} and rows["size"].str.isdecimal().all()
-    if not whole or {*rows["label"]} - {*LABELS}:
-        raise UserError(f"{path} lacks a set, or has an unknown set, size or label: restore it")
+    damaged = not {*COLUMNS} <= {*rows} or {*rows["set"]} != {*ORIGIN}
+    if damaged or {*rows["label"]} - {*LABELS} or not rows["size"].str.isdecimal().all():
+        raise UserError(f"{path} lacks a column or set, or has another label or size: restore it")
     name = hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:16]
     cached = hub.cache() / f"rows-{name}.parquet"
     if cached.is_file():

@@ -79,7 +79,6 @@ _BLANK = " \t\r\n\xa0\u200b\u200c\u200d\u2060\ufeff"
 """White space, also of no width: a text of nothing else is empty."""
 
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
-_KINDS = {list: "a list", dict: "a mapping", bool: "true or false", numbers.Number: "a number"}
 
 
 def meanings(labels: str = "") -> dict[str, int]:
@@ -335,9 +334,7 @@ def _columns(names: Collection[object], source: str) -> dict[str, int]:
 
 def _meaning(label: pd.Series, source: str, labels: str) -> dict[str, int]:
     """What the labels of a table mean; numbers are MNLI's if they can be nothing else."""
-    first: dict[str, int] = {}  # the row in which each is first
-    for row, name in enumerate(label, 1):
-        first.setdefault(name, row)
+    first = {name: int(row) + 1 for row, name in label.drop_duplicates().items()}
     meaning = meanings(labels)
     figures = {name for name in first if name.isdecimal()}
     has_numbers = any(name.isdecimal() for name in meaning)
@@ -369,9 +366,8 @@ def _strings(column: pd.Series, name: str, source: str) -> list[str]:
     strings = []
     for row, value in enumerate(column.astype(object).where(column.notna(), ""), 1):
         if not isinstance(value, kinds):
-            kinds_of = (word for kind, word in _KINDS.items() if isinstance(value, kind))
-            wrong = next(kinds_of, type(value).__name__)
-            wrong += f", not {'text' if is_text else 'a word or a number'}"
+            expected = "text" if is_text else "a word or a number"
+            wrong = f"of type {type(value).__name__}, not {expected}"
         elif _UNWRITABLE.search(text := str(value)):
             wrong = "not text: it holds NUL or half a surrogate pair"
         else:
