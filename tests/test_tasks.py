@@ -173,7 +173,7 @@ def test_a_limit_that_keeps_one_label_is_refused(folder: Path) -> None:
         (lambda f: (f / "train.tsv").write_text(""), "has both train.csv and train.tsv: keep one"),
         (lambda f: mnli(9).to_csv(f / "out-of-domain.csv"), "has both hans.tsv and out-of-domain"),
         (lambda f: (f / "train.csv").write_text("premise;hypothesis;label\na;b;1\n"), "no column"),
-        (lambda f: (f / "test.csv").write_text("premise,hypothesis,label\n"), "has no examples"),
+        (lambda f: (f / "test.csv").write_text("premise,hypothesis,label\n"), "has no pairs: both"),
         (lambda f: mnli(9).assign(idx=7).to_csv(f / "test.csv"), "id 'test-7' appears twice"),
     ],
 )

@@ -158,13 +158,9 @@ class Trained:
 def train(learner: Learner, job: Job, loss: Loss, *, token_budget: int = 0) -> Trained:
     """Train one run from the learner's model, which is afterwards as it was.
 
-    Args:
-        learner: what learns.
-        job: the run.
-        loss: the loss at a place.
-        token_budget: tokens that go through the model at once, 0 = a whole batch. A batch is
-            accumulated from smaller parts: that changes memory, not the result, except that
-            dropout draws part by part.
+    `token_budget` counts the tokens that go through the model at once, 0 = a whole batch. A batch is
+    accumulated from smaller parts: that changes memory, not the result, except that dropout draws
+    part by part.
 
     Raises:
         UserError: a model that cannot be packed (`scoring.probe`), a loss that is no number or runs

@@ -96,7 +96,6 @@ def load(name: str, *, limit: int = 0, labels: str = "", rows: str = "") -> Task
     relative path starts where the program was started, `~` is the home folder.
 
     Args:
-        name: the task.
         limit: test examples kept in each domain, 0 = all; stratified by label and subcase.
         labels: what labels mean in all files, where that is not the usual (`sources.meanings`).
         rows: of "mnli-hans", a file of `selection.COLUMNS`: the smallest sets of these rows only,
@@ -233,8 +232,6 @@ def _from_folder(name: str, labels: str) -> Task:
     tables = {}
     for part, path in paths.items():
         tables[part] = path.name, sources.read(path)
-        if tables[part][1].empty:
-            raise UserError(f"{path} has no examples: fill it or remove it")
         content += path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest()
     return replace(_task(name, tables, labels, content), unread=unread)
 
