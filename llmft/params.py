@@ -288,6 +288,7 @@ def study(name: str, given: Mapping[str, object] | None = None, root: Path = ROO
     Args:
         name: a file in `params/` ("smoke"), or the path of one elsewhere ("my/own.yaml").
         given: parameters that take the place of the study's.
+        root: the book's folder.
 
     Raises:
         UserError: no such study, or a wrong name or value in its file or in `given`.

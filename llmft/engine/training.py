@@ -158,7 +158,7 @@ class Trained:
 def train(learner: Learner, job: Job, loss: Loss, *, token_budget: int = 0) -> Trained:
     """Train one run from the learner's model, which is afterwards as it was.
 
-    `token_budget` counts the tokens that go through the model at once, 0 = a whole batch. A batch is
+    `token_budget` counts tokens that go through the model at once, 0 = a whole batch. A batch is
     accumulated from smaller parts: that changes memory, not the result, except that dropout draws
     part by part.
 

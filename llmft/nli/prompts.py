@@ -178,6 +178,8 @@ def encode(
     """Whole prompts as token ids: beginning-of-text as the tokenizer has it, demonstrations, query.
 
     Args:
+        tokenizer: a transformers tokenizer.
+        pattern: for the demonstrations and the queries alike.
         queries: columns `premise` and `hypothesis`; one prompt a row, in order.
         demonstrations: these and `label`, in the order to show them in; without `label`, their
             premises alone are shown, as plain text. None for zero-shot.

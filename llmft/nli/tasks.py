@@ -96,6 +96,7 @@ def load(name: str, *, limit: int = 0, labels: str = "", rows: str = "") -> Task
     relative path starts where the program was started, `~` is the home folder.
 
     Args:
+        name: the task.
         limit: test examples kept in each domain, 0 = all; stratified by label and subcase.
         labels: what labels mean in all files, where that is not the usual (`sources.meanings`).
         rows: of "mnli-hans", a file of `selection.COLUMNS`: the smallest sets of these rows only,
