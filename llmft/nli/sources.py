@@ -334,7 +334,8 @@ def _columns(names: Collection[object], source: str) -> dict[str, int]:
 
 def _meaning(label: pd.Series, source: str, labels: str) -> dict[str, int]:
     """What the labels of a table mean; numbers are MNLI's if they can be nothing else."""
-    first = {name: int(row) + 1 for row, name in label.drop_duplicates().items()}
+    distinct = label.drop_duplicates()
+    first = dict(zip(distinct, distinct.index + 1, strict=True))  # the row in which each is first
     meaning = meanings(labels)
     figures = {name for name in first if name.isdecimal()}
     has_numbers = any(name.isdecimal() for name in meaning)
