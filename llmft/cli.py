@@ -97,7 +97,9 @@ def fetch(
     from llmft.study import fetch as fetching  # which takes seconds
 
     home = Path(folder).resolve() if folder else None
-    for it in fetching.fetch(studies, home, data or "", accept_terms=accept_terms):
+    if home:
+        hub.use(home)
+    for it in fetching.fetch(studies, data or "", accept_terms=accept_terms):
         size = f"{it.size / 1e6:,.1f} MB"
         click.echo(f"  {it.name} {it.revision[:16]}: {size}, licence {it.licence}", err=True)
         click.echo(f"  {it.about}", err=True)

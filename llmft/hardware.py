@@ -64,9 +64,8 @@ def one_thread() -> Iterator[None]:
     """Compute on one CPU thread while the block runs.
 
     A small model's matrices are too small to share: two threads are hardly faster than one, and
-    wait for each other (twenty times as long, measured) when another process wants the core. One
-    thread also adds up in one order, so that a run gives the same digits whatever the machine's
-    number of cores.
+    wait for each other when another process wants the core (twenty times as long, measured). One
+    also adds up in one order: the same digits on any number of cores.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

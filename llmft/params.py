@@ -26,11 +26,7 @@ COLLECT = "LLMFT_COLLECT"
 """The environment variable by which `llmft run` names the private folder of a chapter's results."""
 
 SINCE = "LLMFT_SINCE"
-"""The one by which `llmft run --force` says which runs are to be measured again: those before it
-began, at this nanosecond."""
-
-LIMIT = 65_536
-"""Characters of a parameter file or of a list written as text, at most."""
+"""The one by which `llmft run --force` says since when (in nanoseconds) a run counts as done."""
 
 OWN = ("", "chapters", "data", "llmft", "params", "tests", "_book")
 """The book's own folders: no run is stored there, and nothing put out."""
@@ -108,20 +104,17 @@ def _about(what: str, **bounds: Any) -> Any:
 
 
 def _from(least: float, most: float, what: str) -> Any:
-    """A number from `least` to `most`, both included."""
-    return Field(ge=least, le=most, description=f"{what}, from {least:,} to {most:,}")
+    return _about(f"{what}, from {least:,} to {most:,}", ge=least, le=most)
 
 
 def _above(least: float, most: float, what: str) -> Any:
-    """A number above `least`, up to `most`."""
-    return Field(gt=least, le=most, description=f"{what}, above {least:,} to {most:,}")
+    return _about(f"{what}, above {least:,} to {most:,}", gt=least, le=most)
 
 
 class Study(BaseModel):
     """What is measured: one model, one task, the grid's sizes; and where and how it is done.
 
-    Raises:
-        pydantic.ValidationError: use `parse`, which says it in one line.
+    Made by `parse`, which says in one line what is wrong.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -202,12 +195,9 @@ class Study(BaseModel):
 
     @property
     def folder(self) -> Path:
-        """Where a chapter puts its table, its figure, its text; made if it is not there.
+        """Where a chapter puts its results, made if it is not there, or a UserError.
 
         The store, or the folder that `llmft run` keeps for this run alone.
-
-        Raises:
-            UserError: it cannot be made.
         """
         folder = Path(os.environ.get(COLLECT) or store_folder(self.store))
         try:
@@ -309,11 +299,7 @@ def study(name: str, given: Mapping[str, object] | None = None, root: Path = ROO
 
 
 def study_file(name: str, root: Path = ROOT) -> Path:
-    """The parameter file of a study.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The parameter file of a study, or a UserError."""
     if is_path(name):
         return located(name)
     known = {path.stem: path for path in sorted((root / "params").glob("*.yaml"))}
@@ -331,10 +317,7 @@ def is_path(study: str) -> bool:
 def published(root: Path = ROOT, chapter: str = "") -> list[str]:
     """The studies of the published book, or those that one of its chapters shows.
 
-    `params/book.yaml` lists them, and chapters that show others.
-
-    Raises:
-        UserError: the file is missing or says something else.
+    By `params/book.yaml`; a UserError where it is missing or says something else.
     """
     values = load(root / "params" / "book.yaml", root)
     chapters = values.pop("chapters", {})
@@ -358,14 +341,10 @@ def load(file: str | Path, root: Path = ROOT) -> dict[str, object]:
     """
     path = located(file)
     try:
-        if path.exists() and not path.is_file():  # a pipe would wait for ever
-            raise UserError(f"parameter file {path} is not a file")
-        with path.open(encoding="utf-8") as stream:
-            values = read_yaml(stream.read(LIMIT + 1))
-    except OSError as error:
-        raise UserError(f"parameter file {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"parameter file {path}: {error}") from None
+        values = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", error)
+        raise UserError(f"parameter file {path}: {why}") from None
     if not isinstance(values, dict):
         raise UserError(f"parameter file {path} must hold lines of `name: value`")
     return {**values, **absolute(values, root)}
@@ -412,20 +391,12 @@ def located(text: str | Path, start: Path | None = None) -> Path:
 
 
 def store_folder(store: str | Path, root: Path = ROOT) -> Path:
-    """The folder of finished runs; "runs" is the book's.
-
-    Raises:
-        UserError: it cannot be a path, or is one of the book's own folders.
-    """
+    """The folder of finished runs; "runs" is the book's, none of its `OWN` may be one."""
     return not_own(root / "runs" if str(store) == "runs" else located(store), root)
 
 
 def not_own(folder: Path, root: Path = ROOT) -> Path:
-    """The folder, unless it is the book's or in one of its own, where something would be lost.
-
-    Raises:
-        UserError: it is.
-    """
+    """The folder; a UserError where it is one of the book's own, and something would be lost."""
     for place in (folder, Path(os.path.realpath(folder))):
         if place.is_relative_to(root):
             first = [*place.relative_to(root).parts, ""][0]
@@ -439,10 +410,7 @@ def not_own(folder: Path, root: Path = ROOT) -> Path:
 
 def abbreviated(value: object) -> str:
     """A value as Python writes it, on one line, cut where it is long."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, a list of lists ...
-        return f"({type(value).__name__} too long to show)"
+    text = repr(value)
     return text if len(text) <= 100 else f"{text[:80]}..."
 
 
@@ -454,22 +422,12 @@ def unknown(name: str, known: Iterable[str], kind: str = "parameter") -> str:
 
 
 class _Loader(yaml.BaseLoader):
-    """YAML whose scalars all stay text, as they are written; without what grows or hides."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise ValueError("has an alias (*name): write its value out")
-        return super().compose_node(parent, index)
+    """YAML whose scalars all stay text, as they are written."""
 
     def construct_scalar(self, node: Any) -> Any:
         if node.style is None and node.value in ("~", "null", "Null", "NULL"):
             raise ValueError(f"has {node.value}: leave the line out, or write ''")
         return super().construct_scalar(node)
-
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
-        if node.tag.rpartition(":")[2] not in ("str", "seq", "map"):
-            raise ValueError(f"has {abbreviated(node.tag)}: write the value alone")
-        return super().construct_object(node, deep)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         values = super().construct_mapping(node, deep)
@@ -485,11 +443,7 @@ def read_yaml(text: str) -> Any:
     Raises:
         ValueError: what is wrong with it.
     """
-    if len(text) > LIMIT:
-        raise ValueError(f"is longer than {LIMIT:,} characters")
     try:
         return yaml.load(text, _Loader)
-    except RecursionError:
-        raise ValueError("is nested too deeply") from None
     except yaml.YAMLError as error:
         raise ValueError(f"is not YAML: {' '.join(str(error).split())}") from None

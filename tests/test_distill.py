@@ -182,7 +182,7 @@ def test_the_teacher_says_what_plain_passes_of_the_whole_prompt_say(
     model: Model, objective: str, explained: str
 ) -> None:
     """At the answer position; for the query at each of its tokens, too, and nowhere else."""
-    labels = list(prompts.label_tokens(model.tokenizer, "minimal"))
+    labels = list(prompts.label_tokens(model.tokenizer, prompts.PATTERNS["minimal"]))
     spec = distilling(objective=objective, context=explained)
     for result, i, plainly, more in by_hand(model, spec):
         places = [int(place) for place in result.places[i] if place >= 0]

@@ -200,8 +200,15 @@ def studies(*names: str, **changes: str) -> list[params.Study]:
     return [usual.model_copy(update={"model": name, **changes}) for name in names]
 
 
-def fetched(*names: str, task: str = "pocket", home: Path | None = None) -> list[fetch.Fetched]:
-    return list(fetch.fetch(studies(*names, task=task), home))
+def use(home: Path, monkeypatch: Any) -> None:
+    """An empty cache until the test is over."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", "")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", "")
+    hub.use(home)
+
+
+def fetched(*names: str, task: str = "pocket") -> list[fetch.Fetched]:
+    return list(fetch.fetch(studies(*names, task=task)))
 
 
 COMMAND = """
@@ -225,7 +232,9 @@ found = {"sizes": [len(f) for f in (task.train, task.validation, task.in_domain)
 found["hans"] = task.out_of_domain.to_dict("list")
 for name in sys.argv[2:]:
     model = models.load(name, device="cpu")
-    texts = prompts.encode(model.tokenizer, "gpt-3", task.in_domain, None, model.max_positions)
+    texts = prompts.encode(
+        model.tokenizer, prompts.PATTERNS["gpt-3"], task.in_domain, None, model.max_positions
+    )
     fast = scoring.score(model.model, texts, (7, 42))
     plain = scoring.score_plainly(model.model, texts, (7, 42))
     weight = model.model.model.decoder.layers[0].fc1.weight
@@ -349,12 +358,14 @@ def test_rows_are_the_same_from_the_hub_and_from_a_folder(
     chooser().choose(selection.pools_of(str(tmp_path)), 0, sizes).to_csv(rows, index=False)
     monkeypatch.setattr(selection, "PUBLISHED", rows)
 
-    here = selection.load(rows, str(tmp_path), tmp_path / "here")
+    use(tmp_path / "here", monkeypatch)
+    here = selection.load(rows, str(tmp_path))
     assert not server.log
     own = studies("pocket", task="mnli-hans", rows=str(rows))
-    [about] = fetch.fetch(own, None, str(tmp_path))
+    [about] = fetch.fetch(own, str(tmp_path))
     assert about.about == "8 train, 4 validation, 8 in-domain, 16 out-of-domain"
-    there = selection.load(rows, home=tmp_path / "there")
+    use(tmp_path / "there", monkeypatch)
+    there = selection.load(rows)
     assert server.transfers("train-00000-of-00001.parquet")
     pd.testing.assert_frame_equal(here, there)
 
@@ -370,7 +381,8 @@ def test_a_download_is_drawn_on_a_terminal_and_nowhere_else(
     enable_progress_bars()
     for stream, has_bar in ((Terminal(), True), (io.StringIO(), False)):
         monkeypatch.setattr(sys, "stderr", stream)
-        fetched(POST_NORM, home=tmp_path / str(has_bar))
+        use(tmp_path / str(has_bar), monkeypatch)
+        fetched(POST_NORM)
         assert ("Downloading bytes" in stream.getvalue()) is has_bar
         assert ("\r" in stream.getvalue()) is has_bar
 

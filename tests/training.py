@@ -69,4 +69,4 @@ def examples(n: int, seed: int, longest: int = 9) -> Examples:
 def job(seed: int = 0) -> Job:
     """Another seed, other examples of another length."""
     train = examples(4, seed, longest=9 + 4 * seed)
-    return Job(train, examples(2, 100 + seed), seed, seed, f"job {seed}")
+    return Job(train, examples(2, 100 + seed), seed, seed)

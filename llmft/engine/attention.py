@@ -38,7 +38,11 @@ _batch: ContextVar[Any] = ContextVar("llmft_batch")
 
 @contextmanager
 def _attending(body: Any, name: str, batch: Any) -> Iterator[None]:
-    """Have the model attend by the function registered as `name`, which reads `batch`."""
+    """Have the model attend by the function registered as `name`, which reads `batch`.
+
+    Raises:
+        UserError: a model without transformers' attention interface.
+    """
     config = body.config
     usual = config._attn_implementation
     if usual != "sdpa" or not body._supports_attention_backend:
@@ -85,9 +89,6 @@ def run_packed(
 
     `body` is a causal LM without its head, in any mode: dropout and gradients are its own. Each
     prompt comes after `prefix`, whose keys and values may have gradients, too.
-
-    Raises:
-        UserError: a model without transformers' attention interface.
     """
     lengths = torch.tensor([len(prompt) for prompt in prompts])
     real = torch.arange(int(lengths.max())) < lengths.unsqueeze(1)
@@ -188,16 +189,9 @@ def run_behind(
 ) -> torch.Tensor:
     """Hidden states (rows, width, hidden) of rows of tokens that come after `prefix`.
 
-    Args:
-        body: as in `run_prefix`.
-        prefix: what every token sees; None for nothing.
-        ids: (rows, width) token ids.
-        positions: (rows, width), each token's position in its prompt.
-        owners: (rows, width), the prompt that each token belongs to: in its row a token sees those
-            of its own prompt up to itself.
-
-    Raises:
-        UserError: a model without transformers' attention interface.
+    `body` is as in `run_prefix`; every token sees the prefix, None for nothing. `ids`, `positions`
+    and `owners` (rows, width) are each token's id, its position in its prompt, and its prompt: in
+    its row a token sees those of its own prompt up to itself.
     """
     seen = (owners[:, :, None] == owners[:, None, :]).tril()
     behind = _Behind(prefix, positions, seen, body.dtype)

@@ -77,9 +77,6 @@ def digest(name: str) -> str:
     """What names the model's weights, configuration and tokenizer: 16 hex digits of the file's.
 
     A published one's is known before its file is on this machine.
-
-    Raises:
-        UserError: there is no such file.
     """
     if published := PUBLISHED.get(name):
         return published.sha256[:16]
@@ -90,30 +87,22 @@ def digest(name: str) -> str:
         raise UserError(f"model {name}: {path} cannot be read: {error.strerror}") from None
 
 
-def folder(name: str, home: Path | None = None) -> Path:
-    """Where the checkpoint is, or will be, that is made of the model `name`.
-
-    Raises:
-        UserError: there is no such file.
-    """
-    return hub.cache(home) / "gguf" / digest(name)
+def folder(name: str) -> Path:
+    """Where the checkpoint is, or will be, that is made of the model `name`."""
+    return hub.cache() / "gguf" / digest(name)
 
 
-def checkpoint(name: str, home: Path | None = None, *, accepted: bool = False) -> Path:
+def checkpoint(name: str, *, accepted: bool = False) -> Path:
     """The checkpoint folder of the model `name`, made where it is not there yet.
 
     Several processes may ask at once: one makes it, the others wait. It is whole, or not there.
-
-    Args:
-        name: one of `PUBLISHED`, or a `.gguf` file.
-        home: the folder to use in HF_HOME's place.
-        accepted: whether the user has accepted the terms of a model that has some.
+    `accepted` says whether the user has accepted the terms of a model that has some.
 
     Raises:
         UserError: no such file, or one that transformers cannot read; no network, no pip; another
             checksum; a full disk; terms that are not accepted.
     """
-    target = folder(name, home)
+    target = folder(name)
     if target.is_dir():
         return target
     published = PUBLISHED.get(name)
@@ -140,11 +129,7 @@ def checkpoint(name: str, home: Path | None = None, *, accepted: bool = False) -
 
 
 def _download(name: str, published: Published, part: Path) -> Path:
-    """The GGUF file of a published model, its parts joined, in the folder `part`.
-
-    Raises:
-        UserError: it cannot be had, or is not what was published.
-    """
+    """The GGUF file of a published model, its parts joined, in the folder `part`."""
     if hub.is_offline():
         raise UserError(
             f"model {name} is not on this machine, and HF_HUB_OFFLINE is set, which forbids the "
@@ -187,11 +172,7 @@ def _why(errors: str) -> str:
 
 
 def _convert(name: str, path: Path, target: Path) -> None:
-    """Read the GGUF file, and write the same model as a checkpoint folder, in float32.
-
-    Raises:
-        UserError: transformers cannot read it, or what was written is another model.
-    """
+    """Read the GGUF file, and write the same model as a checkpoint folder, in float32."""
     auto: Any = transformers.AutoModelForCausalLM
     where: dict[str, Any] = {"gguf_file": path.name, "trust_remote_code": False}
     try:

@@ -7,7 +7,6 @@ Each is refused here, in one line.
 """
 
 import hashlib
-import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -36,9 +35,6 @@ REVISIONS = {
 """The pinned revisions, for runs that name none."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-LAYERS = 1_000
-"""The most layers a model may have; more would take minutes to build."""
 
 COMMIT = re.compile("[0-9a-f]{40}")
 """A revision that never moves."""
@@ -85,8 +81,10 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     folder, revision = _files(name, revision)
     if (folder / "adapter_config.json").is_file():
         return _load_adapter(name, folder, device, dtype)
-    config = _configuration(name, folder)
     with one_line(name, folder):
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        # Transformers chooses anew: what the file names might be code from the Hub.
+        config._attn_implementation = None
         # From a folder, never an id: transformers would look for converted weights of another
         # revision. Pickles are read without executing anything.
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -123,23 +121,6 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     )
 
 
-def _configuration(name: str, folder: Path) -> Any:
-    """The configuration of the model in `folder`; refused if no model can be built from it."""
-    for path in folder.iterdir():
-        if not (path.is_file() or path.is_dir()):
-            raise UserError(f"model {name}: {path.name} in its folder is no file: take it out")
-    with one_line(name, folder):
-        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    if not 0 < getattr(config, "num_hidden_layers", 1) <= LAYERS:
-        raise UserError(
-            f"model {name}: its configuration has {config.num_hidden_layers} layers, and a model "
-            f"may have 1 to {LAYERS}"
-        )
-    # Transformers chooses anew: what the file names might be code from the Hub.
-    config._attn_implementation = None
-    return config
-
-
 def _locate(name: str, revision: str) -> tuple[Path | None, str]:
     """The folder of that name, which a GGUF file may yet have to become; None for one of the Hub's.
 
@@ -171,19 +152,13 @@ def _files(name: str, revision: str) -> tuple[Path, str]:
 @lru_cache(maxsize=16)
 def _download(name: str, revision: str) -> Path:
     """The folder of a Hub model's files, looked up once a process: a branch may move."""
-    folder = hub.model(name, revision)
-    if not COMMIT.fullmatch(folder.name):
-        raise UserError(f"model {name}: the Hub gave {folder.name!r} in place of a commit")
-    return folder
+    return hub.model(name, revision)
 
 
 def identity(name: str, revision: str = "") -> tuple[str, str]:
     """The revision ("" for a folder) and the digest of a model, as of `load`, without loading it.
 
     A commit on the Hub is its own digest: its files need not be on this machine.
-
-    Raises:
-        UserError: there is no such model.
     """
     folder, revision = _locate(name, revision)
     if folder is None:
@@ -200,11 +175,7 @@ def identity(name: str, revision: str = "") -> tuple[str, str]:
 
 
 def weight(name: str, revision: str = "") -> int:
-    """Bytes of a model's weights as they are stored.
-
-    Raises:
-        UserError: there is no such model.
-    """
+    """Bytes of a model's weights as they are stored."""
     folder, _ = _files(name, revision)
     if (folder / "adapter_config.json").is_file():
         return weight(*adapter_base(name, folder))
@@ -251,40 +222,25 @@ def _load_adapter(name: str, folder: Path, device: str, dtype: str) -> Model:
 
 
 def adapter_base(name: str, folder: Path) -> tuple[str, str]:
-    """Name and revision (or "") of the model that the adapter in `folder` stands on.
-
-    Raises:
-        UserError: its configuration cannot be read, or that is an adapter, too.
-    """
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-        base, revision = config["base_model_name_or_path"], str(config.get("revision") or "")
-        kind = config.get("task_type")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"model {name}: its adapter_config.json is damaged ({error})") from error
-    if not isinstance(base, str) or not base.strip():
+    """Name and revision (or "") of the model that the adapter in `folder` stands on."""
+    with one_line(name, folder):
+        config = peft.PeftConfig.from_pretrained(str(folder))
+    if config.task_type not in (None, "CAUSAL_LM"):
         raise UserError(
-            f"model {name}: its adapter_config.json names no model that it stands on: write one "
-            "into base_model_name_or_path"
+            f"model {name}: it is an adapter for {config.task_type}, and llmft needs one for "
+            "CAUSAL_LM"
         )
-    if kind not in (None, "CAUSAL_LM"):
-        raise UserError(
-            f"model {name}: it is an adapter for {kind}, and llmft needs one for CAUSAL_LM"
-        )
+    base = str(config.base_model_name_or_path or "")
     if (Path(base).expanduser() / "adapter_config.json").is_file():
         raise UserError(
             f"model {name}: what it stands on, {base}, is an adapter, too: name a whole model in "
             "base_model_name_or_path of its adapter_config.json"
         )
-    return base, revision
+    return base, config.revision or ""
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device `name`, "auto" being CUDA, else MPS, else CPU.
-
-    Raises:
-        UserError: no such device, or not on this machine.
-    """
+    """The torch device `name`, "auto" being CUDA, else MPS, else CPU."""
     if name == "auto":
         mps = "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device("cuda" if torch.cuda.is_available() else mps)

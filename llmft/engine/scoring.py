@@ -73,11 +73,8 @@ def distributions(
 ) -> torch.Tensor:
     """Log-probabilities of the whole vocabulary after the last tokens of each prompt.
 
-    Takes and raises what `score` does; `last` says how many of each prompt's last tokens, by
-    default one each, the answer position.
-
-    Returns:
-        float32 (sum of last, vocabulary) on the CPU: prompt after prompt, token after token.
+    As `score`; `last` says how many of each prompt's last tokens, by default one each, the answer
+    position. Float32 (sum of last, vocabulary) on the CPU: prompt after prompt, token after token.
     """
     return _log_probabilities(model, prompts, None, last or [1] * len(prompts), token_budget)
 
@@ -85,7 +82,7 @@ def distributions(
 def text_nll(model: Any, texts: Sequence[Sequence[int]], *, token_budget: int = 0) -> float:
     """Mean negative log-likelihood, nats a token, of every token of `texts` but the first.
 
-    Its exponential is the perplexity. Takes and raises what `score` does.
+    As `score`. Its exponential is the perplexity.
     """
     total, tokens = 0.0, 0
     for start in range(0, len(texts), 64):  # whole distributions: a few at a time
@@ -105,7 +102,7 @@ def score_plainly(
 ) -> torch.Tensor:
     """What `score` gives, by definition: every prompt whole and alone, by the model's own head.
 
-    Takes and returns what `score` does; the model must be in evaluation mode.
+    The model must be in evaluation mode.
     """
     logits = torch.empty(len(prompts), len(label_ids))
     for i, prompt in enumerate(prompts):
@@ -296,12 +293,8 @@ def probe(model: Any, prompts: Sequence[Sequence[int]]) -> None:
     Not every causal LM takes positions and a mask as given (ALiBi, recurrences, prompt tuning,
     local attention that its layers leave to a mask), and some change their logits after the output
     embedding. Two prompts in a row that is as long as what is to be believed show it, whatever the
-    reason is; a model is held to it anew only when rows become longer, and then at the next power
-    of two.
-
-    Args:
-        model: as in `score`, in evaluation mode.
-        prompts: those whose scores are to be believed.
+    reason is; a model, in evaluation mode, is held to it anew only when rows become longer, and
+    then at the next power of two.
 
     Raises:
         UserError: it gives other numbers packed than plainly.

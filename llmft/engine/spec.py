@@ -1,6 +1,5 @@
 """A run's specification: everything that decides its numbers, checked before the run begins."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -49,10 +48,11 @@ CONTEXTS = ("", "explained", *PLACEBOS)
 SELECTIONS = ("last", "best")
 """Which weights a run ends with: the last, or those of the lowest validation loss."""
 
+_OF_TRAINING = "learning_rate updates batch_size objective selection".split()
 _OF_DISTILLATION = "queries rounds temperature".split()
 _MAY_BE_OF_DISTILLATION = "divergence teacher fresh context_share scoring".split()
-_OF_TRAINING = "learning_rate updates batch_size objective selection init_seed".split()
-_OF_ADAPTERS = "rank alpha targets".split()
+_OF_SOME = [*_OF_TRAINING, "init_seed", *ADAPTERS["lora"], *_OF_DISTILLATION]
+"""The fields that not every method has, and those that distillation alone may have."""
 
 
 _T = TypeVar("_T")
@@ -148,16 +148,18 @@ class Spec:
         for name in ("purity", "mixed"):
             if getattr(self, name) > (self.method != "zero-shot"):
                 raise UserError(f"run: {name} is a share of the labelled examples: 0 to 1 of some")
-        self._check("trains", _OF_TRAINING, needed=self.method in TRAINED)
-        what = "scales activations" if self.method == "ia3" else "adds low-rank weights"
-        own = ADAPTERS.get(self.changes, ())
-        self._check(what, own, needed=True)
-        self._check(what, [n for n in _OF_ADAPTERS if n not in own], needed=False)
+        needed, may = [*ADAPTERS.get(self.changes, ())], []
+        if self.method in TRAINED:
+            needed, may = [*needed, *_OF_TRAINING], ["init_seed"]
+        if distils:
+            needed, may = [*needed, *_OF_DISTILLATION], [*may, *_MAY_BE_OF_DISTILLATION]
+        for name in [*_OF_SOME, *_MAY_BE_OF_DISTILLATION]:
+            if getattr(self, name) and name not in (*needed, *may):
+                raise UserError(f"run: method {self.method} has no {name}: leave it out")
+            if name in needed and not getattr(self, name):
+                raise UserError(f"run: method {self.method} needs {name}")
         if self.method == "probe" and self.objective != "head":
             raise UserError("run: method probe learns a new head alone: use objective 'head'")
-        self._check("has a teacher", _OF_DISTILLATION, needed=distils)
-        if not distils:
-            self._check("has a teacher", _MAY_BE_OF_DISTILLATION, needed=False)
         if self.context_share > 1:
             raise UserError(f"run: context_share = {self.context_share} is not a share from 0 to 1")
         if self.context in PLACEBOS and self.shots % 4:
@@ -177,14 +179,6 @@ class Spec:
         words = self.wording.verbalizer
         usual = prompts.pattern_named(self.pattern).verbalizer
         object.__setattr__(self, "verbalizer", "" if words == usual else ", ".join(words))
-
-    def _check(self, what: str, names: Sequence[str], *, needed: bool) -> None:
-        """Refuse fields that are missing where they are `needed`, or there where they are not."""
-        for name in names:
-            if getattr(self, name) and not needed:
-                raise UserError(f"run: method {self.method} has no {name}: nothing of it {what}")
-            if needed and not getattr(self, name) and name != "init_seed":
-                raise UserError(f"run: method {self.method} {what} and needs {name}")
 
     def record(self) -> dict[str, Any]:
         """The run's fields by name, without those that came `later` and are at their default."""

@@ -109,7 +109,6 @@ class Job:
     validation: Examples
     init_seed: int = 0
     order_seed: int = 0
-    name: str = ""  # for messages
     begin: Mapping[str, torch.Tensor] | None = None  # weights to go on from; None: the model's own
     round: int = 0  # how often it went on: another order and other dropout each time
 
@@ -159,13 +158,9 @@ class Trained:
 def train(learner: Learner, job: Job, loss: Loss, *, token_budget: int = 0) -> Trained:
     """Train one run from the learner's model, which is afterwards as it was.
 
-    Args:
-        learner: what learns.
-        job: the run.
-        loss: the loss at a place.
-        token_budget: tokens that go through the model at once, 0 = a whole batch. A batch is
-            accumulated from smaller parts: that changes memory, not the result, except that
-            dropout draws part by part.
+    `token_budget` counts tokens that go through the model at once, 0 = a whole batch. A batch is
+    accumulated from smaller parts: that changes memory, not the result, except that dropout draws
+    part by part.
 
     Raises:
         UserError: a model that cannot be packed (`scoring.probe`), a loss that is no number or runs
@@ -200,7 +195,7 @@ def _train(learner: Learner, job: Job, loss: Loss, size: int, part: int) -> Trai
             if update in points:
                 paused = clock(device)[0]
                 point = _point(learner, weights, job, loss)
-                _refuse_diverged(point["train_loss"], update, learner, job)
+                _refuse_diverged(point["train_loss"], update, learner)
                 curve.append({"update": update, "epoch": update * size / len(job.train), **point})
                 if spec.selection == "best" and point["validation_loss"] < kept[0]:
                     copy = {name: value.clone() for name, value in weights.items()}
@@ -211,7 +206,7 @@ def _train(learner: Learner, job: Job, loss: Loss, size: int, part: int) -> Trai
             batch = job.train.part(order[update * size : (update + 1) * size])
             seed = [job.init_seed, job.round, update]
             batch_loss, part = _backward(learner, batch, loss, seed, part)
-            _refuse_diverged(batch_loss, update, learner, job)
+            _refuse_diverged(batch_loss, update, learner)
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
             for group in optimizer.param_groups:
                 group["lr"] = spec.learning_rate * _schedule(update, spec.updates)
@@ -223,7 +218,7 @@ def _train(learner: Learner, job: Job, loss: Loss, size: int, part: int) -> Trai
     return Trained(kept[2], curve, kept[1], tokens, seconds)
 
 
-def _refuse_diverged(loss: float, update: int, learner: Learner, job: Job) -> None:
+def _refuse_diverged(loss: float, update: int, learner: Learner) -> None:
     if loss < DIVERGED:
         return
     way_out = "use a smaller learning rate"
@@ -231,8 +226,8 @@ def _refuse_diverged(loss: float, update: int, learner: Learner, job: Job) -> No
         half = learner.spec.dtype != "float32"
         way_out = "use dtype float32" if half else "the model's weights are damaged"
     raise UserError(
-        f"the training loss is {loss:.3g} nats after {update} of {learner.spec.updates} updates "
-        f"({job.name}): {way_out}"
+        f"the training loss is {loss:.3g} nats after {update} of {learner.spec.updates} updates: "
+        f"{way_out}"
     )
 
 

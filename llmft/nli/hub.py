@@ -29,26 +29,20 @@ WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM)
 
 
-def model(name: str, revision: str, home: Path | None = None) -> Path:
+def model(name: str, revision: str) -> Path:
     """The folder with the model's files, named by the commit; see `snapshot`."""
     for weights in WEIGHTS:  # the second call is cheap: the client keeps the list of files
-        folder = snapshot("model", name, revision, [*CONFIGURATION, weights], home)
+        folder = snapshot("model", name, revision, [*CONFIGURATION, weights])
         if any(folder.glob(weights)):
             return folder
     raise UserError(f"model {name}: {folder} has no {' or '.join(WEIGHTS)}: use another revision")
 
 
-def snapshot(
-    kind: str, name: str, revision: str, files: Sequence[str], home: Path | None = None
-) -> Path:
+def snapshot(kind: str, name: str, revision: str, files: Sequence[str]) -> Path:
     """The folder with a repository's files, downloaded where they are not in the cache.
 
-    Args:
-        kind: "model" or "dataset".
-        name: its id on the Hub.
-        revision: a commit, branch or tag.
-        files: patterns of the files that are needed; a model's subfolders are left out.
-        home: the folder to use in HF_HOME's place.
+    It is a "model" or "dataset", by its id on the Hub and a commit, branch or tag. `files` are
+    patterns of those that are needed; a model's subfolders are left out.
 
     Raises:
         UserError: no network, no such repository or revision, no access, a broken transfer, a full
@@ -61,7 +55,6 @@ def snapshot(
             name,
             repo_type=kind,
             revision=revision,
-            cache_dir=home / "hub" if home else None,
             allow_patterns=list(files),
             ignore_patterns=["*/*"] if kind == "model" else None,
         )
@@ -154,9 +147,14 @@ def _page(kind: str, name: str) -> str:
     return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
 
 
-def cache(home: Path | None = None) -> Path:
-    """The folder of files from elsewhere: beside the Hub's, in `home`, or HF_HOME."""
-    return Path(home or constants.HF_HOME) / "llmft"
+def use(home: Path) -> None:
+    """Put everything into this folder from now on, and look for it there, in HF_HOME's place."""
+    constants.HF_HOME, constants.HF_HUB_CACHE = str(home), str(home / "hub")
+
+
+def cache() -> Path:
+    """The folder of files from elsewhere: beside the Hub's, in HF_HOME."""
+    return Path(constants.HF_HOME) / "llmft"
 
 
 def is_offline() -> bool:

@@ -114,16 +114,12 @@ def _template(text: str) -> Pattern:
     return Pattern(repr(text), text)
 
 
-def label_tokens(tokenizer: Any, pattern: Pattern | str) -> tuple[int, ...]:
-    """The token that each label's word is, right after a filled template and a space.
-
-    Returns:
-        Token ids, label 0's first.
+def label_tokens(tokenizer: Any, pattern: Pattern) -> tuple[int, ...]:
+    """The token that each label's word is, label 0's first, after a filled template and a space.
 
     Raises:
         UserError: a word that is no single known token there, or the same token as another's.
     """
-    pattern = _pattern(pattern)
     prefix = token_ids(tokenizer, [stem := pattern.fill("a", "b")])[0]
     if not prefix:
         raise UserError("this model's tokenizer has no tokens for a text: its files are missing")
@@ -171,7 +167,7 @@ def unknown_share(tokenizer: Any, texts: Sequence[str]) -> float:
 
 def encode(
     tokenizer: Any,
-    pattern: Pattern | str,
+    pattern: Pattern,
     queries: pd.DataFrame,
     demonstrations: pd.DataFrame | None,
     max_positions: int,
@@ -183,7 +179,7 @@ def encode(
 
     Args:
         tokenizer: a transformers tokenizer.
-        pattern: for the demonstrations and the queries alike, or its name.
+        pattern: for the demonstrations and the queries alike.
         queries: columns `premise` and `hypothesis`; one prompt a row, in order.
         demonstrations: these and `label`, in the order to show them in; without `label`, their
             premises alone are shown, as plain text. None for zero-shot.
@@ -195,7 +191,6 @@ def encode(
     Raises:
         UserError: a prompt longer than `max_positions`. Nothing is truncated.
     """
-    pattern = _pattern(pattern)
     head = context(pattern, demonstrations, explained=explained)
     texts = _filled(pattern, queries)
     if behind:
@@ -239,14 +234,13 @@ def _too_long(
 
 
 def context(
-    pattern: Pattern | str, demonstrations: pd.DataFrame | None, *, explained: bool = False
+    pattern: Pattern, demonstrations: pd.DataFrame | None, *, explained: bool = False
 ) -> str:
     """The text before the query: demonstrations and their label words, no separator at the end.
 
     `explained` adds the instruction before them and an explanation to each. Demonstrations without
     a column `label` are plain text: their premises.
     """
-    pattern = _pattern(pattern)
     if demonstrations is None or not len(demonstrations):
         return ""
     if "label" not in demonstrations:
@@ -301,7 +295,3 @@ def token_ids(tokenizer: Any, texts: Sequence[str], *, special: bool = True) -> 
         marked = zip(example["input_ids"], example["special_tokens_mask"], strict=True)
         prefix = [token for token, _ in takewhile(lambda item: item[1], marked)]
     return [prefix + ids for ids in sequences]
-
-
-def _pattern(pattern: Pattern | str) -> Pattern:
-    return pattern_named(pattern) if isinstance(pattern, str) else pattern

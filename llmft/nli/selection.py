@@ -39,7 +39,7 @@ def digest(premise: str, hypothesis: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def load(path: Path, data: str = "", home: Path | None = None) -> pd.DataFrame:
+def load(path: Path, data: str = "") -> pd.DataFrame:
     """The rows that `path` names, with their texts.
 
     Args:
@@ -47,7 +47,6 @@ def load(path: Path, data: str = "", home: Path | None = None) -> pd.DataFrame:
         data: a folder with `mnli/train`, `mnli/validation` (in a format of `sources.SUFFIXES`) and
             HANS's own file in `hans/`; "" for the Hub and HANS's own site. Not read where the rows
             are in the cache.
-        home: the folder to use in HF_HOME's place.
 
     Returns:
         `set`, `size`, `id` (HANS's, or the digest), `premise`, `hypothesis`, `label` (in words),
@@ -57,23 +56,21 @@ def load(path: Path, data: str = "", home: Path | None = None) -> pd.DataFrame:
         UserError: the file is damaged; rows are in no source.
     """
     rows = sources.read(path)
-    if missing := [name for name in COLUMNS if name not in rows]:
-        raise UserError(f"{path} has no column {', '.join(missing)}: restore it")
-    whole = {*rows["set"]} == {*ORIGIN} and rows["size"].str.isdecimal().all()
-    if not whole or {*rows["label"]} - {*LABELS}:
-        raise UserError(f"{path} lacks a set, or has an unknown set, size or label: restore it")
+    damaged = not {*COLUMNS} <= {*rows} or {*rows["set"]} != {*ORIGIN}
+    if damaged or {*rows["label"]} - {*LABELS} or not rows["size"].str.isdecimal().all():
+        raise UserError(f"{path} lacks a column or set, or has another label or size: restore it")
     name = hashlib.sha256(rows.to_csv(index=False).encode()).hexdigest()[:16]
-    cached = hub.cache(home) / f"rows-{name}.parquet"
+    cached = hub.cache() / f"rows-{name}.parquet"
     if cached.is_file():
         table = pd.read_parquet(cached)
         if _digests(table) == rows["digest"].tolist():
             return table
-    table = find(rows, pools_of(data, home), data or "GLUE and HANS")
+    table = find(rows, pools_of(data), data or "GLUE and HANS")
     files.write(cached, table.to_parquet(index=False))
     return table
 
 
-def pools_of(data: str = "", home: Path | None = None) -> dict[str, pd.DataFrame]:
+def pools_of(data: str = "") -> dict[str, pd.DataFrame]:
     """The pairs of MNLI's training and matched sets and of HANS, with their plain texts.
 
     Returns:
@@ -95,7 +92,7 @@ def pools_of(data: str = "", home: Path | None = None) -> dict[str, pd.DataFrame
             raise UserError(f"{folder} has no {' and '.join(absent)} file: it needs {needed}")
         tables = {name: sources.read(path) for name, path in paths.items() if path}
     else:
-        tables = sources.glue(home) | {"hans": sources.read(sources.hans_file(home))}
+        tables = sources.glue() | {"hans": sources.read(sources.hans_file())}
     pools = {}
     for name, table in tables.items():
         pairs, _ = sources.parse(table, name)

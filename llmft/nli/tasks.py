@@ -6,7 +6,6 @@ McCoy et al. 2019, where word overlap says nothing), which a user's own task may
 """
 
 import hashlib
-import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llmft import ROOT, UserError
+from llmft import ROOT, UserError, params
 from llmft.nli import cues, selection, sources
 
 
@@ -107,8 +106,6 @@ def load(name: str, *, limit: int = 0, labels: str = "", rows: str = "") -> Task
         UserError: an unknown task; a missing, unread or damaged file; a set without both labels;
             pairs that are trained on and tested on; no network where one is needed.
     """
-    if limit < 0:
-        raise UserError(f"limit is {limit}: give a number of examples, or 0 for all")
     if rows and (name != "mnli-hans" or labels):
         raise UserError(f"rows = {rows}: only of mnli-hans, and without labels: leave one out")
     if rows:
@@ -236,26 +233,17 @@ def _from_folder(name: str, labels: str) -> Task:
     tables = {}
     for part, path in paths.items():
         tables[part] = path.name, sources.read(path)
-        if tables[part][1].empty:
-            raise UserError(f"{path} has no examples: fill it or remove it")
         content += path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest()
     return replace(_task(name, tables, labels, content), unread=unread)
 
 
 def _folder(name: str) -> Path:
     """The folder of a user's task."""
-    try:
-        path = Path(name).expanduser().absolute()
-        is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, NUL, no such user
-        why = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"task {name[:60]!r} cannot be a folder's name: {why}") from None
-    if not name or not is_folder:
+    path = params.located(name)
+    if not path.is_dir():
         choice = "use pocket, mnli-hans, or a folder with train and test files"
-        where = f"{str(path)[:200]!r} is {'a file' if is_file else 'no folder'}"
-        raise UserError(f"unknown task {name[:60]!r}: {choice}; {where}")
-    if not os.access(path, os.R_OK | os.X_OK):
-        raise UserError(f"task {name}: {path} may not be read: change its permissions")
+        where = f"{str(path)!r} is {'a file' if path.is_file() else 'no folder'}"
+        raise UserError(f"unknown task {name!r}: {choice}; {where}")
     return path
 
 

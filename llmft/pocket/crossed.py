@@ -15,17 +15,7 @@ import pandas as pd
 
 from llmft.pocket import data
 from llmft.pocket.data import Pair
-from llmft.pocket.grammar import (
-    FORMS,
-    INTRANSITIVE,
-    PEOPLE,
-    TRANSITIVE,
-    Literal,
-    Sentence,
-    entails,
-    premise,
-    say,
-)
+from llmft.pocket.grammar import FORMS, entails, premise, say
 
 
 SIZES = {"test": 400, "validation": 400, "train": 2400}
@@ -47,19 +37,6 @@ PER_SUBCASE = {"mixed": 300, "seen": 20, "unseen": 80}
 """Pairs of each subcase to train on (`SEEN`), to test on of `SEEN`, and of `UNSEEN`."""
 
 
-def other_content(rng: Random, p: Sentence, literal: Literal) -> Literal:
-    """The literal with its people swapped, or with another person or verb than the premise has."""
-    if literal.object and rng.random() < 0.5:
-        return replace(literal, subject=literal.object, object=literal.subject)
-    other = rng.choice([name for name in PEOPLE if name not in p.words])
-    verbs = TRANSITIVE if literal.object else INTRANSITIVE
-    verb = rng.choice([one for one in verbs if one not in p.words])
-    new = [replace(literal, subject=other), replace(literal, verb=verb)]
-    if literal.object:
-        new.append(replace(literal, object=other))
-    return rng.choice(new)
-
-
 def pair(rng: Random, kind: str, *, negated: bool) -> Pair | None:
     """A pair of a kind, its premise negated or not; None where this draw of words makes none.
 
@@ -75,8 +52,10 @@ def pair(rng: Random, kind: str, *, negated: bool) -> Pair | None:
         return None
     if kind == "flipped":
         literal = replace(literal, stated=not literal.stated)
+    elif kind == "other" and literal.object and rng.random() < 0.5:  # its people swapped
+        literal = replace(literal, subject=literal.object, object=literal.subject)
     elif kind == "other":
-        literal = other_content(rng, p, literal)
+        literal = data.other_words(rng, p, literal)
     h = say(literal, passive=passive)
     return (p, h) if entails(p, h) == (kind == "entailed") else None
 

@@ -64,6 +64,17 @@ def recombinations(sentence: Sentence) -> list[Sentence]:
     return [s for s in candidates if set(s.words) <= known | {"The"} and s.words != sentence.words]
 
 
+def other_words(rng: Random, p: Sentence, literal: Literal) -> Literal:
+    """The literal with another person or another verb than the premise has."""
+    other = rng.choice([name for name in PEOPLE if name not in p.words])
+    verbs = TRANSITIVE if literal.object else INTRANSITIVE
+    verb = rng.choice([one for one in verbs if one not in p.words])
+    new = [replace(literal, subject=other), replace(literal, verb=verb)]
+    if literal.object:
+        new.append(replace(literal, object=other))
+    return rng.choice(new)
+
+
 def in_domain_pair(rng: Random) -> Pair:
     """A pair as the in-domain sets have them, half of them entailed.
 
@@ -84,13 +95,7 @@ def in_domain_pair(rng: Random) -> Pair:
         if kind < 0.70:
             h = say(replace(literal, stated=not literal.stated), passive=passive)
         elif kind < 0.88:
-            other = rng.choice([n for n in PEOPLE if n not in p.words])
-            verbs = TRANSITIVE if literal.object else INTRANSITIVE
-            verb = rng.choice([v for v in verbs if v not in p.words])
-            new = [replace(literal, subject=other), replace(literal, verb=verb)]
-            if literal.object:
-                new.append(replace(literal, object=other))
-            h = say(replace(rng.choice(new), stated=True), passive=passive)
+            h = say(replace(other_words(rng, p, literal), stated=True), passive=passive)
         else:
             wrong = [s for s in recombinations(p) if not entails(p, s)]
             if not wrong:

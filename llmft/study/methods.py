@@ -317,9 +317,7 @@ def _job(
             training.labelled(part, run, learning.model) for part in (frame, held_out)
         )
     begin = place.before.weights if place.before else None
-    return training.Job(
-        train, validation, run.init_seed, run.order_seed, str(run), begin, place.number - 1
-    )
+    return training.Job(train, validation, run.init_seed, run.order_seed, begin, place.number - 1)
 
 
 def _fidelity(

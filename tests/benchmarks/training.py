@@ -63,7 +63,7 @@ class Case:
         """The examples of a round, each of which comes up once."""
         size = self.spec.updates * self.spec.batch_size
         part = self.examples.part(range(number * size, (number + 1) * size))
-        return Job(part, part.part([0]), name=f"round {number}")
+        return Job(part, part.part([0]))
 
 
 def main() -> int:
