@@ -18,8 +18,9 @@ def one_kernel() -> Iterator[None]:
     """papermill executes every notebook in one kernel, which forgets all names before each.
 
     Imported modules stay, and what they remember. What `llmft run` tells a kernel by environment
-    variables, this one is told before each notebook. All else is papermill's own doing: what it
-    injects, how a cell fails, what a cell shows.
+    variables, this one is told before each notebook. Nor is a notebook of megabytes written before
+    and after each of its cells, but at its end. All else is papermill's own doing: what it injects,
+    how a cell fails, what a cell shows.
     """
     manager = AsyncKernelManager(kernel_name="python3")
 
@@ -42,6 +43,7 @@ def one_kernel() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("papermill.engines.PapermillNotebookClient", Client)
+        patch.setattr("papermill.engines.write_ipynb", lambda *_: None)
         try:
             yield
         finally:

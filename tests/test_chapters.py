@@ -1,8 +1,9 @@
 """Every chapter, from first cell to last, once a study, into a temporary folder.
 
 Once on `params/smoke.yaml`, as `make book` would, once on two studies with models and data of a
-user's own, and once on real pairs. The chapters share a store, and read what the others left in
-it, so one worker executes them all, in one kernel, which starts afresh but for the libraries.
+user's own, and some of them once on real pairs. The chapters share a store, and read what the
+others left in it, so one worker executes them all, in one kernel, which starts afresh but for the
+libraries.
 """
 
 import re
@@ -16,9 +17,7 @@ import pandas as pd
 import papermill
 import pytest
 import yaml
-from click.testing import CliRunner
 from filelock import FileLock
-from papermill.cli import papermill as papermill_command
 from transformers import AutoTokenizer
 
 from llmft import ROOT, params
@@ -26,8 +25,9 @@ from llmft.book import freeze, gate, stamp
 from llmft.engine import models
 from llmft.nli.sources import read
 
-from .conftest import SHARED, small_opt
+from .conftest import SHARED
 from .kernel import one_kernel
+from .tiny import small_opt
 
 
 CHAPTERS = gate.chapters()
@@ -246,11 +246,14 @@ def real_task(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.usefixtures("shared", "kernel")
+@pytest.mark.parametrize("name", ["data", "icl", "few-shot", "context-distillation"])
 def test_real_pairs_and_the_real_tokenizer(
-    chapter: Path, request: pytest.FixtureRequest, real: Path
+    name: str, request: pytest.FixtureRequest, real: Path
 ) -> None:
-    """MultiNLI and HANS through OPT's tokenizer."""
-    chapter = of_a_task(chapter)
+    """MultiNLI and HANS through OPT's tokenizer: shown, scored, trained on, distilled from.
+
+    The other chapters do no more with a text.
+    """
     model = request.getfixturevalue("real_model")
     values: dict[str, object] = {
         "task": request.getfixturevalue("real_task"),
@@ -259,7 +262,8 @@ def test_real_pairs_and_the_real_tokenizer(
         "queries": [2, 3],
         "distill_objective": "vocabulary",  # and the chapter compares it with the others
     }
-    shown = shown_by(chapter, {"studies": studies_of(model, values, real)}, real)
+    studies = studies_of(model, values, real)
+    shown = shown_by(freeze.chapter_path(name), {"studies": studies}, real)
     assert "out-of-domain" in "".join(shown.values())
 
 
@@ -272,13 +276,6 @@ def test_help_lists_every_parameter(chapter: Path) -> None:
         assert about["inferred_type_name"] not in ("", "None"), f"{name} has no type"
         assert declared[name] is None or name == "studies"
         assert name == "studies" or name in params.Study.model_fields
-
-
-def test_help_notebook(chapter: Path) -> None:
-    said = CliRunner().invoke(papermill_command, ["--help-notebook", str(chapter)])
-    assert said.exit_code == 0, said.output
-    for name in freeze.declared(chapter):
-        assert re.search(rf"\b{name}:", said.output)
 
 
 def test_the_commands_of_the_text_find_papermill() -> None:

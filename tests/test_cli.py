@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import signal
@@ -69,6 +70,35 @@ def said(root: Path, *words: str, cwd: Path | None = None) -> tuple[int, str, st
     process = start(root, *words, cwd=cwd)
     out, err = process.communicate(timeout=240)
     return process.returncode, out, err
+
+
+EACH = """
+import io, json, sys
+from contextlib import redirect_stderr, redirect_stdout
+from llmft import cli
+answers = []
+for words in json.loads(sys.argv[1]):
+    sys.argv[1:] = words
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        try:
+            cli.main()
+        except SystemExit as done:
+            answers.append((done.code, out.getvalue(), err.getvalue()))
+print(json.dumps(answers))
+"""
+
+
+def said_each(root: Path, *commands: list[str]) -> list[tuple[int, str, str]]:
+    """The same of several commands, in one process."""
+    done = subprocess.run(
+        [sys.executable, "-c", EACH, json.dumps(commands)],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+    )
+    assert done.returncode == 0, done.stderr
+    return [(code or 0, out, err) for code, out, err in json.loads(done.stdout)]
 
 
 def test_a_whole_book_of_another_study_passes_its_own_check(made: Path) -> None:
@@ -185,43 +215,43 @@ def test_papermill_refuses_what_the_command_refuses(made: Path, tmp_path: Path) 
     assert (tmp_path / "kept/toy.csv").read_text() == "repeats\n3\n"
 
 
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (["run", "--out", ""], "--out: the path is empty"),
-        (["fetch", "pocket", "--to", ""], "--to: the path is empty"),
-        (["run", "--out", "chapters"], "the book's own: choose another"),
-        (["run", "--out", "~nosuchuser/x"], "'~nosuchuser/x' is not a path"),
-        (["run", "--out", "out", "-p", "store=data/results"], "the book's own: choose another"),
-        (["run", "-p", "repeats=2"], "add --out FOLDER"),
-        (["run", "toy", "-p", "studies=[mine]"], "add --out FOLDER"),
-        (["run", "toy", "-p", "store=elsewhere"], "add --out FOLDER"),
-        (["run", "--out", "out", "-p", "shots=" + "[" * 3000], "nested too deeply"),
-        (["run", "--out", "out", "-p", "repeats=" + "9" * 5000], "parameter repeats"),
-        (["run", "other", "-p", "repeats=3"], "unknown parameter 'repeats'"),
-        (["run", "--out", "out", "-p", "studies=mine", "-p", "repeats=0"], "parameter repeats"),
-        (["render", "--plain", "out"], "out has no chapter: `llmft run --out"),
-        (["render", "--plain", ""], "the path is empty"),
-    ],
-)
-def test_nothing_is_done_after_a_wrong_word(made: Path, words: list[str], line: str) -> None:
+WRONG = [
+    (["run", "--out", ""], "--out: the path is empty"),
+    (["fetch", "pocket", "--to", ""], "--to: the path is empty"),
+    (["run", "--out", "chapters"], "the book's own: choose another"),
+    (["run", "--out", "~nosuchuser/x"], "'~nosuchuser/x' is not a path"),
+    (["run", "--out", "out", "-p", "store=data/results"], "the book's own: choose another"),
+    (["run", "-p", "repeats=2"], "add --out FOLDER"),
+    (["run", "toy", "-p", "studies=[mine]"], "add --out FOLDER"),
+    (["run", "toy", "-p", "store=elsewhere"], "add --out FOLDER"),
+    (["run", "--out", "out", "-p", "shots=" + "[" * 3000], "nested too deeply"),
+    (["run", "--out", "out", "-p", "repeats=" + "9" * 5000], "parameter repeats"),
+    (["run", "other", "-p", "repeats=3"], "unknown parameter 'repeats'"),
+    (["run", "--out", "out", "-p", "studies=mine", "-p", "repeats=0"], "parameter repeats"),
+    (["render", "--plain", "out"], "out has no chapter: `llmft run --out"),
+    (["render", "--plain", ""], "the path is empty"),
+]
+
+
+def test_nothing_is_done_after_a_wrong_word(made: Path) -> None:
     before = {p: p.read_bytes() for p in made.rglob("*.ipynb")}
-    code, out, err = said(made, *words)
-    assert (code, out) == (1, "")
-    [last] = [row for row in err.splitlines() if not row.endswith("running ...")]
-    assert last.startswith("llmft: ")
-    assert line in last
+    answers = said_each(made, *(words for words, _ in WRONG))
+    for (words, line), (code, out, err) in zip(WRONG, answers, strict=True):
+        assert (code, out) == (1, ""), words
+        [last] = [row for row in err.splitlines() if not row.endswith("running ...")]
+        assert last.startswith("llmft: "), words
+        assert line in last
     assert {p: p.read_bytes() for p in made.rglob("*.ipynb")} == before
 
 
 def test_not_in_a_clone_is_one_line(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "llmft", tmp_path / "llmft")
-    for words in (["check"], ["run"], ["render", "--plain"], ["pocket"]):
-        code, _, err = said(tmp_path, *words)
-        assert code == 1
+    commands = [["check"], ["run"], ["render", "--plain"], ["pocket"], ["run", "--help"]]
+    *answers, (code, out, _) = said_each(tmp_path, *commands)
+    for failed, _, err in answers:
+        assert failed == 1
         assert "llmft works in a clone of its book" in err
         assert len(err.splitlines()) == 1
-    code, out, _ = said(tmp_path, "run", "--help")
     assert (code, "--force" in out) == (0, True)
 
 

@@ -1,6 +1,5 @@
 """Distillation: the teacher's words, where they are read, and what the student makes of them."""
 
-import gc
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -26,7 +25,8 @@ from llmft.nli import prompts
 from llmft.nli.prompts import EXPLANATIONS, INSTRUCTION, PATTERNS, context, encode
 from llmft.study import grids, methods, metrics, runs
 
-from .conftest import MODELS, SHARED
+from .conftest import SHARED
+from .tiny import MODELS
 from .training import spec, tiny
 
 
@@ -304,14 +304,6 @@ def test_queries_are_chosen_without_their_labels() -> None:
 
 
 # --- runs --------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_collections() -> Iterator[None]:
-    """A run collects garbage before it is measured: without the libraries' objects it is quick."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -28,9 +28,9 @@ from llmft.engine import models
 from llmft.nli import hub, selection, sources
 from llmft.study import fetch
 
-from .conftest import small_opt
 from .hub import Hub, Repository, serve
 from .pairs import chooser
+from .tiny import small_opt
 
 
 PRE_NORM, POST_NORM = "facebook/opt-125m", "facebook/opt-350m"

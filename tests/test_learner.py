@@ -37,7 +37,7 @@ from llmft.engine.training import (
 )
 from llmft.nli import prompts
 
-from .conftest import MODELS, POSITIONS, VOCABULARY, WINDOWED
+from .tiny import MODELS, POSITIONS, VOCABULARY, WINDOWED
 from .training import LABELS, LEARNERS, SHAPES, job, spec, tiny
 
 

@@ -27,7 +27,7 @@ from llmft.engine.models import choose_device, folder_digest, identity, load, qu
 from llmft.engine.scoring import score, score_plainly
 from llmft.nli import prompts
 
-from .conftest import MODELS, POSITIONS, VOCABULARY, _randomised, small_llama, small_opt
+from .tiny import MODELS, POSITIONS, VOCABULARY, _randomised, small_llama, small_opt
 
 
 MINIMAL = prompts.PATTERNS["minimal"]

@@ -13,7 +13,7 @@ from llmft import UserError
 from llmft.engine import attention, scoring
 from llmft.engine.scoring import common_prefix, distributions, pack, score, score_plainly, text_nll
 
-from .conftest import (
+from .tiny import (
     MODELS,
     POSITIONS,
     UNNAMED,

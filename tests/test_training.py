@@ -27,7 +27,7 @@ from llmft.engine.training import (
     train,
 )
 
-from .conftest import MODELS, POSITIONS, UNNAMED, VOCABULARY, WINDOW, WINDOWED
+from .tiny import MODELS, POSITIONS, UNNAMED, VOCABULARY, WINDOW, WINDOWED
 from .training import LABELS, SHAPES, examples, job, spec, tiny
 
 

@@ -10,7 +10,7 @@ from llmft.engine.models import Model
 from llmft.engine.spec import Spec
 from llmft.engine.training import Examples, Job
 
-from .conftest import MODELS, POSITIONS, VOCABULARY
+from .tiny import MODELS, POSITIONS, VOCABULARY
 
 
 LABELS = (7, 42)
