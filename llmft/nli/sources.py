@@ -286,7 +286,7 @@ def _json_lines(text: str) -> pd.DataFrame:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_object)
         except ValueError as error:
             raise ValueError(f"line {number}: {getattr(error, 'msg', error)}") from error
         if not isinstance(row, dict):
@@ -295,6 +295,13 @@ def _json_lines(text: str) -> pd.DataFrame:
     if not rows:
         raise ValueError("no examples")
     return pd.DataFrame(rows, dtype=object)
+
+
+def _object(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(row := dict(items)) < len(items):
+        names = [name for name, _ in items]
+        raise ValueError(f"the column {_quote(max(names, key=names.count))} occurs twice")
+    return row
 
 
 def _parquet(path: Path) -> pd.DataFrame:
