@@ -25,7 +25,7 @@ from llmft import UserError, files, params, provenance
 Notebook = dict[str, Any]
 Cell = dict[str, Any]
 
-RESULT_SUFFIXES = (".csv", ".parquet", ".svg", ".tex", ".md", "-answer.md")
+RESULT_SUFFIXES = tuple(".csv .parquet .svg .tex .md -answer.md -answers.json -claims.json".split())
 """What a chapter may leave in the store under its own name, to be committed in `data/results/`."""
 
 
