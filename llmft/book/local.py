@@ -58,8 +58,8 @@ def assemble(root: Path, folder: Path, book: Path) -> dict[str, str]:
     """
     made = runs(root, folder)
     results = book / "data" / "results"
-    data = (f"data/{part}" for part in ("results", "pocket", "students", "mnli-hans"))
-    for part in (part for part in ("chapters", "params", *data) if (root / part).is_dir()):
+    parts = ("chapters", "data/results", "data/pocket", "data/students")
+    for part in (part for part in parts if (root / part).is_dir()):
         shutil.copytree(root / part, book / part, ignore=shutil.ignore_patterns(".*"))
     for file in (file for pattern in COPIED for file in root.glob(pattern)):
         shutil.copyfile(file, book / file.name)

@@ -87,7 +87,7 @@ def _beside(quarto: str | None, root: Path, folder: Path, new: Path) -> None:
             _write(quarto, book, book / "_book")
         except UserError as error:
             raise UserError(f"{folder}: {error}") from None
-        pages.head(book / "_book", lines)
+        pages.begin(book / "_book", lines)
         shutil.move(book / "_book", new / folder.name)
 
 
