@@ -39,12 +39,12 @@ def answers() -> pd.DataFrame:
         pairs = pd.DataFrame({"id": [f"{domain} {i}" for i in number], "label": number % 2})
         if domain == "out-of-domain":
             pairs["subcase"] = [f"subcase {i % 4}" for i in number]
-        ease = rng.normal(size=n)
         for method, size in (("zero-shot", 0), ("ICL", 8), ("ICL", 32), ("distillation", 32)):
+            ease = rng.normal(size=n)
             for draw in range(10 if size else 1):
-                better = 0.3 * rng.normal() + size / 40
+                better = 0.4 * rng.normal() + size / 40
                 about = {"draw": f"{draw}-0-0" if size else "", "domain": domain, "shots": size}
-                right = (ease + better + rng.normal(size=n) > 0).astype(float)
+                right = (ease + better + 0.3 * rng.normal(size=n) > 0).astype(float)
                 parts.append(pairs.assign(method=method, correct=right, **about))
     whole = pd.concat([*parts, *(part.assign(method=comparison.CUES) for part in parts[:1])])
     return pd.concat([whole.assign(study=name) for name in ("pocket", "smollm2")])

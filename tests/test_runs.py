@@ -339,11 +339,11 @@ def test_the_same_task_and_model_elsewhere_are_the_same_runs(
     for copy in copies.values():
         shutil.rmtree(copy)
     capsys.readouterr()
-    found = run([base], tmp_path / "store")
+    found = run([base], tmp_path / "store", study="here")
     assert capsys.readouterr().err == ""
     [row] = found.rows.to_dict("records")
     assert {name: row[name] for name in WHERE} == {name: getattr(base, name) for name in WHERE}
-    chosen = results.select(found.of_study("here"), {"here": {"ICL": [base]}})
+    chosen = results.select(found, {"here": {"ICL": [base]}})
     assert len(chosen.predictions) == QUERIES
 
 

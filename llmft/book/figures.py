@@ -49,13 +49,13 @@ def _apart(figure: str) -> str:
     shown = list(SHOWN.finditer(figure))
     if not shown:
         return figure
-    begin, end = shown[0].start(), shown[-1].end()
+    start, end = shown[0].start(), shown[-1].end()
+    caption = start  # where text above may begin; that above a table stays
     if shown[0][0].startswith("<img"):
-        begin = figure.find("</figcaption>") + 1
-    head, middle, tail = figure[:begin], figure[begin : shown[0].start()], figure[end:]
-    before, after = ("".join(WORDS.findall(part)) for part in (middle, tail))
-    kept = head + WORDS.sub("", middle) + figure[shown[0].start() : end] + WORDS.sub("", tail)
-    return f"{before}{kept}{after}"
+        caption = min(start, figure.find("</figcaption>") + 1)
+    above, below = figure[caption:start], figure[end:]
+    kept = figure[:caption] + WORDS.sub("", above) + figure[start:end] + WORDS.sub("", below)
+    return f"{''.join(WORDS.findall(above))}{kept}{''.join(WORDS.findall(below))}"
 
 
 # --- drawings ----------------------------------------------------------------------------------
@@ -67,9 +67,7 @@ DATA = "data:image/svg+xml;base64,"
 def drawings(text: str, page: Path) -> str:
     """The page's HTML, with both drawings of every figure that has two.
 
-    Args:
-        text: the page's HTML.
-        page: where it is; drawings that are files are parted beside it.
+    Drawings that are files are parted beside the `page`.
     """
 
     def both(match: re.Match[str]) -> str:

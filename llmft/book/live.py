@@ -24,10 +24,7 @@ PAIRS = 200
 def boxes(page: str, root: Path, folder: Path) -> str:
     """What the head of a page needs for the boxes that it has, whose files are put into the site.
 
-    Args:
-        page: its HTML; it is in a folder of the site.
-        root: the book's folder, with `data`.
-        folder: the site's.
+    The page is in a folder of the site, `folder`.
     """
     scripts = []
     if 'class="pocket-model' in page:

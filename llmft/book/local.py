@@ -46,15 +46,9 @@ def runs(root: Path, folder: Path) -> dict[str, stamp.Notebook]:
 
 
 def assemble(root: Path, folder: Path, book: Path) -> dict[str, str]:
-    """Put the folder's book together, ready to be rendered.
+    """Put the folder's book together in the empty folder `book`, ready to be rendered.
 
-    Args:
-        root: the published book's folder.
-        folder: what `llmft run --out` filled.
-        book: an empty folder.
-
-    Returns:
-        A line of HTML for the top of each page, by the page's source.
+    Returns a line of HTML for the top of each page, by the page's source.
     """
     made = runs(root, folder)
     results = book / "data" / "results"

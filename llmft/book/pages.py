@@ -10,14 +10,13 @@ from pathlib import Path
 from llmft.book import downloads, figures, live, origins, stamp
 
 
-def finish(root: Path, folder: Path) -> None:
-    """Add the downloads to the book and its pages, and scripts to the pages that ask for them.
+def finish(root: Path, folder: Path, lines: Mapping[str, str]) -> None:
+    """Add the downloads to the rendered book and its pages, and scripts to those that ask for them.
 
-    Args:
-        root: the book's folder.
-        folder: where it was rendered.
+    `lines` of HTML begin pages, by the page's source ("chapters/icl.ipynb").
     """
     head = f"<style>{figures.STYLE}{origins.STYLE}</style>\n{downloads.card(root, folder)}"
+    begin = {(folder / source).with_suffix(".html"): line for source, line in lines.items()}
     for page in [*sorted(folder.glob("chapters/*.html")), *sorted(folder.glob("*.html"))]:
         text, own, files = page.read_text(encoding="utf-8"), head, ""
         notebook = page.relative_to(folder).with_suffix(".ipynb")
@@ -32,15 +31,7 @@ def finish(root: Path, folder: Path) -> None:
             files = downloads.of_book(root, folder)
             text = origins.link(text)
         text = figures.drawings(text, page)
+        if page in begin and (main := re.search("<main[^>]*>", text)):
+            text = text[: main.end()] + begin[page] + text[main.end() :]
         text = text.replace("</main>", f"{files}</main>", 1)
         page.write_text(text.replace("</head>", f"{own}</head>", 1), encoding="utf-8")
-
-
-def begin(folder: Path, lines: Mapping[str, str]) -> None:
-    """Begin each page with a line of HTML, by the page's source ("chapters/icl.ipynb")."""
-    for source, line in lines.items():
-        page = (folder / source).with_suffix(".html")
-        if page.is_file():
-            text = page.read_text(encoding="utf-8")
-            before, main, after = re.split(r"(<main\b[^>]*>)", text, maxsplit=1)
-            page.write_text(f"{before}{main}{line}{after}", encoding="utf-8")

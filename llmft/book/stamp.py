@@ -149,11 +149,7 @@ def digests(notebook: Notebook, chapter: str, results: Path, root: Path) -> dict
 
     Prose and `#|` options may change without a new run, and so may comments and docstrings.
 
-    Args:
-        notebook: the run, cleaned.
-        chapter: its name.
-        results: the folder of what it measured.
-        root: the book's folder.
+    `results` is the folder of what it measured.
 
     Raises:
         UserError: its code or its parameters cannot be read.

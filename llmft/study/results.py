@@ -90,14 +90,6 @@ class Results:
         """Whether the study has runs of this group."""
         return study in self.groups.get(name, {})
 
-    def of_study(self, study: str) -> "Results":
-        """The same with the study's name in both frames."""
-        return Results(
-            self.rows.assign(study=study),
-            self.predictions.assign(study=study),
-            {name: {study: keys[""]} for name, keys in self.groups.items()},
-        )
-
     def answers(self) -> pd.DataFrame:
         """The predictions as they are stored, once where two studies share a run."""
         answers = self.predictions[list(ANSWER)]
@@ -110,11 +102,13 @@ class Results:
         return texts.drop(columns=unused).to_csv(index=False).encode()
 
 
-def loaded(rows: Sequence[dict[str, Any]], folder: Path, groups: dict[str, list[str]]) -> Results:
-    """The results of runs that the store has, of a study without a name."""
-    frame = _typed(pd.DataFrame(rows).assign(study=""))
+def loaded(
+    rows: Sequence[dict[str, Any]], folder: Path, groups: dict[str, list[str]], study: str
+) -> Results:
+    """The results of a study's runs that the store has."""
+    frame = _typed(pd.DataFrame(rows).assign(study=study))
     answers = _whole(frame, store.answers(folder, list(frame["key"])))
-    return Results(frame, answers, {name: {"": keys} for name, keys in groups.items()})
+    return Results(frame, answers, {name: {study: keys} for name, keys in groups.items()})
 
 
 def joined(parts: Sequence[Results]) -> Results:

@@ -105,12 +105,10 @@ def run(grid: Callable[[Study], Grid], studies: Sequence[Study], name: str = "")
         raise LeftOutError(
             f"all of its runs are left out (`without`) of {left}: name another study"
         )
-    parts = []
-    for study in studies:
-        names = ("store", "device", "token_budget", "workers", "save_models")
-        options: dict[str, Any] = {option: getattr(study, option) for option in names}
-        parts.append(run_grid(grid(study), **options).of_study(study.study))
-    found = results.joined(parts)
+    options = {"study", "store", "device", "token_budget", "workers", "save_models"}
+    found = results.joined(
+        [run_grid(grid(study), **study.model_dump(include=options)) for study in studies]
+    )
     if name:
         folder = studies[0].folder
         files.write(folder / f"{name}.csv", found.csv())
@@ -134,6 +132,7 @@ def publish(studies: Sequence[Study]) -> tuple[int, int, int]:
 def run_grid(
     grid: Grid | Sequence[Spec],
     *,
+    study: str = "",
     store: str | Path = "runs",
     device: str = "auto",
     token_budget: int = 0,
@@ -144,6 +143,7 @@ def run_grid(
 
     Args:
         grid: the runs, by the names of what they are for; one that stands twice is done once.
+        study: whose they are, in the rows and predictions.
         store: the folder of finished runs, see `params.store_folder`.
         device: as in `models.load`, chosen where the run is done.
         token_budget: tokens that go through the model at once, as in `scoring.score` and
@@ -181,7 +181,7 @@ def run_grid(
     # The task and the model by their names of now: who did a run may have had them elsewhere.
     rows = [_row(folder, key) | identities[spec] for key, spec in wanted.items()]
     named = {name: [keys[spec] for spec in group] for name, group in groups.items()}
-    return results.loaded(rows, folder, named)
+    return results.loaded(rows, folder, named, study)
 
 
 def _do(pieces: list[Piece], total: int, pool: Executor | None, how: dict[str, Any]) -> None:
