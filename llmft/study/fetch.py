@@ -36,11 +36,8 @@ def fetch(
 ) -> Iterator[Fetched]:
     """Download the models and data of studies one by one; what begins is said on stderr.
 
-    Args:
-        studies: of each its `model` and `task`.
-        home: the folder to use in HF_HOME's place.
-        data: a folder that has the rows of mnli-hans (`selection.load`), in the network's place.
-        accept_terms: whether the user accepts the terms of use of models that have some.
+    `home` is the folder to use in HF_HOME's place; `data` one that has the rows of mnli-hans
+    (`selection.load`), in the network's place; `accept_terms`: of models that have some.
 
     Raises:
         UserError: as `hub.model`, `gguf.checkpoint`, `sources.hans_file` and `selection.load` do;
