@@ -432,7 +432,7 @@ def keep_answers(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
         same = [name for name in sections.WITHIN if name in pairs]
         one = found.setdefault(str(study), {"strata": {}, "runs": {}})
         one["strata"][domain] = pairs.groupby(same, dropna=False).ngroup().tolist()
-        for run, bits in zip(right.index, np.packbits(right == 1, axis=1), strict=True):
+        for run, bits in zip(right.index, np.packbits(right.to_numpy(bool), axis=1), strict=True):
             about = {"method": run[0], "size": int(run[1]), "draw": run[2]}
             one["runs"].setdefault(run, about)[domain] = base64.b64encode(bits).decode()
     text = json.dumps({n: one | {"runs": [*one["runs"].values()]} for n, one in found.items()})
