@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from llmft import ROOT, LeftOutError, UserError, __version__, params
-from llmft.book import freeze, gate
+from llmft.book import freeze, gate, stamp
 from llmft.book import render as renderer
 
 
@@ -50,7 +50,7 @@ def run(chapter: tuple[str, ...], pairs: tuple[str, ...], force: bool, out: str 
     """
     values = freeze.assignments(pairs)
     paths = [freeze.chapter_path(name) for name in chapter] or gate.chapters()
-    declared = {path: freeze.declared(path) for path in paths}
+    declared = {path: stamp.declared(stamp.read(path)) for path in paths}
     known = sorted({name for names in declared.values() for name in names})
     for name in values:
         if name not in known:

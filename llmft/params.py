@@ -183,7 +183,6 @@ class Study(BaseModel):
     store: Annotated[Text, AfterValidator(_store)] = _about(
         "the folder of finished runs", min_length=1
     )
-    scheduler: Text = _about("'' is here, else a Dask scheduler's address")
     # What the prediction of a study's cost assumes (chapters/reproducing.ipynb).
     pair_tokens: Real = _above(0, 1_000_000, "mean tokens of an in-domain pair")
     out_of_domain_tokens: Real = _above(0, 1_000_000, "mean tokens of an out-of-domain pair")

@@ -1,5 +1,6 @@
 """What the comparison computes, on frames counted by hand."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def test_the_table_is_shown_and_stored_with_its_intervals(
 
 
 def test_a_claim_rests_on_one_difference_and_is_left_out_without_its_runs(
-    messages: list[str],
+    messages: list[str], tmp_path: Path
 ) -> None:
     found = comparison.claims(COMPARED, [STUDY])
     assert found["domain"].unique().tolist() == [INSIDE, OUTSIDE]
@@ -86,7 +87,8 @@ def test_a_claim_rests_on_one_difference_and_is_left_out_without_its_runs(
     a, b = {"method": comparison.CUES, "domain": INSIDE}, {"method": "ICL", "domain": INSIDE}
     assert own[cues] == sections.difference(COMPARED, a, b, "auc", 1 - 0.05 / 8)
     up, null = (Interval(0.1, lo, 0.3, "two-way t", 5, 40, se=0.01, df=4) for lo in (0.05, -0.1))
-    studies = [STUDY, STUDY.model_copy(update={"study": "other"})]
+    first_study = STUDY.model_copy(update={"store": str(tmp_path)})
+    studies = [first_study, STUDY.model_copy(update={"study": "other"})]
     both = pd.concat(
         [found.assign(difference=up), found[1:].assign(study="other", difference=null)]
     )
@@ -96,6 +98,17 @@ def test_a_claim_rests_on_one_difference_and_is_left_out_without_its_runs(
     assert second.endswith(
         f"| {up} | {null} ({null.detectable:.2f}) | in smoke; not shown either way in other |"
     )
+
+    claim, other = json.loads((tmp_path / "comparison-claims.json").read_text())[:2]
+    whole = {"difference": 0.1, "low": 0.05, "high": 0.3}
+    assert claim["studies"] == {"smoke": whole}
+    assert (claim["claim"], claim["domain"], claim["holds"]) == (
+        comparison.SHOWN,
+        INSIDE,
+        "in smoke",
+    )
+    detectable = round(null.detectable, 4)
+    assert other["studies"]["other"] == whole | {"low": -0.1, "shown_from": detectable}
 
 
 def test_facing_pairs_the_domains() -> None:

@@ -1,5 +1,6 @@
-"""What the pages offer to take away, where their numbers come from, and text beside floats."""
+"""What the pages offer to take away, where their numbers come from, and what figures become."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from llmft import ROOT
-from llmft.book import downloads, floats, gate, origins, pages, render, stamp
+from llmft.book import figures, gate, origins, render, stamp
+from llmft.report import renderings
 from tests import toy_book
 from tests.toy_book import read, write
 
@@ -61,7 +63,7 @@ def test_a_figure_that_answers_has_its_specification(root: Path) -> None:
     notebook["cells"][3]["outputs"][0]["data"]["image/svg+xml"] = spec
     page = '<figure id="fig-line"></figure>'
     (root / "out").mkdir()
-    found = downloads.figures(page, notebook, "toy", root / "out")
+    found = figures.links(page, notebook, "toy", root / "out")
     assert "fig-line.json" in found
     assert json.loads((root / "out/figures/fig-line.json").read_text()) == {"a": "x < y"}
 
@@ -101,28 +103,12 @@ def test_the_book_in_a_page_of_text(root: Path) -> None:
     assert 'href="llms.txt"' in (root / "_book/index.html").read_text()
 
 
-def test_the_claims_are_those_of_the_frozen_table() -> None:
-    found = downloads.claims(ROOT)
-    assert len(found) >= 10
-    cells = {
-        gate.cell_options(cell).get("label"): cell
-        for cell in stamp.code_cells(stamp.read(ROOT / "chapters/comparison.ipynb"))
-    }
-    table = cells["tbl-comparison-both"]["outputs"][0]["data"]["text/markdown"]
-    for claim in found:
-        assert {"in-domain": 1, "out-of-domain": 1}[claim["domain"]]
-        for numbers in claim["studies"].values():
-            assert numbers["low"] <= numbers["difference"] <= numbers["high"]
-            if numbers["low"] <= 0 <= numbers["high"]:
-                assert numbers["shown_from"] > 0
-    assert table.count("\n| ") == len(found) + 1 or table.count("\n|") == len(found) + 1
-
-
-def test_a_claim_without_an_interval_has_none() -> None:
-    row = {"claim": "in-domain: a: b", "x": "0.25 (3 draws: 0.1 to 0.3)", "y": "–", "holds": "no"}
-    found = downloads._claim(row)
-    assert found["claim"] == "a: b"
-    assert found["studies"] == {}
+def test_the_claims_of_the_comparison_are_a_file_of_the_site(root: Path) -> None:
+    (root / "data/results/comparison-claims.json").write_text("[]\n")
+    render.render(root, plain=True)
+    assert (root / "_book/claims.json").read_text() == "[]\n"
+    assert 'href="claims.json"' in (root / "_book/index.html").read_text()
+    assert "(claims.json)" in (root / "_book/llms.txt").read_text()
 
 
 def test_an_interval_links_to_its_code_and_rows(root: Path) -> None:
@@ -154,20 +140,20 @@ def test_code_and_tables_keep_their_numbers() -> None:
 def test_text_leaves_the_float_that_swallowed_it() -> None:
     table = "<figure><figcaption><p>Caption</p></figcaption><p>Head</p><table></table>"
     assert (
-        floats.free(f"{table}<p>Words</p>\n<ul><li>more</li></ul></figure>")
+        figures.free(f"{table}<p>Words</p>\n<ul><li>more</li></ul></figure>")
         == f"{table}</figure><p>Words</p>\n<ul><li>more</li></ul>"
     )
     figure = '<figcaption><p>Caption</p></figcaption>{}<p><img src="a"></p>'
     swallowed = f"<figure>{figure.format('<p>Words</p>')}</figure>"
-    assert floats.free(swallowed) == f"<p>Words</p><figure>{figure.format('')}</figure>"
-    assert floats.free(f"{table}</figure>") == f"{table}</figure>"
+    assert figures.free(swallowed) == f"<p>Words</p><figure>{figure.format('')}</figure>"
+    assert figures.free(f"{table}</figure>") == f"{table}</figure>"
 
 
 def test_a_method_has_one_colour_in_every_figure() -> None:
     found: dict[str, dict[str, str]] = {}
     mark = re.compile(r'aria-label="[^"]*?\bmethod: ([^;"]+)[^>]*?\b(?:fill|stroke)="(#\w{6})"')
     for path in gate.chapters(ROOT):
-        for label, svg in downloads._svgs(stamp.read(path)):
+        for label, svg in figures.labelled(stamp.read(path)):
             marks = set(mark.findall(svg))
             names, colours = ({one[i] for one in marks} for i in (0, 1))
             if len(marks) == len(names) == len(colours):  # colours stand for methods there
@@ -179,6 +165,45 @@ def test_a_method_has_one_colour_in_every_figure() -> None:
 
 
 def test_a_figure_that_answers_is_dark_on_a_dark_page() -> None:
-    style = pages._dark()
+    style = figures.dark_style()
     assert 'body.quarto-dark .vega-embed [fill="#ffffff"] { fill: #15191e }' in style
     assert 'body:not(.quarto-light) .vega-embed [stroke="#0072B2"]' in style
+
+
+# --- the drawing for a phone ---------------------------------------------------------------------
+
+
+PAGE = '<svg xmlns="http://www.w3.org/2000/svg" width="640" viewBox="0 0 640 9"><g id="a"/></svg>'
+PHONE = '<svg xmlns="http://www.w3.org/2000/svg" width="360" viewBox="0 0 360 9"><g id="b"/></svg>'
+WHOLE = renderings.with_phone(PAGE, PHONE)
+
+
+def test_what_was_put_together_comes_apart() -> None:
+    assert figures.apart(WHOLE) == (PAGE, PHONE)
+    assert figures.apart(PAGE) == (PAGE, "")
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_page_has_both_drawings(tmp_path: Path, as_file: bool) -> None:
+    page = tmp_path / "icl.html"
+    (tmp_path / "icl_files").mkdir()
+    (tmp_path / "icl_files/a b.svg").write_text(WHOLE)
+    data = figures.DATA + base64.b64encode(WHOLE.encode()).decode()
+    source = "icl_files/a%20b.svg" if as_file else data
+    text = figures.drawings(f'<img src="{source}" class="x" alt="A line.">', page)
+    assert text.index("<picture><source media=") < text.index('class="phone x" alt="A line."')
+    if as_file:
+        assert 'srcset="icl_files/a%20b-phone.svg"' in text
+        assert (tmp_path / "icl_files/a b.svg").read_text() == PAGE
+        assert (tmp_path / "icl_files/a b-phone.svg").read_text() == PHONE
+    else:
+        for svg in (PAGE, PHONE):
+            assert base64.b64encode(svg.encode()).decode() in text
+
+
+def test_other_images_stay_and_small_drawings_fit(tmp_path: Path) -> None:
+    for name, svg in (("wide", PAGE), ("small", PHONE)):
+        (tmp_path / f"{name}.svg").write_text(svg)
+    images = [f'<img src="{name}">' for name in ("wide.svg", "gone.svg", "https://x.org/small.svg")]
+    text = figures.drawings("".join([*images, '<img src="small.svg">']), tmp_path / "icl.html")
+    assert text == "".join([*images, '<img class="phone" src="small.svg">'])

@@ -96,7 +96,7 @@ IMPORT_NAMES = {
 
 def test_every_import_is_required() -> None:
     """What the package and the chapters import is declared, not there by luck."""
-    names = {canonicalize_name(r.name) for r in required("book", "cluster").values()}
+    names = {canonicalize_name(r.name) for r in required("book").values()}
     for path in [*(ROOT / "llmft").rglob("*.py"), *(ROOT / "chapters").glob("[!.]*.ipynb")]:
         if path.suffix == ".py":
             trees = [ast.parse(path.read_text())]

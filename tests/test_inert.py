@@ -548,6 +548,6 @@ def test_a_file_name_is_only_a_name(root: Path) -> None:
         toy_book.QUARTO.replace("[chapters/toy.ipynb]", f'["chapters/{name}.ipynb"]')
     )
     plain.write(root, root / "_book")
-    pages.finish(root, root / "_book")
+    pages.finish(root, root / "_book", {})
     for path in (root / "_book").rglob("*.html"):
         assert [tag for tag, about in Seen(path.read_text()).elements if "onerror" in about] == []

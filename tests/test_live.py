@@ -37,7 +37,7 @@ def html(classes: str) -> str:
     return f"""<!DOCTYPE html>
 <html lang="en"><head><title>Live</title><link rel="icon" href="data:,">
 <meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
-{live.HEAD}</head><body><main><h1>Live</h1>
+</head><body><main><h1>Live</h1>
 <div class="{classes}"><p>A model, with scripts.</p></div></main></body></html>"""
 
 
@@ -89,11 +89,11 @@ USE = """(async () => {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("site")
-    live.write(ROOT, found)
     (found / "chapters").mkdir()
-    (found / "chapters" / "page.html").write_text(html("pocket-model"), encoding="utf-8")
-    two = html("pocket-model students")
-    (found / "chapters" / "students.html").write_text(two, encoding="utf-8")
+    for name, classes in (("page", "pocket-model"), ("students", "pocket-model students")):
+        page = html(classes)
+        page = page.replace("</head>", f"{live.boxes(page, ROOT, found)}</head>")
+        (found / "chapters" / f"{name}.html").write_text(page, encoding="utf-8")
     return found
 
 

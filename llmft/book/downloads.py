@@ -1,10 +1,9 @@
-"""What a reader can take away: each figure as SVG and PNG, each chapter and how to run it again.
+"""What a reader can take away: each chapter and how to run it again, and what is of the whole book.
 
 All of it is made when the pages are, from the frozen notebooks and the results beside them.
 """
 
 import html
-import json
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import yaml
 
-from llmft.book import gate, phone, stamp
+from llmft.book import figures, gate, stamp
 
 
 FILES = {
@@ -25,16 +24,6 @@ FILES = {
     "data/results/{}.parquet": "their answer to every pair",
 }
 """The files of a chapter that a reader may want."""
-
-SPEC = re.compile(r'<metadata id="vega-lite">(.*?)</metadata>', re.DOTALL)
-"""The Vega-Lite specification, with its data, in a figure that answers."""
-
-NUMBER = r"-?\d+\.\d+"
-DIFFERENCE = re.compile(
-    rf"(?P<difference>{NUMBER})(?: \[(?P<low>{NUMBER}), (?P<high>{NUMBER})\])?"
-    rf"(?: \((?P<shown_from>{NUMBER})\))?"
-)
-"""A cell of the table of claims: `0.12 [-0.01, 0.24] (0.16)`."""
 
 
 def of_chapter(chapter: str, root: Path, folder: Path) -> str:
@@ -103,71 +92,18 @@ def published(root: Path) -> dict[str, Any]:
     return dict(yaml.safe_load(file.read_text(encoding="utf-8"))["book"])
 
 
-# --- figures -----------------------------------------------------------------------------------
-
-
-def figures(text: str, notebook: stamp.Notebook, chapter: str, folder: Path) -> str:
-    """The page's text with links under each figure: as SVG, as PNG, and its data.
-
-    The data are those of the figure's Vega-Lite specification where it has one, else the rows that
-    all figures of the chapter are made from.
-    """
-    place = folder / "figures"
-    for label, svg in _svgs(notebook):
-        at = text.find("</figure>", text.find(f'id="{label}"'))
-        if f'id="{label}"' not in text or at < 0:
-            continue
-        place.mkdir(exist_ok=True)
-        svg = phone.apart(svg)[0] if phone.HIDDEN in svg else svg
-        (place / f"{label}.svg").write_text(svg, encoding="utf-8")
-        links = [(f"figures/{label}.svg", "SVG")]
-        if png := _png(svg):
-            (place / f"{label}.png").write_bytes(png)
-            links.append((f"figures/{label}.png", "PNG"))
-        if spec := SPEC.search(svg):
-            (place / f"{label}.json").write_text(html.unescape(spec[1]), encoding="utf-8")
-            links.append((f"figures/{label}.json", "data and specification (Vega-Lite)"))
-        elif (folder / "data" / "results" / f"{chapter}.csv").is_file():
-            links.append((f"data/results/{chapter}.csv", "data (the chapter’s runs, CSV)"))
-        made = ", ".join(f'<a href="../{quote(to)}" download>{name}</a>' for to, name in links)
-        at += len("</figure>")
-        text = f'{text[:at]}<p class="figure-files">This figure: {made}</p>{text[at:]}'
-    return text
-
-
-def _svgs(notebook: stamp.Notebook) -> Iterator[tuple[str, str]]:
-    """The figures that the notebook shows, each with its label."""
-    for cell in stamp.code_cells(notebook):
-        label = str(gate.cell_options(cell).get("label", ""))
-        found = [o["data"]["image/svg+xml"] for o in cell["outputs"] if _is_svg(o)]
-        if label.startswith("fig-") and found:
-            yield label, found[0]
-
-
-def _is_svg(output: dict[str, Any]) -> bool:
-    return "image/svg+xml" in output.get("data", {})
-
-
-def _png(svg: str) -> bytes:
-    """The figure as PNG, twice as large; nothing of an SVG that cannot be drawn."""
-    from vl_convert import svg_to_png
-
-    try:
-        return bytes(svg_to_png(svg, scale=2))
-    except ValueError:
-        return b""
-
-
 # --- of the whole book -------------------------------------------------------------------------
 
 
 def of_book(root: Path, folder: Path) -> str:
-    """Write `llms.txt`, the claims as JSON, the data's cards, the card for other sites; links."""
+    """Write `llms.txt`, the claims as JSON, and the data's cards; links to them.
+
+    The chapters' own files are there already.
+    """
     links = [("llms.txt", "the book in a page of plain text, for language models, too")]
-    found = claims(root)
-    if found:
-        text = json.dumps(found, indent=1, ensure_ascii=False)
-        (folder / "claims.json").write_text(f"{text}\n", encoding="utf-8")
+    results = root / "data" / "results"
+    if (results / "comparison-claims.json").is_file():
+        shutil.copyfile(results / "comparison-claims.json", folder / "claims.json")
         links.append(("claims.json", "each claim of the comparison, with its differences"))
     for card in sorted((root / "data" / "cards").glob("*.md")):
         (folder / "data" / "cards").mkdir(parents=True, exist_ok=True)
@@ -175,41 +111,9 @@ def of_book(root: Path, folder: Path) -> str:
         title = card.read_text(encoding="utf-8").partition("\n# ")[2].partition("\n")[0]
         links.append((f"data/cards/{card.name}", f"a card of the data: {title}"))
     (folder / "llms.txt").write_text("\n".join(_llms(root, folder)) + "\n", encoding="utf-8")
-    if (root / "data" / "results" / "comparison.svg").is_file() and (card_png := _png(_card(root))):
-        (folder / "card.png").write_bytes(card_png)
     items = "".join(f'<li><a href="{quote(to)}">{to}</a>: {what}</li>' for to, what in links)
     head = '<nav class="machines" aria-label="For machines"><p>For machines</p>'
     return f"{head}<ul>{items}</ul></nav>"
-
-
-def claims(root: Path) -> list[dict[str, Any]]:
-    """The comparison's claims: by study the difference that each rests on, and where it holds.
-
-    Read from the table `tbl-comparison-both` as it was frozen. A difference has its interval
-    (`low`, `high`: those of a study and domain hold together), and where nothing is shown the
-    smallest true difference that would have been (`shown_from`).
-    """
-    path = root / "chapters" / "comparison.ipynb"
-    if not path.is_file():
-        return []
-    for cell in stamp.code_cells(stamp.read(path)):
-        if gate.cell_options(cell).get("label") == "tbl-comparison-both" and cell["outputs"]:
-            table = html.unescape(cell["outputs"][0]["data"]["text/markdown"])
-            lines = [[part.strip() for part in line.split("|")[1:-1]] for line in table.split("\n")]
-            head, rows = lines[0], [line for line in lines[2:] if line]
-            return [_claim(dict(zip(head, row, strict=True))) for row in rows]
-    return []
-
-
-def _claim(row: dict[str, str]) -> dict[str, Any]:
-    domain, _, claim = row.pop("claim").partition(": ")
-    holds = row.pop("holds")
-    numbers = {}
-    for study, text in row.items():
-        if found := DIFFERENCE.fullmatch(text):
-            given = {name: float(value) for name, value in found.groupdict().items() if value}
-            numbers[study] = given
-    return {"claim": claim, "domain": domain, "measure": "AUC", "holds": holds, "studies": numbers}
 
 
 def _llms(root: Path, folder: Path) -> Iterator[str]:
@@ -236,12 +140,25 @@ def _llms(root: Path, folder: Path) -> Iterator[str]:
             yield f"- [{name}]({quote(name)})"
 
 
+def card(root: Path, folder: Path) -> str:
+    """Write the picture of the book that other sites show, and name it in a page's head.
+
+    "" where the book has no main figure, or its address is not known: it must be whole.
+    """
+    site = str(published(root).get("site-url", "")).rstrip("/")
+    there = (root / "data" / "results" / "comparison.svg").is_file()
+    drawn = figures.png(_card(root)) if there else b""
+    if drawn:
+        (folder / "card.png").write_bytes(drawn)
+    tag = f'<meta property="og:image" content="{html.escape(site)}/card.png">\n'
+    return tag if site and drawn else ""
+
+
 def _card(root: Path) -> str:
-    """A picture of 1,200 x 630 px, as other sites show it: title, the answer, main figure."""
+    """A picture of 1,200 x 630 px: title, the answer, main figure."""
     book = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))["book"]
     results = root / "data" / "results"
-    figure = (results / "comparison.svg").read_text(encoding="utf-8")
-    figure = phone.apart(figure)[0] if phone.HIDDEN in figure else figure
+    figure, _ = figures.apart((results / "comparison.svg").read_text(encoding="utf-8"))
     size = re.search(r'<svg[^>]*? width="([\d.]+)"[^>]*? height="([\d.]+)"', figure)
     wide, high = (float(one) for one in size.groups()) if size else (700.0, 500.0)
     scale = min(540 / wide, 590 / high)

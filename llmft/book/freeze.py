@@ -13,7 +13,6 @@ import os
 import platform
 import re
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -48,11 +47,6 @@ def chapter_path(name: str, root: Path = ROOT) -> Path:
     if stem not in known:
         raise UserError(params.unknown(stem, known, "chapter"))
     return known[stem]
-
-
-def declared(path: Path) -> dict[str, object]:
-    """The parameters of a chapter, by name, with their defaults."""
-    return stamp.declared(stamp.read(path))
 
 
 def is_current(
@@ -96,16 +90,9 @@ def run(
     The kernel works in the book's folder, as for `papermill chapters/icl.ipynb out.ipynb` there,
     and imports nothing from it but what is installed.
 
-    Args:
-        name: the chapter, see `chapter_path`.
-        values: parameters in place of the published book's, which the chapter must declare.
-        out: a folder to put the run in, with its results; by default the chapter is frozen, and
-            takes no `values`.
-        since: measure again what was measured before this time (nanoseconds).
-        root: the book's folder.
-
-    Returns:
-        The notebook that was written.
+    `values` are parameters in place of the published book's, which the chapter must declare. They
+    go with `out`, a folder to put the run in, with its results; by default the chapter is frozen.
+    What was measured before `since` (nanoseconds) is measured again. Returns the notebook's path.
 
     Raises:
         LeftOutError: the studies leave out all that the chapter shows.
@@ -303,31 +290,15 @@ def _circumstances(root: Path) -> dict[str, object]:
 
 
 def _move(private: Path, chapter: str, results: Path, folder: Path, *, frozen: bool) -> None:
-    """Move the run into place, its results first: see the module's docstring.
-
-    Ctrl-C and a request to end wait meanwhile, which takes no time.
-    """
+    """Move the run into place, its results first: see the module's docstring."""
     results.mkdir(parents=True, exist_ok=True)
-    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    new = {s: results / f".{chapter}{s}.new" for s in stamp.RESULT_SUFFIXES}
-    found = [suffix for suffix in new if (private / f"{chapter}{suffix}").is_file()]
-    try:
-        # Beside its place first: from another file system it is a copy, and a disk may be full.
-        for suffix in found:
-            shutil.copyfile(private / f"{chapter}{suffix}", new[suffix])
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-        try:
-            for suffix in new:
-                if suffix in found:
-                    new[suffix].replace(results / f"{chapter}{suffix}")
-                elif frozen:
-                    (results / f"{chapter}{suffix}").unlink(missing_ok=True)
-            (private / f"{chapter}.ipynb").replace(folder / f"{chapter}.ipynb")
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    finally:
-        for file in new.values():
-            file.unlink(missing_ok=True)
+    for suffix in stamp.RESULT_SUFFIXES:
+        new, place = (where / f"{chapter}{suffix}" for where in (private, results))
+        if new.is_file():
+            new.replace(place)
+        elif frozen:
+            place.unlink(missing_ok=True)
+    (private / f"{chapter}.ipynb").replace(folder / f"{chapter}.ipynb")
 
 
 def assignments(pairs: tuple[str, ...]) -> dict[str, str]:

@@ -211,12 +211,8 @@ def stale_by(
 ) -> list[str]:
     """Why a run of a chapter is not, or no longer, true; nothing where it is.
 
-    Args:
-        notebook: what the run left.
-        chapter: its name.
-        right: the parameters that it should have run with; the others should be None.
-        results: the folder of what it measured.
-        root: the book's folder.
+    `right` are the parameters that it should have run with, the others should be None; `results`
+    is the folder of what it measured.
 
     Raises:
         UserError: its code or its parameters cannot be read.

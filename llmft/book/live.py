@@ -1,10 +1,15 @@
-"""The pocket model in a page: its files beside the pages, and the line that loads its script.
+"""Boxes of a page that a reader uses: their files beside the pages, and the line that loads them.
 
-A page asks for it with `<div class="pocket-model">`, which holds what stands there without scripts;
-with `class="pocket-model students"` two distilled students (`pocket/students.py`) answer beside it.
-The forward pass is `model.js`, what a reader does with it `live.js`. Everything comes from the
-site itself; the weights are float16, those of students differences of 8 bits from them, and are
-loaded when the reader asks for them.
+A page asks for one with a `<div>`, which holds what stands there without scripts. Everything comes
+from the site itself.
+
+`class="pocket-model"`: the pocket model; with `class="pocket-model students"` two distilled
+students (`pocket/students.py`) answer beside it. The forward pass is `model.js`, what a reader does
+with it `live.js`. The weights are float16, those of students differences of 8 bits from them, and
+are loaded when the reader asks for them.
+
+`class="recompute"`: the difference between two methods, computed by `recompute.js` from the answers
+that the comparison chapter left.
 """
 
 import json
@@ -12,32 +17,36 @@ import shutil
 from pathlib import Path
 
 
-MARK = 'class="pocket-model'
-"""What a page has where the model goes."""
-
-HEAD = """<link rel="stylesheet" href="../live.css">
-<script type="module" src="../live.js"></script>
-"""
-"""What such a page, in a folder of the site, loads."""
-
 PAIRS = 200
 """Pairs of each set that a reader can take."""
 
 
-def write(root: Path, folder: Path) -> None:
-    """Put the scripts, the model and its pairs into the site.
+def boxes(page: str, root: Path, folder: Path) -> str:
+    """What the head of a page needs for the boxes that it has, whose files are put into the site.
 
-    Args:
-        root: the book's folder, with `data/pocket`.
-        folder: the site's.
+    The page is in a folder of the site, `folder`.
     """
+    scripts = []
+    if 'class="pocket-model' in page:
+        write_model(root, folder)
+        scripts += ["live.js", "model.js"]
+    answers = root / "data" / "results" / "comparison-answers.json"
+    if 'class="recompute"' in page and answers.is_file():
+        shutil.copyfile(answers, folder / "answers.json")
+        scripts += ["recompute.js"]
+    for name in [*scripts, "live.css"] if scripts else []:
+        shutil.copyfile(Path(__file__).with_name(name), folder / name)
+    style = '<link rel="stylesheet" href="../live.css">\n' if scripts else ""
+    return style + "".join(f'<script type="module" src="../{name}"></script>\n' for name in scripts)
+
+
+def write_model(root: Path, folder: Path) -> None:
+    """Put the model, its students and its pairs into the site."""
     import pandas as pd  # here, as the commands that render nothing begin faster without
     from safetensors.numpy import load_file, save
 
     data, out = root / "data" / "pocket", folder / "pocket"
     (out / "model").mkdir(parents=True, exist_ok=True)
-    for name in ("model.js", "live.js", "live.css"):
-        shutil.copyfile(Path(__file__).with_name(name), folder / name)
     if (root / "data" / "students").is_dir():
         shutil.copytree(root / "data" / "students", out / "students", dirs_exist_ok=True)
     for name in ("config.json", "tokenizer.json"):

@@ -46,20 +46,14 @@ def runs(root: Path, folder: Path) -> dict[str, stamp.Notebook]:
 
 
 def assemble(root: Path, folder: Path, book: Path) -> dict[str, str]:
-    """Put the folder's book together, ready to be rendered.
+    """Put the folder's book together in the empty folder `book`, ready to be rendered.
 
-    Args:
-        root: the published book's folder.
-        folder: what `llmft run --out` filled.
-        book: an empty folder.
-
-    Returns:
-        A line of HTML for the top of each page, by the page's source.
+    Returns a line of HTML for the top of each page, by the page's source.
     """
     made = runs(root, folder)
     results = book / "data" / "results"
-    data = (f"data/{part}" for part in ("results", "pocket", "students", "mnli-hans"))
-    for part in (part for part in ("chapters", "params", *data) if (root / part).is_dir()):
+    parts = ("chapters", "data/results", "data/pocket", "data/students")
+    for part in (part for part in parts if (root / part).is_dir()):
         shutil.copytree(root / part, book / part, ignore=shutil.ignore_patterns(".*"))
     for file in (file for pattern in COPIED for file in root.glob(pattern)):
         shutil.copyfile(file, book / file.name)

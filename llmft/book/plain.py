@@ -25,10 +25,6 @@ from llmft.book import gate, stamp
 def write(root: Path, folder: Path) -> None:
     """Write the pages, and the files of the book that they show or link to.
 
-    Args:
-        root: the book's folder.
-        folder: an empty or a new one.
-
     Raises:
         UserError: pandoc is not installed, or fails.
     """

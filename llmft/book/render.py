@@ -12,7 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llmft import ROOT, UserError
@@ -39,14 +39,10 @@ def render(
 ) -> tuple[list[Path], str]:
     """Write the book into `_book/`.
 
-    Args:
-        root: the book's folder.
-        plain: make the plain pages, without looking for Quarto.
-        folders: what `llmft run --out` filled; the book of each goes into `_book/`, too, into a
-            folder of the same name, and changes nothing in the published pages.
-
-    Returns:
-        The first page of each, the published one first, and a line about how they were rendered.
+    `plain` makes the plain pages, without looking for Quarto. The book of each of the `folders`
+    that `llmft run --out` filled goes into `_book/`, too, into a folder of the same name, and
+    changes nothing in the published pages. Returns the first page of each, the published one first,
+    and a line about how they were rendered.
 
     Raises:
         UserError: Quarto fails, or warns of something that does not resolve; the pages cannot be
@@ -84,20 +80,19 @@ def _beside(quarto: str | None, root: Path, folder: Path, new: Path) -> None:
         book = Path(place).resolve()  # outside of the book, which is a project of Quarto's
         lines = local.assemble(root, folder, book)
         try:
-            _write(quarto, book, book / "_book")
+            _write(quarto, book, book / "_book", lines)
         except UserError as error:
             raise UserError(f"{folder}: {error}") from None
-        pages.head(book / "_book", lines)
         shutil.move(book / "_book", new / folder.name)
 
 
-def _write(quarto: str | None, root: Path, folder: Path) -> None:
-    """Render a book into a folder of its own folder."""
+def _write(quarto: str | None, root: Path, folder: Path, lines: Mapping[str, str] = {}) -> None:
+    """Render a book into a folder of its own folder, its pages with `lines` at their heads."""
     if quarto:
         _quarto(quarto, root, folder)
     else:
         plain_pages.write(root, folder)
-    pages.finish(root, folder)
+    pages.finish(root, folder, lines)
 
 
 def _quarto(quarto: str, root: Path, folder: Path) -> None:

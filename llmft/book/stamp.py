@@ -25,7 +25,7 @@ from llmft import UserError, files, params, provenance
 Notebook = dict[str, Any]
 Cell = dict[str, Any]
 
-RESULT_SUFFIXES = (".csv", ".parquet", ".svg", ".tex", ".md", "-answer.md")
+RESULT_SUFFIXES = tuple(".csv .parquet .svg .tex .md -answer.md -answers.json -claims.json".split())
 """What a chapter may leave in the store under its own name, to be committed in `data/results/`."""
 
 
@@ -149,11 +149,7 @@ def digests(notebook: Notebook, chapter: str, results: Path, root: Path) -> dict
 
     Prose and `#|` options may change without a new run, and so may comments and docstrings.
 
-    Args:
-        notebook: the run, cleaned.
-        chapter: its name.
-        results: the folder of what it measured.
-        root: the book's folder.
+    `results` is the folder of what it measured.
 
     Raises:
         UserError: its code or its parameters cannot be read.

@@ -32,10 +32,8 @@ def fetch(
 ) -> Iterator[Fetched]:
     """Download the models and data of studies one by one; what begins is said on stderr.
 
-    Args:
-        studies: of each its `model` and `task`.
-        data: a folder that has the rows of mnli-hans (`selection.load`), in the network's place.
-        accept_terms: whether the user accepts the terms of use of models that have some.
+    `data` is a folder that has the rows of mnli-hans (`selection.load`), in the network's place;
+    `accept_terms`: of models that have some.
 
     Raises:
         UserError: as `hub.model`, `gguf.checkpoint`, `sources.hans_file` and `selection.load` do;

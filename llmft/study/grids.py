@@ -47,6 +47,9 @@ RANKS = (1, 4, 16)
 WITH_TEXT = ("full", f"rank-{RANKS[1]} LoRA")
 """The methods that learn with the text term, too."""
 
+STUDENT_RATES = (0.3, 1.0, 3.0)
+"""The rates at which a student is searched, as shares of the study's own."""
+
 RATES_OF, AND_TEXT = "rates of ", " + text term"
 """What is before a method's name in the name of its runs at all learning rates, and after it."""
 
@@ -206,10 +209,11 @@ def few_shot(study: Study) -> Grid:
     """Full fine-tuning: its search, its curve, what else varies, other losses and selections."""
     size = middle(study.train_shots)
     base, at = spec(study, "fine-tuning", shots=size), {"data_seed": few(study)}
+    searched = spec(study, "fine-tuning", shots=side(study))
     objectives = [name for name in OBJECTIVES if name != study.objective]
     selections = [name for name in SELECTIONS if name != study.selection]
     return {
-        "search": search(study, "fine-tuning", [0.25, 0.5, 1.0, 2.0], side(study)),
+        "search": search(study, searched, [0.25, 0.5, 1.0, 2.0]),
         "zero-shot": [spec(study, "zero-shot")],
         "full fine-tuning": curve(study, "fine-tuning", study.train_shots),
         "middle": product(base, **at),
@@ -220,14 +224,11 @@ def few_shot(study: Study) -> Grid:
     }
 
 
-def search(
-    study: Study, method: str, factors: Sequence[float], size: int, most: int = 1_000
-) -> list[Spec]:
+def search(study: Study, base: Spec, factors: Sequence[float], most: int = 1_000) -> list[Spec]:
     """A search of the learning rate on validation pairs, with at most so many draws of its own."""
-    base = spec(study, method, shots=size, split="validation")
     start = study.seed + 1_000  # no reported run has these draws
     return product(
-        base,
+        replace(base, split="validation"),
         learning_rate=[base.learning_rate * factor for factor in factors],
         data_seed=range(start, start + min(most, study.search_draws, study.repeats)),
     )
@@ -242,7 +243,7 @@ def lora(study: Study) -> Grid:
     biases = replace(full, method="bitfit", learning_rate=study.lora_learning_rate)
     other_layers = QUERIES_VALUES if study.lora_targets == ALL_LAYERS else ALL_LAYERS
     return {
-        "search": search(study, "lora", [0.1, 0.3, 1.0, 3.0], size),
+        "search": search(study, base, [0.1, 0.3, 1.0, 3.0]),
         "zero-shot": [spec(study, "zero-shot")],
         "full fine-tuning": curve(study, "fine-tuning", study.train_shots),
         "LoRA": curve(study, "lora", study.train_shots),
@@ -324,7 +325,7 @@ def context_distillation(study: Study) -> Grid:
     objectives = [name for name in DISTILLATION_OBJECTIVES if name != study.distill_objective]
     rounds = range(2, study.rounds + 1)
     return {
-        "search": search(study, "distillation", [0.3, 1.0, 3.0], plain.shots, most=2),
+        "search": search(study, plain, STUDENT_RATES, most=2),
         "zero-shot": [spec(study, "zero-shot")],
         "ICL": product(spec(study, "icl", context=plain.context), data_seed=seeds),
         "full fine-tuning": product(rival, data_seed=seeds),
@@ -361,8 +362,10 @@ def keeping(study: Study) -> Grid:
     prompt = spec(study, "icl", context=plain.context)
     fewer = [size for size in study.shots if size < study.context_shots]
     return {
-        "search for a prefix": [one for base in prefixes for one in fidelity_search(study, base)],
-        "search for LoRA": fidelity_search(study, adapter),
+        "search for a prefix": [
+            one for base in prefixes for one in search(study, base, STUDENT_RATES, most=2)
+        ],
+        "search for LoRA": search(study, adapter, STUDENT_RATES, most=2),
         "zero-shot": [spec(study, "zero-shot")],
         "ICL": product(prompt, data_seed=seeds),
         "shorter prompts": product(prompt, shots=fewer, data_seed=seeds),
@@ -370,16 +373,6 @@ def keeping(study: Study) -> Grid:
         "LoRA student": product(adapter, data_seed=seeds),
         f"distillation, {plain.queries:,} queries": product(plain, data_seed=seeds),
     }
-
-
-def fidelity_search(study: Study, base: Spec) -> list[Spec]:
-    """A student's search of the learning rate: as many rates and draws as distillation's has."""
-    start = study.seed + 1_000
-    return product(
-        replace(base, split="validation"),
-        learning_rate=[base.learning_rate * factor for factor in (0.3, 1.0, 3.0)],
-        data_seed=range(start, start + min(2, study.search_draws, study.repeats)),
-    )
 
 
 @chapter
@@ -398,10 +391,11 @@ def text_term(study: Study) -> Grid:
 PURITIES = (0.5, 0.5625, 0.625, 0.75, 1.0)
 """How often the cue is right in the labelled examples of the chapter on rules."""
 
-SHARES = (1.0,)
-"""Shares of them that are pairs without a cue, the others being of the purity `BESIDE`."""
-
 BESIDE = 0.75
+"""The purity of the other examples, where some are pairs without a cue."""
+
+NO_CUE = {"purity": BESIDE, "mixed": 1.0}
+"""Of a run all of whose examples are such pairs."""
 
 LONG = 20
 """Passes over the largest sample with such pairs, in fewer and larger steps than elsewhere."""
@@ -412,7 +406,7 @@ def crossed(study: Study, task: str = "pocket-rules") -> Study:
     return study.model_copy(update={"task": task, "rows": "", "labels": ""})
 
 
-def long(study: Study, **fields: Any) -> Spec:
+def long(study: Study) -> Spec:
     """Full fine-tuning on more examples than elsewhere, read `LONG` times.
 
     Pairs without a cue are hard: with the study's own steps the training loss stays at a guess's.
@@ -420,7 +414,7 @@ def long(study: Study, **fields: Any) -> Spec:
     n, batch = 4 * study.train_shots[-1], 4 * study.batch_size
     how = {"batch_size": batch, "learning_rate": 2 * study.learning_rate}
     updates = max(study.updates, -(-LONG * n // batch))
-    return spec(study, "fine-tuning", shots=n, updates=updates, **how, **fields)
+    return spec(study, "fine-tuning", shots=n, updates=updates, **how, **NO_CUE)
 
 
 @chapter
@@ -441,14 +435,9 @@ def rules(study: Study) -> Grid:
         ]
         found[f"purity, {name}"] = [replace(p, purity=share) for share in PURITIES for p in points]
         found[f"mixed, {name}"] = [
-            replace(p, purity=BESIDE, mixed=share)
-            for share in SHARES
-            for p in points
-            if p.shots == min(seeds_of) and p.data_seed in half
+            replace(p, **NO_CUE) for p in points if p.shots == min(seeds_of) and p.data_seed in half
         ]
-    found["mixed, long"] = [
-        long(study, data_seed=seed, purity=BESIDE, mixed=max(SHARES)) for seed in few(study)
-    ]
+    found["mixed, long"] = product(long(study), data_seed=half)
     return found
 
 
@@ -524,14 +513,13 @@ def recursion(study: Study) -> Grid:
     }
     for name, differs in ARMS.items():
         later = rounds if name in ("live", PRACTISED) else rounds[1:]
-        one = replace(plain, **differs)
-        grid[f"recursion, {name}"] = product(one, data_seed=half, rounds=later, scoring=asked)
-        grid[f"recursion, {name}, slow"] = product(
-            replace(one, learning_rate=slow), data_seed=half, rounds=later, scoring=asked
-        )
-    ends = [1, rounds[-1]]
+        for end, rate in (("", plain.learning_rate), (", slow", slow)):
+            one = replace(plain, learning_rate=rate, **differs)
+            grid[f"recursion, {name}{end}"] = product(
+                one, data_seed=half, rounds=later, scoring=asked
+            )
     for name, changes in VARIANTS.items():
-        rates = [plain.learning_rate * RATES[0], plain.learning_rate]
+        rates, ends = [slow, plain.learning_rate], [1, rounds[-1]]
         one = replace(plain, **changes)
         grid[f"recursion, {name}"] = product(one, learning_rate=rates, data_seed=half, rounds=ends)
     for name, one in (("all weights", plain), ("LoRA", adapter)):
@@ -539,9 +527,10 @@ def recursion(study: Study) -> Grid:
         grid[f"recursion by rate, {name}"] = product(
             one, learning_rate=rates, data_seed=half, rounds=rounds
         )
-    methods = ("icl", "distillation") if study.context_shots % 4 == 0 else ()  # a placebo's halves
-    for method in methods:
-        grid[f"placebo, {method}"] = product(spec(study, method), context=PLACEBOS, data_seed=seeds)
+    if study.context_shots % 4 == 0:  # a placebo's halves
+        for method in ("icl", "distillation"):
+            one = spec(study, method)
+            grid[f"placebo, {method}"] = product(one, context=PLACEBOS, data_seed=seeds)
     return grid
 
 

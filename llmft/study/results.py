@@ -5,7 +5,8 @@ Everything that a chapter shows is computed from these two frames.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ FIELDS = tuple(
 )
 """The fields of a run that each of its answers carries."""
 
-LATER: dict[str, Any] = {f.name: f.default for f in fields(Spec) if "later" in f.metadata}
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in fields(Spec)}
+
+LATER = [field.name for field in fields(Spec) if "later" in field.metadata]
 """The fields that older rows lack, which have their defaults."""
 
 SEEDS = ("data_seed", "order_seed", "init_seed")
@@ -87,14 +90,6 @@ class Results:
         """Whether the study has runs of this group."""
         return study in self.groups.get(name, {})
 
-    def of_study(self, study: str) -> "Results":
-        """The same with the study's name in both frames."""
-        return Results(
-            self.rows.assign(study=study),
-            self.predictions.assign(study=study),
-            {name: {study: keys[""]} for name, keys in self.groups.items()},
-        )
-
     def answers(self) -> pd.DataFrame:
         """The predictions as they are stored, once where two studies share a run."""
         answers = self.predictions[list(ANSWER)]
@@ -103,15 +98,17 @@ class Results:
     def csv(self) -> bytes:
         """The rows as CSV, learning curves as JSON."""
         texts = self.rows.assign(curve=self.rows["curve"].map(json.dumps))
-        unused = [name for name, default in LATER.items() if (texts[name] == default).all()]
+        unused = [name for name in LATER if (texts[name] == DEFAULTS[name]).all()]
         return texts.drop(columns=unused).to_csv(index=False).encode()
 
 
-def loaded(rows: Sequence[dict[str, Any]], folder: Path, groups: dict[str, list[str]]) -> Results:
-    """The results of runs that the store has, of a study without a name."""
-    frame = _with_later(pd.DataFrame(rows).assign(study=""))
+def loaded(
+    rows: Sequence[dict[str, Any]], folder: Path, groups: dict[str, list[str]], study: str
+) -> Results:
+    """The results of a study's runs that the store has."""
+    frame = _typed(pd.DataFrame(rows).assign(study=study))
     answers = _whole(frame, store.answers(folder, list(frame["key"])))
-    return Results(frame, answers, {name: {"": keys} for name, keys in groups.items()})
+    return Results(frame, answers, {name: {study: keys} for name, keys in groups.items()})
 
 
 def joined(parts: Sequence[Results]) -> Results:
@@ -136,7 +133,8 @@ def read(files: Sequence[Path]) -> Results:
     frames, answers = [], []
     for file in files:
         try:
-            frames.append(_rows(pd.read_csv(file)))
+            rows = _typed(pd.read_csv(file))
+            frames.append(rows.assign(curve=rows["curve"].map(json.loads)))
             answers.append(pd.read_parquet(file.with_suffix(".parquet"), columns=list(ANSWER)))
         except (OSError, ValueError, TypeError, RecursionError) as error:
             why = " ".join(str(error).split())[:200]
@@ -151,33 +149,17 @@ def read(files: Sequence[Path]) -> Results:
     return Results(rows, _whole(rows, found), {})
 
 
-def _rows(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows as `runs.run` gave them, from those of its CSV file, or a ValueError."""
-    table = _with_later(table)
-    names = {field.name: type(field.default) for field in fields(Spec)}
-    if lacking := [name for name in ("key", "study", "curve", *names) if name not in table]:
-        raise ValueError(f"no column {lacking[0]}")
-    for name, kind in names.items():
-        if kind is str:  # an empty text is no missing value
-            table[name] = table[name].astype(object).fillna("").astype(str)
-    table["curve"] = table["curve"].map(json.loads)
-    for key, curve, *values in table[["key", "curve", *names]].itertuples(index=False, name=None):
-        try:
-            Spec(**dict(zip(names, values, strict=True)))
-        except UserError as error:
-            raise ValueError(f"run {key}: {error}") from None
-        if not isinstance(curve, list) or not all(isinstance(point, dict) for point in curve):
-            raise ValueError(f"run {key}: its curve is none")
-    return table
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows with every field of a run, each of its type, or a ValueError.
 
-
-def _with_later(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows with every field of a run."""
-    for name, default in LATER.items():
-        there = (
-            table[name].astype(object) if name in table else pd.Series(None, table.index, object)
-        )
-        filled = there.where(there.notna(), default).map(type(default))  # 1.0 beside a gap was 1
+    Older rows lack those that came `later`; CSV has a gap for an empty text, and a whole number
+    beside a gap was read as 1.0.
+    """
+    if lacking := {"key", "study", "curve", *DEFAULTS} - {*table, *LATER}:
+        raise ValueError(f"no column {min(lacking)}")
+    for name, default in DEFAULTS.items():
+        given = table[name] if name in table else pd.Series(None, table.index, dtype=object)
+        filled = given.astype(object).where(given.notna(), default).map(type(default))
         table = table.assign(**{name: filled})
     return table
 
@@ -188,7 +170,7 @@ def select(results: Results, grids: dict[str, Grid]) -> Results:
     Raises:
         UserError: a run is not among the results, or two are, of different data or weights.
     """
-    names = [field.name for field in fields(Spec) if field.name != "revision"]  # resolved in rows
+    names = [name for name in DEFAULTS if name != "revision"]  # resolved in rows
     parts = []
     for study, grid in grids.items():
         own = results.rows[results.rows["study"] == study]
@@ -201,7 +183,7 @@ def select(results: Results, grids: dict[str, Grid]) -> Results:
         key_of = dict(zip(specs, own["key"], strict=True))
         groups: dict[str, dict[str, list[str]]] = {name: {study: []} for name in grid}
         for group, spec in [(group, spec) for group, specs in grid.items() for spec in specs]:
-            key = key_of.get(tuple(asdict(spec)[name] for name in names))
+            key = key_of.get(attrgetter(*names)(spec))
             if key is None:
                 raise UserError(
                     f"the results of {study} have no run {spec}: run its chapter with its "

@@ -7,9 +7,7 @@ folder, can work on one grid.
 """
 
 import gc
-import importlib
 import os
-import re
 import signal
 import sys
 import threading
@@ -17,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -26,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import psutil
 import torch
 
 from llmft import ROOT, LeftOutError, UserError, files, params, provenance
@@ -106,12 +105,10 @@ def run(grid: Callable[[Study], Grid], studies: Sequence[Study], name: str = "")
         raise LeftOutError(
             f"all of its runs are left out (`without`) of {left}: name another study"
         )
-    parts = []
-    for study in studies:
-        names = ("store", "scheduler", "device", "token_budget", "workers", "save_models")
-        options: dict[str, Any] = {option: getattr(study, option) for option in names}
-        parts.append(run_grid(grid(study), **options).of_study(study.study))
-    found = results.joined(parts)
+    options = {"study", "store", "device", "token_budget", "workers", "save_models"}
+    found = results.joined(
+        [run_grid(grid(study), **study.model_dump(include=options)) for study in studies]
+    )
     if name:
         folder = studies[0].folder
         files.write(folder / f"{name}.csv", found.csv())
@@ -135,8 +132,8 @@ def publish(studies: Sequence[Study]) -> tuple[int, int, int]:
 def run_grid(
     grid: Grid | Sequence[Spec],
     *,
+    study: str = "",
     store: str | Path = "runs",
-    scheduler: str = "",
     device: str = "auto",
     token_budget: int = 0,
     workers: int = 1,
@@ -146,8 +143,8 @@ def run_grid(
 
     Args:
         grid: the runs, by the names of what they are for; one that stands twice is done once.
+        study: whose they are, in the rows and predictions.
         store: the folder of finished runs, see `params.store_folder`.
-        scheduler: "" = here; else a Dask scheduler's address, whose workers see the same store.
         device: as in `models.load`, chosen where the run is done.
         token_budget: tokens that go through the model at once, as in `scoring.score` and
             `training.train`; of training it changes what dropout drops.
@@ -179,13 +176,12 @@ def run_grid(
     if missing:
         pieces = methods.recursions(missing)
         number = min(workers or _workers(pieces, device), len(pieces))
-        place = _dask(scheduler) if scheduler else _pool(number) if number > 1 else nullcontext()
-        with place as pool:
+        with _pool(number) if number > 1 else nullcontext() as pool:
             _do(pieces, len(wanted), pool, how)
     # The task and the model by their names of now: who did a run may have had them elsewhere.
     rows = [_row(folder, key) | identities[spec] for key, spec in wanted.items()]
     named = {name: [keys[spec] for spec in group] for name, group in groups.items()}
-    return results.loaded(rows, folder, named)
+    return results.loaded(rows, folder, named, study)
 
 
 def _do(pieces: list[Piece], total: int, pool: Executor | None, how: dict[str, Any]) -> None:
@@ -313,16 +309,9 @@ def _workers(pieces: list[Piece], device: str) -> int:
         return 1
     each = {(spec.model, spec.revision) for piece in pieces for spec in piece}
     need = WORKER + 10 * max(models.weight(*one) for one in each) / 2**30
+    free = psutil.virtual_memory().available / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, int(_free() / need), len(pieces) // WORTH))
-
-
-def _free() -> float:
-    """GiB of memory that programs may still take; half of the machine's where that is not known."""
-    with suppress(OSError, IndexError):
-        text = Path("/proc/meminfo").read_text()
-        return int(re.findall(r"MemAvailable:\s+(\d+) kB", text)[0]) / 2**20
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**31
+    return max(1, min(cores or 1, int(free / need), len(pieces) // WORTH))
 
 
 @contextmanager
@@ -372,21 +361,3 @@ def _follow(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
     torch.set_num_threads(1)
     gc.freeze()  # as in `_each`
-
-
-@contextmanager
-def _dask(scheduler: str) -> Iterator[Executor]:
-    """The workers of a Dask cluster, where a piece whose worker dies is tried again."""
-    try:
-        distributed: Any = importlib.import_module("distributed")  # an extra, and slow to import
-    except ImportError:
-        raise UserError("a scheduler needs Dask: pip install 'llmft[cluster]'") from None
-    try:
-        client = distributed.Client(scheduler, timeout=20)
-    except (OSError, ValueError) as error:
-        raise UserError(f"no Dask scheduler at {scheduler!r}: {error}") from None
-    with client:
-        try:
-            yield client.get_executor(pure=False)
-        except distributed.KilledWorker as error:
-            raise UserError(f"workers died over one run (out of memory?): {error}") from None

@@ -5,7 +5,9 @@ that are compared (`method` is the method's name), `compared` their answers and 
 classifier's, `ruled` the same with what the rule of negation says.
 """
 
+import base64
 import itertools
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -414,6 +416,29 @@ def pairs(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
     tables.say("\n\n".join(sentences))
 
 
+def keep_answers(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Store which answers are right, for the box of the page (`book/recompute.js`).
+
+    `comparison-answers.json` has by study its `strata`, by domain a number for each pair (pairs of
+    one label and subcase share it), and its `runs`: method, number of labelled examples (`size`),
+    draw ("" where nothing was drawn), and by domain a bit a pair in base64, first bits first.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    own = compared[compared["method"] != CUES]
+    own = own.assign(method=pd.Categorical(own["method"], list(METHODS)))
+    for (study, domain), rows in own.groupby(["study", "domain"], sort=False):
+        right = rows.pivot_table("correct", ["method", "shots", "draw"], "id", observed=True)
+        pairs = rows.drop_duplicates("id").set_index("id").loc[right.columns]
+        same = [name for name in sections.WITHIN if name in pairs]
+        one = found.setdefault(str(study), {"strata": {}, "runs": {}})
+        one["strata"][domain] = pairs.groupby(same, dropna=False).ngroup().tolist()
+        for run, bits in zip(right.index, np.packbits(right.to_numpy(bool), axis=1), strict=True):
+            about = {"method": run[0], "size": int(run[1]), "draw": run[2]}
+            one["runs"].setdefault(run, about)[domain] = base64.b64encode(bits).decode()
+    text = json.dumps({n: one | {"runs": [*one["runs"].values()]} for n, one in found.items()})
+    (studies[0].folder / "comparison-answers.json").write_text(text, encoding="utf-8")
+
+
 def claims(compared: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     """Claims that each rest on one difference in AUC: a claim holds where that is above zero.
 
@@ -449,16 +474,28 @@ def claims(compared: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
 
 
 def both(claimed: pd.DataFrame, studies: Sequence[Study]) -> None:
-    """Which claims hold in which study: the difference that each rests on, and the verdict."""
-    lines = []
+    """Which claims hold in which study: the difference that each rests on, and the verdict.
+
+    And `comparison-claims.json`: a difference has its interval (`low`, `high`), and where nothing
+    is shown the smallest true difference that would have been (`shown_from`).
+    """
+    lines, kept = [], []
     for (domain, claim), rows in claimed.groupby(["domain", "claim"], sort=False):
         gaps = dict(zip(rows["study"], rows["difference"], strict=True))
         line = {"claim": f"{domain}: {claim}"} | {study.study: "–" for study in studies}
+        numbers: dict[str, dict[str, float]] = {}
         for name, gap in gaps.items():
             null = gap.lo <= 0 <= gap.hi
             line[name] = f"{gap}" + f" ({stats.number(gap.detectable)})" * null
+            known = {"difference": gap.mean, "low": gap.lo, "high": gap.hi}
+            known |= {"shown_from": gap.detectable} if null else {}
+            numbers[name] = {n: round(value, 4) for n, value in known.items() if np.isfinite(value)}
+        about = {"claim": claim, "domain": domain, "measure": "AUC"}
         lines.append(line | {"holds": conclusions.holds(gaps, len(studies))})
+        kept.append(about | {"holds": lines[-1]["holds"], "studies": numbers})
     tables.table(pd.DataFrame(lines))
+    text = json.dumps(kept, indent=1, ensure_ascii=False)
+    (studies[0].folder / "comparison-claims.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 # --- conclusions -------------------------------------------------------------------------------
