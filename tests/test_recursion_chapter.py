@@ -122,9 +122,10 @@ def test_placebos_stand_beside_the_true_context_and_none(results: Results) -> No
     by_method = found.groupby("method")["context"].unique().map(set).to_dict()
     every = {recursion.TRUE, *PLACEBOS}
     assert by_method == {"zero-shot": {"none"}, "ICL": every, "distilled": every}
-    own = recursion._against(found, STUDY, "in-domain", "correct")
-    assert [*own] == [(method, name) for method in ("ICL", "distilled") for name in PLACEBOS]
-    assert {of["mean"].mean for of in own.values()} == {0.5}
+    less, more = recursion._against(found, STUDY, "in-domain", "correct")
+    made = [(method, name) for method in ("ICL", "distilled") for name in PLACEBOS]
+    assert [*less] == [*more] == made
+    assert {gap.mean for gap in (*less.values(), *more.values())} == {0.0}
 
 
 def test_a_rate_is_named_by_its_share_of_the_studys(results: Results) -> None:

@@ -102,26 +102,20 @@ def at_size(frame: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     return sections.where(frame, studies, lambda study: {"shots": [0, study.context_shots]})
 
 
-def counts(found: Results, methods: Results, studies: Sequence[Study]) -> None:
+@sections.and_missing
+@sections.text_by_study
+def counts(found: Results, methods: Results, study: Study) -> str:
     """Say how many runs there are, and how many are compared on how many pairs."""
-    single = by_domain(methods.rows)
-
-    def text(study: Study) -> str:
-        there, own, mine = (
-            rows_at(f, study=study.study) for f in (found.rows, methods.rows, single)
-        )
-        pairs = mine.groupby("domain", sort=False)["n"].max()
-        each = [f"{int(n):,} pairs {domain}" for domain, n in pairs.items()]
-        lacks = [name for name in METHODS if name not in set(own["method"])]
-        return (
-            f"The results of the other chapters hold {len(there):,} runs; {len(own):,} of them are "
-            f"compared here: up to {study.repeats} draws a point, and {' and '.join(each)} a run. "
-            "The others were searches and ablations."
-            f"{f' Not measured for this study: {conclusions.joined(lacks)}.' * bool(lacks)}"
-        )
-
-    sections.headed(studies, text)
-    sections.missing(studies)
+    own = rows_at(methods.rows, study=study.study)
+    pairs = by_domain(own).groupby("domain", sort=False)["n"].max()
+    each = [f"{int(n):,} pairs {domain}" for domain, n in pairs.items()]
+    lacks = [name for name in METHODS if name not in set(own["method"])]
+    return (
+        f"The results of the other chapters hold {len(rows_at(found.rows, study=study.study)):,} "
+        f"runs; {len(own):,} of them are compared here: up to {study.repeats} draws a point, and "
+        f"{' and '.join(each)} a run. The others were searches and ablations."
+        f"{f' Not measured for this study: {conclusions.joined(lacks)}.' * bool(lacks)}"
+    )
 
 
 # --- accuracy ----------------------------------------------------------------------------------
@@ -440,11 +434,14 @@ def claims(compared: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
             sides["a teacher ranks pairs better than its student"] = (shown_few, distilled)
         own = rows_at(compared, study=study.study, domain=domain)
         there = set(zip(own["method"], own["shots"], strict=True))
-        for claim, pair in sides.items():
-            if {*pair} <= there:
-                a, b = ({"domain": domain, "method": m, "shots": shots} for m, shots in pair)
-                gap = sections.difference(own, a, b, "auc", stats.together(len(sides)))
-                lines.append((domain, study.study, claim, gap))
+        level = stats.together(len(sides))
+        pairs = {
+            claim: tuple({"method": method, "shots": shots} for method, shots in pair)
+            for claim, pair in sides.items()
+            if {*pair} <= there
+        }
+        gaps = sections.differences(own, pairs, "auc", level)
+        lines += [(domain, study.study, claim, gap) for claim, gap in gaps.items()]
     return pd.DataFrame(lines, columns=["domain", "study", "claim", "difference"])
 
 

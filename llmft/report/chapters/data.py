@@ -56,23 +56,19 @@ def _suspicious(study: Study) -> list[str]:
     return found
 
 
-def sets(studies: Sequence[Study]) -> None:
+@sections.table_by_study({"words, premise": ".1f", "words, hypothesis": ".1f"})
+def sets(study: Study) -> list[dict[str, Any]]:
     """Pairs, share entailed and mean lengths of the sets."""
-
-    def lines(study: Study) -> pd.DataFrame:
-        return pd.DataFrame(
-            {
-                "set": name,
-                "pairs": len(frame),
-                "entailed": str(stats.wilson(int((frame["label"] == 0).sum()), len(frame))),
-                "words, premise": frame["premise"].map(cues.words).map(len).mean(),
-                "words, hypothesis": frame["hypothesis"].map(cues.words).map(len).mean(),
-            }
-            for name, frame in _sets(study).items()
-        )
-
-    formats = {"words, premise": ".1f", "words, hypothesis": ".1f"}
-    sections.table(sections.each(studies, lines), formats)
+    return [
+        {
+            "set": name,
+            "pairs": len(frame),
+            "entailed": str(stats.wilson(int((frame["label"] == 0).sum()), len(frame))),
+            "words, premise": frame["premise"].map(cues.words).map(len).mean(),
+            "words, hypothesis": frame["hypothesis"].map(cues.words).map(len).mean(),
+        }
+        for name, frame in _sets(study).items()
+    ]
 
 
 def _sets(study: Study) -> dict[str, pd.DataFrame]:
@@ -179,45 +175,39 @@ def cue_figure(worth: pd.DataFrame, studies: Sequence[Study]) -> Any:
     return sections.by_study(figures.forest, worth, studies, "cue", "domain", note=note)
 
 
-def cue_table(studies: Sequence[Study]) -> None:
+@sections.table_by_study()
+def cue_table(study: Study) -> list[dict[str, Any]]:
     """How often the two documented cues occur with each label, in all sets."""
     columns = {"negation": "negated hypothesis", "overlap": "all words in the premise"}
-
-    def lines(study: Study) -> pd.DataFrame:
-        rows = []
-        for name, frame in _sets(study).items():
-            for label, own in cues.table(frame).groupby(frame["label"]):
-                shares = {
-                    column: str(stats.wilson(int(own[cue].sum()), len(own)))
-                    for cue, column in columns.items()
-                }
-                about = {"set": name, "label": tasks.LABELS[int(label)]}
-                rows.append(about | shares | {"n": len(own)})
-        return pd.DataFrame(rows)
-
-    sections.table(sections.each(studies, lines))
+    lines = []
+    for name, frame in _sets(study).items():
+        for label, own in cues.table(frame).groupby(frame["label"]):
+            shares = {
+                column: str(stats.wilson(int(own[cue].sum()), len(own)))
+                for cue, column in columns.items()
+            }
+            about = {"set": name, "label": tasks.LABELS[int(label)]}
+            lines.append(about | shares | {"n": len(own)})
+    return lines
 
 
-def best_cues(worth: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def best_cues(worth: pd.DataFrame, study: Study) -> str:
     """Say which cue is worth most in each domain; `worth`: `cue_accuracies`."""
-
-    def text(study: Study) -> str:
-        best = _of_domains(worth, study)
-        inside = best["in-domain"]
-        found = (
-            f"In-domain, the best single cue is *{inside.idxmax()}*, right on {inside.max():.2f} "
-            f"of the pairs; negation in the hypothesis is right on {inside['negation']:.2f}."
+    best = _of_domains(worth, study)
+    inside = best["in-domain"]
+    found = (
+        f"In-domain, the best single cue is *{inside.idxmax()}*, right on {inside.max():.2f} "
+        f"of the pairs; negation in the hypothesis is right on {inside['negation']:.2f}."
+    )
+    if "out-of-domain" in best:
+        outside = best["out-of-domain"]
+        found += (
+            f" Out-of-domain the best of all {len(outside)} cues is *{outside.idxmax()}* with "
+            f"{outside.max():.2f}. So a method that scores well in-domain and near one half "
+            "out-of-domain has, at most, found a cue."
         )
-        if "out-of-domain" in best:
-            outside = best["out-of-domain"]
-            found += (
-                f" Out-of-domain the best of all {len(outside)} cues is *{outside.idxmax()}* with "
-                f"{outside.max():.2f}. So a method that scores well in-domain and near one half "
-                "out-of-domain has, at most, found a cue."
-            )
-        return found
-
-    sections.headed(studies, text)
+    return found
 
 
 def _of_domains(worth: pd.DataFrame, study: Study) -> dict[str, pd.Series]:
@@ -298,67 +288,62 @@ def lengths(studies: Sequence[Study]) -> Any:
 
 def patterns(studies: Sequence[Study]) -> None:
     """The patterns, and what a pair takes in each; how many tokens are unknown to the model."""
+    _patterns(studies)
+    _unknown(studies)
 
-    def lines(study: Study) -> pd.DataFrame:
-        tokenizer = sections.model_of(study).tokenizer
-        pairs = sections.task_of(study).in_domain.head(FIRST)
-        rows = []
-        for name, pattern in prompts.PATTERNS.items():
-            ids = prompts.encode(tokenizer, pattern, pairs, None, 100_000)
-            rows.append(
-                {
-                    "model": study.model,
-                    "pattern": name,
-                    "text": pattern.fill("PREMISE", "HYPOTHESIS").replace("\n", "↵"),
-                    "label words": ", ".join(pattern.verbalizer),
-                    "tokens": sum(map(len, ids)) / len(ids),
-                    "n": len(ids),
-                }
-            )
-        return pd.DataFrame(rows)
 
-    def unknown(study: Study) -> str:
-        pairs = sections.task_of(study).in_domain.head(FIRST)
-        texts = [*pairs["premise"], *pairs["hypothesis"]]
-        share = prompts.unknown_share(sections.model_of(study).tokenizer, texts)
-        return (
-            f"{share:.1%} of the tokens of the first in-domain pairs are unknown to the tokenizer "
-            f"of {inert.escape(study.model)}; a run is refused above {prompts.UNKNOWN:.0%}."
+@sections.table_by_study({"tokens": ".1f", "text": inert.code})
+def _patterns(study: Study) -> list[dict[str, Any]]:
+    tokenizer = sections.model_of(study).tokenizer
+    pairs, lines = sections.task_of(study).in_domain.head(FIRST), []
+    for name, pattern in prompts.PATTERNS.items():
+        ids = prompts.encode(tokenizer, pattern, pairs, None, 100_000)
+        lines.append(
+            {
+                "model": study.model,
+                "pattern": name,
+                "text": pattern.fill("PREMISE", "HYPOTHESIS").replace("\n", "↵"),
+                "label words": ", ".join(pattern.verbalizer),
+                "tokens": sum(map(len, ids)) / len(ids),
+                "n": len(ids),
+            }
         )
-
-    sections.table(sections.each(studies, lines), {"tokens": ".1f", "text": inert.code})
-    sections.headed(studies, unknown)
+    return lines
 
 
-def word_order(studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def _unknown(study: Study) -> str:
+    pairs = sections.task_of(study).in_domain.head(FIRST)
+    texts = [*pairs["premise"], *pairs["hypothesis"]]
+    share = prompts.unknown_share(sections.model_of(study).tokenizer, texts)
+    return (
+        f"{share:.1%} of the tokens of the first in-domain pairs are unknown to the tokenizer "
+        f"of {inert.escape(study.model)}; a run is refused above {prompts.UNKNOWN:.0%}."
+    )
+
+
+@sections.table_by_study()
+def word_order(study: Study) -> pd.DataFrame:
     """Does each model find sentences likelier than their words shuffled?"""
-
-    def row(study: Study) -> pd.DataFrame:
-        return sanity.table([sections.model_of(study)], sections.task_of(study))
-
-    sections.table(sections.each(studies, row))
+    return sanity.table([sections.model_of(study)], sections.task_of(study))
 
 
 # --- what it comes to --------------------------------------------------------------------------
 
 
-def summary(worth: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.findings_by_study
+def summary(worth: pd.DataFrame, study: Study) -> list[str]:
     """What a constant and one cue get right, and how well a single run is known."""
-
-    def lines(study: Study) -> list[str]:
-        domains = sections.task_of(study).domains
-        share = {name: frame["label"].mean() for name, frame in domains.items()}
-        constant = [f"{max(mean, 1 - mean):.2f} {name}" for name, mean in share.items()]
-        best = [f"{own.max():.2f} {name}" for name, own in _of_domains(worth, study).items()]
-        n = len(domains["in-domain"])
-        return [
-            f"A constant predictor is right on {' and '.join(constant)}: the floor for every "
-            "method.",
-            f"Reading one cue is worth up to {' and '.join(best)}.",
-            f"With {n:,} in-domain test pairs, a single run's accuracy near one half is known to "
-            f"about ±{100 * (stats.wilson(n // 2, n).hi - 0.5):.1f} points; with "
-            f"{EARLIER_STUDY} pairs, as in the earlier study, to about "
-            f"±{100 * (stats.wilson(EARLIER_STUDY / 2, EARLIER_STUDY).hi - 0.5):.0f}.",
-        ]
-
-    sections.findings(studies, lines)
+    domains = sections.task_of(study).domains
+    share = {name: frame["label"].mean() for name, frame in domains.items()}
+    constant = [f"{max(mean, 1 - mean):.2f} {name}" for name, mean in share.items()]
+    best = [f"{own.max():.2f} {name}" for name, own in _of_domains(worth, study).items()]
+    n = len(domains["in-domain"])
+    return [
+        f"A constant predictor is right on {' and '.join(constant)}: the floor for every method.",
+        f"Reading one cue is worth up to {' and '.join(best)}.",
+        f"With {n:,} in-domain test pairs, a single run's accuracy near one half is known to "
+        f"about ±{100 * (stats.wilson(n // 2, n).hi - 0.5):.1f} points; with "
+        f"{EARLIER_STUDY} pairs, as in the earlier study, to about "
+        f"±{100 * (stats.wilson(EARLIER_STUDY / 2, EARLIER_STUDY).hi - 0.5):.0f}.",
+    ]
