@@ -5,8 +5,8 @@ by study where there are several.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -1013,15 +1013,37 @@ def findings(studies: Sequence[Study], lines: Callable[[Study], Sequence[str]]) 
 
 
 def _of_each(part: Callable[..., Any], show: Callable[..., None]) -> Callable[..., None]:
-    """`part`, of one `study`, as a function of several there: `show(studies, part of a study)`."""
-    place = [*inspect.signature(part).parameters].index("study")
+    """`part`, of one `study`, as a function of several there.
+
+    Of what is passed before the studies `part` gets the study's own: of frames and results the
+    rows, of a mapping by study the entry.
+    """
+    place = _place(part)
 
     @wraps(part)
     def shown(*values: Any) -> None:
         before, studies, after = values[:place], values[place], values[place + 1 :]
-        show(studies, lambda study: part(*before, study, *after))
+        show(studies, lambda study: part(*(_own(one, study) for one in before), study, *after))
 
     return shown
+
+
+def _place(part: Callable[..., Any]) -> int:
+    """Which of the parameters is the study, `_study` where it is not used."""
+    return [name.lstrip("_") for name in inspect.signature(part).parameters].index("study")
+
+
+def _own(value: Any, study: Study) -> Any:
+    """What is the study's of a frame, of results or of a mapping; anything else as it is."""
+    if isinstance(value, dict):
+        return value.get(study.study, value)
+    if isinstance(value, Results):
+        return replace(
+            value, **{n: _own(getattr(value, n), study) for n in ("rows", "predictions")}
+        )
+    if isinstance(value, pd.DataFrame) and "study" in value:
+        return rows_at(value, study=study.study)
+    return value
 
 
 def text_by_study(text: Callable[..., str]) -> Callable[..., None]:
@@ -1029,9 +1051,9 @@ def text_by_study(text: Callable[..., str]) -> Callable[..., None]:
     return _of_each(text, headed)
 
 
-def findings_by_study(lines: Callable[..., Sequence[str]]) -> Callable[..., None]:
+def findings_by_study(lines: Callable[..., Iterable[str]]) -> Callable[..., None]:
     """What a chapter found of one `study`, as a list of each that is passed for it."""
-    return _of_each(lines, findings)
+    return _of_each(lines, lambda studies, of: findings(studies, lambda study: list(of(study))))
 
 
 def table_by_study(formats: Any = None) -> Callable[[Callable[..., Any]], Callable[..., None]]:
@@ -1046,7 +1068,7 @@ def table_by_study(formats: Any = None) -> Callable[[Callable[..., Any]], Callab
 
 def and_missing(show: Callable[..., None]) -> Callable[..., None]:
     """Before `text_by_study` or `table_by_study`: `missing` is said after it."""
-    place = [*inspect.signature(show).parameters].index("study")
+    place = _place(show)
 
     @wraps(show)
     def shown(*values: Any) -> None:
@@ -1072,7 +1094,7 @@ def where_run(*groups: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
 def differences(
     answers: pd.DataFrame,
-    pairs: Mapping[Any, tuple[Mapping[str, Any], Mapping[str, Any]]],
+    pairs: Mapping[Any, Sequence[Mapping[str, Any]]],
     value: str = "correct",
     level: float = 0.0,
 ) -> dict[Any, stats.Interval]:
@@ -1122,3 +1144,12 @@ def agreement(answers: pd.DataFrame, teacher: pd.DataFrame) -> dict[str, dict[st
     for (method, domain), own in drawn.groupby(["method", "domain"], sort=False):
         found.setdefault(method, {})[f"agreement, {domain}"] = over(own)
     return found
+
+
+def moves(gaps: Mapping[str, stats.Interval]) -> dict[str, list[str]]:
+    """The names by what is shown of each: it rises, falls, or neither; with the intervals."""
+    found: dict[str, list[str]] = {"rises": [], "falls": [], "is not shown to change": []}
+    for name, gap in gaps.items():
+        kind = "rises" if gap.lo > 0 else "falls" if gap.hi < 0 else "is not shown to change"
+        found[kind].append(f"{name} ({gap}{unresolved(gap)})")
+    return {kind: names for kind, names in found.items() if names}

@@ -6,7 +6,7 @@ is with the first of the study's numbers of examples (`budget_shots`).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from itertools import product
@@ -28,9 +28,6 @@ TERM = grids.AND_TEXT
 """What follows a method's name where it learns with the text term."""
 
 INSIDE = tasks.DOMAINS[0]
-
-CLOSE = 0.05
-"""A difference that is shown to be smaller is called small."""
 
 WITHOUT_REGRET = 10
 """How many times full fine-tuning's best rate LoRA's is in "LoRA Without Regret"."""
@@ -115,30 +112,27 @@ def plain(found: Found) -> pd.DataFrame:
 
 @where_run
 @sections.table_by_study({"share": ".2%"})
-def changed(found: Found, study: Study) -> list[dict[str, Any]]:
+def changed(found: Found, study: Study) -> Iterator[dict[str, Any]]:
     """How many weights each method changes, the rates it tried, and how often each was chosen."""
-    rows, lines = sections.rows_at(plain(found), study=study.study), []
+    rows = sections.rows_at(plain(found), study=study.study)
     for (shots, name), own in rows.groupby(["shots", "method"], sort=False):
         counted, whole = own.iloc[0][["trainable_parameters", "parameters"]]
         chosen = own.loc[own["place"] == 1, "learning_rate"].value_counts().sort_index()
-        lines.append(
-            {
-                "examples": shots,
-                "method": name,
-                "weights": counted,
-                "share": counted / whole,
-                "rates tried": f"{own['learning_rate'].min():g} to {own['learning_rate'].max():g}",
-                "chosen (draws)": ", ".join(f"{rate:g} ({n})" for rate, n in chosen.items()),
-            }
-        )
-    return lines
+        yield {
+            "examples": shots,
+            "method": name,
+            "weights": counted,
+            "share": counted / whole,
+            "rates tried": f"{own['learning_rate'].min():g} to {own['learning_rate'].max():g}",
+            "chosen (draws)": ", ".join(f"{rate:g} ({n})" for rate, n in chosen.items()),
+        }
 
 
 @where_run
 @sections.table_by_study()
-def search(found: Found, study: Study) -> list[dict[str, Any]]:
+def search(found: Found, study: Study) -> Iterator[dict[str, Any]]:
     """Validation loss by multiple of the middle learning rate; and whose best is at an end."""
-    rows, lines = sections.rows_at(plain(found), study=study.study), []
+    rows = sections.rows_at(plain(found), study=study.study)
     for shots, (name, one) in product(study.budget_shots, grids.contenders(study).items()):
         own = sections.rows_at(rows, method=name, shots=shots)
         if own.empty:
@@ -146,12 +140,11 @@ def search(found: Found, study: Study) -> list[dict[str, Any]]:
         means = own.groupby("learning_rate")["loss"].mean()
         losses = {f: means[one.learning_rate * f] for f in study.tried_rates}
         at_an_end = min(losses, key=lambda f: losses[f]) in (min(losses), max(losses))
-        lines.append(
+        yield (
             {"examples": shots, "method": name}
             | {f"× {f:g}": f"{loss:.3f}" for f, loss in losses.items()}
             | {"lowest at an end": "yes" if at_an_end else "no"}
         )
-    return lines
 
 
 # --- accuracy at the chosen rates --------------------------------------------------------------
@@ -199,16 +192,16 @@ def gaps(
 @where_run
 @sections.and_missing
 @sections.table_by_study()
-def differences(found: Found, study: Study) -> list[dict[str, Any]]:
+def differences(found: Found, study: Study) -> Iterator[dict[str, Any]]:
     """Accuracy and AUC of each method at its chosen rates, and both minus full fine-tuning's."""
-    every, lines = compared(found), []
+    every = compared(found)
     for shots in study.budget_shots:
         own = sections.rows_at(every, study=study.study, shots=shots)
         right, area = (gaps(found.best, study, shots, value) for value in ("correct", "auc"))
         for domain, name in product(right, own["method"].unique()):
             at = {"domain": domain, "method": name}
             accuracy, auc = (sections.interval(own, v, **at) for v in ("correct", "auc"))
-            lines.append(
+            yield (
                 {"examples": shots, **at, "accuracy": str(accuracy)}
                 | sections.beside("minus full", right[domain].get(name))
                 | {
@@ -217,7 +210,6 @@ def differences(found: Found, study: Study) -> list[dict[str, Any]]:
                     "n": accuracy.n,
                 }
             )
-    return lines
 
 
 def shown(gaps: Mapping[str, stats.Interval]) -> tuple[list[str], list[str]]:
@@ -235,12 +227,12 @@ def verdict(gaps: Mapping[str, stats.Interval]) -> str:
         for kind, names in (("worse", worse), ("better", better))
     ]
     rest = {name: gap for name, gap in gaps.items() if name not in worse + better}
-    small = [name for name, gap in rest.items() if max(-gap.lo, gap.hi) < CLOSE]
+    small = [name for name, gap in rest.items() if max(-gap.lo, gap.hi) < conclusions.MARGIN]
     power = [gap.detectable for gap in rest.values() if np.isfinite(gap.detectable)]
     if rest:
         said.append(
             f"not shown to differ: {conclusions.joined(list(rest))}, of which shown to be within "
-            f"{CLOSE} of it: {conclusions.joined(small) or 'none'}"
+            f"{conclusions.MARGIN} of it: {conclusions.joined(small) or 'none'}"
         )
     if power:
         said[-1] += (
@@ -252,18 +244,14 @@ def verdict(gaps: Mapping[str, stats.Interval]) -> str:
 
 @where_run
 @sections.findings_by_study
-def against_full(found: Found, study: Study) -> list[str]:
+def against_full(found: Found, study: Study) -> Iterator[str]:
     """Say which methods are shown to be worse or better than full fine-tuning, size by size."""
     every = compared(found)
     floors = every[every["method"].isin([FULL, baselines.CLASSIFIER])]
-    said = []
     for shots in study.budget_shots:
-        said += [
-            f"With {shots:,} examples, {domain}: {verdict(own)}."
-            for domain, own in gaps(found.best, study, shots).items()
-        ]
-        said.append(sections.above_floors(floors, study, "method", shots))
-    return said
+        for domain, own in gaps(found.best, study, shots).items():
+            yield f"With {shots:,} examples, {domain}: {verdict(own)}."
+        yield sections.above_floors(floors, study, "method", shots)
 
 
 # --- fewer rates -------------------------------------------------------------------------------
@@ -409,16 +397,10 @@ def ratio_table(found: Found, studies: Sequence[Study]) -> None:
 
 
 @sections.table_by_study()
-def _ratios(found: Found, study: Study) -> list[dict[str, Any]]:
-    return [
-        {
-            "examples": shots,
-            "rank": rank,
-            "LoRA's rate over full's": str(times(log)),
-            "draws": log.draws,
-        }
-        for (shots, rank), log in ratios(found, study).items()
-    ]
+def _ratios(found: Found, study: Study) -> Iterator[dict[str, Any]]:
+    for (shots, rank), log in ratios(found, study).items():
+        at = {"examples": shots, "rank": rank}
+        yield at | {"LoRA's rate over full's": str(times(log)), "draws": log.draws}
 
 
 @sections.text_by_study
@@ -484,20 +466,18 @@ def more_forgotten(losses: Mapping[str, pd.Series]) -> dict[str, stats.Interval]
 
 @where_run
 @sections.table_by_study()
-def forgotten(found: Found, study: Study) -> list[dict[str, Any]]:
+def forgotten(found: Found, study: Study) -> Iterator[dict[str, Any]]:
     """Perplexity of plain sentences at the chosen rates, and over full fine-tuning's."""
     losses = text_losses(found, study)
     over_full = {name: str(times(gap)) for name, gap in more_forgotten(losses).items()}
-    return [
-        {
+    for name, own in losses.items():
+        yield {
             "method": name,
             "perplexity": conclusions.perplexity(own),
             "over the start's": conclusions.perplexity(own, found.start[study.study]),
             "over full's": over_full.get(name, "–"),
             "draws": len(own),
         }
-        for name, own in losses.items()
-    ]
 
 
 @where_run
@@ -536,21 +516,19 @@ def least_forgotten(found: Found, study: Study) -> str:
 
 @where_run
 @sections.findings_by_study
-def summary(found: Found, study: Study) -> list[str]:
+def summary(found: Found, study: Study) -> Iterator[str]:
     """The chapter's findings in a few lines."""
-    said = []
     for shots in study.budget_shots:
         for domain, own in gaps(found.best, study, shots).items():
             worse, better = (conclusions.joined(names) or "none" for names in shown(own))
-            said.append(
+            yield (
                 f"At an equal budget, {shots:,} examples, {domain}: of {len(own)} methods, "
                 f"shown to be worse than full fine-tuning: {worse}; better: {better}."
             )
     one = sections.rows_at(one_rate(found, study), domain=INSIDE)
-    said.append(
+    yield (
         f"With one rate each, {one['other'].sum() / one['pairs'].sum():.0%} of the in-domain "
         "comparisons with full fine-tuning have the other order."
     )
     each = [f"{times(log)} (rank {rank})" for (_, rank), log in ratios(found, study).items()]
-    said.append(f"LoRA's best rate over full fine-tuning's: {conclusions.joined(each)}.")
-    return said
+    yield f"LoRA's best rate over full fine-tuning's: {conclusions.joined(each)}."

@@ -4,7 +4,7 @@
 `icl` the scored predictions zero-shot and of ICL.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -311,14 +311,11 @@ def _every(switched: Mapping[str, Bugs], studies: Sequence[Study]) -> pd.DataFra
 
 
 @sections.table_by_study()
-def effects_table(
-    switched: Mapping[str, Bugs], effects: pd.DataFrame, study: Study
-) -> list[dict[str, str]]:
+def effects_table(switched: Bugs, effects: pd.DataFrame, _study: Study) -> Iterator[dict[str, str]]:
     """Accuracy as this book does it, what each bug changes, and the share called entailed."""
-    changes = tables.with_interval(sections.rows_at(effects, study=study.study), "change")
-    lines = []
+    changes = tables.with_interval(effects, "change")
     for name, part in changes.groupby("switched_on", sort=False):
-        here = sections.rows_at(switched[study.study].predictions, switched_on=name)
+        here = sections.rows_at(switched.predictions, switched_on=name)
         line = {"switched on": str(name)}
         for domain, change in zip(part["domain"], part["change"], strict=True):
             line[domain] = str(sections.interval(here, on=False, domain=domain))
@@ -326,8 +323,7 @@ def effects_table(
         inside = sections.rows_at(here, on=True, domain="in-domain")
         called = sections.of_draws(inside, ["domain"])["called"]
         line["called entailed"] = f"{called.min():.2f} to {called.max():.2f}"
-        lines.append(line | {"n": " and ".join(part["n"].unique())})
-    return lines
+        yield line | {"n": " and ".join(part["n"].unique())}
 
 
 def before_after(switched: Mapping[str, Bugs], studies: Sequence[Study]) -> Any:
@@ -347,11 +343,9 @@ def before_after(switched: Mapping[str, Bugs], studies: Sequence[Study]) -> Any:
 
 
 @sections.text_by_study
-def at_a_glance(effects: pd.DataFrame, study: Study) -> str:
+def at_a_glance(effects: pd.DataFrame, _study: Study) -> str:
     """Say how many bugs lower accuracy, and what there was to lose."""
-    inside, outside = (
-        sections.rows_at(effects, study=study.study, domain=domain) for domain in tasks.DOMAINS
-    )
+    inside, outside = (sections.rows_at(effects, domain=domain) for domain in tasks.DOMAINS)
     little = (
         " Out-of-domain the methods have little to lose: done right, the most accurate of "
         f"these has {outside['right'].max():.2f}."
@@ -363,10 +357,10 @@ def at_a_glance(effects: pd.DataFrame, study: Study) -> str:
 
 
 @sections.text_by_study
-def seen(switched: Mapping[str, Bugs], effects: pd.DataFrame, study: Study, bug: str) -> str:
+def seen(switched: Bugs, effects: pd.DataFrame, _study: Study, bug: str) -> str:
     """Say what a reader would have seen with a bug, what there is without it, and the change."""
-    own = sections.rows_at(switched[study.study].predictions, bug=bug)
-    changes = sections.rows_at(effects, study=study.study, bug=bug).set_index("domain")
+    own = sections.rows_at(switched.predictions, bug=bug)
+    changes = sections.rows_at(effects, bug=bug).set_index("domain")
     parts = []
     for domain in own["domain"].unique():
         before, after = (sections.interval(own, on=on, domain=domain) for on in (True, False))
@@ -379,31 +373,29 @@ def seen(switched: Mapping[str, Bugs], effects: pd.DataFrame, study: Study, bug:
 
 
 @sections.text_by_study
-def as_shown_text(switched: Mapping[str, Bugs], study: Study) -> str:
+def as_shown_text(switched: Bugs, study: Study) -> str:
     """Say what lies behind the answers that are sought among other words than are shown."""
-    here = switched[study.study]
-    as_own = sections.interval(here.predictions, domain="in-domain", bug="words", on=True)
-    as_shown = sections.interval(here.as_shown, domain="in-domain")
+    as_own = sections.interval(switched.predictions, domain="in-domain", bug="words", on=True)
+    as_shown = sections.interval(switched.as_shown, domain="in-domain")
     pattern = prompts.pattern_named(study.pattern, study.verbalizer)
     wrong = ", and here it is mostly the wrong one" * (as_own.hi < 0.5)
     return (
         f"After demonstrations that say {' and '.join(other_words(pattern).verbalizer)}, "
         f"“{pattern.verbalizer[0]}” and “{pattern.verbalizer[1]}” hold "
-        f"{np.mean(here.weights):.1g} of the probability of the four words (mean over "
-        f"{len(here.weights)} draws), so which of the two is larger is a by-product of "
+        f"{np.mean(switched.weights):.1g} of the probability of the four words (mean over "
+        f"{len(switched.weights)} draws), so which of the two is larger is a by-product of "
         f"predicting others{wrong}. Read as the words that were shown, the same predictions "
         f"are right on {as_shown} of the in-domain pairs (n = {as_shown.n})."
     )
 
 
 @sections.text_by_study
-def unlearnt_text(switched: Mapping[str, Bugs], study: Study) -> str:
+def unlearnt_text(switched: Bugs, _study: Study) -> str:
     """Say what the unaligned student does on plain sentences."""
-    here = switched[study.study]
-    left, aligned = (sections.over(nll) for nll in here.text_nll)
+    left, aligned = (sections.over(nll) for nll in switched.text_nll)
     return (
         f"On plain sentences the unaligned student needs {left} nats a token, the aligned one "
-        f"{aligned} (means over {len(here.weights)} draws)."
+        f"{aligned} (means over {len(switched.weights)} draws)."
     )
 
 
@@ -415,7 +407,7 @@ def loss_table(icl: pd.DataFrame, studies: Sequence[Study]) -> None:
 
 @sections.table_by_study()
 def _losses(icl: pd.DataFrame, study: Study) -> list[dict[str, str]]:
-    inside = sections.rows_at(icl, study=study.study, domain="in-domain")
+    inside = sections.rows_at(icl, domain="in-domain")
     hard = prior.hard_losses(inside[metrics.LOGP].to_numpy().argmax(axis=1), inside["label"])
     inside, found = inside.assign(hard=hard), []
     for k in study.shots:
@@ -425,9 +417,9 @@ def _losses(icl: pd.DataFrame, study: Study) -> list[dict[str, str]]:
         found.append((f"ICL, {k} shots", str(right), str(nll), str(loss), nll.n))
     gold = sections.task_of(study).in_domain["label"]
     words = prompts.pattern_named(study.pattern, study.verbalizer).verbalizer
-    for y, loss in enumerate(_constant_losses(study)):
+    for y, nats in enumerate(_constant_losses(study)):
         share = stats.number(float((gold == y).mean()))
-        found.append((f"always “{words[y]}”", share, "–", stats.number(loss), f"{len(gold):,}"))
+        found.append((f"always “{words[y]}”", share, "–", stats.number(nats), f"{len(gold):,}"))
     names = ("predictor", "accuracy", "NLL", "loss of hard predictions", "n")
     return [dict(zip(names, line, strict=True)) for line in found]
 
@@ -518,10 +510,10 @@ def fifty_table(looks: pd.DataFrame) -> None:
 @sections.findings_by_study
 def summary(effects: pd.DataFrame, looks: pd.DataFrame, study: Study) -> list[str]:
     """What the bugs and few pairs do here."""
-    own = sections.rows_at(looks, study=study.study, domain="in-domain")
+    own = sections.rows_at(looks, domain="in-domain")
     fewer = own[own["other"] != "zero-shot"].iloc[0]
     gap: stats.Interval = fewer["difference"]
-    changes = sections.rows_at(effects, study=study.study, domain="in-domain")
+    changes = sections.rows_at(effects, domain="in-domain")
     move = {row["bug"]: stats.as_text(row) for _, row in changes.iterrows()}
     return [
         f"Switched on here, in-domain: cutting off the query changes accuracy by "

@@ -106,12 +106,12 @@ def at_size(frame: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
 @sections.text_by_study
 def counts(found: Results, methods: Results, study: Study) -> str:
     """Say how many runs there are, and how many are compared on how many pairs."""
-    own = rows_at(methods.rows, study=study.study)
+    own = methods.rows
     pairs = by_domain(own).groupby("domain", sort=False)["n"].max()
     each = [f"{int(n):,} pairs {domain}" for domain, n in pairs.items()]
     lacks = [name for name in METHODS if name not in set(own["method"])]
     return (
-        f"The results of the other chapters hold {len(rows_at(found.rows, study=study.study)):,} "
+        f"The results of the other chapters hold {len(found.rows):,} "
         f"runs; {len(own):,} of them are compared here: up to {study.repeats} draws a point, and "
         f"{' and '.join(each)} a run. The others were searches and ablations."
         f"{f' Not measured for this study: {conclusions.joined(lacks)}.' * bool(lacks)}"

@@ -4,7 +4,7 @@
 the chapter calls them. `main` has their answers (`sections.scored`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,11 +67,6 @@ def of_students(study: Study) -> list[str]:
     return [name for name in names(study).values() if name.startswith(("distilled", "recursive"))]
 
 
-def _own(frame: pd.DataFrame, study: Study, **where: Any) -> pd.DataFrame:
-    """The rows of the study where each column has its value."""
-    return sections.rows_at(frame, study=study.study, **where)
-
-
 def one_sided(share: pd.Series) -> str:
     """How many draws are `ONE_SIDED`; `share`: of pairs that each calls entailed."""
     return f"{(np.maximum(share, 1 - share) > ONE_SIDED).sum()} of {len(share)}"
@@ -117,7 +112,7 @@ def search(results: Results, studies: Sequence[Study]) -> None:
 
 @sections.text_by_study
 def _nearest(rows: pd.DataFrame, study: Study) -> str:
-    means = _own(rows, study).groupby("learning_rate")["held_out_kl"].mean()
+    means = rows.groupby("learning_rate")["held_out_kl"].mean()
     return (
         f"With {grids.middle(study.queries)} queries the KL is lowest at a learning rate of "
         f"{means.idxmin():.2g}; the reported runs use {study.distill_learning_rate:.2g}."
@@ -145,7 +140,7 @@ def accuracy(main: pd.DataFrame, studies: Sequence[Study]) -> Any:
 def gains(main: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Accuracy by method and domain, minus the teacher's, and the share of the teacher's gain."""
     context, by, name = teacher(study), ["domain", "method"], "minus the teacher"
-    table = sections.against(_own(main, study), by, {"method": context}, name)
+    table = sections.against(main, by, {"method": context}, name)
     places = zip(table["domain"], table["method"], strict=True)
     shares = pd.Series(
         ["–" if method == START else str(_share(main, study, method, at)) for at, method in places]
@@ -159,7 +154,7 @@ def _share(
 ) -> stats.Interval:
     """The share of the teacher's gain; no numbers where that is not clearly above zero."""
     own, context, base = (
-        sections.chosen(main, study=study.study, domain=domain, method=name)
+        sections.chosen(main, domain=domain, method=name)
         for name in (method, teacher(study), START)
     )
     return stats.share(own, context, base)
@@ -173,7 +168,7 @@ def shares(main: pd.DataFrame, study: Study) -> str:
         share = _share(main, study, student(study, n))
         some = f"{share}" if np.isfinite(share.mean) else "no share, as there is no clear gain,"
         found.append(f"{some} with {n:,} queries")
-    at, most = {"study": study.study, "domain": "in-domain"}, study.queries[-1]
+    at, most = {"domain": "in-domain"}, study.queries[-1]
     gap = sections.difference(
         main, at | {"method": student(study, most)}, at | {"method": rival(study)}
     )
@@ -185,23 +180,19 @@ def shares(main: pd.DataFrame, study: Study) -> str:
 
 
 @sections.table_by_study()
-def fidelity(students: Results, main: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+def fidelity(students: Results, main: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """How near each student is to its teacher: on queries, and on the pairs of both domains."""
-    agreement = sections.agreement(_own(main, study), _own(main, study, method=teacher(study)))
-    lines = []
+    agreement = sections.agreement(main, sections.rows_at(main, method=teacher(study)))
     for name in of_students(study):
-        rows = _own(students.rows, study, method=name)
-        lines.append(
-            {
-                "student": name,
-                "KL, training": sections.over(rows["train_kl"]),
-                "KL, held-out": sections.over(rows["first_kl"]),
-                "agreement, held-out": sections.over(rows["first_agreement"]),
-                **agreement[name],
-                "draws": len(rows),
-            }
-        )
-    return lines
+        rows = sections.rows_at(students.rows, method=name)
+        yield {
+            "student": name,
+            "KL, training": sections.over(rows["train_kl"]),
+            "KL, held-out": sections.over(rows["first_kl"]),
+            "agreement, held-out": sections.over(rows["first_agreement"]),
+            **agreement[name],
+            "draws": len(rows),
+        }
 
 
 # --- round after round -------------------------------------------------------------------------
@@ -236,7 +227,7 @@ def rounds_figure(students: Results, main: pd.DataFrame, studies: Sequence[Study
 @sections.table_by_study()
 def rounds_table(students: Results, study: Study) -> list[dict[str, Any]]:
     """By round: how near the student is to its own teacher and to the first; draws that failed."""
-    single = _own(by_domain(in_rounds(students.rows, [study])), study, domain="in-domain")
+    single = sections.rows_at(by_domain(in_rounds(students.rows, [study])), domain="in-domain")
     return [
         {
             "round": number,
@@ -258,10 +249,10 @@ def recursion(students: Results, main: pd.DataFrame, study: Study) -> str:
     """Say what the rounds change, and where the chain leaves the first teacher."""
     if f"round {study.rounds}" not in names(study):
         return ""
-    last, at = f"recursive, round {study.rounds}", {"study": study.study, "domain": "in-domain"}
+    last, at = f"recursive, round {study.rounds}", {"domain": "in-domain"}
     change = sections.difference(main, at | {"method": last}, at | {"method": student(study)})
     first, second, own = (
-        _own(students.rows, study, method=name)
+        sections.rows_at(students.rows, method=name)
         for name in (student(study), "recursive, round 2", last)
     )
     claim = conclusions.recursion(
@@ -287,7 +278,7 @@ def recursion(students: Results, main: pd.DataFrame, study: Study) -> str:
 
 @sections.where_run("objectives", "temperature")
 @sections.table_by_study()
-def objectives(results: Results, study: Study) -> list[dict[str, Any]]:
+def objectives(results: Results, study: Study) -> Iterator[dict[str, Any]]:
     """Accuracy, fidelity and loss on text by what teacher and student are compared over."""
     plain = f"distillation, {grids.middle(study.queries):,} queries"
     part = sections.only(
@@ -295,7 +286,7 @@ def objectives(results: Results, study: Study) -> list[dict[str, Any]]:
         [study],
         lambda study: {"data_seed": grids.few(study)},
     )
-    scored, lines = sections.scored(part), []
+    scored = sections.scored(part)
     kinds: Any = part.rows.groupby(["objective", "temperature"], sort=False)
     for (objective, temperature), own in kinds:
         softened = f", temperature {temperature:g}" * (temperature != study.temperature)
@@ -304,16 +295,13 @@ def objectives(results: Results, study: Study) -> list[dict[str, Any]]:
             domain: sections.interval(scored, domain=domain, **at)
             for domain in sections.task_of(study).domains
         }
-        lines.append(
-            {
-                "compared over": NAMES[objective] + softened,
-                **{domain: str(interval) for domain, interval in found.items()},
-                "agreement, held-out": sections.over(own["held_out_agreement"]),
-                "text (nats a token)": sections.over(own["text_nll"]),
-                "n": found["in-domain"].n,
-            }
-        )
-    return lines
+        yield {
+            "compared over": NAMES[objective] + softened,
+            **{domain: str(interval) for domain, interval in found.items()},
+            "agreement, held-out": sections.over(own["held_out_agreement"]),
+            "text (nats a token)": sections.over(own["text_nll"]),
+            "n": found["in-domain"].n,
+        }
 
 
 def _with_term(text: Results, studies: Sequence[Study]) -> list[Study]:
@@ -366,18 +354,17 @@ def forgetting_table(text: Results, start: Results, studies: Sequence[Study]) ->
 
 
 @sections.table_by_study()
-def _forgetting(text: Results, answers: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+def _forgetting(text: Results, answers: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     losses, changes = sections.term_effects(text, answers, study)
-    inside, lines = _own(answers, study, domain="in-domain"), []
+    inside = sections.rows_at(answers, domain="in-domain")
     for (method, term), nll in losses.items():
         interval = sections.interval(inside, method=method, term=term)
         change = changes[method] if term == "with" else None
-        lines.append(
+        yield (
             {"method": method, "text term": term, "accuracy": str(interval)}
             | sections.beside("with minus without", change)
             | {"perplexity": conclusions.perplexity(nll), "n": interval.n}
         )
-    return lines
 
 
 @sections.text_by_study
@@ -409,55 +396,52 @@ def cost(students: Results, studies: Sequence[Study]) -> None:
         ["tokens an answer, with context", "without", "pays after (operations)"], ",.0f"
     )
 )
-def _costs(rows: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+def _costs(rows: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """A line a student of one round."""
-    own = sections.operations(_own(rows, study))
+    own = sections.operations(rows)
     queries = own["in_domain_n"] + own["out_of_domain_n"] + len(prompts.CONTENT_FREE)
     own = own.assign(per_answer=own["eval_seconds"] / queries)
     columns = "per_answer tokens adapt answer train_seconds teacher_seconds".split()
     means, runs = own.groupby("method", sort=False)[columns].mean(), own["method"].value_counts()
-    context, lines = means.loc[teacher(study)], []
+    context = means.loc[teacher(study)]
     for name in [n for n in of_students(study) if n.startswith("distilled")]:
         one = means.loc[name]
         saved = context["per_answer"] - one["per_answer"]
         lora = name == student(study, lora=True)
         pays = f"{one['train_seconds'] / saved:,.0f}" if saved > 0 else "never"
-        lines.append(
-            {
-                "student": name.split(", ")[-1] + f", LoRA of rank {study.lora_rank}" * lora,
-                "teacher (s)": one["teacher_seconds"],
-                "training (s)": one["train_seconds"] - one["teacher_seconds"],
-                "tokens an answer, with context": context["tokens"],
-                "without": one["tokens"],
-                "pays after (operations)": one["adapt"] / (context["answer"] - one["answer"]),
-                "pays after (seconds)": pays,
-                "runs": int(runs[name]),
-            }
-        )
-    return lines
+        yield {
+            "student": name.split(", ")[-1] + f", LoRA of rank {study.lora_rank}" * lora,
+            "teacher (s)": one["teacher_seconds"],
+            "training (s)": one["train_seconds"] - one["teacher_seconds"],
+            "tokens an answer, with context": context["tokens"],
+            "without": one["tokens"],
+            "pays after (operations)": one["adapt"] / (context["answer"] - one["answer"]),
+            "pays after (seconds)": pays,
+            "runs": int(runs[name]),
+        }
 
 
 @sections.findings_by_study
-def summary(main: pd.DataFrame, study: Study) -> list[str]:
+def summary(main: pd.DataFrame, study: Study) -> Iterator[str]:
     """The chapter's findings in a few lines."""
-    own, most = main[main["study"] == study.study], student(study, study.queries[-1])
-    share = _share(own, study, most)
-    found = [
-        f"Without demonstrations in its prompt and without any label but those "
-        f"{study.context_shots} in the teacher's context, the student of {study.queries[-1]:,} "
-        f"queries has {share} of its teacher's in-domain gain."
-        if np.isfinite(share.mean)
-        else "The teacher has no clear gain in-domain, so there is nothing to keep."
-    ]
+    most = student(study, study.queries[-1])
+    share = _share(main, study, most)
+    if np.isfinite(share.mean):
+        yield (
+            f"Without demonstrations in its prompt and without any label but those "
+            f"{study.context_shots} in the teacher's context, the student of "
+            f"{study.queries[-1]:,} queries has {share} of its teacher's in-domain gain."
+        )
+    else:
+        yield "The teacher has no clear gain in-domain, so there is nothing to keep."
     if "out-of-domain" in sections.task_of(study).domains:
-        out = own[own["domain"] == "out-of-domain"]
+        out = main[main["domain"] == "out-of-domain"]
         gap = sections.difference(out, {"method": most}, {"method": teacher(study)})
-        found.append(f"Out-of-domain the student's accuracy minus its teacher's is {gap}.")
+        yield f"Out-of-domain the student's accuracy minus its teacher's is {gap}."
     if "LoRA student" in names(study):
-        inside, lora = own[own["domain"] == "in-domain"], student(study, lora=True)
+        inside, lora = main[main["domain"] == "in-domain"], student(study, lora=True)
         gap = sections.difference(inside, {"method": lora}, {"method": student(study)})
-        found.append(
+        yield (
             f"In in-domain accuracy, the LoRA student minus the full one is {gap} (paired)"
             f"{sections.unresolved(gap)}."
         )
-    return found

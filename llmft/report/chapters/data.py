@@ -1,6 +1,6 @@
 """The figures, tables and paragraphs of the chapter on the task and its data."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,14 +10,11 @@ from llmft.engine import sanity
 from llmft.nli import cues, prompts, tasks
 from llmft.params import Study
 from llmft.pocket.grammar import PEOPLE
-from llmft.report import conclusions, figures, sections, stats
+from llmft.report import conclusions, figures, prior, sections, stats
 
 
 FIRST = 500
 """The in-domain pairs on which tokens are counted."""
-
-EARLIER_STUDY = 50
-"""Pairs a domain in the earlier study."""
 
 BINS = {
     "to 50 %": 0.5,
@@ -176,10 +173,9 @@ def cue_figure(worth: pd.DataFrame, studies: Sequence[Study]) -> Any:
 
 
 @sections.table_by_study()
-def cue_table(study: Study) -> list[dict[str, Any]]:
+def cue_table(study: Study) -> Iterator[dict[str, Any]]:
     """How often the two documented cues occur with each label, in all sets."""
     columns = {"negation": "negated hypothesis", "overlap": "all words in the premise"}
-    lines = []
     for name, frame in _sets(study).items():
         for label, own in cues.table(frame).groupby(frame["label"]):
             shares = {
@@ -187,8 +183,7 @@ def cue_table(study: Study) -> list[dict[str, Any]]:
                 for cue, column in columns.items()
             }
             about = {"set": name, "label": tasks.LABELS[int(label)]}
-            lines.append(about | shares | {"n": len(own)})
-    return lines
+            yield about | shares | {"n": len(own)}
 
 
 @sections.text_by_study
@@ -293,22 +288,19 @@ def patterns(studies: Sequence[Study]) -> None:
 
 
 @sections.table_by_study({"tokens": ".1f", "text": inert.code})
-def _patterns(study: Study) -> list[dict[str, Any]]:
+def _patterns(study: Study) -> Iterator[dict[str, Any]]:
     tokenizer = sections.model_of(study).tokenizer
-    pairs, lines = sections.task_of(study).in_domain.head(FIRST), []
+    pairs = sections.task_of(study).in_domain.head(FIRST)
     for name, pattern in prompts.PATTERNS.items():
         ids = prompts.encode(tokenizer, pattern, pairs, None, 100_000)
-        lines.append(
-            {
-                "model": study.model,
-                "pattern": name,
-                "text": pattern.fill("PREMISE", "HYPOTHESIS").replace("\n", "↵"),
-                "label words": ", ".join(pattern.verbalizer),
-                "tokens": sum(map(len, ids)) / len(ids),
-                "n": len(ids),
-            }
-        )
-    return lines
+        yield {
+            "model": study.model,
+            "pattern": name,
+            "text": pattern.fill("PREMISE", "HYPOTHESIS").replace("\n", "↵"),
+            "label words": ", ".join(pattern.verbalizer),
+            "tokens": sum(map(len, ids)) / len(ids),
+            "n": len(ids),
+        }
 
 
 @sections.text_by_study
@@ -344,6 +336,6 @@ def summary(worth: pd.DataFrame, study: Study) -> list[str]:
         f"Reading one cue is worth up to {' and '.join(best)}.",
         f"With {n:,} in-domain test pairs, a single run's accuracy near one half is known to "
         f"about ±{100 * (stats.wilson(n // 2, n).hi - 0.5):.1f} points; with "
-        f"{EARLIER_STUDY} pairs, as in the earlier study, to about "
-        f"±{100 * (stats.wilson(EARLIER_STUDY / 2, EARLIER_STUDY).hi - 0.5):.0f}.",
+        f"{prior.EXAMPLES} pairs, as in the earlier study, to about "
+        f"±{100 * (stats.wilson(prior.EXAMPLES / 2, prior.EXAMPLES).hi - 0.5):.0f}.",
     ]

@@ -4,7 +4,7 @@
 (`sections.scored`), `compared` those of the cue classifier, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -37,9 +37,10 @@ def prompt(studies: Sequence[Study], shots: int = 2) -> None:
 @sections.text_by_study
 def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, study: Study) -> str:
     """Say what demonstrations change, in-domain and out-of-domain, and what they are above."""
-    own, most = sections.rows_at(curve, study=study.study), study.shots[-1]
-    none, none_out = ({"domain": domain, "shots": 0} for domain in tasks.DOMAINS)
-    many, many_out = ({"domain": domain, "shots": most} for domain in tasks.DOMAINS)
+    most = study.shots[-1]
+    none: dict[str, Any] = {"domain": "in-domain", "shots": 0}
+    none_out = none | {"domain": "out-of-domain"}
+    many, many_out = none | {"shots": most}, none_out | {"shots": most}
     floors = sections.rows_at(
         baselines.floors(sections.task_of(study)), domain="in-domain", rule="constant"
     )
@@ -47,7 +48,7 @@ def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, study: Study) -> str:
     clear = [
         f"{n}"
         for n in study.shots
-        if sections.interval(own, level=level, **many | {"shots": n}).lo > constant
+        if sections.interval(curve, level=level, **many | {"shots": n}).lo > constant
     ]
     above = (
         f"It is shown to be above a constant with {conclusions.joined(clear)} demonstrations "
@@ -56,17 +57,17 @@ def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, study: Study) -> str:
         else "It is not shown to be above a constant with any number of demonstrations."
     )
     found = (
-        f"In-domain, accuracy is {sections.interval(own, **none)} zero-shot and "
-        f"{sections.interval(own, **many)} with {most} demonstrations; the difference is "
-        f"{sections.minus(own, many, none)}. {above}"
+        f"In-domain, accuracy is {sections.interval(curve, **none)} zero-shot and "
+        f"{sections.interval(curve, **many)} with {most} demonstrations; the difference is "
+        f"{sections.minus(curve, many, none)}. {above}"
     )
-    if "out-of-domain" in set(own["domain"]):
+    if "out-of-domain" in set(curve["domain"]):
         found += (
-            f" Out-of-domain it is {sections.interval(own, **none_out).text} zero-shot and "
-            f"{sections.interval(own, **many_out)} with {most} demonstrations; the difference "
-            f"is {sections.minus(own, many_out, none_out)}. With {most} demonstrations, "
+            f" Out-of-domain it is {sections.interval(curve, **none_out).text} zero-shot and "
+            f"{sections.interval(curve, **many_out)} with {most} demonstrations; the difference "
+            f"is {sections.minus(curve, many_out, none_out)}. With {most} demonstrations, "
             "in-domain minus out-of-domain accuracy is "
-            f"{sections.difference(own, many, many_out)}."
+            f"{sections.difference(curve, many, many_out)}."
         )
     return f"{found} {sections.above_floors(compared, study, 'method', most)}"
 
@@ -75,7 +76,7 @@ def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, study: Study) -> str:
 def learned(ruled: pd.DataFrame, study: Study) -> str:
     """Say whether more than negation was learned; `ruled`: `compared` with `sections.with_rule`."""
     most = study.shots[-1]
-    inside = {"study": study.study, "domain": "in-domain", "shots": most}
+    inside = {"domain": "in-domain", "shots": most}
     found = conclusions.rule(
         ruled,
         {f"ICL, {most} demonstrations": inside | {"method": "ICL"}},
@@ -114,23 +115,19 @@ def sensitivity(results: Results, studies: Sequence[Study]) -> Any:
 @sections.table_by_study(
     dict.fromkeys(["sd over draws", "sd over orders", "lowest draw", "highest draw"], ".3f")
 )
-def spread(results: Results, study: Study) -> list[dict[str, Any]]:
+def spread(results: Results, study: Study) -> Iterator[dict[str, Any]]:
     """Standard deviations of accuracy: over draws, and over the orders of some of them."""
     rows = by_domain(at_middle(results.part("ICL", "orders").rows, [study]))
-    found = []
     for domain, part in rows.groupby("domain", sort=False):
         drawn = part[part["order_seed"] == 0]["accuracy"]
-        found.append(
-            {
-                "domain": domain,
-                "sd over draws": drawn.std(),
-                "sd over orders": part.groupby("data_seed")["accuracy"].var().mean() ** 0.5,
-                "lowest draw": drawn.min(),
-                "highest draw": drawn.max(),
-                "n": f"{len(drawn)} draws, {len(grids.few(study))} of them × 3 orders",
-            }
-        )
-    return found
+        yield {
+            "domain": domain,
+            "sd over draws": drawn.std(),
+            "sd over orders": part.groupby("data_seed")["accuracy"].var().mean() ** 0.5,
+            "lowest draw": drawn.min(),
+            "highest draw": drawn.max(),
+            "n": f"{len(drawn)} draws, {len(grids.few(study))} of them × 3 orders",
+        }
 
 
 @sections.where_run("patterns")
@@ -175,7 +172,7 @@ def bias_table(bias: pd.DataFrame, study: Study) -> pd.DataFrame:
     `bias`: `corrected`.
     """
     by, sizes = ["domain", "shots", "correction"], [0, grids.middle(study.shots), study.shots[-1]]
-    own = bias[(bias["study"] == study.study) & bias["shots"].isin(sizes)]
+    own = bias[bias["shots"].isin(sizes)]
     accuracy = sections.against(own, by, {"correction": "none"}, "minus none")
     called = sections.of_draws(own, by).groupby(by)["called"].agg(["min", "max"])
     ends = called["min"].map(stats.number) + " to " + called["max"].map(stats.number)
@@ -187,25 +184,20 @@ def bias_table(bias: pd.DataFrame, study: Study) -> pd.DataFrame:
 @sections.text_by_study
 def bias_text(bias: pd.DataFrame, study: Study) -> str:
     """Say how much of what a label bias hides each correction brings out, in-domain."""
-    own = bias[bias["study"] == study.study]
     raw: dict[str, Any] = {
         "domain": "in-domain",
         "shots": study.shots[-1],
         "correction": "none",
     }
-    names = [name for name in own["correction"].unique() if name != "none"]
-    found: dict[str, list[str]] = {"rises": [], "falls": [], "is not shown to change": []}
-    for name in names:
-        here = raw | {"correction": name}
-        gap = sections.difference(own, here, raw, level=stats.together(len(names)))
-        verb = conclusions.verdict(gap, *found)
-        found[verb].append(f"{CORRECTIONS[name]} ({gap}{sections.unresolved(gap)})")
-    clauses = [f"{verb} with {conclusions.joined(some)}" for verb, some in found.items() if some]
+    names = [name for name in bias["correction"].unique() if name != "none"]
+    pairs = {CORRECTIONS[name]: (raw | {"correction": name}, raw) for name in names}
+    found = sections.moves(sections.differences(bias, pairs))
+    clauses = [f"{verb} with {conclusions.joined(some)}" for verb, some in found.items()]
     return (
         f"In-domain with {study.shots[-1]} demonstrations, accuracy "
         f"{conclusions.joined(clauses)}; in brackets is corrected minus raw accuracy, with "
         "intervals that hold together. No correction changes how the pairs are ranked: the AUC "
-        f"is {sections.interval(own, 'auc', **raw)}."
+        f"is {sections.interval(bias, 'auc', **raw)}."
     )
 
 
@@ -259,35 +251,32 @@ def cost(results: Results) -> None:
 
 
 @sections.findings_by_study
-def summary(curve: pd.DataFrame, study: Study) -> list[str]:
+def summary(curve: pd.DataFrame, study: Study) -> Iterator[str]:
     """The chapter's findings in a few lines."""
-    own = curve[curve["study"] == study.study]
     most, least = study.shots[-1], study.shots[0]
     inside: dict[str, Any] = {"domain": "in-domain", "shots": most}
     out = inside | {"domain": "out-of-domain"}
-    found = []
     if most > least:
-        change = sections.minus(own, inside, inside | {"shots": least})
-        found.append(
+        change = sections.minus(curve, inside, inside | {"shots": least})
+        yield (
             f"From {least} to {most} demonstrations, in-domain accuracy changes by {change}, "
             "paired over draws and pairs."
         )
-    found.append(sections.failures(own, least, most, "demonstrations"))
-    split = sections.summary(sections.by_cue(own, [study]), ["cue", "shots"])
+    yield sections.failures(curve, least, most, "demonstrations")
+    split = sections.summary(sections.by_cue(curve, [study]), ["cue", "shots"])
     right, misled = (
         sections.point(split, cue=cue, shots=most) for cue in ("cue is right", "cue misleads")
     )
     if misled != "–":
-        found.append(
+        yield (
             f"With {most} demonstrations, accuracy is {right} where negation in the hypothesis "
             f"gives the right answer, and {misled} where it misleads; following the cue moves "
             "the two apart, and so does a lean to one answer."
         )
-    if "out-of-domain" in set(own["domain"]):
-        called = sections.of_draws(sections.rows_at(own, **out), ["domain"])["called"].mean()
-        found.append(
+    if "out-of-domain" in set(curve["domain"]):
+        called = sections.of_draws(sections.rows_at(curve, **out), ["domain"])["called"].mean()
+        yield (
             f"Out-of-domain with {most} demonstrations the AUC is "
-            f"{sections.interval(own, 'auc', **out)} and the accuracy "
-            f"{sections.interval(own, **out)}; {called:.2f} of the pairs are called entailed."
+            f"{sections.interval(curve, 'auc', **out)} and the accuracy "
+            f"{sections.interval(curve, **out)}; {called:.2f} of the pairs are called entailed."
         )
-    return found

@@ -5,7 +5,7 @@ exactly. `main` has their answers (`sections.scored`), `prices` what each costs 
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -88,10 +88,9 @@ def whole(study: Study) -> str:
     return _prompt(study.context_shots)
 
 
-def trained(kept: pd.DataFrame, study: Study) -> list[str]:
-    """The methods of a study that train something, in their order."""
-    own = sections.rows_at(kept, study=study.study)
-    return list(own[own["way"].isin([PREFIX, LORA, WEIGHTS])]["method"].unique())
+def trained(rows: pd.DataFrame) -> list[str]:
+    """The methods of a study's runs that train something, in their order."""
+    return list(rows[rows["way"].isin([PREFIX, LORA, WEIGHTS])]["method"].unique())
 
 
 # --- the learning rate -------------------------------------------------------------------------
@@ -109,10 +108,10 @@ def search(results: Results, studies: Sequence[Study]) -> None:
 
 @sections.text_by_study
 def _nearest(rows: pd.DataFrame, study: Study) -> str:
-    own, found = sections.rows_at(rows, study=study.study), []
+    found = []
     used = {"a prefix": study.prefix_learning_rate, LORA: study.lora_learning_rate}
     for what, rate in used.items():
-        means = own[(own["prefix"] > 0) == (what != LORA)].groupby("learning_rate")["held_out_kl"]
+        means = rows[(rows["prefix"] > 0) == (what != LORA)].groupby("learning_rate")["held_out_kl"]
         found.append(
             f"for {what} the mean KL is lowest at a learning rate of {means.mean().idxmin():.2g}, "
             f"and the reported runs use {rate:.2g}"
@@ -125,24 +124,23 @@ def _nearest(rows: pd.DataFrame, study: Study) -> str:
 
 @sections.and_missing
 @sections.table_by_study()
-def accuracy(main: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+def accuracy(main: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """Accuracy by way and domain, draws that fail, AUC; accuracy minus the prompt's, together."""
-    own, gaps, lines = sections.rows_at(main, study=study.study), differences(main, study), []
-    spread = sections.spread(own, ["method", "domain"]).set_index(["method", "domain"])
-    for domain, method in itertools.product(sections.task_of(study).domains, _shown(own, study)):
+    gaps = differences(main, study)
+    spread = sections.spread(main, ["method", "domain"]).set_index(["method", "domain"])
+    for domain, method in itertools.product(sections.task_of(study).domains, _shown(main, study)):
         at: dict[str, Any] = {"domain": domain, "method": method}
-        right = sections.interval(own, **at)
-        lines.append(
+        right = sections.interval(main, **at)
+        yield (
             at
             | {
                 "accuracy": str(right),
                 **spread.loc[(method, domain), ["median draw", "failed draws"]],
-                "AUC": str(sections.interval(own, "auc", **at)),
+                "AUC": str(sections.interval(main, "auc", **at)),
             }
             | sections.beside("minus the prompt", gaps.get((method, domain)))
             | {"n": right.n}
         )
-    return lines
 
 
 def _shown(own: pd.DataFrame, study: Study) -> list[str]:
@@ -153,24 +151,22 @@ def _shown(own: pd.DataFrame, study: Study) -> list[str]:
 
 def differences(main: pd.DataFrame, study: Study) -> dict[tuple[str, str], stats.Interval]:
     """By method and domain: accuracy minus the whole prompt's, paired; they hold together."""
-    own = sections.rows_at(main, study=study.study)
-    others = [name for name in _shown(own, study) if name != whole(study)]
+    others = [name for name in _shown(main, study) if name != whole(study)]
     pairs = {
         (name, domain): tuple({"method": n, "domain": domain} for n in (name, whole(study)))
         for domain in sections.task_of(study).domains
         for name in others
     }
-    return sections.differences(own, pairs)
+    return sections.differences(main, pairs)
 
 
 @sections.text_by_study
 def lead(main: pd.DataFrame, kept: Results, study: Study) -> str:
     """Say which share of the prompt's gain each way keeps, and which differ from the prompt."""
-    own, gaps = sections.rows_at(main, study=study.study), differences(main, study)
-    ways, shares = trained(kept.rows, study), []
+    gaps, ways, shares = differences(main, study), trained(kept.rows), []
     for name in ways:
         samples = [
-            sections.chosen(own, domain="in-domain", method=method)
+            sections.chosen(main, domain="in-domain", method=method)
             for method in (name, whole(study), NOTHING)
         ]
         shares.append(stats.share(*samples, level=stats.together(len(ways))))
@@ -225,13 +221,12 @@ def rivals(main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]) -
 
 
 @sections.table_by_study()
-def _rivals(main: pd.DataFrame, prices: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
-    own = sections.rows_at(prices, study=study.study)
-    cheaper = own[own["way"].isin([CACHE, NOTHING])].sort_values("bytes")
-    inside = sections.rows_at(main, study=study.study, domain="in-domain")
+def _rivals(main: pd.DataFrame, prices: pd.DataFrame, _study: Study) -> list[dict[str, Any]]:
+    cheaper = prices[prices["way"].isin([CACHE, NOTHING])].sort_values("bytes")
+    inside = sections.rows_at(main, domain="in-domain")
     found = [
         (one, cheaper[cheaper["bytes"] <= one["bytes"]].iloc[-1])
-        for _, one in own[own["way"] == PREFIX].iterrows()
+        for _, one in prices[prices["way"] == PREFIX].iterrows()
     ]
     pairs = {
         one["method"]: ({"method": one["method"]}, {"method": rival["method"]})
@@ -252,9 +247,9 @@ def _rivals(main: pd.DataFrame, prices: pd.DataFrame, study: Study) -> list[dict
 
 
 @sections.text_by_study
-def training(kept: Results, study: Study) -> str:
+def training(kept: Results, _study: Study) -> str:
     """Say what training adds to a prefix that begins as the context's first tokens."""
-    own = sections.rows_at(kept.rows, study=study.study, way=PREFIX)
+    own = sections.rows_at(kept.rows, way=PREFIX)
     found = []
     for name, part in own.groupby("method", sort=False):
         ends = [part["curve"].map(lambda curve, i=i: curve[i]) for i in (0, -1)]
@@ -357,8 +352,7 @@ def choice(
 
 def _priced(prices: pd.DataFrame, study: Study) -> pd.DataFrame:
     """The prices of the methods that tables show, and what these call them (`kept`)."""
-    own = sections.rows_at(prices, study=study.study)
-    own = own[own["method"].isin(_shown(own, study))]
+    own = prices[prices["method"].isin(_shown(prices, study))]
     return own.assign(kept=own["method"] + own["way"].map({CACHE: ", as its cache"}).fillna(""))
 
 
@@ -376,48 +370,40 @@ def _answers(number: float) -> str:
         "pays after, cached": _answers,
     }
 )
-def _choice(main: pd.DataFrame, prices: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
-    own, found = _priced(prices, study), []
+def _choice(main: pd.DataFrame, prices: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
+    own = _priced(prices, study)
     prompt, cache = (own[own["way"] == way].iloc[0] for way in (PROMPT, CACHE))
     for _, one in own.iterrows():
-        at = {"study": study.study, "method": one["method"]}
+        at = {"method": one["method"]}
         right = {
             domain: str(sections.interval(main, domain=domain, **at))
             for domain in sections.task_of(study).domains
         }
-        found.append(
-            {
-                "kept": one["kept"],
-                **right,
-                "perplexity": one["perplexity"],
-                "kB": one["bytes"] / 1_000,
-                "tokens an answer": one["tokens"],
-                "made in (s)": one["seconds"],
-                "pays after, read whole": pays_after(one, prompt),
-                "pays after, cached": pays_after(one, cache) if one["way"] != PROMPT else np.nan,
-            }
-        )
-    return found
+        yield {
+            "kept": one["kept"],
+            **right,
+            "perplexity": one["perplexity"],
+            "kB": one["bytes"] / 1_000,
+            "tokens an answer": one["tokens"],
+            "made in (s)": one["seconds"],
+            "pays after, read whole": pays_after(one, prompt),
+            "pays after, cached": pays_after(one, cache) if one["way"] != PROMPT else np.nan,
+        }
 
 
 @sections.table_by_study()
-def fidelity(kept: Results, main: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+def fidelity(kept: Results, main: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """How near each way is to the prompt: KL, agreement; and what an answer costs."""
-    own = sections.rows_at(main, study=study.study)
-    agreement = sections.agreement(own, sections.rows_at(own, method=whole(study)))
-    lines = []
-    for name in trained(kept.rows, study):
-        rows = sections.rows_at(kept.rows, study=study.study, method=name)
-        lines.append(
-            {
-                "trained": name,
-                "KL, held-out": sections.over(rows["held_out_kl"]),
-                "agreement, held-out": sections.over(rows["held_out_agreement"]),
-                **agreement[name],
-                "draws": len(rows),
-            }
-        )
-    return lines
+    agreement = sections.agreement(main, sections.rows_at(main, method=whole(study)))
+    for name in trained(kept.rows):
+        rows = sections.rows_at(kept.rows, method=name)
+        yield {
+            "trained": name,
+            "KL, held-out": sections.over(rows["held_out_kl"]),
+            "agreement, held-out": sections.over(rows["held_out_agreement"]),
+            **agreement[name],
+            "draws": len(rows),
+        }
 
 
 @sections.table_by_study(
@@ -482,15 +468,15 @@ def _rules(main: pd.DataFrame, study: Study) -> pd.DataFrame:
 @sections.findings_by_study
 def choose(kept: Results, main: pd.DataFrame, prices: pd.DataFrame, study: Study) -> list[str]:
     """Say what keeps the accuracy in the fewest bytes, when each way pays, what is forgotten."""
-    own, gaps = sections.rows_at(prices, study=study.study), differences(main, study)
+    gaps = differences(main, study)
     prompt, cache = (
-        sections.rows_at(own, way=way, method=whole(study)).iloc[0] for way in (PROMPT, CACHE)
+        sections.rows_at(prices, way=way, method=whole(study)).iloc[0] for way in (PROMPT, CACHE)
     )
-    ways = own[own["method"].isin(trained(kept.rows, study))]
+    ways = prices[prices["method"].isin(trained(kept.rows))]
     return [
         _smallest(ways, gaps, cache),
         _paying(ways, prompt, cache),
-        _forgotten(own, ways, study),
+        _forgotten(prices, ways, study),
     ]
 
 

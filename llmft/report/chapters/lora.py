@@ -5,7 +5,7 @@ those of the cue classifier, too, and `ruled` is `main` with the columns of `sec
 What is compared beside the main curves has one number of examples, `grids.side`, and fewer draws.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -97,22 +97,19 @@ def _minus_full(main: pd.DataFrame, study: Study, domain: str) -> dict[int, stat
         shots: tuple({"shots": shots, "method": name} for name in ("LoRA", "full"))
         for shots in study.train_shots
     }
-    own = sections.rows_at(main, study=study.study, domain=domain)
-    return sections.differences(own, pairs)
+    return sections.differences(sections.rows_at(main, domain=domain), pairs)
 
 
 @sections.table_by_study()
-def differences(main: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+def differences(main: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """Accuracy of both methods by number of examples, and LoRA minus full fine-tuning, paired."""
-    lines = []
     for domain in sections.task_of(study).domains:
         for shots, gap in _minus_full(main, study, domain).items():
             at: dict[str, Any] = {"domain": domain, "shots": shots}
-            own = sections.rows_at(main, study=study.study, **at)
+            own = sections.rows_at(main, **at)
             texts = {name: str(sections.interval(own, method=name)) for name in ("LoRA", "full")}
             texts["LoRA − full"] = str(gap)
-            lines.append(at | texts | {"shown from": gap.detectable, "n": gap.n})
-    return lines
+            yield at | texts | {"shown from": gap.detectable, "n": gap.n}
 
 
 @sections.and_missing
@@ -120,7 +117,7 @@ def differences(main: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
 def accuracy(results: Results, main: pd.DataFrame, compared: pd.DataFrame, study: Study) -> str:
     """Say how LoRA compares with zero-shot, full fine-tuning, and the best single cue."""
     most, with_zero = study.train_shots[-1], pd.concat([main, scored(results, "zero-shot")])
-    own = sections.rows_at(with_zero, study=study.study, domain="in-domain")
+    own = sections.rows_at(with_zero, domain="in-domain")
     gain = sections.minus(own, {"shots": most, "method": "LoRA"}, {"shots": 0})
     gaps = _minus_full(own, study, "in-domain")
     kinds = {
@@ -266,9 +263,9 @@ def timed(results: Results) -> pd.DataFrame:
 
 
 @sections.text_by_study
-def cost(results: Results, study: Study) -> str:
+def cost(results: Results, _study: Study) -> str:
     """Say how many times as long LoRA takes as full fine-tuning, and what memory it saves."""
-    rows = sections.rows_at(on_one_machine(timed(results)), study=study.study)
+    rows = on_one_machine(timed(results))
     rows = rows.assign(added=rows["peak_memory_mib"] - rows["memory_before_mib"])
     lora, full = (
         sections.rows_at(rows, method=name).set_index(["shots", "data_seed"])
@@ -294,40 +291,40 @@ def cost(results: Results, study: Study) -> str:
 
 
 @sections.findings_by_study
-def summary(results: Results, main: pd.DataFrame, ruled: pd.DataFrame, study: Study) -> list[str]:
+def summary(
+    results: Results, main: pd.DataFrame, ruled: pd.DataFrame, study: Study
+) -> Iterator[str]:
     """The chapter's findings in a few lines."""
-    own, rule = (sections.rows_at(frame, study=study.study) for frame in (main, ruled))
     row = beside(results, [study], "LoRA").rows.iloc[0]
     least, most = study.train_shots[0], study.train_shots[-1]
     at: dict[str, Any] = {"shots": most, "method": "LoRA", "domain": "in-domain"}
     out = at | {"domain": "out-of-domain"}
     split = sections.summary(
-        sections.by_cue(sections.rows_at(own, shots=most), [study]), ["method", "cue"]
+        sections.by_cue(sections.rows_at(main, shots=most), [study]), ["method", "cue"]
     )
     lora, full = (
         sections.point(split, method=name, cue="cue misleads") for name in ("LoRA", "full")
     )
-    mine = sections.rows_at(own, method="LoRA")
-    found = [
+    mine = sections.rows_at(main, method="LoRA")
+    yield (
         f"With {row['trainable_parameters'] / row['parameters']:.1%} of the weights and "
-        f"{most:,} examples, LoRA has an in-domain accuracy of {sections.interval(own, **at)}, "
+        f"{most:,} examples, LoRA has an in-domain accuracy of {sections.interval(main, **at)}, "
         "and agrees with “not entailed if either sentence is negated” on "
-        f"{sections.interval(rule, 'follows', **at)} of the pairs.",
-        sections.failures(mine, least, most, "training examples"),
-    ]
-    if "out-of-domain" in set(own["domain"]):
-        found.append(
-            f"Out-of-domain its AUC is {sections.interval(own, 'auc', **out)} and its accuracy "
-            f"{sections.interval(own, **out)}."
+        f"{sections.interval(ruled, 'follows', **at)} of the pairs."
+    )
+    yield sections.failures(mine, least, most, "training examples")
+    if "out-of-domain" in set(main["domain"]):
+        yield (
+            f"Out-of-domain its AUC is {sections.interval(main, 'auc', **out)} and its accuracy "
+            f"{sections.interval(main, **out)}."
         )
-    found.append(
+    yield (
         f"Where negation in the hypothesis misleads, LoRA is right on {lora} of the in-domain "
         f"pairs and full fine-tuning on {full}."
     )
     if "not learning" in grids.lora(study):
         slow = rates(results, [study]).rows
-        found.append(_flat(curves(slow[slow["method"] == SLOW])))
-    return found
+        yield _flat(curves(slow[slow["method"] == SLOW]))
 
 
 def _flat(course: pd.DataFrame) -> str:

@@ -6,7 +6,7 @@ is the same. `scoring` says whether the student was asked alone ("") or behind t
 ("context").
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -92,10 +92,9 @@ def last(main: pd.DataFrame) -> int:
     return int(main["rounds"].max())
 
 
-def at(study: Study, method: str, rate: float, number: int, scoring: str = "") -> At:
+def at(method: str, rate: float, number: int, scoring: str = "") -> At:
     """A round's students."""
     return {
-        "study": study.study,
         "method": method,
         "learning_rate": rate,
         "rounds": number,
@@ -104,10 +103,10 @@ def at(study: Study, method: str, rate: float, number: int, scoring: str = "") -
 
 
 def change(
-    main: pd.DataFrame, study: Study, method: str, rate: float, level: float, value: str = "correct"
+    main: pd.DataFrame, method: str, rate: float, level: float, value: str = "correct"
 ) -> stats.Interval:
     """Last round minus first, paired."""
-    a, b = (at(study, method, rate, number) for number in (last(main), 1))
+    a, b = (at(method, rate, number) for number in (last(main), 1))
     return sections.difference(main, a, b, value, level)
 
 
@@ -117,16 +116,14 @@ def changes(
     """`change` by rate and arm; the intervals hold together."""
     made = cells(study).values()
     level = stats.together(len(made))
-    return {(rate, arm): change(main, study, arm, rate, level, value) for rate, arm in made}
+    return {(rate, arm): change(main, arm, rate, level, value) for rate, arm in made}
 
 
 def _round_cells(
-    main: pd.DataFrame, study: Study, method: str, rate: float, numbers: Sequence[int]
+    main: pd.DataFrame, method: str, rate: float, numbers: Sequence[int]
 ) -> dict[str, str]:
     """Cells of a table: the accuracy of rounds of these numbers."""
-    return {
-        f"round {n}": str(sections.interval(main, **at(study, method, rate, n))) for n in numbers
-    }
+    return {f"round {n}": str(sections.interval(main, **at(method, rate, n))) for n in numbers}
 
 
 # --- the mechanism -----------------------------------------------------------------------------
@@ -171,30 +168,26 @@ def _floors(studies: Sequence[Study]) -> pd.DataFrame:
 
 
 @sections.table_by_study(RATES)
-def fidelity(found: Results, main: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+def fidelity(found: Results, main: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """By rate and arm: how near the last student, and its teacher, are to the first teacher."""
-    lines = []
     for rate, arm in cells(study).values():
-        rows = sections.rows_at(found.rows, **at(study, arm, rate, last(main)))
-        lines.append(
-            {
-                "learning rate": rate,
-                "recursion": arm,
-                "its teacher's agreement": sections.over(rows["teacher_agreement"]),
-                "its own": sections.over(rows["first_agreement"]),
-                "KL to its teacher": sections.over(rows["held_out_kl"]),
-                "KL to the first": sections.over(rows["first_kl"]),
-                "perplexity of text": conclusions.perplexity(rows["text_nll"]),
-                "draws": len(rows),
-            }
-        )
-    return lines
+        rows = sections.rows_at(found.rows, **at(arm, rate, last(main)))
+        yield {
+            "learning rate": rate,
+            "recursion": arm,
+            "its teacher's agreement": sections.over(rows["teacher_agreement"]),
+            "its own": sections.over(rows["first_agreement"]),
+            "KL to its teacher": sections.over(rows["held_out_kl"]),
+            "KL to the first": sections.over(rows["first_kl"]),
+            "perplexity of text": conclusions.perplexity(rows["text_nll"]),
+            "draws": len(rows),
+        }
 
 
 @sections.text_by_study
-def lag(main: pd.DataFrame, study: Study) -> str:
+def lag(main: pd.DataFrame, _study: Study) -> str:
     """Say how near a live student is to what the one before it said behind the context."""
-    live, by = sections.rows_at(main, study=study.study, method=LIVE), ["data_seed", "rounds"]
+    live, by = sections.rows_at(main, method=LIVE), ["data_seed", "rounds"]
     behind, alone = (
         sections.rows_at(live, scoring=scoring).groupby(["learning_rate", *by])["agreement"].mean()
         for scoring in ("context", "")
@@ -215,14 +208,14 @@ def lag(main: pd.DataFrame, study: Study) -> str:
 
 
 @sections.table_by_study(RATES)
-def accuracy(found: Results, main: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+def accuracy(found: Results, main: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """Accuracy by round, rate and arm; last minus first, and the same of the AUC."""
-    lines, end, areas = [], last(main), changes(main, study, "auc")
+    end, areas = last(main), changes(main, study, "auc")
     for (rate, arm), gap in changes(main, study).items():
-        rows = sections.rows_at(found.rows, **at(study, arm, rate, end))
-        lines.append(
+        rows = sections.rows_at(found.rows, **at(arm, rate, end))
+        yield (
             {"learning rate": rate, "recursion": arm}
-            | _round_cells(main, study, arm, rate, range(1, end + 1))
+            | _round_cells(main, arm, rate, range(1, end + 1))
             | sections.beside(f"{end} minus 1", gap)
             | {
                 f"AUC, {end} minus 1": str(areas[rate, arm]),
@@ -230,16 +223,6 @@ def accuracy(found: Results, main: pd.DataFrame, study: Study) -> list[dict[str,
                 "n": gap.n,
             }
         )
-    return lines
-
-
-def _does(gaps: Mapping[str, stats.Interval]) -> dict[str, list[str]]:
-    """The names by what is shown of them: a fall, a rise, or neither; each with its interval."""
-    found: dict[str, list[str]] = {"falls": [], "rises": [], "is not shown to change": []}
-    for name, gap in gaps.items():
-        kind = conclusions.verdict(gap, "rises", "falls", "is not shown to change")
-        found[kind].append(f"{name} ({gap}{sections.unresolved(gap)})")
-    return {kind: names for kind, names in found.items() if names}
 
 
 @sections.text_by_study
@@ -247,12 +230,12 @@ def verdict(found: Results, main: pd.DataFrame, study: Study) -> str:
     """Say which recursions lose, hold and gain, and whether the last teachers tell them apart."""
     gaps, end, parts = changes(main, study), last(main), []
     for rate in dict.fromkeys(rate for rate, _ in gaps):
-        kinds = _does({arm: gap for (of, arm), gap in gaps.items() if of == rate})
+        kinds = sections.moves({arm: gap for (of, arm), gap in gaps.items() if of == rate})
         some = "; ".join(f"accuracy {kind}: {', '.join(a)}" for kind, a in kinds.items())
         parts.append(f"At a learning rate of {rate:.2g}, from round 1 to round {end}, {some}.")
     kept: dict[bool, list[float]] = {True: [], False: []}
     for (rate, arm), gap in gaps.items():
-        rows = sections.rows_at(found.rows, **at(study, arm, rate, end))
+        rows = sections.rows_at(found.rows, **at(arm, rate, end))
         kept[gap.hi < 0].append(rows["teacher_agreement"].mean())
     head = _separated(kept[True], kept[False], end)
     return f"{head} {' '.join(parts)} All of these hold together."
@@ -285,8 +268,8 @@ def why_it_gains(main: pd.DataFrame, study: Study) -> str:
     rate = study.distill_learning_rate * grids.RATES[0]
     if not {(rate, LIVE), (rate, ANCHORED)} <= {*cells(study).values()}:
         return ""
-    one, two = (at(study, LIVE, rate, number) for number in (1, 2))
-    anchored = at(study, ANCHORED, rate, 2)
+    one, two = (at(LIVE, rate, number) for number in (1, 2))
+    anchored = at(ANCHORED, rate, 2)
     pairs = {"live": (two, one), "more": (anchored, one), "gap": (two, anchored)}
     live, more, gap = sections.differences(main, pairs).values()
     told = "a second round is not shown to help"
@@ -305,11 +288,11 @@ def why_it_gains(main: pd.DataFrame, study: Study) -> str:
 def bias(main: pd.DataFrame, study: Study) -> str:
     """Say, by rate, whether the live recursion's loss is one of the threshold alone."""
     rates, end = [rate for rate, arm in cells(study).values() if arm == LIVE], last(main)
-    live = sections.rows_at(main, study=study.study, method=LIVE, scoring="")
+    live = sections.rows_at(main, method=LIVE, scoring="")
     moved, parts = metrics.with_scores(_calibrated(live)), []
     for rate in rates:
         plain, corrected, area = (
-            change(answers, study, LIVE, rate, stats.together(3 * len(rates)), value)
+            change(answers, LIVE, rate, stats.together(3 * len(rates)), value)
             for answers, value in ((live, "correct"), (moved, "correct"), (live, "auc"))
         )
         told = "no loss is shown"
@@ -343,19 +326,19 @@ VARIANTS = {"recursion by rate, all weights": "as published"} | {
 
 @sections.where_run(*VARIANTS)
 @sections.table_by_study(RATES)
-def variants(results: Results, study: Study) -> list[dict[str, Any]]:
+def variants(results: Results, study: Study) -> Iterator[dict[str, Any]]:
     """The live recursion with other divergences, and without the text term, at both rates."""
     found = sections.by_method(results, [study], lambda _: VARIANTS)
-    answers, lines = sections.rows_at(sections.scored(found), domain=INSIDE), []
+    answers = sections.rows_at(sections.scored(found), domain=INSIDE)
     rates = [study.distill_learning_rate * share for share in (1.0, grids.RATES[0])]
     made = [(rate, name) for rate in rates for name in VARIANTS.values()]
     end, level = last(answers), stats.together(len(made))
     for rate, name in made:
-        right, area = (change(answers, study, name, rate, level, value) for value in SCORES)
-        rows = sections.rows_at(found.rows, **at(study, name, rate, end))
-        lines.append(
+        right, area = (change(answers, name, rate, level, value) for value in SCORES)
+        rows = sections.rows_at(found.rows, **at(name, rate, end))
+        yield (
             {"learning rate": rate, "loss": name}
-            | _round_cells(answers, study, name, rate, (1, end))
+            | _round_cells(answers, name, rate, (1, end))
             | sections.beside(f"{end} minus 1", right)
             | {
                 f"AUC, {end} minus 1": str(area),
@@ -363,7 +346,6 @@ def variants(results: Results, study: Study) -> list[dict[str, Any]]:
                 "n": right.n,
             }
         )
-    return lines
 
 
 # --- learning rates ----------------------------------------------------------------------------
@@ -415,20 +397,20 @@ def rates_table(found: Results, studies: Sequence[Study]) -> None:
 
 
 def _by_rate(
-    rows: pd.DataFrame, answers: pd.DataFrame, study: Study
+    rows: pd.DataFrame, answers: pd.DataFrame
 ) -> dict[tuple[str, float], tuple[pd.DataFrame, stats.Interval]]:
     """By what is changed and rate: the rows of round 1, and what the later rounds change."""
-    first = sections.rows_at(rows, study=study.study, rounds=1)
+    first = sections.rows_at(rows, rounds=1)
     places: Any = first.groupby(["method", "learning_rate"])
     level = stats.together(len(places))
     return {
-        (weights, rate): (own, change(answers, study, weights, rate, level))
+        (weights, rate): (own, change(answers, weights, rate, level))
         for (weights, rate), own in sorted(places, key=lambda one: WEIGHTS.index(one[0][0]))
     }
 
 
 @sections.table_by_study(RATES)
-def _rates(rows: pd.DataFrame, answers: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+def _rates(rows: pd.DataFrame, answers: pd.DataFrame, _study: Study) -> list[dict[str, Any]]:
     return [
         {
             "student": weights,
@@ -436,17 +418,17 @@ def _rates(rows: pd.DataFrame, answers: pd.DataFrame, study: Study) -> list[dict
             "KL, round 1": sections.over(own["held_out_kl"]),
             "agreement, round 1": sections.over(own["held_out_agreement"]),
         }
-        | _round_cells(answers, study, weights, rate, (1,))
+        | _round_cells(answers, weights, rate, (1,))
         | sections.beside(f"{last(answers)} minus 1", gap)
         | {"n": gap.n}
-        for (weights, rate), (own, gap) in _by_rate(rows, answers, study).items()
+        for (weights, rate), (own, gap) in _by_rate(rows, answers).items()
     ]
 
 
 @sections.text_by_study
-def _nearest(rows: pd.DataFrame, answers: pd.DataFrame, study: Study) -> str:
+def _nearest(rows: pd.DataFrame, answers: pd.DataFrame, _study: Study) -> str:
     """Say which rate would be chosen by fidelity, and what the rounds change there."""
-    found, parts = _by_rate(rows, answers, study), []
+    found, parts = _by_rate(rows, answers), []
     for weights in dict.fromkeys(weights for weights, _ in found):
         kl = {
             rate: own["held_out_kl"].mean() for (w, rate), (own, _) in found.items() if w == weights
@@ -469,10 +451,7 @@ def _nearest(rows: pd.DataFrame, answers: pd.DataFrame, study: Study) -> str:
 def reprompted(main: pd.DataFrame, study: Study) -> str:
     """Say what the context does for a student of round 1 that has it in its weights already."""
     asked = [cell for cell in cells(study).values() if cell[1] in (LIVE, grids.PRACTISED)]
-    pairs = {
-        (rate, arm): (at(study, arm, rate, 1, "context"), at(study, arm, rate, 1))
-        for rate, arm in asked
-    }
+    pairs = {(rate, arm): (at(arm, rate, 1, "context"), at(arm, rate, 1)) for rate, arm in asked}
     parts = []
     for (rate, arm), gap in sections.differences(main, pairs).items():
         how = "not trained behind it" if arm == LIVE else "trained behind it, too"
@@ -515,7 +494,7 @@ def placebo_figure(answers: pd.DataFrame, studies: Sequence[Study]) -> Any:
 
 
 def _against(
-    answers: pd.DataFrame, study: Study, domain: str, value: str
+    answers: pd.DataFrame, domain: str, value: str
 ) -> list[dict[tuple[str, str], stats.Interval]]:
     """By method and placebo: minus the true context's, and minus zero-shot's.
 
@@ -523,12 +502,7 @@ def _against(
     """
     made = answers[answers["context"].isin(PLACEBOS)][["method", "context"]].drop_duplicates()
     places = {
-        (method, context): {
-            "study": study.study,
-            "domain": domain,
-            "method": method,
-            "context": context,
-        }
+        (method, context): {"domain": domain, "method": method, "context": context}
         for method, context in made.itertuples(index=False, name=None)
     }
     level = stats.together(2 * len(places))
@@ -541,18 +515,14 @@ def _against(
 
 
 @sections.table_by_study()
-def placebos(answers: pd.DataFrame, study: Study, value: str) -> list[dict[str, Any]]:
+def placebos(answers: pd.DataFrame, study: Study, value: str) -> Iterator[dict[str, Any]]:
     """A score by context, minus the true context's and minus zero-shot's."""
-    lines = []
     for domain in sections.task_of(study).domains:
-        less, more = _against(answers, study, domain, value)
+        less, more = _against(answers, domain, value)
         for (method, context), gap in less.items():
-            at = {"domain": domain, "method": method, "context": context}
-            mean, start = (
-                sections.interval(answers, value, study=study.study, **at),
-                more[method, context],
-            )
-            lines.append(
+            at: At = {"domain": domain, "method": method, "context": context}
+            mean, start = sections.interval(answers, value, **at), more[method, context]
+            yield (
                 at
                 | {SCORES[value]: str(mean)}
                 | sections.beside("minus demonstrations", gap)
@@ -562,25 +532,22 @@ def placebos(answers: pd.DataFrame, study: Study, value: str) -> list[dict[str, 
                     "n": mean.n,
                 }
             )
-    return lines
 
 
 @sections.findings_by_study
-def content(answers: pd.DataFrame, study: Study) -> list[str]:
+def content(answers: pd.DataFrame, study: Study) -> Iterator[str]:
     """Say what of a context's gain is its content's, by domain and score."""
-    lines = []
     for domain in sections.task_of(study).domains:
         for value, score in SCORES.items():
-            less, _ = _against(answers, study, domain, value)
+            less, _ = _against(answers, domain, value)
             for method in dict.fromkeys(method for method, _ in less):
-                true = {"study": study.study, "domain": domain, "method": method, "context": TRUE}
+                true = {"domain": domain, "method": method, "context": TRUE}
                 gain = sections.difference(answers, true, true | NONE, value)
                 own = {context: gap for (name, context), gap in less.items() if name == method}
-                lines.append(
+                yield (
                     f"{domain.capitalize()}, {method}: {score} minus zero-shot's is {gain} with "
                     f"the demonstrations; it is {_less(own)}."
                 )
-    return lines
 
 
 def _less(gaps: Mapping[str, stats.Interval]) -> str:
@@ -599,7 +566,7 @@ def summary(main: pd.DataFrame, answers: pd.DataFrame, study: Study) -> list[str
     """The chapter's findings in a few lines."""
     gaps, rate = changes(main, study), study.distill_learning_rate
     own = ", ".join(f"{gap} ({arm})" for (of, arm), gap in gaps.items() if of == rate)
-    less, _ = _against(answers, study, INSIDE, "correct")
+    less, _ = _against(answers, INSIDE, "correct")
     each = ", ".join(f"{gap} with {name}" for (how, name), gap in less.items() if how == "ICL")
     return [
         f"In-domain, round {last(main)} minus round 1 at a learning rate of {rate:.2g}: {own}.",

@@ -4,7 +4,7 @@
 share of pairs without a cue among them; both have the cue classifier's on the same draws, too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -252,11 +252,10 @@ def _power(found: Mapping[float, Interval], places: Sequence[float]) -> str:
 
 
 @sections.text_by_study
-def follow(misled: pd.DataFrame, study: Study) -> str:
+def follow(misled: pd.DataFrame, _study: Study) -> str:
     """Say at which purities each method follows the cue more often than not, or less."""
-    own = sections.rows_at(misled, study=study.study)
     lines = []
-    for place, found in _intervals(own, "purity", "follows").items():
+    for place, found in _intervals(misled, "purity", "follows").items():
         told = _told(found, "more often than not", "less often than not")
         least, most = min(found), max(found)
         lines.append(
@@ -271,9 +270,9 @@ def follow(misled: pd.DataFrame, study: Study) -> str:
 
 
 @sections.text_by_study
-def beyond(answers: pd.DataFrame, study: Study) -> str:
+def beyond(answers: pd.DataFrame, _study: Study) -> str:
     """Say where more than the cue, or its opposite, was learned: by the AUC of all pairs."""
-    inside = sections.rows_at(answers, study=study.study, domain=tasks.DOMAINS[0])
+    inside = sections.rows_at(answers, domain=tasks.DOMAINS[0])
     lines = [
         f"{_capital(_name(*place))}: {found[min(found)]} at purity {min(found):.4g}; "
         f"{_told(found, 'above one half', 'below it')}."
@@ -285,54 +284,47 @@ def beyond(answers: pd.DataFrame, study: Study) -> str:
     )
 
 
-def _gaps(
-    misled: pd.DataFrame, study: Study, method: str, value: str
-) -> dict[tuple[int, float], Interval]:
+def _gaps(misled: pd.DataFrame, method: str, value: str) -> dict[tuple[int, float], Interval]:
     """The method minus full fine-tuning by size and purity, where both were run; paired.
 
     The intervals hold together.
     """
     place = ["shots", "purity"]
-    own = sections.rows_at(misled, study=study.study)
     some, full = (
-        sections.rows_at(own, method=name)[place].drop_duplicates() for name in (method, FULL)
+        sections.rows_at(misled, method=name)[place].drop_duplicates() for name in (method, FULL)
     )
     pairs = {}
     for shots, purity in some.merge(full, on=place).itertuples(index=False, name=None):
         at = {"shots": shots, "purity": purity}
         pairs[int(shots), float(purity)] = at | {"method": method}, at | {"method": FULL}
-    return sections.differences(own, pairs, value)
+    return sections.differences(misled, pairs, value)
 
 
 @sections.table_by_study({"purity": ".4g"})
-def compare(misled: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+def compare(misled: pd.DataFrame, _study: Study) -> Iterator[dict[str, Any]]:
     """At equal purity, one method's following minus full fine-tuning's, and the AUC's."""
-    lines = []
     for name in ("ICL", "LoRA", baselines.CLASSIFIER):
-        followed, area = (_gaps(misled, study, name, value) for value in ("follows", "auc"))
+        followed, area = (_gaps(misled, name, value) for value in ("follows", "auc"))
         for (shots, purity), gap in followed.items():
-            lines.append(
-                {
-                    "method": name,
-                    "examples": shots,
-                    "purity": purity,
-                    "follows, minus full fine-tuning's": str(gap),
-                    "shown from": gap.detectable,
-                    "AUC, minus full fine-tuning's": str(area[shots, purity]),
-                    "AUC: shown from": area[shots, purity].detectable,
-                    "n": gap.n,
-                }
-            )
-    return lines
+            yield {
+                "method": name,
+                "examples": shots,
+                "purity": purity,
+                "follows, minus full fine-tuning's": str(gap),
+                "shown from": gap.detectable,
+                "AUC, minus full fine-tuning's": str(area[shots, purity]),
+                "AUC: shown from": area[shots, purity].detectable,
+                "n": gap.n,
+            }
 
 
 @sections.text_by_study
-def compared(misled: pd.DataFrame, study: Study) -> str:
+def compared(misled: pd.DataFrame, _study: Study) -> str:
     """Say who follows the cue more at equal purity: ICL or LoRA against full fine-tuning."""
     kinds = ("more at purity", "less at purity", "no difference is shown at")
     sentences = []
     for name in ("ICL", "LoRA"):
-        found = _gaps(misled, study, name, "follows")
+        found = _gaps(misled, name, "follows")
         parts = [
             f"{kind} {_points([purity for _, purity in some])}"
             for kind, some in zip(kinds, conclusions.sides(found), strict=True)
@@ -383,12 +375,12 @@ def leaving_table(shared: pd.DataFrame) -> None:
 
 
 @sections.text_by_study
-def leave(shared: pd.DataFrame, study: Study) -> str:
+def leave(shared: pd.DataFrame, _study: Study) -> str:
     """Say from which share on each method's AUC is shown to be above one half, and by how much."""
     if shared.empty:
         return ""
-    own, lines = sections.rows_at(out_of_domain(shared), study=study.study), []
-    for place, found in _intervals(own, "mixed", "auc").items():
+    lines = []
+    for place, found in _intervals(out_of_domain(shared), "mixed", "auc").items():
         above, last = conclusions.sides(found, null=0.5)[0], found[max(found)]
         told = "is not shown to be above .50 at any share"
         if above:
@@ -472,24 +464,24 @@ def _above(rows: pd.DataFrame, x: str, value: str, what: str) -> str:
 
 @sections.findings_by_study
 def summary(
-    misled: pd.DataFrame, main: pd.DataFrame, shared: pd.DataFrame, study: Study
-) -> list[str]:
+    misled: pd.DataFrame, main: pd.DataFrame, shared: pd.DataFrame, _study: Study
+) -> Iterator[str]:
     """The chapter's findings in a few lines."""
-    own = sections.rows_at(misled, study=study.study)
-    inside = sections.rows_at(main, study=study.study, domain=tasks.DOMAINS[0])
-    texts = [
+    inside = sections.rows_at(main, domain=tasks.DOMAINS[0])
+    yield (
         "Shown to follow the cue more often than not where it misleads, by its purity in the "
-        f"labelled examples: {_above(own, 'purity', 'follows', 'purity')}.",
+        f"labelled examples: {_above(misled, 'purity', 'follows', 'purity')}."
+    )
+    yield (
         "Shown to rank all in-domain pairs better than the cue or its opposite can: "
-        f"{_above(metrics.with_scores(inside), 'purity', 'auc', 'purity')}.",
-    ]
+        f"{_above(metrics.with_scores(inside), 'purity', 'auc', 'purity')}."
+    )
     if len(shared):
-        rows = sections.rows_at(out_of_domain(shared), study=study.study)
-        texts.append(
+        beyond_it = _above(out_of_domain(shared), "mixed", "auc", "share")
+        yield (
             "Shown to rank pairs of unseen constructions better than chance, by the share of "
-            f"labelled pairs without a cue: {_above(rows, 'mixed', 'auc', 'share')}."
+            f"labelled pairs without a cue: {beyond_it}."
         )
-    return texts
 
 
 def _capital(text: str) -> str:
