@@ -1042,7 +1042,8 @@ def _own(value: Any, study: Study) -> Any:
             value, **{n: _own(getattr(value, n), study) for n in ("rows", "predictions")}
         )
     if isinstance(value, pd.DataFrame) and "study" in value:
-        return rows_at(value, study=study.study)
+        own = value["study"] == study.study
+        return value if own.all() else value[own]
     return value
 
 

@@ -434,14 +434,11 @@ def claims(compared: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
             sides["a teacher ranks pairs better than its student"] = (shown_few, distilled)
         own = rows_at(compared, study=study.study, domain=domain)
         there = set(zip(own["method"], own["shots"], strict=True))
-        level = stats.together(len(sides))
-        pairs = {
-            claim: tuple({"method": method, "shots": shots} for method, shots in pair)
-            for claim, pair in sides.items()
-            if {*pair} <= there
-        }
-        gaps = sections.differences(own, pairs, "auc", level)
-        lines += [(domain, study.study, claim, gap) for claim, gap in gaps.items()]
+        for claim, pair in sides.items():
+            if {*pair} <= there:
+                a, b = ({"domain": domain, "method": m, "shots": shots} for m, shots in pair)
+                gap = sections.difference(own, a, b, "auc", stats.together(len(sides)))
+                lines.append((domain, study.study, claim, gap))
     return pd.DataFrame(lines, columns=["domain", "study", "claim", "difference"])
 
 
