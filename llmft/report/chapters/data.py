@@ -1,6 +1,6 @@
 """The figures, tables and paragraphs of the chapter on the task and its data."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -206,76 +206,73 @@ def best_cues(worth: pd.DataFrame, study: Study) -> str:
 
 
 def _of_domains(worth: pd.DataFrame, study: Study) -> dict[str, pd.Series]:
-    """Each domain's accuracies by cue, in the order of `worth`."""
-    own = worth[worth["study"] == study.study]
+    """Each domain's accuracies by cue, in the order of `worth`: the study's `cue_accuracies`."""
     return {
-        domain: own[own["domain"] == domain].set_index("cue")["mean"]
+        domain: sections.rows_at(worth, domain=domain).set_index("cue")["mean"]
         for domain in sections.task_of(study).domains
     }
 
 
 def overlap(studies: Sequence[Study]) -> Any:
     """The share of the hypothesis's words that are in the premise, by domain and label."""
-    names, edges = list(BINS), [-0.01, *BINS.values()]
-
-    def counts(study: Study) -> pd.DataFrame:
-        parts = []
-        for domain, frame in sections.task_of(study).domains.items():
-            share = pd.cut(cues.table(frame)["share of words"], edges, labels=names)
-            groups = frame.assign(share=share).groupby(["label", "share"], observed=False)
-            found = groups.size().rename("pairs").reset_index()
-            found["pairs"] *= 100 / found.groupby("label")["pairs"].transform("sum")
-            series = [f"{domain}, {tasks.LABELS[value]}" for value in found["label"]]
-            parts.append(found.assign(series=series))
-        return pd.concat(parts)
-
-    return sections.by_study(
-        figures.bars,
-        sections.each(studies, counts),
-        studies,
-        "share",
-        "pairs",
-        "series",
-        x_title="hypothesis words in the premise",
-        y_title="pairs of that label (%)",
-        note=f"n = {_sizes(studies, ' pairs')}",
-    )
+    titles = {"share": "hypothesis words in the premise", "pairs": "pairs of that label (%)"}
+    return _bars(_overlap, studies, titles)
 
 
 def lengths(studies: Sequence[Study]) -> Any:
     """The share of premises and hypotheses by number of words, in both domains."""
+    return _bars(_lengths, studies, {"words": "words", "share": "sentences (%)"})
 
-    def counts(study: Study) -> pd.DataFrame:
-        lengths = {
-            f"{domain}, {side}": frame[side].map(cues.words).map(len)
-            for side in ("premise", "hypothesis")
-            for domain, frame in sections.task_of(study).domains.items()
-        }
-        # The same bins for all of a study's sentences, and few, also of long ones.
-        most = max(int(length.max()) for length in lengths.values())
-        longest, step = min(40, most), 5 if most > 40 else 1
-        parts = []
-        for series, length in lengths.items():
-            bins = length.clip(upper=longest) // step * step
-            share = 100 * bins.value_counts(normalize=True)
-            parts.append(pd.DataFrame({"from": share.index, "share": share, "series": series}))
-        whole = pd.concat(parts).sort_values("from", kind="stable")
-        names = {n: f"{n} to {n + step - 1}" if step > 1 else f"{n}" for n in whole["from"]}
-        if most > longest:
-            names[longest] = f"from {longest}"
-        return whole.assign(words=whole["from"].map(names))
 
+def _bars(
+    counts: Callable[[Study], pd.DataFrame], studies: Sequence[Study], titles: dict[str, str]
+) -> Any:
+    """Bars of the counts of each study by `series`; `titles`: those of x and y, by column."""
+    (x, x_title), (y, y_title) = titles.items()
     return sections.by_study(
         figures.bars,
         sections.each(studies, counts),
         studies,
-        "words",
-        "share",
+        x,
+        y,
         "series",
-        x_title="words",
-        y_title="sentences (%)",
+        x_title=x_title,
+        y_title=y_title,
         note=f"n = {_sizes(studies, ' pairs')}",
     )
+
+
+def _overlap(study: Study) -> pd.DataFrame:
+    names, edges, parts = list(BINS), [-0.01, *BINS.values()], []
+    for domain, frame in sections.task_of(study).domains.items():
+        share = pd.cut(cues.table(frame)["share of words"], edges, labels=names)
+        groups = frame.assign(share=share).groupby(["label", "share"], observed=False)
+        found = groups.size().rename("pairs").reset_index()
+        found["pairs"] *= 100 / found.groupby("label")["pairs"].transform("sum")
+        series = [f"{domain}, {tasks.LABELS[value]}" for value in found["label"]]
+        parts.append(found.assign(series=series))
+    return pd.concat(parts)
+
+
+def _lengths(study: Study) -> pd.DataFrame:
+    lengths = {
+        f"{domain}, {side}": frame[side].map(cues.words).map(len)
+        for side in ("premise", "hypothesis")
+        for domain, frame in sections.task_of(study).domains.items()
+    }
+    # The same bins for all of a study's sentences, and few, also of long ones.
+    most = max(int(length.max()) for length in lengths.values())
+    longest, step = min(40, most), 5 if most > 40 else 1
+    parts = []
+    for series, length in lengths.items():
+        bins = length.clip(upper=longest) // step * step
+        share = 100 * bins.value_counts(normalize=True)
+        parts.append(pd.DataFrame({"from": share.index, "share": share, "series": series}))
+    whole = pd.concat(parts).sort_values("from", kind="stable")
+    names = {n: f"{n} to {n + step - 1}" if step > 1 else f"{n}" for n in whole["from"]}
+    if most > longest:
+        names[longest] = f"from {longest}"
+    return whole.assign(words=whole["from"].map(names))
 
 
 # --- patterns and models -----------------------------------------------------------------------
