@@ -697,8 +697,8 @@ def test_what_a_study_leaves_out_or_lacks_is_said(
 
 def test_differences_hold_together_and_are_told_by_what_they_show() -> None:
     draws = [[1, 0] * 20] * 5
-    answers = answers_of({("in-domain", 0): draws, ("in-domain", 2): [[1, 1] * 20] * 5})
-    pairs = {"two": ({"shots": 2}, {"shots": 0}), "none": ({"shots": 0}, {"shots": 0})}
+    answers = answers_of({("in-domain", 2): draws, ("in-domain", 4): [[1, 1] * 20] * 5})
+    pairs = {"two": ({"shots": 4}, {"shots": 2}), "none": ({"shots": 2}, {"shots": 2})}
     found = sections.differences(answers, pairs)
     assert {name: gap.mean for name, gap in found.items()} == {"two": 0.5, "none": 0.0}
     assert {gap.level for gap in found.values()} == {0.975}
