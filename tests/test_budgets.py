@@ -110,7 +110,7 @@ def test_fewer_rates_are_worse_where_they_differ(found: budgets.Found) -> None:
 
 
 def test_one_rate_each_is_counted_pair_by_pair(found: budgets.Found) -> None:
-    rows = budgets.one_rate(found)
+    rows = budgets.one_rate(found, STUDY)
     assert set(rows["pairs"]) == {len(STUDY.tried_rates) ** 2}
     assert set(rows["other"]) == {0}  # all methods are alike: there is no order to turn round
     assert {gap.mean for gap in rows["gap"]} == {0.0}

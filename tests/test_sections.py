@@ -637,3 +637,71 @@ def test_a_method_that_is_not_shown_to_differ_from_the_cue_says_what_would_have_
     few = sections.above_floors(answers[answers["draw"] < "4"], study, "method", 4)
     assert few.count("not shown to differ from it") == 3
     assert "would have been" not in few
+
+
+# --- functions of one study --------------------------------------------------------------------
+
+
+def test_a_function_of_one_study_gets_its_rows_and_is_shown_of_each(messages: list[str]) -> None:
+    frame = pd.DataFrame({"study": ["a", "b", "b"], "n": [1, 2, 3]})
+    runs, by_study = Results(frame, frame, {}), {"a": "first", "b": "second"}
+    studies = [params.study("pocket").model_copy(update={"study": name}) for name in "ab"]
+
+    @sections.text_by_study
+    def text(found: Results, own: pd.DataFrame, name: str, study: Study, more: int) -> str:
+        return f"{study.study} {name}: {[*found.rows['n']]}, {own['n'].sum() + more}"
+
+    @sections.table_by_study({"n": ".1f"})
+    def table(own: pd.DataFrame, _study: Study) -> pd.DataFrame:
+        return own[["n"]]
+
+    @sections.findings_by_study
+    def lines(own: pd.DataFrame, _study: Study) -> Any:
+        yield from own["n"].map(str)
+
+    text(runs, frame, by_study, studies, 10)
+    table(frame, studies)
+    table(frame, [])
+    lines(frame, studies[1:])
+    assert messages[0] == "**a.** a first: [1], 11\n\n**b.** b second: [2, 3], 15"
+    assert read(messages[1]).to_numpy().tolist() == [["a", "1.0"], ["b", "2.0"], ["b", "3.0"]]
+    assert messages[2:] == ["- 2\n- 3"]
+
+
+def test_what_a_study_leaves_out_or_lacks_is_said(
+    messages: list[str], world: Callable[..., list[Study]]
+) -> None:
+    usual = sections.task_of(params.study("smoke"))
+    one_domain = dataclasses.replace(usual, out_of_domain=usual.out_of_domain.iloc[:0])
+    studies = world({"a": one_domain, "b": usual})
+    runs = Results(pd.DataFrame(), pd.DataFrame(), {"orders": {"b": ["key"]}})
+
+    @sections.where_run("orders")
+    def names(_results: Results, there: list[Study]) -> list[str]:
+        return [study.study for study in there]
+
+    @sections.and_missing
+    @sections.text_by_study
+    def text(study: Study) -> str:
+        return study.study
+
+    assert names(runs, studies) == ["b"]
+    assert names(runs, studies[:1]) is None
+    assert messages[0] == "**a.** Not run for this study, and so not shown: orders."
+    text(studies)
+    assert messages[2:] == [
+        "**a.** a\n\n**b.** b",
+        "**a.** This task has no out-of-domain set: nothing is shown of one.",
+    ]
+
+
+def test_differences_hold_together_and_are_told_by_what_they_show() -> None:
+    draws = [[1, 0] * 20] * 5
+    answers = answers_of({("in-domain", 2): draws, ("in-domain", 4): [[1, 1] * 20] * 5})
+    pairs = {"two": ({"shots": 4}, {"shots": 2}), "none": ({"shots": 2}, {"shots": 2})}
+    found = sections.differences(answers, pairs)
+    assert {name: gap.mean for name, gap in found.items()} == {"two": 0.5, "none": 0.0}
+    assert {gap.level for gap in found.values()} == {0.975}
+    assert [*sections.moves(found)] == ["rises", "is not shown to change"]
+    assert sections.beside("minus", None) == {"minus": "–", "shown from": "–"}
+    assert sections.beside("minus", found["two"])["minus"] == str(found["two"])

@@ -5,8 +5,9 @@ by study where there are several.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -1006,3 +1007,150 @@ def over(values: pd.Series) -> str:
 def findings(studies: Sequence[Study], lines: Callable[[Study], Sequence[str]]) -> None:
     """What a chapter found: a list a study."""
     headed(studies, lambda study: bullets(lines(study), studies))
+
+
+# --- a function of one study, called with several ----------------------------------------------
+
+
+def _of_each(part: Callable[..., Any], show: Callable[..., None]) -> Callable[..., None]:
+    """`part`, of one `study`, as a function of several there.
+
+    Of what is passed before the studies `part` gets the study's own: of frames and results the
+    rows, of a mapping by study the entry.
+    """
+    place = _place(part)
+
+    @wraps(part)
+    def shown(*values: Any) -> None:
+        before, studies, after = values[:place], values[place], values[place + 1 :]
+        show(studies, lambda study: part(*(_own(one, study) for one in before), study, *after))
+
+    return shown
+
+
+def _place(part: Callable[..., Any]) -> int:
+    """Which of the parameters is the study, `_study` where it is not used."""
+    return [name.lstrip("_") for name in inspect.signature(part).parameters].index("study")
+
+
+def _own(value: Any, study: Study) -> Any:
+    """What is the study's of a frame, of results or of a mapping; anything else as it is."""
+    if isinstance(value, dict):
+        return value.get(study.study, value)
+    if isinstance(value, Results):
+        return replace(
+            value, **{n: _own(getattr(value, n), study) for n in ("rows", "predictions")}
+        )
+    if isinstance(value, pd.DataFrame) and "study" in value:
+        own = value["study"] == study.study
+        return value if own.all() else value[own]
+    return value
+
+
+def text_by_study(text: Callable[..., str]) -> Callable[..., None]:
+    """The text of one `study`, said of each of those that are passed for it (`headed`)."""
+    return _of_each(text, headed)
+
+
+def findings_by_study(lines: Callable[..., Iterable[str]]) -> Callable[..., None]:
+    """What a chapter found of one `study`, as a list of each that is passed for it."""
+    return _of_each(lines, lambda studies, of: findings(studies, lambda study: list(of(study))))
+
+
+def table_by_study(formats: Any = None) -> Callable[[Callable[..., Any]], Callable[..., None]]:
+    """The rows of one `study`, as a table of all those that are passed for it; none without any."""
+
+    def show(studies: Sequence[Study], rows: Callable[[Study], Any]) -> None:
+        if studies:
+            table(each(studies, lambda study: pd.DataFrame(rows(study))), formats)
+
+    return lambda rows: _of_each(rows, show)
+
+
+def and_missing(show: Callable[..., None]) -> Callable[..., None]:
+    """Before `text_by_study` or `table_by_study`: `missing` is said after it."""
+    place = _place(show)
+
+    @wraps(show)
+    def shown(*values: Any) -> None:
+        show(*values)
+        missing(values[place])
+
+    return shown
+
+
+def where_run(*groups: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A function of results and studies, for those alone that are `having` these groups' runs."""
+
+    def of(show: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(show)
+        def shown(results: Results, studies: Sequence[Study]) -> Any:
+            there = having(results, studies, *groups)
+            return show(results, there) if there else None
+
+        return shown
+
+    return of
+
+
+def differences(
+    answers: pd.DataFrame,
+    pairs: Mapping[Any, Sequence[Mapping[str, Any]]],
+    value: str = "correct",
+    level: float = 0.0,
+) -> dict[Any, stats.Interval]:
+    """The `difference` of each pair by its name; all hold together, or each at its `level`."""
+    level = level or stats.together(len(pairs))
+    return {name: difference(answers, a, b, value, level) for name, (a, b) in pairs.items()}
+
+
+def beside(name: str, gap: stats.Interval | None) -> dict[str, str]:
+    """Two cells of a table: a difference and from where on it would be shown; or dashes."""
+    texts = ("–", "–") if gap is None else (str(gap), stats.number(gap.detectable))
+    return dict(zip((name, "shown from"), texts, strict=True))
+
+
+def without_model(study: Study) -> pd.DataFrame:
+    """What needs no language model: domain, rule (its name), accuracy.
+
+    The floors, and the cue classifier with as many labels as a context has, on the same draws.
+    """
+    task = task_of(study)
+    found = baselines.classifier(task, [study.context_shots], grids.draws(study))
+    right = metrics.with_scores(found).groupby("domain", sort=False)["correct"].mean()
+    classifier = right.reset_index(name="accuracy").assign(rule=baselines.CLASSIFIER)
+    return pd.concat([baselines.floors(task), classifier], ignore_index=True)
+
+
+def fidelity_by_rate(rows: pd.DataFrame, by: Sequence[str], **more: str) -> None:
+    """Show how near students are to their teacher by learning rate and the columns `by`.
+
+    `more`: further columns, and of which measurement each is the mean.
+    """
+    groups = rows.groupby(["study", *by, "learning_rate"], sort=False)
+    measured = {"KL": "held_out_kl", "agreement": "held_out_agreement", **more}
+    found = {name: groups[column].agg(over) for name, column in measured.items()}
+    wide = pd.DataFrame(found | {"draws": groups.size()})
+    table(wide.reset_index(names=["study", *by, "learning rate"]), {"learning rate": ".2g"})
+
+
+def agreement(answers: pd.DataFrame, teacher: pd.DataFrame) -> dict[str, dict[str, str]]:
+    """By method, cells with the share of each domain's pairs on which it agrees with the teacher.
+
+    Both have one study's answers.
+    """
+    both = agreeing(answers, teacher)
+    drawn = both.groupby(["method", "domain", "data_seed"], sort=False)["agreement"].mean()
+    found: dict[str, dict[str, str]] = {}
+    for (method, domain), own in drawn.groupby(["method", "domain"], sort=False):
+        found.setdefault(method, {})[f"agreement, {domain}"] = over(own)
+    return found
+
+
+def moves(gaps: Mapping[str, stats.Interval]) -> dict[str, list[str]]:
+    """The names by what is shown of each: it rises, falls, or neither; with the intervals."""
+    found: dict[str, list[str]] = {"rises": [], "falls": [], "is not shown to change": []}
+    for name, gap in gaps.items():
+        kind = "rises" if gap.lo > 0 else "falls" if gap.hi < 0 else "is not shown to change"
+        found[kind].append(f"{name} ({gap}{unresolved(gap)})")
+    return {kind: names for kind, names in found.items() if names}

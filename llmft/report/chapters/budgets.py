@@ -6,7 +6,7 @@ is with the first of the study's numbers of examples (`budget_shots`).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from itertools import product
@@ -28,9 +28,6 @@ TERM = grids.AND_TEXT
 """What follows a method's name where it learns with the text term."""
 
 INSIDE = tasks.DOMAINS[0]
-
-CLOSE = 0.05
-"""A difference that is shown to be smaller is called small."""
 
 WITHOUT_REGRET = 10
 """How many times full fine-tuning's best rate LoRA's is in "LoRA Without Regret"."""
@@ -85,11 +82,11 @@ def read(results: Results, studies: Sequence[Study]) -> Found:
 
 
 def where_run(show: Callable[..., Any]) -> Callable[..., Any]:
-    """Show nothing where no study has the runs."""
+    """`show`, of what was found and of the studies that have the runs; nothing without any."""
 
     @wraps(show)
     def shown(found: Found) -> Any:
-        return show(found) if found.studies else None
+        return show(found, found.studies) if found.studies else None
 
     return shown
 
@@ -114,43 +111,40 @@ def plain(found: Found) -> pd.DataFrame:
 
 
 @where_run
-def changed(found: Found) -> None:
+@sections.table_by_study({"share": ".2%"})
+def changed(found: Found, study: Study) -> Iterator[dict[str, Any]]:
     """How many weights each method changes, the rates it tried, and how often each was chosen."""
-    rows, lines = plain(found), []
-    for (study, shots, name), own in rows.groupby(["study", "shots", "method"], sort=False):
+    rows = sections.rows_at(plain(found), study=study.study)
+    for (shots, name), own in rows.groupby(["shots", "method"], sort=False):
         counted, whole = own.iloc[0][["trainable_parameters", "parameters"]]
         chosen = own.loc[own["place"] == 1, "learning_rate"].value_counts().sort_index()
-        lines.append(
-            {
-                "study": study,
-                "examples": shots,
-                "method": name,
-                "weights": counted,
-                "share": counted / whole,
-                "rates tried": f"{own['learning_rate'].min():g} to {own['learning_rate'].max():g}",
-                "chosen (draws)": ", ".join(f"{rate:g} ({n})" for rate, n in chosen.items()),
-            }
-        )
-    sections.table(lines, {"share": ".2%"})
+        yield {
+            "examples": shots,
+            "method": name,
+            "weights": counted,
+            "share": counted / whole,
+            "rates tried": f"{own['learning_rate'].min():g} to {own['learning_rate'].max():g}",
+            "chosen (draws)": ", ".join(f"{rate:g} ({n})" for rate, n in chosen.items()),
+        }
 
 
 @where_run
-def search(found: Found) -> None:
+@sections.table_by_study()
+def search(found: Found, study: Study) -> Iterator[dict[str, Any]]:
     """Validation loss by multiple of the middle learning rate; and whose best is at an end."""
-    rows, lines = plain(found), []
-    for study in found.studies:
-        for shots, (name, one) in product(study.budget_shots, grids.contenders(study).items()):
-            own = sections.rows_at(rows, study=study.study, method=name, shots=shots)
-            if own.empty:
-                continue
-            means = own.groupby("learning_rate")["loss"].mean()
-            losses = [means[one.learning_rate * factor] for factor in study.tried_rates]
-            texts = [f"{loss:.3f}" for loss in losses]
-            named = dict(zip([f"× {f:g}" for f in study.tried_rates], texts, strict=True))
-            line = {"study": study.study, "examples": shots, "method": name}
-            end = losses.index(min(losses)) in (0, len(losses) - 1)
-            lines.append(line | named | {"lowest at an end": "yes" if end else "no"})
-    sections.table(lines)
+    rows = sections.rows_at(plain(found), study=study.study)
+    for shots, (name, one) in product(study.budget_shots, grids.contenders(study).items()):
+        own = sections.rows_at(rows, method=name, shots=shots)
+        if own.empty:
+            continue
+        means = own.groupby("learning_rate")["loss"].mean()
+        losses = {f: means[one.learning_rate * f] for f in study.tried_rates}
+        at_an_end = min(losses, key=lambda f: losses[f]) in (min(losses), max(losses))
+        yield (
+            {"examples": shots, "method": name}
+            | {f"× {f:g}": f"{loss:.3f}" for f, loss in losses.items()}
+            | {"lowest at an end": "yes" if at_an_end else "no"}
+        )
 
 
 # --- accuracy at the chosen rates --------------------------------------------------------------
@@ -163,7 +157,7 @@ def compared(found: Found) -> pd.DataFrame:
 
 
 @where_run
-def accuracy(found: Found) -> Any:
+def accuracy(found: Found, studies: Sequence[Study]) -> Any:
     """Accuracy of each method at its chosen rates, both domains, and of the cue classifier."""
     every = compared(found)
     every = every.assign(examples=every["shots"].map("{:,} examples".format))
@@ -174,7 +168,7 @@ def accuracy(found: Found) -> Any:
         "method",
         "domain",
         group="panel",
-        note=f"{stats.caption(points)}; {sections.floors_text(found.studies)}",
+        note=f"{stats.caption(points)}; {sections.floors_text(studies)}",
     )
 
 
@@ -186,51 +180,36 @@ def gaps(
     All intervals of one number of examples hold together, or each alone at its `level`.
     """
     own = sections.rows_at(answers, study=study.study, shots=shots)
-    names = [name for name in own["method"].unique() if name != FULL]
-    domains = list(own["domain"].unique())
-    level = level or stats.together(len(names) * len(domains))
+    domains = own["domain"].unique()
+    pairs = {n: ({"method": n}, {"method": FULL}) for n in own["method"].unique() if n != FULL}
+    level = level or stats.together(len(pairs) * len(domains))
     return {
-        domain: {
-            name: sections.difference(
-                own,
-                {"domain": domain, "method": name},
-                {"domain": domain, "method": FULL},
-                value,
-                level,
-            )
-            for name in names
-        }
+        domain: sections.differences(sections.rows_at(own, domain=domain), pairs, value, level)
         for domain in domains
     }
 
 
 @where_run
-def differences(found: Found) -> None:
+@sections.and_missing
+@sections.table_by_study()
+def differences(found: Found, study: Study) -> Iterator[dict[str, Any]]:
     """Accuracy and AUC of each method at its chosen rates, and both minus full fine-tuning's."""
-    every, lines = compared(found), []
-    for study in found.studies:
-        for shots in study.budget_shots:
-            own = sections.rows_at(every, study=study.study, shots=shots)
-            right, area = (gaps(found.best, study, shots, value) for value in ("correct", "auc"))
-            for domain, name in product(right, own["method"].unique()):
-                at = {"domain": domain, "method": name}
-                accuracy, auc = (sections.interval(own, v, **at) for v in ("correct", "auc"))
-                gap, beside = (differ[domain].get(name) for differ in (right, area))
-                lines.append(
-                    {
-                        "study": study.study,
-                        "examples": shots,
-                        **at,
-                        "accuracy": str(accuracy),
-                        "minus full": "–" if gap is None else str(gap),
-                        "shown from": "–" if gap is None else stats.number(gap.detectable),
-                        "AUC": str(auc),
-                        "AUC, minus full": "–" if beside is None else str(beside),
-                        "n": accuracy.n,
-                    }
-                )
-    sections.table(lines)
-    sections.missing(found.studies)
+    every = compared(found)
+    for shots in study.budget_shots:
+        own = sections.rows_at(every, study=study.study, shots=shots)
+        right, area = (gaps(found.best, study, shots, value) for value in ("correct", "auc"))
+        for domain, name in product(right, own["method"].unique()):
+            at = {"domain": domain, "method": name}
+            accuracy, auc = (sections.interval(own, v, **at) for v in ("correct", "auc"))
+            yield (
+                {"examples": shots, **at, "accuracy": str(accuracy)}
+                | sections.beside("minus full", right[domain].get(name))
+                | {
+                    "AUC": str(auc),
+                    "AUC, minus full": str(area[domain].get(name, "–")),
+                    "n": accuracy.n,
+                }
+            )
 
 
 def shown(gaps: Mapping[str, stats.Interval]) -> tuple[list[str], list[str]]:
@@ -248,12 +227,12 @@ def verdict(gaps: Mapping[str, stats.Interval]) -> str:
         for kind, names in (("worse", worse), ("better", better))
     ]
     rest = {name: gap for name, gap in gaps.items() if name not in worse + better}
-    small = [name for name, gap in rest.items() if max(-gap.lo, gap.hi) < CLOSE]
+    small = [name for name, gap in rest.items() if max(-gap.lo, gap.hi) < conclusions.MARGIN]
     power = [gap.detectable for gap in rest.values() if np.isfinite(gap.detectable)]
     if rest:
         said.append(
             f"not shown to differ: {conclusions.joined(list(rest))}, of which shown to be within "
-            f"{CLOSE} of it: {conclusions.joined(small) or 'none'}"
+            f"{conclusions.MARGIN} of it: {conclusions.joined(small) or 'none'}"
         )
     if power:
         said[-1] += (
@@ -264,22 +243,15 @@ def verdict(gaps: Mapping[str, stats.Interval]) -> str:
 
 
 @where_run
-def against_full(found: Found) -> None:
+@sections.findings_by_study
+def against_full(found: Found, study: Study) -> Iterator[str]:
     """Say which methods are shown to be worse or better than full fine-tuning, size by size."""
     every = compared(found)
     floors = every[every["method"].isin([FULL, baselines.CLASSIFIER])]
-
-    def text(study: Study) -> str:
-        said = []
-        for shots in study.budget_shots:
-            said += [
-                f"With {shots:,} examples, {domain}: {verdict(own)}."
-                for domain, own in gaps(found.best, study, shots).items()
-            ]
-            said.append(sections.above_floors(floors, study, "method", shots))
-        return sections.bullets(said, found.studies)
-
-    sections.headed(found.studies, text)
+    for shots in study.budget_shots:
+        for domain, own in gaps(found.best, study, shots).items():
+            yield f"With {shots:,} examples, {domain}: {verdict(own)}."
+        yield sections.above_floors(floors, study, "method", shots)
 
 
 # --- fewer rates -------------------------------------------------------------------------------
@@ -314,7 +286,7 @@ def of_k(found: Found) -> pd.DataFrame:
 
 
 @where_run
-def budget(found: Found) -> Any:
+def budget(found: Found, _: Sequence[Study]) -> Any:
     """Expected accuracy against the number of rates tried, a panel a method, a line a domain."""
     points = of_k(found)
     return figures.curve(
@@ -329,46 +301,40 @@ def budget(found: Found) -> Any:
     )
 
 
-def one_rate(found: Found) -> pd.DataFrame:
+def one_rate(found: Found, study: Study) -> pd.DataFrame:
     """What a comparison with full fine-tuning says if each method tries one rate.
 
-    A row a study, domain and method: the difference at the chosen rates (`gap`); the number of
-    `pairs` of a rate of full fine-tuning and one of the method; in how many the order is the
-    `other` way round, and the method is shown (each interval alone) to be `worse` or `better`.
+    A row a domain and method: the difference at the chosen rates (`gap`); the number of `pairs` of
+    a rate of full fine-tuning and one of the method; in how many the order is the `other` way
+    round, and the method is shown (each interval alone) to be `worse` or `better`.
     """
-    lines = []
-    for study in found.studies:
-        shots = study.budget_shots[0]
-        for domain, own_gaps in gaps(found.best, study, shots, level=0.95).items():
-            own = sections.rows_at(found.tried, study=study.study, shots=shots, domain=domain)
-            at_rate = {
-                name: [
-                    sections.chosen(part, learning_rate=rate)
-                    for rate in part["learning_rate"].unique()
-                ]
-                for name, part in own.groupby("method", sort=False)
-            }
-            for name, gap in own_gaps.items():
-                each = [stats.difference(*pair) for pair in product(at_rate[name], at_rate[FULL])]
-                lines.append(
-                    {
-                        "study": study.study,
-                        "domain": domain,
-                        "method": name,
-                        "gap": gap,
-                        "pairs": len(each),
-                        "other": sum(one.mean * gap.mean < 0 for one in each),
-                        "worse": sum(one.hi < 0 for one in each),
-                        "better": sum(one.lo > 0 for one in each),
-                    }
-                )
+    lines, shots = [], study.budget_shots[0]
+    for domain, own_gaps in gaps(found.best, study, shots, level=0.95).items():
+        own = sections.rows_at(found.tried, study=study.study, shots=shots, domain=domain)
+        at_rate = {
+            name: [sections.chosen(part, learning_rate=r) for r in part["learning_rate"].unique()]
+            for name, part in own.groupby("method", sort=False)
+        }
+        for name, gap in own_gaps.items():
+            each = [stats.difference(*pair) for pair in product(at_rate[name], at_rate[FULL])]
+            lines.append(
+                {
+                    "domain": domain,
+                    "method": name,
+                    "gap": gap,
+                    "pairs": len(each),
+                    "other": sum(one.mean * gap.mean < 0 for one in each),
+                    "worse": sum(one.hi < 0 for one in each),
+                    "better": sum(one.lo > 0 for one in each),
+                }
+            )
     return pd.DataFrame(lines)
 
 
 @where_run
-def one_rate_table(found: Found) -> None:
+def one_rate_table(found: Found, studies: Sequence[Study]) -> None:
     """The rows of `one_rate`, and how often it turns an order round or shows a difference."""
-    rows = one_rate(found)
+    rows = sections.each(studies, lambda study: one_rate(found, study))
     names = {
         "gap": "minus full, all rates tried",
         "pairs": "pairs of rates",
@@ -377,22 +343,23 @@ def one_rate_table(found: Found) -> None:
         "better": "shown better",
     }
     sections.table(rows.assign(gap=rows["gap"].map(str)).rename(columns=names))
+    _one_rate(rows, studies)
 
-    def text(study: Study) -> str:
-        said = []
-        for domain, own in sections.rows_at(rows, study=study.study).groupby("domain", sort=False):
-            pairs, worse, better = (int(own[name].sum()) for name in ("pairs", "worse", "better"))
-            with_all = sum(map(len, shown(dict(zip(own["method"], own["gap"], strict=True)))))
-            said.append(
-                f"{domain}, one rate each has the other order in {own['other'].sum() / pairs:.0%} "
-                f"of the {pairs:,} pairs of rates, and “shows” a difference in "
-                f"{(worse + better) / pairs:.0%} ({worse:,} times against the method, {better:,} "
-                f"times for it); with all rates tried, it is shown for {with_all} of {len(own)} "
-                "methods"
-            )
-        return f"With {study.budget_shots[0]:,} examples, each interval alone: {'; '.join(said)}."
 
-    sections.headed(found.studies, text)
+@sections.text_by_study
+def _one_rate(rows: pd.DataFrame, study: Study) -> str:
+    said = []
+    for domain, own in sections.rows_at(rows, study=study.study).groupby("domain", sort=False):
+        pairs, worse, better = (int(own[name].sum()) for name in ("pairs", "worse", "better"))
+        with_all = sum(map(len, shown(dict(zip(own["method"], own["gap"], strict=True)))))
+        said.append(
+            f"{domain}, one rate each has the other order in {own['other'].sum() / pairs:.0%} "
+            f"of the {pairs:,} pairs of rates, and “shows” a difference in "
+            f"{(worse + better) / pairs:.0%} ({worse:,} times against the method, {better:,} "
+            f"times for it); with all rates tried, it is shown for {with_all} of {len(own)} "
+            "methods"
+        )
+    return f"With {study.budget_shots[0]:,} examples, each interval alone: {'; '.join(said)}."
 
 
 # --- the ratio of the best rates ---------------------------------------------------------------
@@ -423,37 +390,40 @@ def times(log: stats.Interval) -> stats.Interval:
 
 
 @where_run
-def ratio_table(found: Found) -> None:
+def ratio_table(found: Found, studies: Sequence[Study]) -> None:
     """LoRA's chosen rate over full fine-tuning's by rank, beside the ten times of others."""
-    lines = []
-    for study in found.studies:
-        for (shots, rank), log in ratios(found, study).items():
-            at = {"study": study.study, "examples": shots, "rank": rank}
-            lines.append(at | {"LoRA's rate over full's": str(times(log)), "draws": log.draws})
-    sections.table(lines)
+    _ratios(found, studies)
+    _ten_times(found, studies)
 
-    def text(study: Study) -> str:
-        each = {at: times(log) for at, log in ratios(found, study).items()}
-        said = [f"{one} at rank {rank} ({shots:,} examples)" for (shots, rank), one in each.items()]
-        known = [one for one in each.values() if np.isfinite(one.lo)]
-        inside = sum(one.lo <= WITHOUT_REGRET <= one.hi for one in known)
-        ten = f" Intervals that hold {WITHOUT_REGRET} times: {inside} of {len(known)}."
-        return (
-            f"LoRA's best rate over full fine-tuning's is {conclusions.joined(said)}: geometric "
-            f"means over draws, of rates on a coarse grid.{ten * bool(known)}"
-        )
 
-    sections.headed(found.studies, text)
+@sections.table_by_study()
+def _ratios(found: Found, study: Study) -> Iterator[dict[str, Any]]:
+    for (shots, rank), log in ratios(found, study).items():
+        at = {"examples": shots, "rank": rank}
+        yield at | {"LoRA's rate over full's": str(times(log)), "draws": log.draws}
+
+
+@sections.text_by_study
+def _ten_times(found: Found, study: Study) -> str:
+    each = {at: times(log) for at, log in ratios(found, study).items()}
+    said = [f"{one} at rank {rank} ({shots:,} examples)" for (shots, rank), one in each.items()]
+    known = [one for one in each.values() if np.isfinite(one.lo)]
+    inside = sum(one.lo <= WITHOUT_REGRET <= one.hi for one in known)
+    ten = f" Intervals that hold {WITHOUT_REGRET} times: {inside} of {len(known)}."
+    return (
+        f"LoRA's best rate over full fine-tuning's is {conclusions.joined(said)}: geometric "
+        f"means over draws, of rates on a coarse grid.{ten * bool(known)}"
+    )
 
 
 # --- learning against forgetting ---------------------------------------------------------------
 
 
 @where_run
-def tradeoff(found: Found) -> Any:
+def tradeoff(found: Found, studies: Sequence[Study]) -> Any:
     """Accuracy against perplexity, a mark a learning rate, a panel a method with full beside it."""
     by = ["study", "method", "learning_rate"]
-    answers, rows = (first_size(frame, found.studies) for frame in (found.tried, found.rows))
+    answers, rows = (first_size(frame, studies) for frame in (found.tried, found.rows))
     points = sections.summary(sections.rows_at(answers, domain=INSIDE), by)
     means = rows.groupby(by, sort=False)[["text_nll", "loss"]].mean().reset_index()
     points = points.merge(means, on=by)
@@ -461,7 +431,7 @@ def tradeoff(found: Found) -> Any:
     points = points.assign(perplexity=np.exp(points["text_nll"]), chosen=points["loss"] == lowest)
     return figures.panels(
         points.sort_values("learning_rate", kind="stable"),
-        sections.facet(found.studies),
+        sections.facet(studies),
         lambda own, note: compare.tradeoff(
             own,
             "method",
@@ -495,85 +465,70 @@ def more_forgotten(losses: Mapping[str, pd.Series]) -> dict[str, stats.Interval]
 
 
 @where_run
-def forgotten(found: Found) -> None:
+@sections.table_by_study()
+def forgotten(found: Found, study: Study) -> Iterator[dict[str, Any]]:
     """Perplexity of plain sentences at the chosen rates, and over full fine-tuning's."""
-    lines = []
-    for study in found.studies:
-        losses = text_losses(found, study)
-        over_full = {name: str(times(gap)) for name, gap in more_forgotten(losses).items()}
-        for name, own in losses.items():
-            lines.append(
-                {
-                    "study": study.study,
-                    "method": name,
-                    "perplexity": conclusions.perplexity(own),
-                    "over the start's": conclusions.perplexity(own, found.start[study.study]),
-                    "over full's": over_full.get(name, "–"),
-                    "draws": len(own),
-                }
-            )
-    sections.table(lines)
+    losses = text_losses(found, study)
+    over_full = {name: str(times(gap)) for name, gap in more_forgotten(losses).items()}
+    for name, own in losses.items():
+        yield {
+            "method": name,
+            "perplexity": conclusions.perplexity(own),
+            "over the start's": conclusions.perplexity(own, found.start[study.study]),
+            "over full's": over_full.get(name, "–"),
+            "draws": len(own),
+        }
 
 
 @where_run
-def least_forgotten(found: Found) -> None:
+@sections.text_by_study
+def least_forgotten(found: Found, study: Study) -> str:
     """Say who forgets least among those that are as accurate, and what the text term does."""
-
-    def text(study: Study) -> str:
-        losses, shots = text_losses(found, study), study.budget_shots[0]
-        right = gaps(found.best, study, shots)[INSIDE]
-        nats = more_forgotten({name: own for name, own in losses.items() if TERM not in name})
-        less, more = (conclusions.joined(names) or "none" for names in shown(nats))
-        said = [
-            f"Plain sentences have a perplexity of {np.exp(found.start[study.study]):.2f} before "
-            f"training, and of {conclusions.perplexity(losses[FULL])} after full fine-tuning. "
-            f"Shown to forget less than it: {less}; more: {more}."
-        ]
-        equal = [name for name in right if name not in shown(right)[0]]
-        if equal:
-            least = min(equal, key=lambda name: float(losses[name].mean()))
-            said.append(
-                f"Of the {len(equal)} methods that are not shown to be less accurate in-domain "
-                f"than full fine-tuning, {least} leaves the lowest perplexity: "
-                f"{times(nats[least])} times full fine-tuning's; its accuracy minus full "
-                f"fine-tuning's is {right[least]}."
-            )
-        answers = sections.rows_at(
-            found.tried, study=study.study, shots=shots, place=1, domain=INSIDE
+    losses, shots = text_losses(found, study), study.budget_shots[0]
+    right = gaps(found.best, study, shots)[INSIDE]
+    nats = more_forgotten({name: own for name, own in losses.items() if TERM not in name})
+    less, more = (conclusions.joined(names) or "none" for names in shown(nats))
+    said = [
+        f"Plain sentences have a perplexity of {np.exp(found.start[study.study]):.2f} before "
+        f"training, and of {conclusions.perplexity(losses[FULL])} after full fine-tuning. "
+        f"Shown to forget less than it: {less}; more: {more}."
+    ]
+    equal = [name for name in right if name not in shown(right)[0]]
+    if equal:
+        least = min(equal, key=lambda name: float(losses[name].mean()))
+        said.append(
+            f"Of the {len(equal)} methods that are not shown to be less accurate in-domain "
+            f"than full fine-tuning, {least} leaves the lowest perplexity: "
+            f"{times(nats[least])} times full fine-tuning's; its accuracy minus full "
+            f"fine-tuning's is {right[least]}."
         )
-        for name in (name for name in grids.WITH_TEXT if name + TERM in losses):
-            change = times(stats.t_interval(losses[name + TERM] - losses[name]))
-            gap = sections.minus(answers, {"method": name + TERM}, {"method": name})
-            said.append(
-                f"With the text term, at the rates that are chosen without it, {name} leaves "
-                f"{change} times the perplexity, and its accuracy changes by {gap}."
-            )
-        return " ".join(said)
-
-    sections.headed(found.studies, text)
+    at = {"study": study.study, "shots": shots, "place": 1, "domain": INSIDE}
+    answers = sections.rows_at(found.tried, **at)
+    for name in (name for name in grids.WITH_TEXT if name + TERM in losses):
+        change = times(stats.t_interval(losses[name + TERM] - losses[name]))
+        gap = sections.minus(answers, {"method": name + TERM}, {"method": name})
+        said.append(
+            f"With the text term, at the rates that are chosen without it, {name} leaves "
+            f"{change} times the perplexity, and its accuracy changes by {gap}."
+        )
+    return " ".join(said)
 
 
 @where_run
-def summary(found: Found) -> None:
-    """The chapter's findings in a few lines a study."""
-    singles = one_rate(found)
-
-    def lines(study: Study) -> list[str]:
-        said = []
-        for shots in study.budget_shots:
-            for domain, own in gaps(found.best, study, shots).items():
-                worse, better = (conclusions.joined(names) or "none" for names in shown(own))
-                said.append(
-                    f"At an equal budget, {shots:,} examples, {domain}: of {len(own)} methods, "
-                    f"shown to be worse than full fine-tuning: {worse}; better: {better}."
-                )
-        one = sections.rows_at(singles, study=study.study, domain=INSIDE)
-        said.append(
-            f"With one rate each, {one['other'].sum() / one['pairs'].sum():.0%} of the in-domain "
-            "comparisons with full fine-tuning have the other order."
-        )
-        each = [f"{times(log)} (rank {rank})" for (_, rank), log in ratios(found, study).items()]
-        said.append(f"LoRA's best rate over full fine-tuning's: {conclusions.joined(each)}.")
-        return said
-
-    sections.findings(found.studies, lines)
+@sections.findings_by_study
+def summary(found: Found, study: Study) -> Iterator[str]:
+    """The chapter's findings in a few lines."""
+    for shots in study.budget_shots:
+        for domain, own in gaps(found.best, study, shots).items():
+            worse, better = (conclusions.joined(names) or "none" for names in shown(own))
+            yield (
+                f"At an equal budget, {shots:,} examples, {domain}: of {len(own)} methods, "
+                f"shown to be worse than full fine-tuning: {worse}; better: {better}."
+            )
+    one = sections.rows_at(one_rate(found, study), domain=INSIDE)
+    yield (
+        f"With one rate each, {one['other'].sum() / one['pairs'].sum():.0%} of the in-domain "
+        "comparisons with full fine-tuning have the other order."
+    )
+    each = [f"{times(log)} (rank {rank})" for (_, rank), log in ratios(found, study).items()]
+    yield f"LoRA's best rate over full fine-tuning's: {conclusions.joined(each)}."

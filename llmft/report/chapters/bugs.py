@@ -4,7 +4,7 @@
 `icl` the scored predictions zero-shot and of ICL.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -298,38 +298,37 @@ def effects_of(switched: Mapping[str, Bugs], studies: Sequence[Study]) -> pd.Dat
     and with it), and the fields of the change's Interval.
     """
     by, lines = ["study", "bug", "switched_on", "domain"], []
-    for study in studies:
-        for group, part in switched[study.study].predictions.groupby(by, sort=False):
-            off, on = (sections.chosen(part, on=is_on) for is_on in (False, True))
-            right = {"right": stats.interval(off).mean, "switched": stats.interval(on).mean}
-            change = vars(stats.difference(on, off))
-            lines.append(dict(zip(by, group, strict=True)) | right | change)
+    for group, part in _every(switched, studies).groupby(by, sort=False):
+        off, on = (sections.chosen(part, on=is_on) for is_on in (False, True))
+        right = {"right": stats.interval(off).mean, "switched": stats.interval(on).mean}
+        lines.append(dict(zip(by, group, strict=True)) | right | vars(stats.difference(on, off)))
     return pd.DataFrame(lines)
 
 
-def effects_table(
-    switched: Mapping[str, Bugs], effects: pd.DataFrame, studies: Sequence[Study]
-) -> None:
+def _every(switched: Mapping[str, Bugs], studies: Sequence[Study]) -> pd.DataFrame:
+    """The predictions of all bugs."""
+    return pd.concat([switched[study.study].predictions for study in studies])
+
+
+@sections.table_by_study()
+def effects_table(switched: Bugs, effects: pd.DataFrame, _study: Study) -> Iterator[dict[str, str]]:
     """Accuracy as this book does it, what each bug changes, and the share called entailed."""
-    every = pd.concat([switched[study.study].predictions for study in studies])
-    changes, lines = tables.with_interval(effects, "change"), []
-    for (study, name), part in changes.groupby(["study", "switched_on"], sort=False):
-        here = sections.rows_at(every, study=study, switched_on=name)
-        line = {"study": study, "switched on": name}
+    changes = tables.with_interval(effects, "change")
+    for name, part in changes.groupby("switched_on", sort=False):
+        here = sections.rows_at(switched.predictions, switched_on=name)
+        line = {"switched on": str(name)}
         for domain, change in zip(part["domain"], part["change"], strict=True):
             line[domain] = str(sections.interval(here, on=False, domain=domain))
             line[f"{domain}, change"] = change
         inside = sections.rows_at(here, on=True, domain="in-domain")
         called = sections.of_draws(inside, ["domain"])["called"]
         line["called entailed"] = f"{called.min():.2f} to {called.max():.2f}"
-        lines.append(line | {"n": " and ".join(part["n"].unique())})
-    sections.table(lines)
+        yield line | {"n": " and ".join(part["n"].unique())}
 
 
 def before_after(switched: Mapping[str, Bugs], studies: Sequence[Study]) -> Any:
     """In-domain accuracy with each bug and without it, a row a bug."""
-    every = pd.concat([switched[study.study].predictions for study in studies])
-    inside = sections.rows_at(every, domain=tasks.DOMAINS[0])
+    inside = sections.rows_at(_every(switched, studies), domain=tasks.DOMAINS[0])
     series = inside["on"].map({False: "without the bug", True: "with the bug"})
     called = inside["bug"].map(NAMES)
     inside = inside.assign(series=series, called=called, panel=sections.panel(inside))
@@ -343,124 +342,101 @@ def before_after(switched: Mapping[str, Bugs], studies: Sequence[Study]) -> Any:
     )
 
 
-def at_a_glance(effects: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def at_a_glance(effects: pd.DataFrame, _study: Study) -> str:
     """Say how many bugs lower accuracy, and what there was to lose."""
-
-    def text(study: Study) -> str:
-        own = effects[effects["study"] == study.study]
-        inside, outside = (own[own["domain"] == domain] for domain in tasks.DOMAINS)
-        little = (
-            " Out-of-domain the methods have little to lose: done right, the most accurate of "
-            f"these has {outside['right'].max():.2f}."
-        ) * (len(outside) > 0)
-        return (
-            f"In-domain, {(inside['hi'] < 0).sum()} of the {len(inside)} lower the accuracy, with "
-            f"an interval that excludes zero.{little} Each interval holds alone."
-        )
-
-    sections.headed(studies, text)
+    inside, outside = (sections.rows_at(effects, domain=domain) for domain in tasks.DOMAINS)
+    little = (
+        " Out-of-domain the methods have little to lose: done right, the most accurate of "
+        f"these has {outside['right'].max():.2f}."
+    ) * (len(outside) > 0)
+    return (
+        f"In-domain, {(inside['hi'] < 0).sum()} of the {len(inside)} lower the accuracy, with "
+        f"an interval that excludes zero.{little} Each interval holds alone."
+    )
 
 
-def seen(
-    switched: Mapping[str, Bugs], effects: pd.DataFrame, studies: Sequence[Study], bug: str
-) -> None:
+@sections.text_by_study
+def seen(switched: Bugs, effects: pd.DataFrame, _study: Study, bug: str) -> str:
     """Say what a reader would have seen with a bug, what there is without it, and the change."""
-
-    def text(study: Study) -> str:
-        own = sections.rows_at(switched[study.study].predictions, bug=bug)
-        changes = sections.rows_at(effects, study=study.study, bug=bug).set_index("domain")
-        parts = []
-        for domain in own["domain"].unique():
-            before, after = (sections.interval(own, on=on, domain=domain) for on in (True, False))
-            gap = stats.Interval(*changes.loc[domain, list(stats.FIELDS)])
-            parts.append(
-                f"{domain.capitalize()}, a reader would have seen an accuracy of {before}; without "
-                f"the bug it is {after}. The bug changes it by {gap}{sections.unresolved(gap)}."
-            )
-        return " ".join(parts)
-
-    sections.headed(studies, text)
+    own = sections.rows_at(switched.predictions, bug=bug)
+    changes = sections.rows_at(effects, bug=bug).set_index("domain")
+    parts = []
+    for domain in own["domain"].unique():
+        before, after = (sections.interval(own, on=on, domain=domain) for on in (True, False))
+        gap = stats.Interval(*changes.loc[domain, list(stats.FIELDS)])
+        parts.append(
+            f"{domain.capitalize()}, a reader would have seen an accuracy of {before}; without "
+            f"the bug it is {after}. The bug changes it by {gap}{sections.unresolved(gap)}."
+        )
+    return " ".join(parts)
 
 
-def as_shown_text(switched: Mapping[str, Bugs], studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def as_shown_text(switched: Bugs, study: Study) -> str:
     """Say what lies behind the answers that are sought among other words than are shown."""
-
-    def text(study: Study) -> str:
-        here = switched[study.study]
-        as_own = sections.interval(here.predictions, domain="in-domain", bug="words", on=True)
-        as_shown = sections.interval(here.as_shown, domain="in-domain")
-        pattern = prompts.pattern_named(study.pattern, study.verbalizer)
-        wrong = ", and here it is mostly the wrong one" * (as_own.hi < 0.5)
-        return (
-            f"After demonstrations that say {' and '.join(other_words(pattern).verbalizer)}, "
-            f"“{pattern.verbalizer[0]}” and “{pattern.verbalizer[1]}” hold "
-            f"{np.mean(here.weights):.1g} of the probability of the four words (mean over "
-            f"{len(here.weights)} draws), so which of the two is larger is a by-product of "
-            f"predicting others{wrong}. Read as the words that were shown, the same predictions "
-            f"are right on {as_shown} of the in-domain pairs (n = {as_shown.n})."
-        )
-
-    sections.headed(studies, text)
+    as_own = sections.interval(switched.predictions, domain="in-domain", bug="words", on=True)
+    as_shown = sections.interval(switched.as_shown, domain="in-domain")
+    pattern = prompts.pattern_named(study.pattern, study.verbalizer)
+    wrong = ", and here it is mostly the wrong one" * (as_own.hi < 0.5)
+    return (
+        f"After demonstrations that say {' and '.join(other_words(pattern).verbalizer)}, "
+        f"“{pattern.verbalizer[0]}” and “{pattern.verbalizer[1]}” hold "
+        f"{np.mean(switched.weights):.1g} of the probability of the four words (mean over "
+        f"{len(switched.weights)} draws), so which of the two is larger is a by-product of "
+        f"predicting others{wrong}. Read as the words that were shown, the same predictions "
+        f"are right on {as_shown} of the in-domain pairs (n = {as_shown.n})."
+    )
 
 
-def unlearnt_text(switched: Mapping[str, Bugs], studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def unlearnt_text(switched: Bugs, _study: Study) -> str:
     """Say what the unaligned student does on plain sentences."""
-
-    def text(study: Study) -> str:
-        here = switched[study.study]
-        left, aligned = (sections.over(nll) for nll in here.text_nll)
-        return (
-            f"On plain sentences the unaligned student needs {left} nats a token, the aligned one "
-            f"{aligned} (means over {len(here.weights)} draws)."
-        )
-
-    sections.headed(studies, text)
+    left, aligned = (sections.over(nll) for nll in switched.text_nll)
+    return (
+        f"On plain sentences the unaligned student needs {left} nats a token, the aligned one "
+        f"{aligned} (means over {len(switched.weights)} draws)."
+    )
 
 
 def loss_table(icl: pd.DataFrame, studies: Sequence[Study]) -> None:
     """Accuracy, NLL and the loss of hard predictions of ICL, and of two constants."""
-    inside = icl[icl["domain"] == "in-domain"]
-    hard = inside[metrics.LOGP].to_numpy().argmax(axis=1)
-    inside = inside.assign(hard=prior.hard_losses(hard, inside["label"]))
-    columns = {"accuracy": "correct", "NLL": "nll", "loss of hard predictions": "hard"}
+    _losses(icl, studies)
+    _constants(studies)
 
-    def constant_losses(study: Study) -> list[float]:
-        gold = sections.task_of(study).in_domain["label"].to_numpy()
-        return [float(prior.hard_losses(np.full(len(gold), y), gold).mean()) for y in (0, 1)]
 
-    def lines(study: Study) -> pd.DataFrame:
-        found = []
-        for k in study.shots:
-            intervals = {
-                title: sections.interval(inside, value, study=study.study, shots=k)
-                for title, value in columns.items()
-            }
-            texts = {title: str(interval) for title, interval in intervals.items()}
-            found.append({"predictor": f"ICL, {k} shots"} | texts | {"n": intervals["NLL"].n})
-        gold = sections.task_of(study).in_domain["label"]
-        words = prompts.pattern_named(study.pattern, study.verbalizer).verbalizer
-        for y, loss in enumerate(constant_losses(study)):
-            found.append(
-                {
-                    "predictor": f"always “{words[y]}”",
-                    "accuracy": stats.number(float((gold == y).mean())),
-                    "NLL": "–",
-                    "loss of hard predictions": stats.number(loss),
-                    "n": f"{len(gold):,}",
-                }
-            )
-        return pd.DataFrame(found)
-
-    def text(study: Study) -> str:
-        entailed, other = constant_losses(study)
-        return (
-            f"Two predictors that know equally little differ by {abs(entailed - other):.2f} nats "
-            "in the loss of hard predictions: it rewards the label that has the number 0, whatever "
-            "is asked."
+@sections.table_by_study()
+def _losses(icl: pd.DataFrame, study: Study) -> list[dict[str, str]]:
+    inside = sections.rows_at(icl, domain="in-domain")
+    hard = prior.hard_losses(inside[metrics.LOGP].to_numpy().argmax(axis=1), inside["label"])
+    inside, found = inside.assign(hard=hard), []
+    for k in study.shots:
+        right, nll, loss = (
+            sections.interval(inside, value, shots=k) for value in ("correct", "nll", "hard")
         )
+        found.append((f"ICL, {k} shots", str(right), str(nll), str(loss), nll.n))
+    gold = sections.task_of(study).in_domain["label"]
+    words = prompts.pattern_named(study.pattern, study.verbalizer).verbalizer
+    for y, nats in enumerate(_constant_losses(study)):
+        share = stats.number(float((gold == y).mean()))
+        found.append((f"always “{words[y]}”", share, "–", stats.number(nats), f"{len(gold):,}"))
+    names = ("predictor", "accuracy", "NLL", "loss of hard predictions", "n")
+    return [dict(zip(names, line, strict=True)) for line in found]
 
-    sections.table(sections.each(studies, lines))
-    sections.headed(studies, text)
+
+def _constant_losses(study: Study) -> list[float]:
+    gold = sections.task_of(study).in_domain["label"].to_numpy()
+    return [float(prior.hard_losses(np.full(len(gold), y), gold).mean()) for y in (0, 1)]
+
+
+@sections.text_by_study
+def _constants(study: Study) -> str:
+    entailed, other = _constant_losses(study)
+    return (
+        f"Two predictors that know equally little differ by {abs(entailed - other):.2f} nats "
+        "in the loss of hard predictions: it rewards the label that has the number 0, whatever "
+        "is asked."
+    )
 
 
 def fifty(icl: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
@@ -510,46 +486,42 @@ def _in_order_of(a: stats.Sample, b: stats.Sample) -> stats.Floats:
 
 def fifty_table(looks: pd.DataFrame) -> None:
     """The rows of `fifty` as a table."""
-    sections.table(
-        [
-            {
-                "study": row["study"],
-                "domain": row["domain"],
-                "shots": row["shots"],
-                "accuracy": str(row["accuracy"]),
-                "pairs": row["pairs"],
-                "accuracy on these": f"{row['low']:.2f} to {row['high']:.2f}",
-                "other": row["other"],
-                "minus the other": str(row["difference"]),
-                "no better than the other": f"{row['flipped']:.0%}",
-                "n": row["difference"].n,
-            }
-            for _, row in looks.iterrows()
-        ]
-    )
+    table = {
+        "study": looks["study"],
+        "domain": looks["domain"],
+        "shots": looks["shots"],
+        "accuracy": looks["accuracy"].map(str),
+        "pairs": looks["pairs"],
+        "accuracy on these": [
+            f"{low:.2f} to {high:.2f}"
+            for low, high in zip(looks["low"], looks["high"], strict=True)
+        ],
+        "other": looks["other"],
+        "minus the other": looks["difference"].map(str),
+        "no better than the other": looks["flipped"].map("{:.0%}".format),
+        "n": [gap.n for gap in looks["difference"]],
+    }
+    sections.table(pd.DataFrame(table))
 
 
 # --- what it comes to --------------------------------------------------------------------------
 
 
-def summary(effects: pd.DataFrame, looks: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.findings_by_study
+def summary(effects: pd.DataFrame, looks: pd.DataFrame, study: Study) -> list[str]:
     """What the bugs and few pairs do here."""
-
-    def lines(study: Study) -> list[str]:
-        own = looks[(looks["study"] == study.study) & (looks["domain"] == "in-domain")]
-        fewer = own[own["other"] != "zero-shot"].iloc[0]
-        gap: stats.Interval = fewer["difference"]
-        changes = effects[(effects["study"] == study.study) & (effects["domain"] == "in-domain")]
-        move = {row["bug"]: stats.as_text(row) for _, row in changes.iterrows()}
-        return [
-            f"Switched on here, in-domain: cutting off the query changes accuracy by "
-            f"{move['cut']}, other label words by {move['words']}, unaligned distillation by "
-            f"{move['alignment']}, LoRA at 1e-5 by {move['rate']}, and a sample of one label by "
-            f"{move['labels']}.",
-            f"Over all pairs, in-domain accuracy with {fewer['shots']} demonstrations minus that "
-            f"with {fitting(study)} is {gap}{sections.unresolved(gap)}. With one draw on "
-            f"{fewer['pairs']} pairs it would have looked no better {fewer['flipped']:.0%} of the "
-            "time.",
-        ]
-
-    sections.findings(studies, lines)
+    own = sections.rows_at(looks, domain="in-domain")
+    fewer = own[own["other"] != "zero-shot"].iloc[0]
+    gap: stats.Interval = fewer["difference"]
+    changes = sections.rows_at(effects, domain="in-domain")
+    move = {row["bug"]: stats.as_text(row) for _, row in changes.iterrows()}
+    return [
+        f"Switched on here, in-domain: cutting off the query changes accuracy by "
+        f"{move['cut']}, other label words by {move['words']}, unaligned distillation by "
+        f"{move['alignment']}, LoRA at 1e-5 by {move['rate']}, and a sample of one label by "
+        f"{move['labels']}.",
+        f"Over all pairs, in-domain accuracy with {fewer['shots']} demonstrations minus that "
+        f"with {fitting(study)} is {gap}{sections.unresolved(gap)}. With one draw on "
+        f"{fewer['pairs']} pairs it would have looked no better {fewer['flipped']:.0%} of the "
+        "time.",
+    ]

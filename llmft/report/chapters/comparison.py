@@ -104,26 +104,20 @@ def at_size(frame: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     return sections.where(frame, studies, lambda study: {"shots": [0, study.context_shots]})
 
 
-def counts(found: Results, methods: Results, studies: Sequence[Study]) -> None:
+@sections.and_missing
+@sections.text_by_study
+def counts(found: Results, methods: Results, study: Study) -> str:
     """Say how many runs there are, and how many are compared on how many pairs."""
-    single = by_domain(methods.rows)
-
-    def text(study: Study) -> str:
-        there, own, mine = (
-            rows_at(f, study=study.study) for f in (found.rows, methods.rows, single)
-        )
-        pairs = mine.groupby("domain", sort=False)["n"].max()
-        each = [f"{int(n):,} pairs {domain}" for domain, n in pairs.items()]
-        lacks = [name for name in METHODS if name not in set(own["method"])]
-        return (
-            f"The results of the other chapters hold {len(there):,} runs; {len(own):,} of them are "
-            f"compared here: up to {study.repeats} draws a point, and {' and '.join(each)} a run. "
-            "The others were searches and ablations."
-            f"{f' Not measured for this study: {conclusions.joined(lacks)}.' * bool(lacks)}"
-        )
-
-    sections.headed(studies, text)
-    sections.missing(studies)
+    own = methods.rows
+    pairs = by_domain(own).groupby("domain", sort=False)["n"].max()
+    each = [f"{int(n):,} pairs {domain}" for domain, n in pairs.items()]
+    lacks = [name for name in METHODS if name not in set(own["method"])]
+    return (
+        f"The results of the other chapters hold {len(found.rows):,} "
+        f"runs; {len(own):,} of them are compared here: up to {study.repeats} draws a point, and "
+        f"{' and '.join(each)} a run. The others were searches and ablations."
+        f"{f' Not measured for this study: {conclusions.joined(lacks)}.' * bool(lacks)}"
+    )
 
 
 # --- accuracy ----------------------------------------------------------------------------------

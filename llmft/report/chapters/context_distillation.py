@@ -4,7 +4,7 @@
 the chapter calls them. `main` has their answers (`sections.scored`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,9 +67,9 @@ def of_students(study: Study) -> list[str]:
     return [name for name in names(study).values() if name.startswith(("distilled", "recursive"))]
 
 
-def _own(frame: pd.DataFrame, study: Study, **where: Any) -> pd.DataFrame:
-    """The rows of the study where each column has its value."""
-    return sections.rows_at(frame, study=study.study, **where)
+def one_sided(share: pd.Series) -> str:
+    """How many draws are `ONE_SIDED`; `share`: of pairs that each calls entailed."""
+    return f"{(np.maximum(share, 1 - share) > ONE_SIDED).sum()} of {len(share)}"
 
 
 # --- the method --------------------------------------------------------------------------------
@@ -106,26 +106,17 @@ def alignment(studies: Sequence[Study], shots: int = 2) -> None:
 def search(results: Results, studies: Sequence[Study]) -> None:
     """Fidelity and loss on text by learning rate; which is nearest, and which is used."""
     rows = results.part("search").rows
-    by_rate = rows.groupby(["study", "learning_rate"], sort=False)
-    table = by_rate.agg(
-        **{
-            "KL": ("held_out_kl", sections.over),
-            "agreement": ("held_out_agreement", sections.over),
-            "nats a token": ("text_nll", sections.over),
-            "draws": ("key", "size"),
-        }
+    sections.fidelity_by_rate(rows, [], **{"nats a token": "text_nll"})
+    _nearest(rows, studies)
+
+
+@sections.text_by_study
+def _nearest(rows: pd.DataFrame, study: Study) -> str:
+    means = rows.groupby("learning_rate")["held_out_kl"].mean()
+    return (
+        f"With {grids.middle(study.queries)} queries the KL is lowest at a learning rate of "
+        f"{means.idxmin():.2g}; the reported runs use {study.distill_learning_rate:.2g}."
     )
-    table = table.reset_index(names=["study", "learning rate"])
-    sections.table(table, {"learning rate": ".2g"})
-
-    def nearest(study: Study) -> str:
-        means = _own(rows, study).groupby("learning_rate")["held_out_kl"].mean()
-        return (
-            f"With {grids.middle(study.queries)} queries the KL is lowest at a learning rate of "
-            f"{means.idxmin():.2g}; the reported runs use {study.distill_learning_rate:.2g}."
-        )
-
-    sections.headed(studies, nearest)
 
 
 # --- how much is kept --------------------------------------------------------------------------
@@ -144,23 +135,18 @@ def accuracy(main: pd.DataFrame, studies: Sequence[Study]) -> Any:
     )
 
 
-def gains(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.and_missing
+@sections.table_by_study()
+def gains(main: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Accuracy by method and domain, minus the teacher's, and the share of the teacher's gain."""
-
-    def lines(study: Study) -> pd.DataFrame:
-        own, context = main[main["study"] == study.study], teacher(study)
-        by, name = ["domain", "method"], "minus the teacher"
-        table = sections.against(own, by, {"method": context}, name)
-        shares = [
-            _share(own, study, method, domain) if method != START else None
-            for domain, method in zip(table["domain"], table["method"], strict=True)
-        ]
-        texts = pd.Series(["–" if share is None else str(share) for share in shares])
-        table["share of the gain"] = texts.mask((table["method"] == context) & (texts != "–"), "1")
-        return table[[*by, "accuracy", name, "shown from", "share of the gain", "n"]]
-
-    sections.table(sections.each(studies, lines))
-    sections.missing(studies)
+    context, by, name = teacher(study), ["domain", "method"], "minus the teacher"
+    table = sections.against(main, by, {"method": context}, name)
+    places = zip(table["domain"], table["method"], strict=True)
+    shares = pd.Series(
+        ["–" if method == START else str(_share(main, study, method, at)) for at, method in places]
+    )
+    table["share of the gain"] = shares.mask((table["method"] == context) & (shares != "–"), "1")
+    return table[[*by, "accuracy", name, "shown from", "share of the gain", "n"]]
 
 
 def _share(
@@ -168,55 +154,45 @@ def _share(
 ) -> stats.Interval:
     """The share of the teacher's gain; no numbers where that is not clearly above zero."""
     own, context, base = (
-        sections.chosen(main, study=study.study, domain=domain, method=name)
+        sections.chosen(main, domain=domain, method=name)
         for name in (method, teacher(study), START)
     )
     return stats.share(own, context, base)
 
 
-def shares(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def shares(main: pd.DataFrame, study: Study) -> str:
     """Say how much of the teacher's gain each student has, and compare the last with the rival."""
-
-    def text(study: Study) -> str:
-        found = []
-        for n in study.queries:
-            share = _share(main, study, student(study, n))
-            some = f"{share}" if np.isfinite(share.mean) else "no share, as there is no clear gain,"
-            found.append(f"{some} with {n:,} queries")
-        at, most = {"study": study.study, "domain": "in-domain"}, study.queries[-1]
-        gap = sections.difference(
-            main, at | {"method": student(study, most)}, at | {"method": rival(study)}
-        )
-        return (
-            f"Of the teacher's in-domain gain the student has {', '.join(found)}. The student of "
-            f"{most:,} queries minus fine-tuning on the same {study.context_shots} labelled "
-            f"examples is {gap} in accuracy (paired){sections.unresolved(gap)}."
-        )
-
-    sections.headed(studies, text)
+    found = []
+    for n in study.queries:
+        share = _share(main, study, student(study, n))
+        some = f"{share}" if np.isfinite(share.mean) else "no share, as there is no clear gain,"
+        found.append(f"{some} with {n:,} queries")
+    at, most = {"domain": "in-domain"}, study.queries[-1]
+    gap = sections.difference(
+        main, at | {"method": student(study, most)}, at | {"method": rival(study)}
+    )
+    return (
+        f"Of the teacher's in-domain gain the student has {', '.join(found)}. The student of "
+        f"{most:,} queries minus fine-tuning on the same {study.context_shots} labelled "
+        f"examples is {gap} in accuracy (paired){sections.unresolved(gap)}."
+    )
 
 
-def fidelity(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.table_by_study()
+def fidelity(students: Results, main: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """How near each student is to its teacher: on queries, and on the pairs of both domains."""
-
-    def lines(study: Study) -> pd.DataFrame:
-        same = sections.agreeing(_own(main, study), _own(main, study, method=teacher(study)))
-        drawn = same.groupby(["method", "domain", "data_seed"])["agreement"].mean()
-        found = []
-        for name in of_students(study):
-            rows = _own(students.rows, study, method=name)
-            line = {
-                "student": name,
-                "KL, training": sections.over(rows["train_kl"]),
-                "KL, held-out": sections.over(rows["first_kl"]),
-                "agreement, held-out": sections.over(rows["first_agreement"]),
-            }
-            for domain in sections.task_of(study).domains:
-                line[f"agreement, {domain}"] = sections.over(drawn[name, domain])
-            found.append(line | {"draws": len(rows)})
-        return pd.DataFrame(found)
-
-    sections.table(sections.each(studies, lines))
+    agreement = sections.agreement(main, sections.rows_at(main, method=teacher(study)))
+    for name in of_students(study):
+        rows = sections.rows_at(students.rows, method=name)
+        yield {
+            "student": name,
+            "KL, training": sections.over(rows["train_kl"]),
+            "KL, held-out": sections.over(rows["first_kl"]),
+            "agreement, held-out": sections.over(rows["first_agreement"]),
+            **agreement[name],
+            "draws": len(rows),
+        }
 
 
 # --- round after round -------------------------------------------------------------------------
@@ -248,98 +224,84 @@ def rounds_figure(students: Results, main: pd.DataFrame, studies: Sequence[Study
     )
 
 
-def rounds_table(students: Results, studies: Sequence[Study]) -> None:
+@sections.table_by_study()
+def rounds_table(students: Results, study: Study) -> list[dict[str, Any]]:
     """By round: how near the student is to its own teacher and to the first; draws that failed."""
-    single = by_domain(in_rounds(students.rows, studies))
-    lines = []
-    for (study, number), own in single[single["domain"] == "in-domain"].groupby(
-        ["study", "rounds"], sort=False
-    ):
-        share = np.maximum(own["share_entailment"], 1 - own["share_entailment"])
-        lines.append(
-            {
-                "study": study,
-                "round": number,
-                "KL to its teacher": sections.over(own["held_out_kl"]),
-                "KL to the first": sections.over(own["first_kl"]),
-                "agreement with the first": sections.over(own["first_agreement"]),
-                "its teacher's": "1" if number == 1 else sections.over(own["teacher_agreement"]),
-                "in-domain accuracy, lowest to highest": (
-                    f"{own['accuracy'].min():.2f} to {own['accuracy'].max():.2f}"
-                ),
-                "one-sided draws": f"{int((share > ONE_SIDED).sum())} of {len(own)}",
-            }
-        )
-    sections.table(lines)
+    single = sections.rows_at(by_domain(in_rounds(students.rows, [study])), domain="in-domain")
+    return [
+        {
+            "round": number,
+            "KL to its teacher": sections.over(own["held_out_kl"]),
+            "KL to the first": sections.over(own["first_kl"]),
+            "agreement with the first": sections.over(own["first_agreement"]),
+            "its teacher's": "1" if number == 1 else sections.over(own["teacher_agreement"]),
+            "in-domain accuracy, lowest to highest": (
+                f"{own['accuracy'].min():.2f} to {own['accuracy'].max():.2f}"
+            ),
+            "one-sided draws": one_sided(own["share_entailment"]),
+        }
+        for number, own in single.groupby("rounds", sort=False)
+    ]
 
 
-def recursion(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def recursion(students: Results, main: pd.DataFrame, study: Study) -> str:
     """Say what the rounds change, and where the chain leaves the first teacher."""
-
-    def text(study: Study) -> str:
-        if f"round {study.rounds}" not in names(study):
-            return ""
-        last, at = f"recursive, round {study.rounds}", {"study": study.study, "domain": "in-domain"}
-        change = sections.difference(main, at | {"method": last}, at | {"method": student(study)})
-        first, second, own = (
-            _own(students.rows, study, method=name)
-            for name in (student(study), "recursive, round 2", last)
-        )
-        claim = conclusions.recursion(
-            change, study.rounds, study.distill_learning_rate, own["first_kl"]
-        ).claim
-        stops = (own["first_kl"].to_numpy() > first["first_kl"].to_numpy()).sum()
-        return (
-            f"{claim} From round 1 to round {study.rounds}, in-domain accuracy changes by {change} "
-            "(paired). Each student is near its own teacher (KL "
-            f"{sections.over(own['held_out_kl'])} nats on held-out queries), but the KL to the "
-            f"first teacher is {sections.over(own['first_kl'])} nats. Without the context the "
-            "student of round 1 agrees with the first teacher on "
-            f"{sections.over(first['first_agreement'])} of the held-out queries; with the context "
-            "before the query, where it was never trained, on "
-            f"{sections.over(second['teacher_agreement'])}. That student with the context is the "
-            'teacher of round 2. A stop on fidelity to the first teacher (`selection="best"`) '
-            f"would end {stops} of {len(own)} recursions before this last round."
-        )
-
-    sections.headed(studies, text)
+    if f"round {study.rounds}" not in names(study):
+        return ""
+    last, at = f"recursive, round {study.rounds}", {"domain": "in-domain"}
+    change = sections.difference(main, at | {"method": last}, at | {"method": student(study)})
+    first, second, own = (
+        sections.rows_at(students.rows, method=name)
+        for name in (student(study), "recursive, round 2", last)
+    )
+    claim = conclusions.recursion(
+        change, study.rounds, study.distill_learning_rate, own["first_kl"]
+    ).claim
+    stops = (own["first_kl"].to_numpy() > first["first_kl"].to_numpy()).sum()
+    return (
+        f"{claim} From round 1 to round {study.rounds}, in-domain accuracy changes by {change} "
+        "(paired). Each student is near its own teacher (KL "
+        f"{sections.over(own['held_out_kl'])} nats on held-out queries), but the KL to the "
+        f"first teacher is {sections.over(own['first_kl'])} nats. Without the context the "
+        "student of round 1 agrees with the first teacher on "
+        f"{sections.over(first['first_agreement'])} of the held-out queries; with the context "
+        "before the query, where it was never trained, on "
+        f"{sections.over(second['teacher_agreement'])}. That student with the context is the "
+        'teacher of round 2. A stop on fidelity to the first teacher (`selection="best"`) '
+        f"would end {stops} of {len(own)} recursions before this last round."
+    )
 
 
 # --- what is compared, and what is forgotten ---------------------------------------------------
 
 
-def objectives(results: Results, studies: Sequence[Study]) -> None:
+@sections.where_run("objectives", "temperature")
+@sections.table_by_study()
+def objectives(results: Results, study: Study) -> Iterator[dict[str, Any]]:
     """Accuracy, fidelity and loss on text by what teacher and student are compared over."""
-    studies = sections.having(results, studies, "objectives", "temperature")
-    lines: list[dict[str, Any]] = []
-    for study in studies:
-        plain = f"distillation, {grids.middle(study.queries):,} queries"
-        part = sections.only(
-            results.part(plain, "objectives", "temperature"),
-            [study],
-            lambda study: {"data_seed": grids.few(study)},
-        )
-        scored, kind = sections.scored(part), ["objective", "temperature"]
-        for (objective, temperature), own in part.rows.groupby(kind, sort=False):
-            softened = f", temperature {temperature:g}" * (temperature != study.temperature)
-            found = {
-                domain: sections.interval(
-                    scored, objective=objective, temperature=temperature, domain=domain
-                )
-                for domain in sections.task_of(study).domains
-            }
-            lines.append(
-                {
-                    "study": study.study,
-                    "compared over": NAMES[str(objective)] + softened,
-                    **{domain: str(interval) for domain, interval in found.items()},
-                    "agreement, held-out": sections.over(own["held_out_agreement"]),
-                    "text (nats a token)": sections.over(own["text_nll"]),
-                    "n": found["in-domain"].n,
-                }
-            )
-    if lines:
-        sections.table(lines)
+    plain = f"distillation, {grids.middle(study.queries):,} queries"
+    part = sections.only(
+        results.part(plain, "objectives", "temperature"),
+        [study],
+        lambda study: {"data_seed": grids.few(study)},
+    )
+    scored = sections.scored(part)
+    kinds: Any = part.rows.groupby(["objective", "temperature"], sort=False)
+    for (objective, temperature), own in kinds:
+        softened = f", temperature {temperature:g}" * (temperature != study.temperature)
+        at = {"objective": objective, "temperature": temperature}
+        found = {
+            domain: sections.interval(scored, domain=domain, **at)
+            for domain in sections.task_of(study).domains
+        }
+        yield {
+            "compared over": NAMES[objective] + softened,
+            **{domain: str(interval) for domain, interval in found.items()},
+            "agreement, held-out": sections.over(own["held_out_agreement"]),
+            "text (nats a token)": sections.over(own["text_nll"]),
+            "n": found["in-domain"].n,
+        }
 
 
 def _with_term(text: Results, studies: Sequence[Study]) -> list[Study]:
@@ -387,37 +349,28 @@ def forgetting_table(text: Results, start: Results, studies: Sequence[Study]) ->
     if not studies:
         return
     answers = sections.scored(text)
-    effects = {study.study: sections.term_effects(text, answers, study) for study in studies}
+    _forgetting(text, answers, studies)
+    _forgotten(text, start, answers, studies)
 
-    def lines(study: Study) -> pd.DataFrame:
-        found = []
-        for (method, term), nll in effects[study.study][0].items():
-            at: dict[str, Any] = {
-                "study": study.study,
-                "method": method,
-                "term": term,
-                "domain": "in-domain",
-            }
-            interval, change = sections.interval(answers, **at), effects[study.study][1][method]
-            found.append(
-                {
-                    "method": method,
-                    "text term": term,
-                    "accuracy": str(interval),
-                    "with minus without": str(change) if term == "with" else "–",
-                    "shown from": stats.number(change.detectable) if term == "with" else "–",
-                    "perplexity": conclusions.perplexity(nll),
-                    "n": interval.n,
-                }
-            )
-        return pd.DataFrame(found)
 
-    def forgotten(study: Study) -> str:
-        losses, changes = effects[study.study]
-        return str(conclusions.forgetting(losses, sections.start_nll(start, study), changes))
+@sections.table_by_study()
+def _forgetting(text: Results, answers: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
+    losses, changes = sections.term_effects(text, answers, study)
+    inside = sections.rows_at(answers, domain="in-domain")
+    for (method, term), nll in losses.items():
+        interval = sections.interval(inside, method=method, term=term)
+        change = changes[method] if term == "with" else None
+        yield (
+            {"method": method, "text term": term, "accuracy": str(interval)}
+            | sections.beside("with minus without", change)
+            | {"perplexity": conclusions.perplexity(nll), "n": interval.n}
+        )
 
-    sections.table(sections.each(studies, lines))
-    sections.headed(studies, forgotten)
+
+@sections.text_by_study
+def _forgotten(text: Results, start: Results, answers: pd.DataFrame, study: Study) -> str:
+    losses, changes = sections.term_effects(text, answers, study)
+    return str(conclusions.forgetting(losses, sections.start_nll(start, study), changes))
 
 
 def perplexity(students: Results) -> None:
@@ -433,67 +386,62 @@ def perplexity(students: Results) -> None:
 def cost(students: Results, studies: Sequence[Study]) -> None:
     """What distilling costs, means over draws, and after how many answers it has paid."""
     timed = on_one_machine(students.rows)
-    lines = [line for study in studies for line in _costs(timed, study)]
-    formats = {"teacher (s)": ".2f", "training (s)": ".2f"}
-    whole = ("tokens an answer, with context", "without", "pays after (operations)")
-    sections.table(lines, formats | dict.fromkeys(whole, ",.0f"))
+    _costs(timed, studies)
     sections.hardware(students.rows, timed)
 
 
-def _costs(rows: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
+@sections.table_by_study(
+    dict.fromkeys(["teacher (s)", "training (s)"], ".2f")
+    | dict.fromkeys(
+        ["tokens an answer, with context", "without", "pays after (operations)"], ",.0f"
+    )
+)
+def _costs(rows: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """A line a student of one round."""
-    own = sections.operations(_own(rows, study))
+    own = sections.operations(rows)
     queries = own["in_domain_n"] + own["out_of_domain_n"] + len(prompts.CONTENT_FREE)
     own = own.assign(per_answer=own["eval_seconds"] / queries)
     columns = "per_answer tokens adapt answer train_seconds teacher_seconds".split()
-    means = own.groupby("method", sort=False)[columns].mean()
-    context, lines = means.loc[teacher(study)], []
+    means, runs = own.groupby("method", sort=False)[columns].mean(), own["method"].value_counts()
+    context = means.loc[teacher(study)]
     for name in [n for n in of_students(study) if n.startswith("distilled")]:
         one = means.loc[name]
         saved = context["per_answer"] - one["per_answer"]
         lora = name == student(study, lora=True)
-        lines.append(
-            {
-                "study": study.study,
-                "student": name.split(", ")[-1] + f", LoRA of rank {study.lora_rank}" * lora,
-                "teacher (s)": one["teacher_seconds"],
-                "training (s)": one["train_seconds"] - one["teacher_seconds"],
-                "tokens an answer, with context": context["tokens"],
-                "without": one["tokens"],
-                "pays after (operations)": one["adapt"] / (context["answer"] - one["answer"]),
-                "pays after (seconds)": f"{one['train_seconds'] / saved:,.0f}"
-                if saved > 0
-                else "never",
-                "runs": int((own["method"] == name).sum()),
-            }
-        )
-    return lines
+        pays = f"{one['train_seconds'] / saved:,.0f}" if saved > 0 else "never"
+        yield {
+            "student": name.split(", ")[-1] + f", LoRA of rank {study.lora_rank}" * lora,
+            "teacher (s)": one["teacher_seconds"],
+            "training (s)": one["train_seconds"] - one["teacher_seconds"],
+            "tokens an answer, with context": context["tokens"],
+            "without": one["tokens"],
+            "pays after (operations)": one["adapt"] / (context["answer"] - one["answer"]),
+            "pays after (seconds)": pays,
+            "runs": int(runs[name]),
+        }
 
 
-def summary(main: pd.DataFrame, studies: Sequence[Study]) -> None:
-    """The chapter's findings in a few lines a study."""
-
-    def lines(study: Study) -> list[str]:
-        own, most = main[main["study"] == study.study], student(study, study.queries[-1])
-        share = _share(own, study, most)
-        found = [
+@sections.findings_by_study
+def summary(main: pd.DataFrame, study: Study) -> Iterator[str]:
+    """The chapter's findings in a few lines."""
+    most = student(study, study.queries[-1])
+    share = _share(main, study, most)
+    if np.isfinite(share.mean):
+        yield (
             f"Without demonstrations in its prompt and without any label but those "
-            f"{study.context_shots} in the teacher's context, the student of {study.queries[-1]:,} "
-            f"queries has {share} of its teacher's in-domain gain."
-            if np.isfinite(share.mean)
-            else "The teacher has no clear gain in-domain, so there is nothing to keep."
-        ]
-        if "out-of-domain" in sections.task_of(study).domains:
-            out = own[own["domain"] == "out-of-domain"]
-            gap = sections.difference(out, {"method": most}, {"method": teacher(study)})
-            found.append(f"Out-of-domain the student's accuracy minus its teacher's is {gap}.")
-        if "LoRA student" in names(study):
-            inside, lora = own[own["domain"] == "in-domain"], student(study, lora=True)
-            gap = sections.difference(inside, {"method": lora}, {"method": student(study)})
-            found.append(
-                f"In in-domain accuracy, the LoRA student minus the full one is {gap} (paired)"
-                f"{sections.unresolved(gap)}."
-            )
-        return found
-
-    sections.findings(studies, lines)
+            f"{study.context_shots} in the teacher's context, the student of "
+            f"{study.queries[-1]:,} queries has {share} of its teacher's in-domain gain."
+        )
+    else:
+        yield "The teacher has no clear gain in-domain, so there is nothing to keep."
+    if "out-of-domain" in sections.task_of(study).domains:
+        out = main[main["domain"] == "out-of-domain"]
+        gap = sections.difference(out, {"method": most}, {"method": teacher(study)})
+        yield f"Out-of-domain the student's accuracy minus its teacher's is {gap}."
+    if "LoRA student" in names(study):
+        inside, lora = main[main["domain"] == "in-domain"], student(study, lora=True)
+        gap = sections.difference(inside, {"method": lora}, {"method": student(study)})
+        yield (
+            f"In in-domain accuracy, the LoRA student minus the full one is {gap} (paired)"
+            f"{sections.unresolved(gap)}."
+        )

@@ -1,6 +1,6 @@
 """The figures, tables and paragraphs of the chapter on the task and its data."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -10,14 +10,11 @@ from llmft.engine import sanity
 from llmft.nli import cues, prompts, tasks
 from llmft.params import Study
 from llmft.pocket.grammar import PEOPLE
-from llmft.report import conclusions, figures, sections, stats
+from llmft.report import conclusions, figures, prior, sections, stats
 
 
 FIRST = 500
 """The in-domain pairs on which tokens are counted."""
-
-EARLIER_STUDY = 50
-"""Pairs a domain in the earlier study."""
 
 BINS = {
     "to 50 %": 0.5,
@@ -56,23 +53,19 @@ def _suspicious(study: Study) -> list[str]:
     return found
 
 
-def sets(studies: Sequence[Study]) -> None:
+@sections.table_by_study({"words, premise": ".1f", "words, hypothesis": ".1f"})
+def sets(study: Study) -> list[dict[str, Any]]:
     """Pairs, share entailed and mean lengths of the sets."""
-
-    def lines(study: Study) -> pd.DataFrame:
-        return pd.DataFrame(
-            {
-                "set": name,
-                "pairs": len(frame),
-                "entailed": str(stats.wilson(int((frame["label"] == 0).sum()), len(frame))),
-                "words, premise": frame["premise"].map(cues.words).map(len).mean(),
-                "words, hypothesis": frame["hypothesis"].map(cues.words).map(len).mean(),
-            }
-            for name, frame in _sets(study).items()
-        )
-
-    formats = {"words, premise": ".1f", "words, hypothesis": ".1f"}
-    sections.table(sections.each(studies, lines), formats)
+    return [
+        {
+            "set": name,
+            "pairs": len(frame),
+            "entailed": str(stats.wilson(int((frame["label"] == 0).sum()), len(frame))),
+            "words, premise": frame["premise"].map(cues.words).map(len).mean(),
+            "words, hypothesis": frame["hypothesis"].map(cues.words).map(len).mean(),
+        }
+        for name, frame in _sets(study).items()
+    ]
 
 
 def _sets(study: Study) -> dict[str, pd.DataFrame]:
@@ -179,118 +172,107 @@ def cue_figure(worth: pd.DataFrame, studies: Sequence[Study]) -> Any:
     return sections.by_study(figures.forest, worth, studies, "cue", "domain", note=note)
 
 
-def cue_table(studies: Sequence[Study]) -> None:
+@sections.table_by_study()
+def cue_table(study: Study) -> Iterator[dict[str, Any]]:
     """How often the two documented cues occur with each label, in all sets."""
     columns = {"negation": "negated hypothesis", "overlap": "all words in the premise"}
-
-    def lines(study: Study) -> pd.DataFrame:
-        rows = []
-        for name, frame in _sets(study).items():
-            for label, own in cues.table(frame).groupby(frame["label"]):
-                shares = {
-                    column: str(stats.wilson(int(own[cue].sum()), len(own)))
-                    for cue, column in columns.items()
-                }
-                about = {"set": name, "label": tasks.LABELS[int(label)]}
-                rows.append(about | shares | {"n": len(own)})
-        return pd.DataFrame(rows)
-
-    sections.table(sections.each(studies, lines))
+    for name, frame in _sets(study).items():
+        for label, own in cues.table(frame).groupby(frame["label"]):
+            shares = {
+                column: str(stats.wilson(int(own[cue].sum()), len(own)))
+                for cue, column in columns.items()
+            }
+            about = {"set": name, "label": tasks.LABELS[int(label)]}
+            yield about | shares | {"n": len(own)}
 
 
-def best_cues(worth: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def best_cues(worth: pd.DataFrame, study: Study) -> str:
     """Say which cue is worth most in each domain; `worth`: `cue_accuracies`."""
-
-    def text(study: Study) -> str:
-        best = _of_domains(worth, study)
-        inside = best["in-domain"]
-        found = (
-            f"In-domain, the best single cue is *{inside.idxmax()}*, right on {inside.max():.2f} "
-            f"of the pairs; negation in the hypothesis is right on {inside['negation']:.2f}."
+    best = _of_domains(worth, study)
+    inside = best["in-domain"]
+    found = (
+        f"In-domain, the best single cue is *{inside.idxmax()}*, right on {inside.max():.2f} "
+        f"of the pairs; negation in the hypothesis is right on {inside['negation']:.2f}."
+    )
+    if "out-of-domain" in best:
+        outside = best["out-of-domain"]
+        found += (
+            f" Out-of-domain the best of all {len(outside)} cues is *{outside.idxmax()}* with "
+            f"{outside.max():.2f}. So a method that scores well in-domain and near one half "
+            "out-of-domain has, at most, found a cue."
         )
-        if "out-of-domain" in best:
-            outside = best["out-of-domain"]
-            found += (
-                f" Out-of-domain the best of all {len(outside)} cues is *{outside.idxmax()}* with "
-                f"{outside.max():.2f}. So a method that scores well in-domain and near one half "
-                "out-of-domain has, at most, found a cue."
-            )
-        return found
-
-    sections.headed(studies, text)
+    return found
 
 
 def _of_domains(worth: pd.DataFrame, study: Study) -> dict[str, pd.Series]:
-    """Each domain's accuracies by cue, in the order of `worth`."""
-    own = worth[worth["study"] == study.study]
+    """Each domain's accuracies by cue, in the order of `worth`: the study's `cue_accuracies`."""
     return {
-        domain: own[own["domain"] == domain].set_index("cue")["mean"]
+        domain: sections.rows_at(worth, domain=domain).set_index("cue")["mean"]
         for domain in sections.task_of(study).domains
     }
 
 
 def overlap(studies: Sequence[Study]) -> Any:
     """The share of the hypothesis's words that are in the premise, by domain and label."""
-    names, edges = list(BINS), [-0.01, *BINS.values()]
-
-    def counts(study: Study) -> pd.DataFrame:
-        parts = []
-        for domain, frame in sections.task_of(study).domains.items():
-            share = pd.cut(cues.table(frame)["share of words"], edges, labels=names)
-            groups = frame.assign(share=share).groupby(["label", "share"], observed=False)
-            found = groups.size().rename("pairs").reset_index()
-            found["pairs"] *= 100 / found.groupby("label")["pairs"].transform("sum")
-            series = [f"{domain}, {tasks.LABELS[value]}" for value in found["label"]]
-            parts.append(found.assign(series=series))
-        return pd.concat(parts)
-
-    return sections.by_study(
-        figures.bars,
-        sections.each(studies, counts),
-        studies,
-        "share",
-        "pairs",
-        "series",
-        x_title="hypothesis words in the premise",
-        y_title="pairs of that label (%)",
-        note=f"n = {_sizes(studies, ' pairs')}",
-    )
+    titles = {"share": "hypothesis words in the premise", "pairs": "pairs of that label (%)"}
+    return _bars(_overlap, studies, titles)
 
 
 def lengths(studies: Sequence[Study]) -> Any:
     """The share of premises and hypotheses by number of words, in both domains."""
+    return _bars(_lengths, studies, {"words": "words", "share": "sentences (%)"})
 
-    def counts(study: Study) -> pd.DataFrame:
-        lengths = {
-            f"{domain}, {side}": frame[side].map(cues.words).map(len)
-            for side in ("premise", "hypothesis")
-            for domain, frame in sections.task_of(study).domains.items()
-        }
-        # The same bins for all of a study's sentences, and few, also of long ones.
-        most = max(int(length.max()) for length in lengths.values())
-        longest, step = min(40, most), 5 if most > 40 else 1
-        parts = []
-        for series, length in lengths.items():
-            bins = length.clip(upper=longest) // step * step
-            share = 100 * bins.value_counts(normalize=True)
-            parts.append(pd.DataFrame({"from": share.index, "share": share, "series": series}))
-        whole = pd.concat(parts).sort_values("from", kind="stable")
-        names = {n: f"{n} to {n + step - 1}" if step > 1 else f"{n}" for n in whole["from"]}
-        if most > longest:
-            names[longest] = f"from {longest}"
-        return whole.assign(words=whole["from"].map(names))
 
+def _bars(
+    counts: Callable[[Study], pd.DataFrame], studies: Sequence[Study], titles: dict[str, str]
+) -> Any:
+    """Bars of the counts of each study by `series`; `titles`: those of x and y, by column."""
+    (x, x_title), (y, y_title) = titles.items()
     return sections.by_study(
         figures.bars,
         sections.each(studies, counts),
         studies,
-        "words",
-        "share",
+        x,
+        y,
         "series",
-        x_title="words",
-        y_title="sentences (%)",
+        x_title=x_title,
+        y_title=y_title,
         note=f"n = {_sizes(studies, ' pairs')}",
     )
+
+
+def _overlap(study: Study) -> pd.DataFrame:
+    names, edges, parts = list(BINS), [-0.01, *BINS.values()], []
+    for domain, frame in sections.task_of(study).domains.items():
+        share = pd.cut(cues.table(frame)["share of words"], edges, labels=names)
+        groups = frame.assign(share=share).groupby(["label", "share"], observed=False)
+        found = groups.size().rename("pairs").reset_index()
+        found["pairs"] *= 100 / found.groupby("label")["pairs"].transform("sum")
+        series = [f"{domain}, {tasks.LABELS[value]}" for value in found["label"]]
+        parts.append(found.assign(series=series))
+    return pd.concat(parts)
+
+
+def _lengths(study: Study) -> pd.DataFrame:
+    lengths = {
+        f"{domain}, {side}": frame[side].map(cues.words).map(len)
+        for side in ("premise", "hypothesis")
+        for domain, frame in sections.task_of(study).domains.items()
+    }
+    # The same bins for all of a study's sentences, and few, also of long ones.
+    most = max(int(length.max()) for length in lengths.values())
+    longest, step = min(40, most), 5 if most > 40 else 1
+    parts = []
+    for series, length in lengths.items():
+        bins = length.clip(upper=longest) // step * step
+        share = 100 * bins.value_counts(normalize=True)
+        parts.append(pd.DataFrame({"from": share.index, "share": share, "series": series}))
+    whole = pd.concat(parts).sort_values("from", kind="stable")
+    names = {n: f"{n} to {n + step - 1}" if step > 1 else f"{n}" for n in whole["from"]}
+    if most > longest:
+        names[longest] = f"from {longest}"
+    return whole.assign(words=whole["from"].map(names))
 
 
 # --- patterns and models -----------------------------------------------------------------------
@@ -298,67 +280,59 @@ def lengths(studies: Sequence[Study]) -> Any:
 
 def patterns(studies: Sequence[Study]) -> None:
     """The patterns, and what a pair takes in each; how many tokens are unknown to the model."""
-
-    def lines(study: Study) -> pd.DataFrame:
-        tokenizer = sections.model_of(study).tokenizer
-        pairs = sections.task_of(study).in_domain.head(FIRST)
-        rows = []
-        for name, pattern in prompts.PATTERNS.items():
-            ids = prompts.encode(tokenizer, pattern, pairs, None, 100_000)
-            rows.append(
-                {
-                    "model": study.model,
-                    "pattern": name,
-                    "text": pattern.fill("PREMISE", "HYPOTHESIS").replace("\n", "↵"),
-                    "label words": ", ".join(pattern.verbalizer),
-                    "tokens": sum(map(len, ids)) / len(ids),
-                    "n": len(ids),
-                }
-            )
-        return pd.DataFrame(rows)
-
-    def unknown(study: Study) -> str:
-        pairs = sections.task_of(study).in_domain.head(FIRST)
-        texts = [*pairs["premise"], *pairs["hypothesis"]]
-        share = prompts.unknown_share(sections.model_of(study).tokenizer, texts)
-        return (
-            f"{share:.1%} of the tokens of the first in-domain pairs are unknown to the tokenizer "
-            f"of {inert.escape(study.model)}; a run is refused above {prompts.UNKNOWN:.0%}."
-        )
-
-    sections.table(sections.each(studies, lines), {"tokens": ".1f", "text": inert.code})
-    sections.headed(studies, unknown)
+    _patterns(studies)
+    _unknown(studies)
 
 
-def word_order(studies: Sequence[Study]) -> None:
+@sections.table_by_study({"tokens": ".1f", "text": inert.code})
+def _patterns(study: Study) -> Iterator[dict[str, Any]]:
+    tokenizer = sections.model_of(study).tokenizer
+    pairs = sections.task_of(study).in_domain.head(FIRST)
+    for name, pattern in prompts.PATTERNS.items():
+        ids = prompts.encode(tokenizer, pattern, pairs, None, 100_000)
+        yield {
+            "model": study.model,
+            "pattern": name,
+            "text": pattern.fill("PREMISE", "HYPOTHESIS").replace("\n", "↵"),
+            "label words": ", ".join(pattern.verbalizer),
+            "tokens": sum(map(len, ids)) / len(ids),
+            "n": len(ids),
+        }
+
+
+@sections.text_by_study
+def _unknown(study: Study) -> str:
+    pairs = sections.task_of(study).in_domain.head(FIRST)
+    texts = [*pairs["premise"], *pairs["hypothesis"]]
+    share = prompts.unknown_share(sections.model_of(study).tokenizer, texts)
+    return (
+        f"{share:.1%} of the tokens of the first in-domain pairs are unknown to the tokenizer "
+        f"of {inert.escape(study.model)}; a run is refused above {prompts.UNKNOWN:.0%}."
+    )
+
+
+@sections.table_by_study()
+def word_order(study: Study) -> pd.DataFrame:
     """Does each model find sentences likelier than their words shuffled?"""
-
-    def row(study: Study) -> pd.DataFrame:
-        return sanity.table([sections.model_of(study)], sections.task_of(study))
-
-    sections.table(sections.each(studies, row))
+    return sanity.table([sections.model_of(study)], sections.task_of(study))
 
 
 # --- what it comes to --------------------------------------------------------------------------
 
 
-def summary(worth: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.findings_by_study
+def summary(worth: pd.DataFrame, study: Study) -> list[str]:
     """What a constant and one cue get right, and how well a single run is known."""
-
-    def lines(study: Study) -> list[str]:
-        domains = sections.task_of(study).domains
-        share = {name: frame["label"].mean() for name, frame in domains.items()}
-        constant = [f"{max(mean, 1 - mean):.2f} {name}" for name, mean in share.items()]
-        best = [f"{own.max():.2f} {name}" for name, own in _of_domains(worth, study).items()]
-        n = len(domains["in-domain"])
-        return [
-            f"A constant predictor is right on {' and '.join(constant)}: the floor for every "
-            "method.",
-            f"Reading one cue is worth up to {' and '.join(best)}.",
-            f"With {n:,} in-domain test pairs, a single run's accuracy near one half is known to "
-            f"about ±{100 * (stats.wilson(n // 2, n).hi - 0.5):.1f} points; with "
-            f"{EARLIER_STUDY} pairs, as in the earlier study, to about "
-            f"±{100 * (stats.wilson(EARLIER_STUDY / 2, EARLIER_STUDY).hi - 0.5):.0f}.",
-        ]
-
-    sections.findings(studies, lines)
+    domains = sections.task_of(study).domains
+    share = {name: frame["label"].mean() for name, frame in domains.items()}
+    constant = [f"{max(mean, 1 - mean):.2f} {name}" for name, mean in share.items()]
+    best = [f"{own.max():.2f} {name}" for name, own in _of_domains(worth, study).items()]
+    n = len(domains["in-domain"])
+    return [
+        f"A constant predictor is right on {' and '.join(constant)}: the floor for every method.",
+        f"Reading one cue is worth up to {' and '.join(best)}.",
+        f"With {n:,} in-domain test pairs, a single run's accuracy near one half is known to "
+        f"about ±{100 * (stats.wilson(n // 2, n).hi - 0.5):.1f} points; with "
+        f"{prior.EXAMPLES} pairs, as in the earlier study, to about "
+        f"±{100 * (stats.wilson(prior.EXAMPLES / 2, prior.EXAMPLES).hi - 0.5):.0f}.",
+    ]

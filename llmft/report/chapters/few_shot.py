@@ -5,7 +5,7 @@
 columns of `sections.with_rule`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -63,31 +63,27 @@ def one_pair(studies: Sequence[Study]) -> None:
     )
 
 
-def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.and_missing
+@sections.text_by_study
+def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, study: Study) -> str:
     """Say what training changes, in-domain and out-of-domain, and what it is above."""
-
-    def text(study: Study) -> str:
-        own = curve[curve["study"] == study.study]
-        least, most = study.train_shots[0], study.train_shots[-1]
-        inside, out = ({"domain": domain, "shots": most} for domain in tasks.DOMAINS)
-        found = (
-            f"In-domain, accuracy with {most:,} examples minus zero-shot is "
-            f"{sections.minus(own, inside, inside | {'shots': 0})}"
+    least, most = study.train_shots[0], study.train_shots[-1]
+    inside, out = ({"domain": domain, "shots": most} for domain in tasks.DOMAINS)
+    found = (
+        f"In-domain, accuracy with {most:,} examples minus zero-shot is "
+        f"{sections.minus(curve, inside, inside | {'shots': 0})}"
+    )
+    if most > least:
+        gap = sections.minus(curve, inside, inside | {"shots": least})
+        found += f", and minus that with {least:,} examples {gap}"
+    found += " (paired)."
+    if "out-of-domain" in set(curve["domain"]):
+        found += (
+            f" Out-of-domain, accuracy with {most:,} examples minus zero-shot is "
+            f"{sections.minus(curve, out, out | {'shots': 0})}; in-domain minus out-of-domain "
+            f"accuracy is {sections.difference(curve, inside, out)}."
         )
-        if most > least:
-            gap = sections.minus(own, inside, inside | {"shots": least})
-            found += f", and minus that with {least:,} examples {gap}"
-        found += " (paired)."
-        if "out-of-domain" in set(own["domain"]):
-            found += (
-                f" Out-of-domain, accuracy with {most:,} examples minus zero-shot is "
-                f"{sections.minus(own, out, out | {'shots': 0})}; in-domain minus out-of-domain "
-                f"accuracy is {sections.difference(own, inside, out)}."
-            )
-        return f"{found}\n\n{sections.above_floors(compared, study, 'method', most)}"
-
-    sections.headed(studies, text)
-    sections.missing(studies)
+    return f"{found}\n\n{sections.above_floors(compared, study, 'method', most)}"
 
 
 def losses(results: Results, studies: Sequence[Study]) -> Any:
@@ -122,91 +118,71 @@ def ends(results: Results) -> None:
     sections.table(table.rename_axis(["study", "examples"]).reset_index(), {"epochs": ",.3g"})
 
 
-def spread(results: Results, studies: Sequence[Study]) -> None:
+@sections.where_run("middle", "training orders", "initialisations")
+@sections.table_by_study(dict.fromkeys(["over samples", "over orders", "over dropout"], ".3f"))
+def spread(results: Results, study: Study) -> Iterator[dict[str, Any]]:
     """Standard deviations of accuracy: over samples, and over orders and dropout of a sample."""
-    groups = ("middle", "training orders", "initialisations")
-    studies = sections.having(results, studies, *groups)
-    if not studies:
-        return
-    rows = by_domain(results.part(*groups).rows)
+    rows = by_domain(results.part("middle", "training orders", "initialisations").rows)
 
     def within(part: pd.DataFrame) -> float:
         """Within a sample: the square root of the mean variance."""
         return float(part.groupby("data_seed")["accuracy"].var().mean() ** 0.5)
 
-    def lines(study: Study) -> pd.DataFrame:
-        own, size = rows[rows["study"] == study.study], grids.middle(study.train_shots)
-        found = []
-        for domain, part in own.groupby("domain", sort=False):
-            samples = part[part["group"] == "middle"]["accuracy"]
-            found.append(
-                {
-                    "domain": domain,
-                    "over samples": samples.std(),
-                    "over orders": within(part[part["init_seed"] == 0]),
-                    "over dropout": within(part[part["order_seed"] == 0]),
-                    "n": f"{len(samples)} samples × 3 seeds, {size:,} examples",
-                }
-            )
-        return pd.DataFrame(found)
-
-    formats = dict.fromkeys(["over samples", "over orders", "over dropout"], ".3f")
-    sections.table(sections.each(studies, lines), formats)
+    for domain, part in rows.groupby("domain", sort=False):
+        samples = part[part["group"] == "middle"]["accuracy"]
+        yield {
+            "domain": domain,
+            "over samples": samples.std(),
+            "over orders": within(part[part["init_seed"] == 0]),
+            "over dropout": within(part[part["order_seed"] == 0]),
+            "n": f"{len(samples)} samples × 3 seeds, {grids.middle(study.train_shots):,} examples",
+        }
 
 
-def objectives(results: Results, studies: Sequence[Study]) -> None:
+@sections.where_run("middle", "objectives", "selections")
+@sections.table_by_study()
+def objectives(results: Results, study: Study) -> pd.DataFrame:
     """Accuracy by objective and by the weights kept, and the difference from the study's own."""
-    groups = ("middle", "objectives", "selections")
-    studies = sections.having(results, studies, *groups)
-    if not studies:
-        return
-    answers, kind = sections.scored(results.part(*groups)), ["objective", "selection"]
-
-    def lines(study: Study) -> pd.DataFrame:
-        own = answers[answers["study"] == study.study]
-        return sections.against(own, ["domain", *kind], {n: getattr(study, n) for n in kind})
-
-    names = {"objective": "loss over", "selection": "weights"}
-    sections.table(sections.each(studies, lines).rename(columns=names))
+    own = sections.scored(results.part("middle", "objectives", "selections"))
+    kind = ["objective", "selection"]
+    found = sections.against(own, ["domain", *kind], {n: getattr(study, n) for n in kind})
+    return found.rename(columns={"objective": "loss over", "selection": "weights"})
 
 
+@sections.findings_by_study
 def summary(
-    results: Results, curve: pd.DataFrame, ruled: pd.DataFrame, studies: Sequence[Study]
-) -> None:
-    """The chapter's findings in a few lines a study."""
-    every = results.part(NAME).rows
-
-    def lines(study: Study) -> list[str]:
-        own, rule, rows = (f[f["study"] == study.study] for f in (curve, ruled, every))
-        least, most = study.train_shots[0], study.train_shots[-1]
-        inside: dict[str, Any] = {"domain": "in-domain", "shots": most, "method": NAME}
-        out = inside | {"domain": "out-of-domain"}
-        pairs = sections.task_of(study).in_domain
-        alone = float((baselines.negation_rule(pairs) == pairs["label"]).mean())
-        split = sections.summary(sections.by_cue(own, [study]), ["cue", "shots"])
-        course = curves(rows[rows["shots"] == least])
-        last = course[course["update"] == course["update"].max()]
-        found = [
-            f"With {most:,} examples the in-domain predictions agree with “not entailed if either "
-            f"sentence is negated” on {sections.interval(rule, 'follows', **inside)} of the pairs, "
-            f"and with “if exactly one is” on {sections.interval(rule, 'follows_one', **inside)}. "
-            f"The first rule alone is right on {alone:.2f}.",
-            f"The model is right on {sections.point(split, cue='cue is right', shots=most)} of the "
-            "in-domain pairs where negation in the hypothesis gives the right answer, and on "
-            f"{sections.point(split, cue='cue misleads', shots=most)} of those where it misleads.",
-        ]
-        if "out-of-domain" in set(own["domain"]):
-            found.append(
-                f"Out-of-domain with {most:,} examples the AUC is "
-                f"{sections.interval(own, 'auc', **out)} and the accuracy "
-                f"{sections.interval(own, **out)}."
-            )
-        return [
-            *found,
-            sections.failures(own, least, most, "examples"),
-            f"With {least:,} examples the training loss ends at {last['train_loss'].mean():.3f} "
-            f"nats and the validation loss at {last['validation_loss'].mean():.2f}, against "
-            "ln 2 = 0.69 for a model that does not know.",
-        ]
-
-    sections.findings(studies, lines)
+    results: Results, curve: pd.DataFrame, ruled: pd.DataFrame, study: Study
+) -> Iterator[str]:
+    """The chapter's findings in a few lines."""
+    least, most = study.train_shots[0], study.train_shots[-1]
+    inside: dict[str, Any] = {"domain": "in-domain", "shots": most, "method": NAME}
+    out = inside | {"domain": "out-of-domain"}
+    pairs = sections.task_of(study).in_domain
+    alone = float((baselines.negation_rule(pairs) == pairs["label"]).mean())
+    split = sections.summary(sections.by_cue(curve, [study]), ["cue", "shots"])
+    rows = results.part(NAME).rows
+    course = curves(rows[rows["shots"] == least])
+    last = course[course["update"] == course["update"].max()]
+    yield (
+        f"With {most:,} examples the in-domain predictions agree with “not entailed if either "
+        f"sentence is negated” on {sections.interval(ruled, 'follows', **inside)} of the pairs, "
+        f"and with “if exactly one is” on {sections.interval(ruled, 'follows_one', **inside)}. "
+        f"The first rule alone is right on {alone:.2f}."
+    )
+    yield (
+        f"The model is right on {sections.point(split, cue='cue is right', shots=most)} of the "
+        "in-domain pairs where negation in the hypothesis gives the right answer, and on "
+        f"{sections.point(split, cue='cue misleads', shots=most)} of those where it misleads."
+    )
+    if "out-of-domain" in set(curve["domain"]):
+        yield (
+            f"Out-of-domain with {most:,} examples the AUC is "
+            f"{sections.interval(curve, 'auc', **out)} and the accuracy "
+            f"{sections.interval(curve, **out)}."
+        )
+    yield sections.failures(curve, least, most, "examples")
+    yield (
+        f"With {least:,} examples the training loss ends at {last['train_loss'].mean():.3f} "
+        f"nats and the validation loss at {last['validation_loss'].mean():.2f}, against "
+        "ln 2 = 0.69 for a model that does not know."
+    )

@@ -4,7 +4,7 @@
 (`sections.scored`), `compared` those of the cue classifier, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -33,60 +33,56 @@ def prompt(studies: Sequence[Study], shots: int = 2) -> None:
     tables.say(inert.fence(f"{before}{pattern.separator}{text}"))
 
 
-def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.and_missing
+@sections.text_by_study
+def accuracy(curve: pd.DataFrame, compared: pd.DataFrame, study: Study) -> str:
     """Say what demonstrations change, in-domain and out-of-domain, and what they are above."""
-
-    def text(study: Study) -> str:
-        own, most = curve[curve["study"] == study.study], study.shots[-1]
-        none: dict[str, Any] = {"domain": "in-domain", "shots": 0}
-        many, none_out = none | {"shots": most}, none | {"domain": "out-of-domain"}
-        many_out = none_out | {"shots": most}
-        floors = baselines.floors(sections.task_of(study)).set_index(["domain", "rule"])["accuracy"]
-        constant = floors["in-domain", "constant"]
-        level = stats.together(len(study.shots))
-        at_size = {
-            n: sections.interval(own, level=level, **many | {"shots": n}) for n in study.shots
-        }
-        clear = [f"{n}" for n, interval in at_size.items() if interval.lo > constant]
-        above = (
-            f"It is shown to be above a constant with {conclusions.joined(clear)} demonstrations "
-            "(intervals that hold together)."
-            if clear
-            else "It is not shown to be above a constant with any number of demonstrations."
+    most = study.shots[-1]
+    none: dict[str, Any] = {"domain": "in-domain", "shots": 0}
+    none_out = none | {"domain": "out-of-domain"}
+    many, many_out = none | {"shots": most}, none_out | {"shots": most}
+    floors = sections.rows_at(
+        baselines.floors(sections.task_of(study)), domain="in-domain", rule="constant"
+    )
+    level, constant = stats.together(len(study.shots)), floors["accuracy"].item()
+    clear = [
+        f"{n}"
+        for n in study.shots
+        if sections.interval(curve, level=level, **many | {"shots": n}).lo > constant
+    ]
+    above = (
+        f"It is shown to be above a constant with {conclusions.joined(clear)} demonstrations "
+        "(intervals that hold together)."
+        if clear
+        else "It is not shown to be above a constant with any number of demonstrations."
+    )
+    found = (
+        f"In-domain, accuracy is {sections.interval(curve, **none)} zero-shot and "
+        f"{sections.interval(curve, **many)} with {most} demonstrations; the difference is "
+        f"{sections.minus(curve, many, none)}. {above}"
+    )
+    if "out-of-domain" in set(curve["domain"]):
+        found += (
+            f" Out-of-domain it is {sections.interval(curve, **none_out).text} zero-shot and "
+            f"{sections.interval(curve, **many_out)} with {most} demonstrations; the difference "
+            f"is {sections.minus(curve, many_out, none_out)}. With {most} demonstrations, "
+            "in-domain minus out-of-domain accuracy is "
+            f"{sections.difference(curve, many, many_out)}."
         )
-        found = (
-            f"In-domain, accuracy is {sections.interval(own, **none)} zero-shot and "
-            f"{sections.interval(own, **many)} with {most} demonstrations; the difference is "
-            f"{sections.minus(own, many, none)}. {above}"
-        )
-        if "out-of-domain" in set(own["domain"]):
-            found += (
-                f" Out-of-domain it is {sections.interval(own, **none_out).text} zero-shot and "
-                f"{sections.interval(own, **many_out)} with {most} demonstrations; the difference "
-                f"is {sections.minus(own, many_out, none_out)}. With {most} demonstrations, "
-                "in-domain minus out-of-domain accuracy is "
-                f"{sections.difference(own, many, many_out)}."
-            )
-        return f"{found} {sections.above_floors(compared, study, 'method', most)}"
-
-    sections.headed(studies, text)
-    sections.missing(studies)
+    return f"{found} {sections.above_floors(compared, study, 'method', most)}"
 
 
-def learned(ruled: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def learned(ruled: pd.DataFrame, study: Study) -> str:
     """Say whether more than negation was learned; `ruled`: `compared` with `sections.with_rule`."""
-
-    def text(study: Study) -> str:
-        most = study.shots[-1]
-        inside = {"study": study.study, "domain": "in-domain", "shots": most}
-        found = conclusions.rule(
-            ruled,
-            {f"ICL, {most} demonstrations": inside | {"method": "ICL"}},
-            inside | {"method": baselines.CLASSIFIER},
-        )
-        return f"{found.claim} {found.evidence}"
-
-    sections.headed(studies, text)
+    most = study.shots[-1]
+    inside = {"domain": "in-domain", "shots": most}
+    found = conclusions.rule(
+        ruled,
+        {f"ICL, {most} demonstrations": inside | {"method": "ICL"}},
+        inside | {"method": baselines.CLASSIFIER},
+    )
+    return f"{found.claim} {found.evidence}"
 
 
 # --- other orders, other patterns --------------------------------------------------------------
@@ -97,11 +93,9 @@ def at_middle(frame: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     return sections.where(frame, studies, lambda study: {"shots": [grids.middle(study.shots)]})
 
 
+@sections.where_run("orders", "patterns")
 def sensitivity(results: Results, studies: Sequence[Study]) -> Any:
     """A dot a run in-domain, with one number of demonstrations: draws by pattern, other orders."""
-    studies = sections.having(results, studies, "orders", "patterns")
-    if not studies:
-        return None
     rows = at_middle(results.part("ICL", "orders", "patterns").rows, studies)
     what = ("pattern " + rows["pattern"]).where(rows["group"] != "orders", "other orders")
     inside = by_domain(rows.assign(what=what)).query("domain == 'in-domain'")
@@ -117,46 +111,32 @@ def sensitivity(results: Results, studies: Sequence[Study]) -> Any:
     )
 
 
-def spread(results: Results, studies: Sequence[Study]) -> None:
+@sections.where_run("orders")
+@sections.table_by_study(
+    dict.fromkeys(["sd over draws", "sd over orders", "lowest draw", "highest draw"], ".3f")
+)
+def spread(results: Results, study: Study) -> Iterator[dict[str, Any]]:
     """Standard deviations of accuracy: over draws, and over the orders of some of them."""
-    studies = sections.having(results, studies, "orders")
-    if not studies:
-        return
-    rows = by_domain(at_middle(results.part("ICL", "orders").rows, studies))
-
-    def lines(study: Study) -> pd.DataFrame:
-        found = []
-        for domain, part in rows[rows["study"] == study.study].groupby("domain", sort=False):
-            drawn = part[part["order_seed"] == 0]["accuracy"]
-            found.append(
-                {
-                    "domain": domain,
-                    "sd over draws": drawn.std(),
-                    "sd over orders": part.groupby("data_seed")["accuracy"].var().mean() ** 0.5,
-                    "lowest draw": drawn.min(),
-                    "highest draw": drawn.max(),
-                    "n": f"{len(drawn)} draws, {len(grids.few(study))} of them × 3 orders",
-                }
-            )
-        return pd.DataFrame(found)
-
-    kinds = ["sd over draws", "sd over orders", "lowest draw", "highest draw"]
-    sections.table(sections.each(studies, lines), dict.fromkeys(kinds, ".3f"))
+    rows = by_domain(at_middle(results.part("ICL", "orders").rows, [study]))
+    for domain, part in rows.groupby("domain", sort=False):
+        drawn = part[part["order_seed"] == 0]["accuracy"]
+        yield {
+            "domain": domain,
+            "sd over draws": drawn.std(),
+            "sd over orders": part.groupby("data_seed")["accuracy"].var().mean() ** 0.5,
+            "lowest draw": drawn.min(),
+            "highest draw": drawn.max(),
+            "n": f"{len(drawn)} draws, {len(grids.few(study))} of them × 3 orders",
+        }
 
 
-def patterns(results: Results, studies: Sequence[Study]) -> None:
+@sections.where_run("patterns")
+@sections.table_by_study()
+def patterns(results: Results, study: Study) -> pd.DataFrame:
     """Accuracy by pattern on the same draws, and the paired difference from the study's own."""
-    studies = sections.having(results, studies, "patterns")
-    if not studies:
-        return
-    answers = at_middle(sections.scored(results.part("ICL", "patterns")), studies)
-
-    def lines(study: Study) -> pd.DataFrame:
-        own = answers[answers["study"] == study.study]
-        own = own[own["data_seed"].isin(grids.few(study))]
-        return sections.against(own, ["domain", "pattern"], {"pattern": study.pattern})
-
-    sections.table(sections.each(studies, lines))
+    own = at_middle(sections.scored(results.part("ICL", "patterns")), [study])
+    own = own[own["data_seed"].isin(grids.few(study))]
+    return sections.against(own, ["domain", "pattern"], {"pattern": study.pattern})
 
 
 # --- label bias --------------------------------------------------------------------------------
@@ -185,54 +165,40 @@ def corrected(results: Results) -> pd.DataFrame:
     return pd.concat([metrics.with_scores(part) for _, part in every], ignore_index=True)
 
 
-def bias_table(bias: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.table_by_study()
+def bias_table(bias: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Each correction with no, some and the most demonstrations: what it changes, and the lean.
 
     `bias`: `corrected`.
     """
-    by = ["domain", "shots", "correction"]
-
-    def lines(study: Study) -> pd.DataFrame:
-        sizes = [0, grids.middle(study.shots), study.shots[-1]]
-        own = bias[(bias["study"] == study.study) & bias["shots"].isin(sizes)]
-        accuracy = sections.against(own, by, {"correction": "none"}, "minus none")
-        called = sections.of_draws(own, by).groupby(by)["called"].agg(["min", "max"])
-        ends = called["min"].map(stats.number) + " to " + called["max"].map(stats.number)
-        more = pd.DataFrame({"NLL": own.groupby(by)["nll"].mean(), "called entailed": ends})
-        return accuracy.join(more, on=by).sort_values(["domain", "shots"], kind="stable")
-
-    columns = [*by, "accuracy", "minus none", "shown from", "NLL", "called entailed", "n"]
-    sections.table(sections.each(studies, lines)[["study", *columns]])
+    by, sizes = ["domain", "shots", "correction"], [0, grids.middle(study.shots), study.shots[-1]]
+    own = bias[bias["shots"].isin(sizes)]
+    accuracy = sections.against(own, by, {"correction": "none"}, "minus none")
+    called = sections.of_draws(own, by).groupby(by)["called"].agg(["min", "max"])
+    ends = called["min"].map(stats.number) + " to " + called["max"].map(stats.number)
+    more = pd.DataFrame({"NLL": own.groupby(by)["nll"].mean(), "called entailed": ends})
+    wide = accuracy.join(more, on=by).sort_values(["domain", "shots"], kind="stable")
+    return wide[[*(name for name in wide if name != "n"), "n"]]
 
 
-def bias_text(bias: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def bias_text(bias: pd.DataFrame, study: Study) -> str:
     """Say how much of what a label bias hides each correction brings out, in-domain."""
-
-    def text(study: Study) -> str:
-        own = bias[bias["study"] == study.study]
-        raw: dict[str, Any] = {
-            "domain": "in-domain",
-            "shots": study.shots[-1],
-            "correction": "none",
-        }
-        names = [name for name in own["correction"].unique() if name != "none"]
-        found: dict[str, list[str]] = {"rises": [], "falls": [], "is not shown to change": []}
-        for name in names:
-            here = raw | {"correction": name}
-            gap = sections.difference(own, here, raw, level=stats.together(len(names)))
-            verb = conclusions.verdict(gap, *found)
-            found[verb].append(f"{CORRECTIONS[name]} ({gap}{sections.unresolved(gap)})")
-        clauses = [
-            f"{verb} with {conclusions.joined(some)}" for verb, some in found.items() if some
-        ]
-        return (
-            f"In-domain with {study.shots[-1]} demonstrations, accuracy "
-            f"{conclusions.joined(clauses)}; in brackets is corrected minus raw accuracy, with "
-            "intervals that hold together. No correction changes how the pairs are ranked: the AUC "
-            f"is {sections.interval(own, 'auc', **raw)}."
-        )
-
-    sections.headed(studies, text)
+    raw: dict[str, Any] = {
+        "domain": "in-domain",
+        "shots": study.shots[-1],
+        "correction": "none",
+    }
+    names = [name for name in bias["correction"].unique() if name != "none"]
+    pairs = {CORRECTIONS[name]: (raw | {"correction": name}, raw) for name in names}
+    found = sections.moves(sections.differences(bias, pairs))
+    clauses = [f"{verb} with {conclusions.joined(some)}" for verb, some in found.items()]
+    return (
+        f"In-domain with {study.shots[-1]} demonstrations, accuracy "
+        f"{conclusions.joined(clauses)}; in brackets is corrected minus raw accuracy, with "
+        "intervals that hold together. No correction changes how the pairs are ranked: the AUC "
+        f"is {sections.interval(bias, 'auc', **raw)}."
+    )
 
 
 # --- costs and findings ------------------------------------------------------------------------
@@ -284,39 +250,33 @@ def cost(results: Results) -> None:
     sections.hardware(rows, timed)
 
 
-def summary(curve: pd.DataFrame, studies: Sequence[Study]) -> None:
-    """The chapter's findings in a few lines a study."""
-
-    def lines(study: Study) -> list[str]:
-        own = curve[curve["study"] == study.study]
-        most, least = study.shots[-1], study.shots[0]
-        inside: dict[str, Any] = {"domain": "in-domain", "shots": most}
-        out = inside | {"domain": "out-of-domain"}
-        found = []
-        if most > least:
-            change = sections.minus(own, inside, inside | {"shots": least})
-            found.append(
-                f"From {least} to {most} demonstrations, in-domain accuracy changes by {change}, "
-                "paired over draws and pairs."
-            )
-        found.append(sections.failures(own, least, most, "demonstrations"))
-        split = sections.summary(sections.by_cue(own, [study]), ["cue", "shots"])
-        right, misled = (
-            sections.point(split, cue=cue, shots=most) for cue in ("cue is right", "cue misleads")
+@sections.findings_by_study
+def summary(curve: pd.DataFrame, study: Study) -> Iterator[str]:
+    """The chapter's findings in a few lines."""
+    most, least = study.shots[-1], study.shots[0]
+    inside: dict[str, Any] = {"domain": "in-domain", "shots": most}
+    out = inside | {"domain": "out-of-domain"}
+    if most > least:
+        change = sections.minus(curve, inside, inside | {"shots": least})
+        yield (
+            f"From {least} to {most} demonstrations, in-domain accuracy changes by {change}, "
+            "paired over draws and pairs."
         )
-        if misled != "–":
-            found.append(
-                f"With {most} demonstrations, accuracy is {right} where negation in the hypothesis "
-                f"gives the right answer, and {misled} where it misleads; following the cue moves "
-                "the two apart, and so does a lean to one answer."
-            )
-        if "out-of-domain" in set(own["domain"]):
-            called = sections.of_draws(sections.rows_at(own, **out), ["domain"])["called"].mean()
-            found.append(
-                f"Out-of-domain with {most} demonstrations the AUC is "
-                f"{sections.interval(own, 'auc', **out)} and the accuracy "
-                f"{sections.interval(own, **out)}; {called:.2f} of the pairs are called entailed."
-            )
-        return found
-
-    sections.findings(studies, lines)
+    yield sections.failures(curve, least, most, "demonstrations")
+    split = sections.summary(sections.by_cue(curve, [study]), ["cue", "shots"])
+    right, misled = (
+        sections.point(split, cue=cue, shots=most) for cue in ("cue is right", "cue misleads")
+    )
+    if misled != "–":
+        yield (
+            f"With {most} demonstrations, accuracy is {right} where negation in the hypothesis "
+            f"gives the right answer, and {misled} where it misleads; following the cue moves "
+            "the two apart, and so does a lean to one answer."
+        )
+    if "out-of-domain" in set(curve["domain"]):
+        called = sections.of_draws(sections.rows_at(curve, **out), ["domain"])["called"].mean()
+        yield (
+            f"Out-of-domain with {most} demonstrations the AUC is "
+            f"{sections.interval(curve, 'auc', **out)} and the accuracy "
+            f"{sections.interval(curve, **out)}; {called:.2f} of the pairs are called entailed."
+        )

@@ -4,7 +4,8 @@
 exactly. `main` has their answers (`sections.scored`), `prices` what each costs (`prices`).
 """
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from llmft.engine.models import Model
 from llmft.nli import prompts
 from llmft.params import Study
 from llmft.report import compare, conclusions, costs, figures, sections, stats, theme
-from llmft.study import baselines, grids, methods
+from llmft.study import grids, methods
 from llmft.study.results import Results, on_one_machine
 
 
@@ -31,14 +32,12 @@ HALF = 2
 def names(study: Study) -> dict[str, str]:
     """The groups of runs that are set side by side, and where each keeps the context."""
     found = {"zero-shot": NOTHING, "shorter prompts": PROMPT, "ICL": PROMPT}
-    for name in grids.keeping(study):
-        if name.startswith("prefix"):
-            found[name] = PREFIX
-        if name.startswith("LoRA student"):
-            found[name] = LORA
-        if name.startswith("distillation"):
-            found[name] = WEIGHTS
-    return {name: way for name, way in found.items() if name in grids.keeping(study)}
+    starts = {"prefix": PREFIX, "LoRA student": LORA, "distillation": WEIGHTS}
+    made = grids.keeping(study)
+    for name, (start, way) in itertools.product(made, starts.items()):
+        if name.startswith(start):
+            found[name] = way
+    return {name: way for name, way in found.items() if name in made}
 
 
 def side_by_side(results: Results, studies: Sequence[Study]) -> Results:
@@ -89,76 +88,59 @@ def whole(study: Study) -> str:
     return _prompt(study.context_shots)
 
 
-def trained(kept: pd.DataFrame, study: Study) -> list[str]:
-    """The methods of a study that train something, in their order."""
-    own = sections.rows_at(kept, study=study.study)
-    return list(own[own["way"].isin([PREFIX, LORA, WEIGHTS])]["method"].unique())
+def trained(rows: pd.DataFrame) -> list[str]:
+    """The methods of a study's runs that train something, in their order."""
+    return list(rows[rows["way"].isin([PREFIX, LORA, WEIGHTS])]["method"].unique())
 
 
 # --- the learning rate -------------------------------------------------------------------------
 
 
+@sections.where_run("search for a prefix", "search for LoRA")
 def search(results: Results, studies: Sequence[Study]) -> None:
     """Fidelity by what is trained and learning rate; which rate is nearest, and which is used."""
-    groups = ("search for a prefix", "search for LoRA")
-    studies = sections.having(results, studies, *groups)
-    if not studies:
-        return
-    rows = results.part(*groups).rows
+    rows = results.part("search for a prefix", "search for LoRA").rows
     what = "prefix of " + rows["prefix"].astype(int).astype(str)
     rows = rows.assign(trained=what.where(rows["prefix"] > 0, LORA))
-    by_rate = rows.groupby(["study", "trained", "learning_rate"], sort=False)
-    table = by_rate.agg(
-        KL=("held_out_kl", sections.over),
-        agreement=("held_out_agreement", sections.over),
-        draws=("key", "size"),
-    )
-    table = table.reset_index(names=["study", "trained", "learning rate"])
-    sections.table(table, {"learning rate": ".2g"})
+    sections.fidelity_by_rate(rows, ["trained"])
+    _nearest(rows, studies)
 
-    def nearest(study: Study) -> str:
-        own = sections.rows_at(rows, study=study.study)
-        used = {"a prefix": study.prefix_learning_rate, LORA: study.lora_learning_rate}
-        found = []
-        for what, rate in used.items():
-            part = own[(own["prefix"] > 0) == (what != LORA)]
-            means = part.groupby("learning_rate")["held_out_kl"].mean()
-            found.append(
-                f"for {what} the mean KL is lowest at a learning rate of {means.idxmin():.2g}, and "
-                f"the reported runs use {rate:.2g}"
-            )
-        return f"Over all lengths of a prefix, {'; '.join(found)}."
 
-    sections.headed(studies, nearest)
+@sections.text_by_study
+def _nearest(rows: pd.DataFrame, study: Study) -> str:
+    found = []
+    used = {"a prefix": study.prefix_learning_rate, LORA: study.lora_learning_rate}
+    for what, rate in used.items():
+        means = rows[(rows["prefix"] > 0) == (what != LORA)].groupby("learning_rate")["held_out_kl"]
+        found.append(
+            f"for {what} the mean KL is lowest at a learning rate of {means.mean().idxmin():.2g}, "
+            f"and the reported runs use {rate:.2g}"
+        )
+    return f"Over all lengths of a prefix, {'; '.join(found)}."
 
 
 # --- what is kept ------------------------------------------------------------------------------
 
 
-def accuracy(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.and_missing
+@sections.table_by_study()
+def accuracy(main: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """Accuracy by way and domain, draws that fail, AUC; accuracy minus the prompt's, together."""
-
-    def lines(study: Study) -> pd.DataFrame:
-        found = []
-        own, gaps = sections.rows_at(main, study=study.study), differences(main, study)
-        spread = sections.spread(own, ["method", "domain"]).set_index(["method", "domain"])
-        for domain in sections.task_of(study).domains:
-            for method in _shown(own, study):
-                at: dict[str, Any] = {"domain": domain, "method": method}
-                right, gap = sections.interval(own, **at), gaps.get((method, domain))
-                line = at | {
-                    "accuracy": str(right),
-                    **spread.loc[(method, domain), ["median draw", "failed draws"]],
-                    "AUC": str(sections.interval(own, "auc", **at)),
-                    "minus the prompt": "–" if gap is None else str(gap),
-                    "shown from": "–" if gap is None else stats.number(gap.detectable),
-                    "n": right.n,
-                }
-                found.append(line)
-        return pd.DataFrame(found)
-
-    sections.table(sections.each(studies, lines))
-    sections.missing(studies)
+    gaps = differences(main, study)
+    spread = sections.spread(main, ["method", "domain"]).set_index(["method", "domain"])
+    for domain, method in itertools.product(sections.task_of(study).domains, _shown(main, study)):
+        at: dict[str, Any] = {"domain": domain, "method": method}
+        right = sections.interval(main, **at)
+        yield (
+            at
+            | {
+                "accuracy": str(right),
+                **spread.loc[(method, domain), ["median draw", "failed draws"]],
+                "AUC": str(sections.interval(main, "auc", **at)),
+            }
+            | sections.beside("minus the prompt", gaps.get((method, domain)))
+            | {"n": right.n}
+        )
 
 
 def _shown(own: pd.DataFrame, study: Study) -> list[str]:
@@ -169,45 +151,34 @@ def _shown(own: pd.DataFrame, study: Study) -> list[str]:
 
 def differences(main: pd.DataFrame, study: Study) -> dict[tuple[str, str], stats.Interval]:
     """By method and domain: accuracy minus the whole prompt's, paired; they hold together."""
-    own, domains = sections.rows_at(main, study=study.study), sections.task_of(study).domains
-    others = [name for name in _shown(own, study) if name != whole(study)]
-    level = stats.together(len(others) * len(domains))
-    return {
-        (name, domain): sections.difference(
-            own,
-            {"method": name, "domain": domain},
-            {"method": whole(study), "domain": domain},
-            level=level,
-        )
-        for domain in domains
+    others = [name for name in _shown(main, study) if name != whole(study)]
+    pairs = {
+        (name, domain): tuple({"method": n, "domain": domain} for n in (name, whole(study)))
+        for domain in sections.task_of(study).domains
         for name in others
     }
+    return sections.differences(main, pairs)
 
 
-def lead(main: pd.DataFrame, kept: Results, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def lead(main: pd.DataFrame, kept: Results, study: Study) -> str:
     """Say which share of the prompt's gain each way keeps, and which differ from the prompt."""
-
-    def text(study: Study) -> str:
-        own, gaps = sections.rows_at(main, study=study.study), differences(main, study)
-        ways, shares = trained(kept.rows, study), []
-        for name in ways:
-            samples = [
-                sections.chosen(own, domain="in-domain", method=method)
-                for method in (name, whole(study), NOTHING)
-            ]
-            shares.append(stats.share(*samples, level=stats.together(len(ways))))
-        if not all(np.isfinite(share.mean) for share in shares):
-            return "The prompt has no clear in-domain gain, so there is none to keep."
-        parts = [f"{share} ({name})" for name, share in zip(ways, shares, strict=True)]
-        said = (
-            "The share of the prompt's in-domain gain over nothing kept that is kept: "
-            f"{conclusions.joined(parts)}; these intervals hold together."
-        )
-        for domain in sections.task_of(study).domains:
-            said += f" {_against_the_prompt(gaps, ways, domain)}"
-        return said
-
-    sections.headed(studies, text)
+    gaps, ways, shares = differences(main, study), trained(kept.rows), []
+    for name in ways:
+        samples = [
+            sections.chosen(main, domain="in-domain", method=method)
+            for method in (name, whole(study), NOTHING)
+        ]
+        shares.append(stats.share(*samples, level=stats.together(len(ways))))
+    if not all(np.isfinite(share.mean) for share in shares):
+        return "The prompt has no clear in-domain gain, so there is none to keep."
+    parts = [f"{share} ({name})" for name, share in zip(ways, shares, strict=True)]
+    said = (
+        "The share of the prompt's in-domain gain over nothing kept that is kept: "
+        f"{conclusions.joined(parts)}; these intervals hold together."
+    )
+    domains = sections.task_of(study).domains
+    return " ".join([said, *(_against_the_prompt(gaps, ways, domain) for domain in domains)])
 
 
 def _against_the_prompt(
@@ -246,59 +217,53 @@ def _against_the_prompt(
 
 def rivals(main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]) -> None:
     """Compare each prefix with the longest prompt whose cache is no larger, and with nothing."""
-
-    def lines(study: Study) -> pd.DataFrame:
-        own = sections.rows_at(prices, study=study.study)
-        cheaper = own[own["way"].isin([CACHE, NOTHING])]
-        prefixes = own[own["way"] == PREFIX]
-        level, found = stats.together(len(prefixes)), []
-        for name, size, positions in prefixes[["method", "bytes", "positions"]].itertuples(
-            index=False
-        ):
-            rival = cheaper[cheaper["bytes"] <= size].sort_values("bytes").iloc[-1]
-            inside = sections.rows_at(main, study=study.study, domain="in-domain")
-            gap = sections.difference(
-                inside, {"method": name}, {"method": rival["method"]}, level=level
-            )
-            found.append(
-                {
-                    "trained": name,
-                    "positions": int(positions),
-                    "rival": rival["method"],
-                    "its positions": round(rival["positions"]),
-                    "trained minus rival": str(gap),
-                    "shown from": stats.number(gap.detectable),
-                    "n": gap.n,
-                }
-            )
-        return pd.DataFrame(found)
-
-    studies = [study for study in studies if PREFIX in names(study).values()]
-    if studies:
-        sections.table(sections.each(studies, lines))
+    _rivals(main, prices, [study for study in studies if PREFIX in names(study).values()])
 
 
-def training(kept: Results, studies: Sequence[Study]) -> None:
+@sections.table_by_study()
+def _rivals(main: pd.DataFrame, prices: pd.DataFrame, _study: Study) -> list[dict[str, Any]]:
+    cheaper = prices[prices["way"].isin([CACHE, NOTHING])].sort_values("bytes")
+    inside = sections.rows_at(main, domain="in-domain")
+    found = [
+        (one, cheaper[cheaper["bytes"] <= one["bytes"]].iloc[-1])
+        for _, one in prices[prices["way"] == PREFIX].iterrows()
+    ]
+    pairs = {
+        one["method"]: ({"method": one["method"]}, {"method": rival["method"]})
+        for one, rival in found
+    }
+    gaps = sections.differences(inside, pairs)
+    return [
+        {
+            "trained": one["method"],
+            "positions": int(one["positions"]),
+            "rival": rival["method"],
+            "its positions": round(rival["positions"]),
+            **sections.beside("trained minus rival", gaps[one["method"]]),
+            "n": gaps[one["method"]].n,
+        }
+        for one, rival in found
+    ]
+
+
+@sections.text_by_study
+def training(kept: Results, _study: Study) -> str:
     """Say what training adds to a prefix that begins as the context's first tokens."""
-
-    def text(study: Study) -> str:
-        own = sections.rows_at(kept.rows, study=study.study, way=PREFIX)
-        found = []
-        for name, part in own.groupby("method", sort=False):
-            ends = [part["curve"].map(lambda curve, i=i: curve[i]) for i in (0, -1)]
-            first, last = (
-                sections.over(points.map(lambda p: p["validation_loss"]).rename("held_out_kl"))
-                for points in ends
-            )
-            found.append(f"from {first} to {last} nats ({name})")
-        if not found:
-            return ""
-        return (
-            "Before training, a prefix is a prompt that breaks off. On held-out queries, training "
-            f"takes its KL to the whole prompt {conclusions.joined(found)}."
+    own = sections.rows_at(kept.rows, way=PREFIX)
+    found = []
+    for name, part in own.groupby("method", sort=False):
+        ends = [part["curve"].map(lambda curve, i=i: curve[i]) for i in (0, -1)]
+        first, last = (
+            sections.over(points.map(lambda p: p["validation_loss"]).rename("held_out_kl"))
+            for points in ends
         )
-
-    sections.headed(studies, text)
+        found.append(f"from {first} to {last} nats ({name})")
+    if not found:
+        return ""
+    return (
+        "Before training, a prefix is a prompt that breaks off. On held-out queries, training "
+        f"takes its KL to the whole prompt {conclusions.joined(found)}."
+    )
 
 
 # --- what it costs -----------------------------------------------------------------------------
@@ -381,34 +346,14 @@ def choice(
     kept: Results, main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]
 ) -> None:
     """One line a way: what it does, keeps, costs, and when it has paid."""
-
-    def lines(study: Study) -> pd.DataFrame:
-        own = sections.rows_at(prices, study=study.study)
-        own = own[own["method"].isin(_shown(own, study))]
-        prompt, cache = (own[own["way"] == way].iloc[0] for way in (PROMPT, CACHE))
-        found = []
-        for _, one in own.iterrows():
-            at = {"study": study.study, "method": one["method"]}
-            line: dict[str, Any] = {
-                "kept": f"{one['method']}{', as its cache' * (one['way'] == CACHE)}"
-            }
-            for domain in sections.task_of(study).domains:
-                line[domain] = str(sections.interval(main, domain=domain, **at))
-            line |= {
-                "perplexity": one["perplexity"],
-                "kB": one["bytes"] / 1_000,
-                "tokens an answer": one["tokens"],
-                "made in (s)": one["seconds"],
-                "pays after, read whole": pays_after(one, prompt),
-                "pays after, cached": pays_after(one, cache) if one["way"] != PROMPT else np.nan,
-            }
-            found.append(line)
-        return pd.DataFrame(found)
-
-    formats: dict[str, Any] = {"kB": ",.0f", "tokens an answer": ",.0f", "made in (s)": ".1f"}
-    formats |= dict.fromkeys(["pays after, read whole", "pays after, cached"], _answers)
-    sections.table(sections.each(studies, lines), formats)
+    _choice(main, prices, studies)
     sections.hardware(kept.rows, on_one_machine(kept.rows))
+
+
+def _priced(prices: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The prices of the methods that tables show, and what these call them (`kept`)."""
+    own = prices[prices["method"].isin(_shown(prices, study))]
+    return own.assign(kept=own["method"] + own["way"].map({CACHE: ", as its cache"}).fillna(""))
 
 
 def _answers(number: float) -> str:
@@ -416,48 +361,71 @@ def _answers(number: float) -> str:
     return "–" if np.isnan(number) else "never" if np.isinf(number) else f"{number:,.0f}"
 
 
-def fidelity(kept: Results, main: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.table_by_study(
+    {
+        "kB": ",.0f",
+        "tokens an answer": ",.0f",
+        "made in (s)": ".1f",
+        "pays after, read whole": _answers,
+        "pays after, cached": _answers,
+    }
+)
+def _choice(main: pd.DataFrame, prices: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
+    own = _priced(prices, study)
+    prompt, cache = (own[own["way"] == way].iloc[0] for way in (PROMPT, CACHE))
+    for _, one in own.iterrows():
+        at = {"method": one["method"]}
+        right = {
+            domain: str(sections.interval(main, domain=domain, **at))
+            for domain in sections.task_of(study).domains
+        }
+        yield {
+            "kept": one["kept"],
+            **right,
+            "perplexity": one["perplexity"],
+            "kB": one["bytes"] / 1_000,
+            "tokens an answer": one["tokens"],
+            "made in (s)": one["seconds"],
+            "pays after, read whole": pays_after(one, prompt),
+            "pays after, cached": pays_after(one, cache) if one["way"] != PROMPT else np.nan,
+        }
+
+
+@sections.table_by_study()
+def fidelity(kept: Results, main: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """How near each way is to the prompt: KL, agreement; and what an answer costs."""
-
-    def lines(study: Study) -> pd.DataFrame:
-        own = sections.rows_at(main, study=study.study)
-        both = sections.agreeing(own, sections.rows_at(own, method=whole(study)))
-        drawn = both.groupby(["method", "domain", "data_seed"])["agreement"].mean()
-        found = []
-        for name in trained(kept.rows, study):
-            rows = sections.rows_at(kept.rows, study=study.study, method=name)
-            line = {
-                "trained": name,
-                "KL, held-out": sections.over(rows["held_out_kl"]),
-                "agreement, held-out": sections.over(rows["held_out_agreement"]),
-            }
-            for domain in sections.task_of(study).domains:
-                line[f"agreement, {domain}"] = sections.over(drawn[name, domain])
-            found.append(line | {"draws": len(rows)})
-        return pd.DataFrame(found)
-
-    sections.table(sections.each(studies, lines))
+    agreement = sections.agreement(main, sections.rows_at(main, method=whole(study)))
+    for name in trained(kept.rows):
+        rows = sections.rows_at(kept.rows, method=name)
+        yield {
+            "trained": name,
+            "KL, held-out": sections.over(rows["held_out_kl"]),
+            "agreement, held-out": sections.over(rows["held_out_agreement"]),
+            **agreement[name],
+            "draws": len(rows),
+        }
 
 
-def operations(prices: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.table_by_study(
+    {
+        "positions ahead": ",.0f",
+        "to make (GFLOPs)": ",.1f",
+        "an answer (GFLOPs)": ".3f",
+        "an answer (ms)": ".2f",
+    }
+)
+def operations(prices: pd.DataFrame, study: Study) -> pd.DataFrame:
     """Operations to make what is kept and to answer, and the milliseconds of an answer."""
-
-    def lines(study: Study) -> pd.DataFrame:
-        own = sections.rows_at(prices, study=study.study)
-        own = own[own["method"].isin(_shown(own, study))]
-        return pd.DataFrame(
-            {
-                "kept": own["method"] + own["way"].map({CACHE: ", as its cache"}).fillna(""),
-                "positions ahead": own["positions"],
-                "to make (GFLOPs)": own["make"] / 1e9,
-                "an answer (GFLOPs)": own["answer"] / 1e9,
-                "an answer (ms)": own["ms"],
-            }
-        )
-
-    formats = {"positions ahead": ",.0f", "to make (GFLOPs)": ",.1f"}
-    formats |= {"an answer (GFLOPs)": ".3f", "an answer (ms)": ".2f"}
-    sections.table(sections.each(studies, lines), formats)
+    own = _priced(prices, study)
+    return pd.DataFrame(
+        {
+            "kept": own["kept"],
+            "positions ahead": own["positions"],
+            "to make (GFLOPs)": own["make"] / 1e9,
+            "an answer (GFLOPs)": own["answer"] / 1e9,
+            "an answer (ms)": own["ms"],
+        }
+    )
 
 
 def figure(main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]) -> Any:
@@ -490,33 +458,26 @@ def figure(main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]) -
 def _rules(main: pd.DataFrame, study: Study) -> pd.DataFrame:
     """The accuracy of what keeps nothing, by domain: zero-shot, the cue classifier, the floors."""
     own = sections.rows_at(main, study=study.study, method=NOTHING)
-    both = sections.with_classifier(own, [study], lambda study: [study.context_shots])
-    means = both.groupby(["method", "domain"], sort=False)["correct"].mean()
-    found = means.rename("accuracy").reset_index().rename(columns={"method": "rule"})
-    return pd.concat([found, baselines.floors(sections.task_of(study))], ignore_index=True)
+    means = own.groupby("domain", sort=False)["correct"].mean().reset_index(name="accuracy")
+    return pd.concat([means.assign(rule=NOTHING), sections.without_model(study)], ignore_index=True)
 
 
 # --- what to choose ----------------------------------------------------------------------------
 
 
-def choose(
-    kept: Results, main: pd.DataFrame, prices: pd.DataFrame, studies: Sequence[Study]
-) -> None:
+@sections.findings_by_study
+def choose(kept: Results, main: pd.DataFrame, prices: pd.DataFrame, study: Study) -> list[str]:
     """Say what keeps the accuracy in the fewest bytes, when each way pays, what is forgotten."""
-
-    def lines(study: Study) -> list[str]:
-        own, gaps = sections.rows_at(prices, study=study.study), differences(main, study)
-        prompt, cache = (
-            sections.rows_at(own, way=way, method=whole(study)).iloc[0] for way in (PROMPT, CACHE)
-        )
-        ways = own[own["method"].isin(trained(kept.rows, study))]
-        return [
-            _smallest(ways, gaps, cache),
-            _paying(ways, prompt, cache),
-            _forgotten(own, ways, study),
-        ]
-
-    sections.findings(studies, lines)
+    gaps = differences(main, study)
+    prompt, cache = (
+        sections.rows_at(prices, way=way, method=whole(study)).iloc[0] for way in (PROMPT, CACHE)
+    )
+    ways = prices[prices["method"].isin(trained(kept.rows))]
+    return [
+        _smallest(ways, gaps, cache),
+        _paying(ways, prompt, cache),
+        _forgotten(prices, ways, study),
+    ]
 
 
 def _smallest(

@@ -5,8 +5,7 @@ those of the cue classifier, too, and `ruled` is `main` with the columns of `sec
 What is compared beside the main curves has one number of examples, `grids.side`, and fewer draws.
 """
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -92,61 +91,54 @@ def forward(study: Study) -> None:
 # --- accuracy ----------------------------------------------------------------------------------
 
 
-def differences(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+def _minus_full(main: pd.DataFrame, study: Study, domain: str) -> dict[int, stats.Interval]:
+    """LoRA minus full fine-tuning by number of examples; the intervals of all hold together."""
+    pairs = {
+        shots: tuple({"shots": shots, "method": name} for name in ("LoRA", "full"))
+        for shots in study.train_shots
+    }
+    return sections.differences(sections.rows_at(main, domain=domain), pairs)
+
+
+@sections.table_by_study()
+def differences(main: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """Accuracy of both methods by number of examples, and LoRA minus full fine-tuning, paired."""
-
-    def lines(study: Study) -> pd.DataFrame:
-        own, found = main[main["study"] == study.study], []
-        for domain, shots in itertools.product(own["domain"].unique(), study.train_shots):
+    for domain in sections.task_of(study).domains:
+        for shots, gap in _minus_full(main, study, domain).items():
             at: dict[str, Any] = {"domain": domain, "shots": shots}
-            lora, full = (sections.interval(own, method=name, **at) for name in ("LoRA", "full"))
-            gap = _minus_full(own, study, **at)
-            texts = {"LoRA": str(lora), "full": str(full), "LoRA − full": str(gap)}
-            found.append(at | texts | {"shown from": gap.detectable, "n": lora.n})
-        return pd.DataFrame(found)
-
-    sections.table(sections.each(studies, lines))
+            own = sections.rows_at(main, **at)
+            texts = {name: str(sections.interval(own, method=name)) for name in ("LoRA", "full")}
+            texts["LoRA − full"] = str(gap)
+            yield at | texts | {"shown from": gap.detectable, "n": gap.n}
 
 
-def _minus_full(main: pd.DataFrame, study: Study, **at: Any) -> stats.Interval:
-    """LoRA minus full fine-tuning; the intervals of all numbers of examples hold together."""
-    level = stats.together(len(study.train_shots))
-    return sections.difference(main, at | {"method": "LoRA"}, at | {"method": "full"}, level=level)
-
-
-def accuracy(
-    results: Results, main: pd.DataFrame, compared: pd.DataFrame, studies: Sequence[Study]
-) -> None:
+@sections.and_missing
+@sections.text_by_study
+def accuracy(results: Results, main: pd.DataFrame, compared: pd.DataFrame, study: Study) -> str:
     """Say how LoRA compares with zero-shot, full fine-tuning, and the best single cue."""
-    with_zero = pd.concat([main, scored(results, "zero-shot")])
-
-    def text(study: Study) -> str:
-        own, most = with_zero[with_zero["study"] == study.study], study.train_shots[-1]
-        inside: dict[str, Any] = {"domain": "in-domain", "shots": most}
-        gain = sections.minus(own, inside | {"method": "LoRA"}, inside | {"shots": 0})
-        gaps = {n: _minus_full(own, study, **inside | {"shots": n}) for n in study.train_shots}
-        kinds = {
-            "above": [f"{n:,}" for n, gap in gaps.items() if gap.lo > 0],
-            "below": [f"{n:,}" for n, gap in gaps.items() if gap.hi < 0],
-            "shown to be within 0.05 of": [
-                f"{n:,}" for n, gap in gaps.items() if max(-gap.lo, gap.hi) < 0.05
-            ],
-        }
-        clear = "; ".join(
-            f"LoRA is {kind} full fine-tuning with {', '.join(sizes)} examples"
-            for kind, sizes in kinds.items()
-            if sizes
-        )
-        return (
-            f"In-domain with {most:,} examples, LoRA minus zero-shot is {gain}, and LoRA minus "
-            f"full fine-tuning of the same samples {gaps[most]}{sections.unresolved(gaps[most])}. "
-            f"Size by size, {clear or 'no difference is shown, nor that they are within 0.05'}; "
-            "these intervals hold together.\n\n"
-            f"{sections.above_floors(compared, study, 'method', most)}"
-        )
-
-    sections.headed(studies, text)
-    sections.missing(studies)
+    most, with_zero = study.train_shots[-1], pd.concat([main, scored(results, "zero-shot")])
+    own = sections.rows_at(with_zero, domain="in-domain")
+    gain = sections.minus(own, {"shots": most, "method": "LoRA"}, {"shots": 0})
+    gaps = _minus_full(own, study, "in-domain")
+    kinds = {
+        "above": [f"{n:,}" for n, gap in gaps.items() if gap.lo > 0],
+        "below": [f"{n:,}" for n, gap in gaps.items() if gap.hi < 0],
+        "shown to be within 0.05 of": [
+            f"{n:,}" for n, gap in gaps.items() if max(-gap.lo, gap.hi) < 0.05
+        ],
+    }
+    clear = "; ".join(
+        f"LoRA is {kind} full fine-tuning with {', '.join(sizes)} examples"
+        for kind, sizes in kinds.items()
+        if sizes
+    )
+    return (
+        f"In-domain with {most:,} examples, LoRA minus zero-shot is {gain}, and LoRA minus "
+        f"full fine-tuning of the same samples {gaps[most]}{sections.unresolved(gaps[most])}. "
+        f"Size by size, {clear or 'no difference is shown, nor that they are within 0.05'}; "
+        "these intervals hold together.\n\n"
+        f"{sections.above_floors(compared, study, 'method', most)}"
+    )
 
 
 def calibration(results: Results, studies: Sequence[Study]) -> None:
@@ -177,20 +169,10 @@ def ranks(results: Results, studies: Sequence[Study]) -> None:
         same = set(own["key"]) == set(base["key"])
         for domain in own["domain"].unique():
             a, b = (sections.chosen(frame, domain=domain) for frame in (own, base))
-            interval, gap = stats.interval(a), stats.difference(a, b)
-            lines.append(
-                {
-                    "study": study,
-                    "what is changed": name,
-                    "weights": counted,
-                    "share": counted / whole,
-                    "domain": domain,
-                    "accuracy": str(interval),
-                    "minus LoRA": "–" if same else str(gap),
-                    "shown from": "–" if same else stats.number(gap.detectable),
-                    "n": interval.n,
-                }
-            )
+            interval, gap = stats.interval(a), None if same else stats.difference(a, b)
+            about = {"study": study, "what is changed": name, "weights": counted}
+            about |= {"share": counted / whole, "domain": domain, "accuracy": str(interval)}
+            lines.append(about | sections.beside("minus LoRA", gap) | {"n": interval.n})
     sections.table(lines, {"share": ".2%"})
 
 
@@ -203,20 +185,16 @@ def _changes(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(change=change.where(frame["group"] != "other layers", other))
 
 
-def weights(results: Results, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def weights(results: Results, study: Study) -> str:
     """Say how many weights LoRA changes: by the formula, and counted."""
-    rows = beside(results, studies, "LoRA").rows
-
-    def text(study: Study) -> str:
-        expected = costs.trainable(grids.spec(study, "lora"), sections.model_of(study))
-        counted = rows[rows["study"] == study.study]["trainable_parameters"].iloc[0]
-        return (
-            f"The number of weights is as the formula has it: {expected:,} by "
-            "$r (d_\\text{in} + d_\\text{out})$ summed over the target layers, "
-            f"{counted:,} counted. All with {grids.side(study):,} training examples."
-        )
-
-    sections.headed(studies, text)
+    expected = costs.trainable(grids.spec(study, "lora"), sections.model_of(study))
+    counted = beside(results, [study], "LoRA").rows["trainable_parameters"].iloc[0]
+    return (
+        f"The number of weights is as the formula has it: {expected:,} by "
+        "$r (d_\\text{in} + d_\\text{out})$ summed over the target layers, "
+        f"{counted:,} counted. All with {grids.side(study):,} training examples."
+    )
 
 
 # --- the earlier study's learning rate ---------------------------------------------------------
@@ -232,11 +210,9 @@ def rates(results: Results, studies: Sequence[Study]) -> Results:
     return replace(found, rows=rows, predictions=answers)
 
 
+@sections.where_run("not learning")
 def untrained(results: Results, studies: Sequence[Study]) -> Any:
     """Training loss by update at the learning rates of this chapter and of the earlier study."""
-    studies = sections.having(results, studies, "not learning")
-    if not studies:
-        return None
     course = curves(rates(results, studies).rows, ["study", "method"])
     means = stats.over_draws(course, ["study", "method", "update"], "train_loss")
     sizes = dict.fromkeys(f"{grids.side(study):,}" for study in studies)
@@ -251,11 +227,9 @@ def untrained(results: Results, studies: Sequence[Study]) -> Any:
     )
 
 
+@sections.where_run("not learning")
 def changed_nothing(results: Results, studies: Sequence[Study]) -> None:
     """Training loss at both ends, and accuracy minus zero-shot, at those learning rates."""
-    studies = sections.having(results, studies, "not learning")
-    if not studies:
-        return
     found = rates(results, studies)
     course, answers = curves(found.rows, ["study", "method"]), sections.scored(found)
     zero, lines = scored(results, "zero-shot"), []
@@ -288,80 +262,69 @@ def timed(results: Results) -> pd.DataFrame:
     return rows.assign(method=rows["method"].map(METHODS))
 
 
-def cost(results: Results, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def cost(results: Results, _study: Study) -> str:
     """Say how many times as long LoRA takes as full fine-tuning, and what memory it saves."""
     rows = on_one_machine(timed(results))
-
-    def text(study: Study) -> str:
-        own = rows[rows["study"] == study.study]
-        lora, full = (
-            own[own["method"] == name].set_index(["shots", "data_seed"])
-            for name in ("LoRA", "full")
-        )
-        same = lora.index.intersection(full.index)
-        if same.empty:
-            return ""  # the machine that is compared did other samples with each
-        times = ["train_seconds", "eval_seconds"]
-        ratios = lora.loc[same, times] / full.loc[same, times]
-        train, score = (stats.t_interval(ratios[name]) for name in times)
-        counted, whole = lora.iloc[0][["trainable_parameters", "parameters"]]
-        low, high = (
-            (frame["peak_memory_mib"] - frame["memory_before_mib"])[same].mean()
-            for frame in (lora, full)
-        )
-        return (
-            f"Training with LoRA takes {train} times as long as full fine-tuning of the same "
-            f"sample, and scoring {score} times as long (ratios by sample, n = {train.draws}; the "
-            "corrections are kept apart, not added into the weights). At its peak a run adds "
-            f"{low:,.0f} MiB to the memory in use with LoRA, and {high:,.0f} MiB with full "
-            "fine-tuning (means over the same samples). What is kept of a task is "
-            f"{whole / counted:,.0f} times smaller: {counted * 4 / 1024:,.0f} KiB in place of "
-            f"{whole * 4 / 1024:,.0f} KiB."
-        )
-
-    sections.headed(studies, text)
+    rows = rows.assign(added=rows["peak_memory_mib"] - rows["memory_before_mib"])
+    lora, full = (
+        sections.rows_at(rows, method=name).set_index(["shots", "data_seed"])
+        for name in ("LoRA", "full")
+    )
+    same = lora.index.intersection(full.index)
+    if same.empty:
+        return ""  # the machine that is compared did other samples with each
+    times = ["train_seconds", "eval_seconds"]
+    ratios = lora.loc[same, times] / full.loc[same, times]
+    train, score = (stats.t_interval(ratios[name]) for name in times)
+    counted, whole = lora.iloc[0][["trainable_parameters", "parameters"]]
+    low, high = (frame["added"][same].mean() for frame in (lora, full))
+    return (
+        f"Training with LoRA takes {train} times as long as full fine-tuning of the same "
+        f"sample, and scoring {score} times as long (ratios by sample, n = {train.draws}; the "
+        "corrections are kept apart, not added into the weights). At its peak a run adds "
+        f"{low:,.0f} MiB to the memory in use with LoRA, and {high:,.0f} MiB with full "
+        "fine-tuning (means over the same samples). What is kept of a task is "
+        f"{whole / counted:,.0f} times smaller: {counted * 4 / 1024:,.0f} KiB in place of "
+        f"{whole * 4 / 1024:,.0f} KiB."
+    )
 
 
+@sections.findings_by_study
 def summary(
-    results: Results, main: pd.DataFrame, ruled: pd.DataFrame, studies: Sequence[Study]
-) -> None:
-    """The chapter's findings in a few lines a study."""
-    reported = beside(results, studies, "LoRA").rows
-
-    def lines(study: Study) -> list[str]:
-        own, rule, rows = (f[f["study"] == study.study] for f in (main, ruled, reported))
-        row = rows.iloc[0]
-        most = study.train_shots[-1]
-        at: dict[str, Any] = {"shots": most, "method": "LoRA", "domain": "in-domain"}
-        out = at | {"domain": "out-of-domain"}
-        cues = sections.by_cue(own[own["shots"] == most], [study])
-        split = sections.summary(cues, ["method", "cue"])
-        lora, full = (
-            sections.point(split, method=name, cue="cue misleads") for name in ("LoRA", "full")
+    results: Results, main: pd.DataFrame, ruled: pd.DataFrame, study: Study
+) -> Iterator[str]:
+    """The chapter's findings in a few lines."""
+    row = beside(results, [study], "LoRA").rows.iloc[0]
+    least, most = study.train_shots[0], study.train_shots[-1]
+    at: dict[str, Any] = {"shots": most, "method": "LoRA", "domain": "in-domain"}
+    out = at | {"domain": "out-of-domain"}
+    split = sections.summary(
+        sections.by_cue(sections.rows_at(main, shots=most), [study]), ["method", "cue"]
+    )
+    lora, full = (
+        sections.point(split, method=name, cue="cue misleads") for name in ("LoRA", "full")
+    )
+    mine = sections.rows_at(main, method="LoRA")
+    yield (
+        f"With {row['trainable_parameters'] / row['parameters']:.1%} of the weights and "
+        f"{most:,} examples, LoRA has an in-domain accuracy of {sections.interval(main, **at)}, "
+        "and agrees with “not entailed if either sentence is negated” on "
+        f"{sections.interval(ruled, 'follows', **at)} of the pairs."
+    )
+    yield sections.failures(mine, least, most, "training examples")
+    if "out-of-domain" in set(main["domain"]):
+        yield (
+            f"Out-of-domain its AUC is {sections.interval(main, 'auc', **out)} and its accuracy "
+            f"{sections.interval(main, **out)}."
         )
-        found = [
-            f"With {row['trainable_parameters'] / row['parameters']:.1%} of the weights and "
-            f"{most:,} examples, LoRA has an in-domain accuracy of {sections.interval(own, **at)}, "
-            "and agrees with “not entailed if either sentence is negated” on "
-            f"{sections.interval(rule, 'follows', **at)} of the pairs."
-        ]
-        least, mine = study.train_shots[0], own[own["method"] == "LoRA"]
-        found.append(sections.failures(mine, least, most, "training examples"))
-        if "out-of-domain" in set(own["domain"]):
-            found.append(
-                f"Out-of-domain its AUC is {sections.interval(own, 'auc', **out)} and its accuracy "
-                f"{sections.interval(own, **out)}."
-            )
-        found.append(
-            f"Where negation in the hypothesis misleads, LoRA is right on {lora} of the in-domain "
-            f"pairs and full fine-tuning on {full}."
-        )
-        if "not learning" in grids.lora(study):
-            slow = rates(results, [study]).rows
-            found.append(_flat(curves(slow[slow["method"] == SLOW])))
-        return found
-
-    sections.findings(studies, lines)
+    yield (
+        f"Where negation in the hypothesis misleads, LoRA is right on {lora} of the in-domain "
+        f"pairs and full fine-tuning on {full}."
+    )
+    if "not learning" in grids.lora(study):
+        slow = rates(results, [study]).rows
+        yield _flat(curves(slow[slow["method"] == SLOW]))
 
 
 def _flat(course: pd.DataFrame) -> str:

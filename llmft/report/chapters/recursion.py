@@ -1,14 +1,14 @@
 """The figures, tables and paragraphs of the chapter on recursion and placebos.
 
 `arms` are the recursions side by side, `method` being what the chapter calls them and `rounds` the
-round; `main` has their answers with scores, and `agreement`: 1 where the first teacher's is the
-same. `scoring` says whether the student was asked alone ("") or behind the context ("context").
+round; `main` has their in-domain answers with scores, and `agreement`: 1 where the first teacher's
+is the same. `scoring` says whether the student was asked alone ("") or behind the context
+("context").
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from llmft import LeftOutError
@@ -16,9 +16,9 @@ from llmft.engine.spec import PLACEBOS
 from llmft.nli import tasks
 from llmft.params import Study
 from llmft.report import conclusions, figures, sections, stats
-from llmft.report.chapters.context_distillation import ONE_SIDED
-from llmft.study import baselines, grids, metrics
-from llmft.study.results import Results, by_domain
+from llmft.report.chapters.context_distillation import one_sided
+from llmft.study import grids, metrics
+from llmft.study.results import Results
 
 
 INSIDE = tasks.DOMAINS[0]
@@ -29,6 +29,11 @@ WEIGHTS = ("all weights", "LoRA")
 
 TRUE = "demonstrations"
 """What the chapter calls the true context beside placebos."""
+
+RATES = {"learning rate": ".2g"}
+"""How a table shows a learning rate."""
+
+NONE = {"method": "zero-shot", "context": "none"}
 
 SCORES = {"correct": "accuracy", "auc": "AUC"}
 
@@ -77,8 +82,9 @@ def arms(results: Results, studies: Sequence[Study]) -> Results:
 
 
 def with_agreement(answers: pd.DataFrame, results: Results) -> pd.DataFrame:
-    """The answers with `agreement`: 1 where the first teacher, of the same draw, says the same."""
-    return sections.agreeing(answers, results.part("ICL").predictions)
+    """In-domain answers with `agreement`: 1 where the first teacher, of the same draw, agrees."""
+    inside = sections.rows_at(answers, domain=INSIDE)
+    return sections.agreeing(inside, results.part("ICL").predictions)
 
 
 def last(main: pd.DataFrame) -> int:
@@ -86,11 +92,9 @@ def last(main: pd.DataFrame) -> int:
     return int(main["rounds"].max())
 
 
-def at(study: Study, method: str, rate: float, number: int, scoring: str = "") -> At:
-    """In-domain answers of a round's students."""
+def at(method: str, rate: float, number: int, scoring: str = "") -> At:
+    """A round's students."""
     return {
-        "study": study.study,
-        "domain": INSIDE,
         "method": method,
         "learning_rate": rate,
         "rounds": number,
@@ -98,10 +102,28 @@ def at(study: Study, method: str, rate: float, number: int, scoring: str = "") -
     }
 
 
-def _runs(found: Results, study: Study, method: str, rate: float, number: int) -> pd.DataFrame:
-    """The rows of a round's students, asked alone."""
-    cell = at(study, method, rate, number)
-    return sections.rows_at(found.rows, **{k: cell[k] for k in cell if k != "domain"})
+def change(
+    main: pd.DataFrame, method: str, rate: float, level: float, value: str = "correct"
+) -> stats.Interval:
+    """Last round minus first, paired."""
+    a, b = (at(method, rate, number) for number in (last(main), 1))
+    return sections.difference(main, a, b, value, level)
+
+
+def changes(
+    main: pd.DataFrame, study: Study, value: str = "correct"
+) -> dict[tuple[float, str], stats.Interval]:
+    """`change` by rate and arm; the intervals hold together."""
+    made = cells(study).values()
+    level = stats.together(len(made))
+    return {(rate, arm): change(main, arm, rate, level, value) for rate, arm in made}
+
+
+def _round_cells(
+    main: pd.DataFrame, method: str, rate: float, numbers: Sequence[int]
+) -> dict[str, str]:
+    """Cells of a table: the accuracy of rounds of these numbers."""
+    return {f"round {n}": str(sections.interval(main, **at(method, rate, n))) for n in numbers}
 
 
 # --- the mechanism -----------------------------------------------------------------------------
@@ -112,8 +134,7 @@ def mechanism(main: pd.DataFrame, studies: Sequence[Study]) -> Any:
 
     A row of panels each, a panel a learning rate.
     """
-    inside = sections.rows_at(main, domain=INSIDE)
-    inside = inside.assign(rate=inside["learning_rate"].map("at {:.2g}".format))
+    main = main.assign(rate=main["learning_rate"].map("at {:.2g}".format))
     by = ["study", "rate", "method", "rounds"]
     shown = {
         "agreement alone": ("", "agreement"),
@@ -121,11 +142,11 @@ def mechanism(main: pd.DataFrame, studies: Sequence[Study]) -> Any:
         "accuracy": ("", "correct"),
     }
     points = pd.concat(
-        sections.summary(sections.rows_at(inside, scoring=scoring), by, value).assign(measure=name)
+        sections.summary(sections.rows_at(main, scoring=scoring), by, value).assign(measure=name)
         for name, (scoring, value) in shown.items()
     )
     places = points[["study", "measure", "rate"]].drop_duplicates()
-    floors = sections.each(studies, _floors).assign(measure="accuracy").merge(places)
+    floors = _floors(studies).assign(measure="accuracy").merge(places)
     return figures.curve(
         points.assign(panel=sections.panel(points, "measure", "rate")),
         "rounds",
@@ -141,130 +162,83 @@ def mechanism(main: pd.DataFrame, studies: Sequence[Study]) -> Any:
     )
 
 
-def _floors(study: Study) -> pd.DataFrame:
-    """In-domain accuracy of what needs no language model: rule, accuracy."""
-    task, names_of = sections.task_of(study), ["rule", "accuracy"]
-    found = sections.rows_at(baselines.floors(task), domain=INSIDE)[names_of]
-    answers = baselines.classifier(task, [study.context_shots], grids.draws(study))
-    inside = sections.rows_at(metrics.with_scores(answers), domain=INSIDE)
-    classifier = pd.DataFrame([(baselines.CLASSIFIER, inside["correct"].mean())], columns=names_of)
-    return pd.concat([found, classifier], ignore_index=True)
+def _floors(studies: Sequence[Study]) -> pd.DataFrame:
+    """In-domain accuracy of what needs no language model: study, rule, accuracy."""
+    return sections.rows_at(sections.each(studies, sections.without_model), domain=INSIDE)
 
 
-def fidelity(found: Results, main: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.table_by_study(RATES)
+def fidelity(found: Results, main: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """By rate and arm: how near the last student, and its teacher, are to the first teacher."""
-    lines, end = [], last(main)
-    for study in studies:
-        for rate, arm in cells(study).values():
-            rows = _runs(found, study, arm, rate, end)
-            lines.append(
-                {
-                    "study": study.study,
-                    "learning rate": rate,
-                    "recursion": arm,
-                    "its teacher's agreement": sections.over(rows["teacher_agreement"]),
-                    "its own": sections.over(rows["first_agreement"]),
-                    "KL to its teacher": sections.over(rows["held_out_kl"]),
-                    "KL to the first": sections.over(rows["first_kl"]),
-                    "perplexity of text": conclusions.perplexity(rows["text_nll"]),
-                    "draws": len(rows),
-                }
-            )
-    sections.table(lines, {"learning rate": ".2g"})
+    for rate, arm in cells(study).values():
+        rows = sections.rows_at(found.rows, **at(arm, rate, last(main)))
+        yield {
+            "learning rate": rate,
+            "recursion": arm,
+            "its teacher's agreement": sections.over(rows["teacher_agreement"]),
+            "its own": sections.over(rows["first_agreement"]),
+            "KL to its teacher": sections.over(rows["held_out_kl"]),
+            "KL to the first": sections.over(rows["first_kl"]),
+            "perplexity of text": conclusions.perplexity(rows["text_nll"]),
+            "draws": len(rows),
+        }
 
 
-def lag(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def lag(main: pd.DataFrame, _study: Study) -> str:
     """Say how near a live student is to what the one before it said behind the context."""
-    by = ["study", "learning_rate", "data_seed", "rounds"]
-    live = sections.rows_at(main, domain=INSIDE, method=LIVE)
+    live, by = sections.rows_at(main, method=LIVE), ["data_seed", "rounds"]
     behind, alone = (
-        sections.rows_at(live, scoring=scoring).groupby(by)["agreement"].mean().rename(name)
-        for scoring, name in (("context", "behind"), ("", "alone"))
+        sections.rows_at(live, scoring=scoring).groupby(["learning_rate", *by])["agreement"].mean()
+        for scoring in ("context", "")
     )
-    after = alone.reset_index().assign(rounds=lambda frame: frame["rounds"] - 1)
-    pairs = behind.reset_index().merge(after, on=by)
-
-    def text(study: Study) -> str:
-        own = sections.rows_at(pairs, study=study.study)
-        span = " to ".join(map(stats.number, (own["behind"].min(), own["behind"].max())))
-        apart = (own["alone"] - own["behind"]).abs().groupby(own["data_seed"]).mean()
-        return (
-            "Behind the context, live students that have a next round agree with the first teacher "
-            f"on {span} of the pairs, by draw, rate and round. From that share the next student's "
-            f"agreement, asked alone, differs by {sections.over(apart.rename('agreement'))} on "
-            "average over rates and rounds."
-        )
-
-    sections.headed(studies, text)
+    before = alone.reset_index().assign(rounds=lambda frame: frame["rounds"] - 1)
+    pairs = behind.reset_index().merge(before, on=["learning_rate", *by], suffixes=("_behind", ""))
+    shares = pairs["agreement_behind"]
+    apart = (pairs["agreement"] - shares).abs().groupby(pairs["data_seed"]).mean()
+    return (
+        "Behind the context, live students that have a next round agree with the first teacher "
+        f"on {stats.number(shares.min())} to {stats.number(shares.max())} of the pairs, by draw, "
+        "rate and round. From that share the next student's agreement, asked alone, differs by "
+        f"{sections.over(apart.rename('agreement'))} on average over rates and rounds."
+    )
 
 
 # --- what the rounds change --------------------------------------------------------------------
 
 
-def changes(
-    main: pd.DataFrame, study: Study, value: str = "correct"
-) -> dict[tuple[float, str], stats.Interval]:
-    """Last round minus first, by rate and arm, in-domain, paired; the intervals hold together."""
-    made, end = cells(study).values(), last(main)
-    level = stats.together(len(made))
-    return {
-        (rate, arm): sections.difference(
-            main, at(study, arm, rate, end), at(study, arm, rate, 1), value, level
-        )
-        for rate, arm in made
-    }
-
-
-def accuracy(found: Results, main: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.table_by_study(RATES)
+def accuracy(found: Results, main: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     """Accuracy by round, rate and arm; last minus first, and the same of the AUC."""
-    single, end = by_domain(found.rows), last(main)
-    lines = []
-    for study in studies:
-        areas = changes(main, study, "auc")
-        for (rate, arm), gap in changes(main, study).items():
-            rows = sections.rows_at(single, **at(study, arm, rate, end))
-            share = np.maximum(rows["share_entailment"], 1 - rows["share_entailment"])
-            line = {"study": study.study, "learning rate": rate, "recursion": arm}
-            for number in range(1, end + 1):
-                cell = sections.interval(main, **at(study, arm, rate, number))
-                line[f"round {number}"] = str(cell)
-            line |= {
-                f"{end} minus 1": str(gap),
-                "shown from": stats.number(gap.detectable),
+    end, areas = last(main), changes(main, study, "auc")
+    for (rate, arm), gap in changes(main, study).items():
+        rows = sections.rows_at(found.rows, **at(arm, rate, end))
+        yield (
+            {"learning rate": rate, "recursion": arm}
+            | _round_cells(main, arm, rate, range(1, end + 1))
+            | sections.beside(f"{end} minus 1", gap)
+            | {
                 f"AUC, {end} minus 1": str(areas[rate, arm]),
-                "one-sided draws": f"{int((share > ONE_SIDED).sum())} of {len(rows)}",
+                "one-sided draws": one_sided(rows["in_domain_share_entailment"]),
                 "n": gap.n,
             }
-            lines.append(line)
-    sections.table(lines, {"learning rate": ".2g"})
+        )
 
 
-def _does(gaps: Mapping[str, stats.Interval]) -> dict[str, list[str]]:
-    """The names by what is shown of them: a fall, a rise, or neither; each with its interval."""
-    found: dict[str, list[str]] = {"falls": [], "rises": [], "is not shown to change": []}
-    for name, gap in gaps.items():
-        kind = "falls" if gap.hi < 0 else "rises" if gap.lo > 0 else "is not shown to change"
-        found[kind].append(f"{name} ({gap}{sections.unresolved(gap)})")
-    return {kind: names for kind, names in found.items() if names}
-
-
-def verdict(found: Results, main: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def verdict(found: Results, main: pd.DataFrame, study: Study) -> str:
     """Say which recursions lose, hold and gain, and whether the last teachers tell them apart."""
-
-    def text(study: Study) -> str:
-        gaps, end, parts = changes(main, study), last(main), []
-        for rate in dict.fromkeys(rate for rate, _ in gaps):
-            kinds = _does({arm: gap for (of, arm), gap in gaps.items() if of == rate})
-            some = "; ".join(f"accuracy {kind}: {', '.join(a)}" for kind, a in kinds.items())
-            parts.append(f"At a learning rate of {rate:.2g}, from round 1 to round {end}, {some}.")
-        kept: dict[bool, list[float]] = {True: [], False: []}
-        for (rate, arm), gap in gaps.items():
-            rows = _runs(found, study, arm, rate, end)
-            kept[gap.hi < 0].append(rows["teacher_agreement"].mean())
-        head = _separated(kept[True], kept[False], end)
-        return f"{head} {' '.join(parts)} All of these hold together."
-
-    sections.headed(studies, text)
+    gaps, end, parts = changes(main, study), last(main), []
+    for rate in dict.fromkeys(rate for rate, _ in gaps):
+        kinds = sections.moves({arm: gap for (of, arm), gap in gaps.items() if of == rate})
+        some = "; ".join(f"accuracy {kind}: {', '.join(a)}" for kind, a in kinds.items())
+        parts.append(f"At a learning rate of {rate:.2g}, from round 1 to round {end}, {some}.")
+    kept: dict[bool, list[float]] = {True: [], False: []}
+    for (rate, arm), gap in gaps.items():
+        rows = sections.rows_at(found.rows, **at(arm, rate, end))
+        kept[gap.hi < 0].append(rows["teacher_agreement"].mean())
+    head = _separated(kept[True], kept[False], end)
+    return f"{head} {' '.join(parts)} All of these hold together."
 
 
 def _separated(lost: Sequence[float], others: Sequence[float], end: int) -> str:
@@ -288,59 +262,50 @@ def _separated(lost: Sequence[float], others: Sequence[float], end: int) -> str:
     )
 
 
-def why_it_gains(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def why_it_gains(main: pd.DataFrame, study: Study) -> str:
     """Say, for the low rate, what a second round gives, and what of it the live teacher gives."""
-    needed = {f"recursion, {arm}, slow" for arm in (LIVE, ANCHORED)}
-
-    def text(study: Study) -> str:
-        if not needed <= {*cells(study)}:
-            return ""
-        rate = study.distill_learning_rate * grids.RATES[0]
-        one, two = (at(study, LIVE, rate, number) for number in (1, 2))
-        anchored, level = at(study, ANCHORED, rate, 2), stats.together(3)
-        live, more, gap = (
-            sections.difference(main, a, b, level=level)
-            for a, b in ((two, one), (anchored, one), (two, anchored))
-        )
-        told = "a second round is not shown to help"
-        if live.lo > 0 and more.lo > 0:
-            told = "a second round helps, with the first teacher, too: it is more training"
-        if live.lo > 0 and gap.lo > 0:
-            told = "a second round helps with the live teacher, and more than with the first"
-        return (
-            f"At a learning rate of {rate:.2g}, {told}. In accuracy, round 2 minus round 1 is "
-            f"{live} with the live teacher and {more} with the first one; the live one's minus "
-            f"that of the first is {gap}{sections.unresolved(gap)}. These three hold together."
-        )
-
-    sections.headed(studies, text)
+    rate = study.distill_learning_rate * grids.RATES[0]
+    if not {(rate, LIVE), (rate, ANCHORED)} <= {*cells(study).values()}:
+        return ""
+    one, two = (at(LIVE, rate, number) for number in (1, 2))
+    anchored = at(ANCHORED, rate, 2)
+    pairs = {"live": (two, one), "more": (anchored, one), "gap": (two, anchored)}
+    live, more, gap = sections.differences(main, pairs).values()
+    told = "a second round is not shown to help"
+    if live.lo > 0 and more.lo > 0:
+        told = "a second round helps, with the first teacher, too: it is more training"
+    if live.lo > 0 and gap.lo > 0:
+        told = "a second round helps with the live teacher, and more than with the first"
+    return (
+        f"At a learning rate of {rate:.2g}, {told}. In accuracy, round 2 minus round 1 is "
+        f"{live} with the live teacher and {more} with the first one; the live one's minus "
+        f"that of the first is {gap}{sections.unresolved(gap)}. These three hold together."
+    )
 
 
-def bias(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def bias(main: pd.DataFrame, study: Study) -> str:
     """Say, by rate, whether the live recursion's loss is one of the threshold alone."""
-
-    def text(study: Study) -> str:
-        rates, end = [rate for rate, arm in cells(study).values() if arm == LIVE], last(main)
-        live = sections.rows_at(main, study=study.study, domain=INSIDE, method=LIVE, scoring="")
-        moved, level = metrics.with_scores(_calibrated(live)), stats.together(3 * len(rates))
-        parts = []
-        for rate in rates:
-            a, b = (at(study, LIVE, rate, number) for number in (end, 1))
-            plain, area = (sections.difference(live, a, b, v, level) for v in ("correct", "auc"))
-            corrected = sections.difference(moved, a, b, level=level)
-            told = "no loss is shown"
-            if plain.hi < 0:
-                told = "the loss is not shown to be more than a lean to one label"
-            if corrected.hi < 0 and area.hi < 0:
-                told = "the loss is more than a lean to one label"
-            parts.append(
-                f"At {rate:.2g} {told}: from round 1 to round {end} accuracy changes by {plain}, "
-                f"after batch calibration by {corrected}{sections.unresolved(corrected)}, and the "
-                f"AUC, which no threshold moves, by {area}{sections.unresolved(area)}."
-            )
-        return f"{' '.join(parts)} These {3 * len(rates)} intervals hold together."
-
-    sections.headed(studies, text)
+    rates, end = [rate for rate, arm in cells(study).values() if arm == LIVE], last(main)
+    live = sections.rows_at(main, method=LIVE, scoring="")
+    moved, parts = metrics.with_scores(_calibrated(live)), []
+    for rate in rates:
+        plain, corrected, area = (
+            change(answers, LIVE, rate, stats.together(3 * len(rates)), value)
+            for answers, value in ((live, "correct"), (moved, "correct"), (live, "auc"))
+        )
+        told = "no loss is shown"
+        if plain.hi < 0:
+            told = "the loss is not shown to be more than a lean to one label"
+        if corrected.hi < 0 and area.hi < 0:
+            told = "the loss is more than a lean to one label"
+        parts.append(
+            f"At {rate:.2g} {told}: from round 1 to round {end} accuracy changes by {plain}, "
+            f"after batch calibration by {corrected}{sections.unresolved(corrected)}, and the "
+            f"AUC, which no threshold moves, by {area}{sections.unresolved(area)}."
+        )
+    return f"{' '.join(parts)} These {3 * len(rates)} intervals hold together."
 
 
 def _calibrated(answers: pd.DataFrame) -> pd.DataFrame:
@@ -353,41 +318,34 @@ def _calibrated(answers: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-def variants(results: Results, studies: Sequence[Study]) -> None:
+VARIANTS = {"recursion by rate, all weights": "as published"} | {
+    f"recursion, {name}": name for name in grids.VARIANTS
+}
+"""The groups of runs in which the live recursion has other losses, and what these are called."""
+
+
+@sections.where_run(*VARIANTS)
+@sections.table_by_study(RATES)
+def variants(results: Results, study: Study) -> Iterator[dict[str, Any]]:
     """The live recursion with other divergences, and without the text term, at both rates."""
-    usual = "as published"
-    names_of = {"recursion by rate, all weights": usual}
-    names_of |= {f"recursion, {name}": name for name in grids.VARIANTS}
-    studies = sections.having(results, studies, *names_of)
-    lines = []
-    for study in studies:
-        part = sections.by_method(results, [study], lambda _: names_of)
-        answers = sections.scored(part)
-        rates = [study.distill_learning_rate * share for share in (1.0, grids.RATES[0])]
-        made = [(rate, name) for rate in rates for name in names_of.values()]
-        end, level = last(answers), stats.together(len(made))
-        for rate, name in made:
-            a, b = (at(study, name, rate, number) for number in (end, 1))
-            right, area = (sections.difference(answers, a, b, v, level) for v in SCORES)
-            rows = sections.rows_at(
-                part.rows, study=study.study, method=name, learning_rate=rate, rounds=end
-            )
-            lines.append(
-                {
-                    "study": study.study,
-                    "learning rate": rate,
-                    "loss": name,
-                    "round 1": str(sections.interval(answers, **b)),
-                    f"round {end}": str(sections.interval(answers, **a)),
-                    f"{end} minus 1": str(right),
-                    "shown from": stats.number(right.detectable),
-                    f"AUC, {end} minus 1": str(area),
-                    "its teacher's agreement": sections.over(rows["teacher_agreement"]),
-                    "n": right.n,
-                }
-            )
-    if lines:
-        sections.table(lines, {"learning rate": ".2g"})
+    found = sections.by_method(results, [study], lambda _: VARIANTS)
+    answers = sections.rows_at(sections.scored(found), domain=INSIDE)
+    rates = [study.distill_learning_rate * share for share in (1.0, grids.RATES[0])]
+    made = [(rate, name) for rate in rates for name in VARIANTS.values()]
+    end, level = last(answers), stats.together(len(made))
+    for rate, name in made:
+        right, area = (change(answers, name, rate, level, value) for value in SCORES)
+        rows = sections.rows_at(found.rows, **at(name, rate, end))
+        yield (
+            {"learning rate": rate, "loss": name}
+            | _round_cells(answers, name, rate, (1, end))
+            | sections.beside(f"{end} minus 1", right)
+            | {
+                f"AUC, {end} minus 1": str(area),
+                "its teacher's agreement": sections.over(rows["teacher_agreement"]),
+                "n": right.n,
+            }
+        )
 
 
 # --- learning rates ----------------------------------------------------------------------------
@@ -398,17 +356,10 @@ def by_rate(results: Results, studies: Sequence[Study]) -> Results:
     groups = {f"recursion by rate, {weights}": weights for weights in WEIGHTS}
     there = {group: name for group, name in groups.items() if group in results.groups}
     found = sections.by_method(results, studies, lambda _: there)
-    shown = {
-        (study.study, weights): base
-        for study in studies
-        for weights, base in zip(
-            WEIGHTS, (study.distill_learning_rate, study.lora_learning_rate), strict=True
-        )
-    }
 
     def named(frame: pd.DataFrame) -> pd.DataFrame:
-        base = pd.Series(list(zip(frame["study"], frame["method"], strict=True)), frame.index)
-        share = frame["learning_rate"] / base.map(shown)
+        rate = frame["learning_rate"]
+        share = rate / rate.groupby([frame["study"], frame["method"]]).transform("max")
         called = {1.0: "published rate"} | {s: f"{s:g} of it" for s in grids.RATES if s < 1}
         ordered = frame.assign(rate=share.round(6).map(called))
         return ordered.sort_values("learning_rate", ascending=False, kind="stable")
@@ -422,10 +373,8 @@ def rates_figure(found: Results, studies: Sequence[Study]) -> Any:
         return None
     inside = sections.rows_at(sections.scored(found), domain=INSIDE)
     points = sections.summary(inside, ["study", "method", "rate", "rounds"])
-    points["method"] = pd.Categorical(points["method"], WEIGHTS)
-    points = points.sort_values("method", kind="stable").assign(method=points["method"].astype(str))
-    panels = points[["study", "method"]].drop_duplicates()
-    floors = sections.each(studies, _floors).merge(panels)
+    points = points.sort_values("method", key=lambda m: m.map(WEIGHTS.index), kind="stable")
+    floors = _floors(studies).merge(points[["study", "method"]].drop_duplicates())
     return figures.curve(
         points.assign(panel=sections.panel(points, "method")),
         "rounds",
@@ -442,71 +391,75 @@ def rates_table(found: Results, studies: Sequence[Study]) -> None:
     """By rate: how near round 1 is to the teacher, and what the later rounds change."""
     if found.rows.empty:
         return
-    answers, lines = sections.scored(found), []
-    end = last(answers)
-    for study in studies:
-        own = sections.rows_at(found.rows, study=study.study, rounds=1)
-        made = [*own[["method", "learning_rate"]].drop_duplicates().itertuples(index=False)]
-        level = stats.together(len(made))
-        for weights, rate in sorted(made, key=lambda one: (WEIGHTS.index(one[0]), one[1])):
-            rows = sections.rows_at(own, method=weights, learning_rate=rate)
-            a, b = (at(study, weights, rate, number) for number in (end, 1))
-            gap = sections.difference(answers, a, b, level=level)
-            lines.append(
-                {
-                    "study": study.study,
-                    "student": weights,
-                    "learning rate": rate,
-                    "KL, round 1": sections.over(rows["held_out_kl"]),
-                    "agreement, round 1": sections.over(rows["held_out_agreement"]),
-                    "round 1": str(sections.interval(answers, **b)),
-                    f"{end} minus 1": str(gap),
-                    "shown from": stats.number(gap.detectable),
-                    "n": gap.n,
-                }
-            )
-    sections.table(lines, {"learning rate": ".2g"})
+    answers = sections.rows_at(sections.scored(found), domain=INSIDE)
+    _rates(found.rows, answers, studies)
+    _nearest(found.rows, answers, studies)
 
-    def chosen(study: Study) -> str:
-        own = [line for line in lines if line["study"] == study.study]
-        rows = sections.rows_at(found.rows, study=study.study, rounds=1)
-        parts = []
-        for weights in dict.fromkeys(line["student"] for line in own):
-            kl = sections.rows_at(rows, method=weights).groupby("learning_rate")["held_out_kl"]
-            rate = kl.mean().idxmin()
-            line = next(x for x in own if (x["student"], x["learning rate"]) == (weights, rate))
-            parts.append(
-                f"for {weights} that is {rate:.2g}, where rounds 1 to {end} change accuracy by "
-                f"{line[f'{end} minus 1']}"
-            )
-        return (
-            "By fidelity alone, the lowest KL of round 1 on held-out queries, the rate would be "
-            f"chosen so: {'; '.join(parts)} (the differences of the table hold together)."
+
+def _by_rate(
+    rows: pd.DataFrame, answers: pd.DataFrame
+) -> dict[tuple[str, float], tuple[pd.DataFrame, stats.Interval]]:
+    """By what is changed and rate: the rows of round 1, and what the later rounds change."""
+    first = sections.rows_at(rows, rounds=1)
+    places: Any = first.groupby(["method", "learning_rate"])
+    level = stats.together(len(places))
+    return {
+        (weights, rate): (own, change(answers, weights, rate, level))
+        for (weights, rate), own in sorted(places, key=lambda one: WEIGHTS.index(one[0][0]))
+    }
+
+
+@sections.table_by_study(RATES)
+def _rates(rows: pd.DataFrame, answers: pd.DataFrame, _study: Study) -> list[dict[str, Any]]:
+    return [
+        {
+            "student": weights,
+            "learning rate": rate,
+            "KL, round 1": sections.over(own["held_out_kl"]),
+            "agreement, round 1": sections.over(own["held_out_agreement"]),
+        }
+        | _round_cells(answers, weights, rate, (1,))
+        | sections.beside(f"{last(answers)} minus 1", gap)
+        | {"n": gap.n}
+        for (weights, rate), (own, gap) in _by_rate(rows, answers).items()
+    ]
+
+
+@sections.text_by_study
+def _nearest(rows: pd.DataFrame, answers: pd.DataFrame, _study: Study) -> str:
+    """Say which rate would be chosen by fidelity, and what the rounds change there."""
+    found, parts = _by_rate(rows, answers), []
+    for weights in dict.fromkeys(weights for weights, _ in found):
+        kl = {
+            rate: own["held_out_kl"].mean() for (w, rate), (own, _) in found.items() if w == weights
+        }
+        rate = min(kl, key=lambda one: kl[one])
+        parts.append(
+            f"for {weights} that is {rate:.2g}, where rounds 1 to {last(answers)} change accuracy "
+            f"by {found[weights, rate][1]}"
         )
-
-    sections.headed(studies, chosen)
+    return (
+        "By fidelity alone, the lowest KL of round 1 on held-out queries, the rate would be "
+        f"chosen so: {'; '.join(parts)} (the differences of the table hold together)."
+    )
 
 
 # --- the context once more ---------------------------------------------------------------------
 
 
-def reprompted(main: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def reprompted(main: pd.DataFrame, study: Study) -> str:
     """Say what the context does for a student of round 1 that has it in its weights already."""
-
-    def text(study: Study) -> str:
-        asked = [cell for cell in cells(study).values() if cell[1] in (LIVE, grids.PRACTISED)]
-        level, parts = stats.together(len(asked)), []
-        for rate, arm in asked:
-            behind, alone = (at(study, arm, rate, 1, scoring) for scoring in ("context", ""))
-            gap = sections.difference(main, behind, alone, level=level)
-            how = "not trained behind it" if arm == LIVE else "trained behind it, too"
-            parts.append(f"{gap}{sections.unresolved(gap)} at {rate:.2g}, {how}")
-        return (
-            "With the context in its prompt once more, the accuracy of a student of round 1 minus "
-            f"its own without is {'; '.join(parts)}. These hold together."
-        )
-
-    sections.headed(studies, text)
+    asked = [cell for cell in cells(study).values() if cell[1] in (LIVE, grids.PRACTISED)]
+    pairs = {(rate, arm): (at(arm, rate, 1, "context"), at(arm, rate, 1)) for rate, arm in asked}
+    parts = []
+    for (rate, arm), gap in sections.differences(main, pairs).items():
+        how = "not trained behind it" if arm == LIVE else "trained behind it, too"
+        parts.append(f"{gap}{sections.unresolved(gap)} at {rate:.2g}, {how}")
+    return (
+        "With the context in its prompt once more, the accuracy of a student of round 1 minus "
+        f"its own without is {'; '.join(parts)}. These hold together."
+    )
 
 
 # --- placebos ----------------------------------------------------------------------------------
@@ -541,114 +494,81 @@ def placebo_figure(answers: pd.DataFrame, studies: Sequence[Study]) -> Any:
 
 
 def _against(
-    answers: pd.DataFrame, study: Study, domain: str, value: str
-) -> dict[tuple[str, str], dict[str, stats.Interval]]:
-    """By method and placebo: its mean, minus the true context's, minus zero-shot's.
+    answers: pd.DataFrame, domain: str, value: str
+) -> list[dict[tuple[str, str], stats.Interval]]:
+    """By method and placebo: minus the true context's, and minus zero-shot's.
 
     The differences of a domain and a score hold together.
     """
-    where = {"study": study.study, "domain": domain}
-    start, found = where | {"method": "zero-shot"}, {}
-    own = answers[answers["context"].isin(PLACEBOS)]
-    made = own[["method", "context"]].drop_duplicates()
-    level = stats.together(2 * len(made))
-    for method, context in made.itertuples(index=False):
-        true = where | {"method": method, "context": TRUE}
-        found[method, context] = {
-            "mean": sections.interval(answers, value, **true | {"context": context}),
-            TRUE: sections.difference(answers, true | {"context": context}, true, value, level),
-            "zero-shot": sections.difference(
-                answers, true | {"context": context}, start, value, level
-            ),
-        }
-    return found
-
-
-def placebos(answers: pd.DataFrame, studies: Sequence[Study], value: str) -> None:
-    """A score by context, minus the true context's and minus zero-shot's."""
-    lines = []
-    for study in studies:
-        for domain in sections.task_of(study).domains:
-            for (method, context), of in _against(answers, study, domain, value).items():
-                lines.append(
-                    {
-                        "study": study.study,
-                        "domain": domain,
-                        "method": method,
-                        "context": context,
-                        SCORES[value]: str(of["mean"]),
-                        "minus demonstrations": str(of[TRUE]),
-                        "shown from": stats.number(of[TRUE].detectable),
-                        "minus zero-shot": str(of["zero-shot"]),
-                        "shown from (zero-shot)": stats.number(of["zero-shot"].detectable),
-                        "n": of["mean"].n,
-                    }
-                )
-    sections.table(lines)
-
-
-def content(answers: pd.DataFrame, studies: Sequence[Study]) -> None:
-    """Say what of a context's gain is its content's, by domain and score."""
-
-    def text(study: Study) -> str:
-        parts = []
-        for domain in sections.task_of(study).domains:
-            for value, score in SCORES.items():
-                found = _against(answers, study, domain, value)
-                for method in dict.fromkeys(method for method, _ in found):
-                    own = {context: of for (name, context), of in found.items() if name == method}
-                    parts.append(_content(answers, study, domain, method, value, score, own))
-        return sections.bullets(parts, studies)
-
-    sections.headed(studies, text)
-
-
-def _content(
-    answers: pd.DataFrame,
-    study: Study,
-    domain: str,
-    method: str,
-    value: str,
-    score: str,
-    own: Mapping[str, Mapping[str, stats.Interval]],
-) -> str:
-    """The sentence of one domain, method and score."""
-    where = {"study": study.study, "domain": domain}
-    gain = sections.difference(
-        answers,
-        where | {"method": method, "context": TRUE},
-        where | {"method": "zero-shot"},
-        value,
-    )
-    less = [name for name, of in own.items() if of[TRUE].hi < 0]
-    alike = [name for name in own if name not in less]
-    words = []
-    if less:
-        words.append(f"shown to be less with {conclusions.joined(less)}")
-    if alike:
-        gaps = ", ".join(f"{own[n][TRUE]}{sections.unresolved(own[n][TRUE])}" for n in alike)
-        words.append(f"not shown to be less with {conclusions.joined(alike)} ({gaps})")
-    return (
-        f"{domain.capitalize()}, {method}: {score} minus zero-shot's is {gain} with the "
-        f"demonstrations; it is {' and '.join(words)}."
-    )
-
-
-def summary(main: pd.DataFrame, answers: pd.DataFrame, studies: Sequence[Study]) -> None:
-    """The chapter's findings in a few lines a study."""
-
-    def lines(study: Study) -> list[str]:
-        gaps, rate, end = changes(main, study), study.distill_learning_rate, last(main)
-        found = [
-            f"In-domain, round {end} minus round 1 at a learning rate of {rate:.2g}: "
-            f"{', '.join(f'{gap} ({arm})' for (of, arm), gap in gaps.items() if of == rate)}."
-        ]
-        own = _against(answers, study, INSIDE, "correct")
-        each = [f"{of[TRUE]} with {name}" for (method, name), of in own.items() if method == "ICL"]
-        found.append(
-            "In-domain, ICL's accuracy with a placebo minus that with the demonstrations is "
-            f"{', '.join(each)}."
+    made = answers[answers["context"].isin(PLACEBOS)][["method", "context"]].drop_duplicates()
+    places = {
+        (method, context): {"domain": domain, "method": method, "context": context}
+        for method, context in made.itertuples(index=False, name=None)
+    }
+    level = stats.together(2 * len(places))
+    return [
+        sections.differences(
+            answers, {k: (at, at | base) for k, at in places.items()}, value, level
         )
-        return found
+        for base in ({"context": TRUE}, NONE)
+    ]
 
-    sections.findings(studies, lines)
+
+@sections.table_by_study()
+def placebos(answers: pd.DataFrame, study: Study, value: str) -> Iterator[dict[str, Any]]:
+    """A score by context, minus the true context's and minus zero-shot's."""
+    for domain in sections.task_of(study).domains:
+        less, more = _against(answers, domain, value)
+        for (method, context), gap in less.items():
+            at: At = {"domain": domain, "method": method, "context": context}
+            mean, start = sections.interval(answers, value, **at), more[method, context]
+            yield (
+                at
+                | {SCORES[value]: str(mean)}
+                | sections.beside("minus demonstrations", gap)
+                | {
+                    "minus zero-shot": str(start),
+                    "shown from (zero-shot)": stats.number(start.detectable),
+                    "n": mean.n,
+                }
+            )
+
+
+@sections.findings_by_study
+def content(answers: pd.DataFrame, study: Study) -> Iterator[str]:
+    """Say what of a context's gain is its content's, by domain and score."""
+    for domain in sections.task_of(study).domains:
+        for value, score in SCORES.items():
+            less, _ = _against(answers, domain, value)
+            for method in dict.fromkeys(method for method, _ in less):
+                true = {"domain": domain, "method": method, "context": TRUE}
+                gain = sections.difference(answers, true, true | NONE, value)
+                own = {context: gap for (name, context), gap in less.items() if name == method}
+                yield (
+                    f"{domain.capitalize()}, {method}: {score} minus zero-shot's is {gain} with "
+                    f"the demonstrations; it is {_less(own)}."
+                )
+
+
+def _less(gaps: Mapping[str, stats.Interval]) -> str:
+    """With which contexts it is shown to be less than with the demonstrations, with which not."""
+    less = [name for name, gap in gaps.items() if gap.hi < 0]
+    alike = [name for name in gaps if name not in less]
+    words = [f"shown to be less with {conclusions.joined(less)}"] if less else []
+    if alike:
+        each = ", ".join(f"{gaps[name]}{sections.unresolved(gaps[name])}" for name in alike)
+        words.append(f"not shown to be less with {conclusions.joined(alike)} ({each})")
+    return " and ".join(words)
+
+
+@sections.findings_by_study
+def summary(main: pd.DataFrame, answers: pd.DataFrame, study: Study) -> list[str]:
+    """The chapter's findings in a few lines."""
+    gaps, rate = changes(main, study), study.distill_learning_rate
+    own = ", ".join(f"{gap} ({arm})" for (of, arm), gap in gaps.items() if of == rate)
+    less, _ = _against(answers, INSIDE, "correct")
+    each = ", ".join(f"{gap} with {name}" for (how, name), gap in less.items() if how == "ICL")
+    return [
+        f"In-domain, round {last(main)} minus round 1 at a learning rate of {rate:.2g}: {own}.",
+        f"In-domain, ICL's accuracy with a placebo minus that with the demonstrations is {each}.",
+    ]

@@ -4,7 +4,7 @@
 share of pairs without a cue among them; both have the cue classifier's on the same draws, too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +232,15 @@ def _name(method: str, shots: int) -> str:
     return f"{'the ' * (method == baselines.CLASSIFIER)}{method} with {shots:,} examples"
 
 
+def _told(found: Mapping[float, Interval], above: str, below: str) -> str:
+    """Where the interval is above one half, where below, and where neither is shown."""
+    more, less, neither = conclusions.sides(found, null=0.5)
+    parts = [f"{what} at {_points(some)}" for what, some in ((above, more), (below, less)) if some]
+    if neither:
+        parts.append(f"neither is shown at {_points(neither)}{_power(found, neither)}")
+    return "; ".join(parts)
+
+
 def _power(found: Mapping[float, Interval], places: Sequence[float]) -> str:
     """What distance from one half would have been shown at each of these places."""
     widest = max(found[place].detectable for place in places)
@@ -242,56 +251,37 @@ def _power(found: Mapping[float, Interval], places: Sequence[float]) -> str:
     return f" (a distance of {stats.number(widest)} from one half would have been, with 80 % power)"
 
 
-def follow(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def follow(misled: pd.DataFrame, _study: Study) -> str:
     """Say at which purities each method follows the cue more often than not, or less."""
-
-    def text(study: Study) -> str:
-        own = sections.rows_at(misled, study=study.study)
-        lines = []
-        for place, by_purity in _intervals(own, "purity", "follows").items():
-            more, less, neither = conclusions.sides(by_purity, null=0.5)
-            parts = [f"more often than not at {_points(more)}"] if more else []
-            parts += [f"less often than not at {_points(less)}"] if less else []
-            if neither:
-                parts.append(f"neither is shown at {_points(neither)}{_power(by_purity, neither)}")
-            low, high = by_purity[min(by_purity)], by_purity[max(by_purity)]
-            lines.append(
-                f"{_capital(_name(*place))}: {low} at purity {min(by_purity):.3g} and {high} at "
-                f"{max(by_purity):.3g}. {_capital('; '.join(parts))}."
-            )
-        return (
-            "The share of answers that follow the cue where it misleads, and whether that is shown "
-            "to be more or less often than not; the intervals of a line hold together:\n\n"
-            f"{sections.bullets(lines)}"
+    lines = []
+    for place, found in _intervals(misled, "purity", "follows").items():
+        told = _told(found, "more often than not", "less often than not")
+        least, most = min(found), max(found)
+        lines.append(
+            f"{_capital(_name(*place))}: {found[least]} at purity {least:.3g} and {found[most]} at "
+            f"{most:.3g}. {_capital(told)}."
         )
+    return (
+        "The share of answers that follow the cue where it misleads, and whether that is shown "
+        "to be more or less often than not; the intervals of a line hold together:\n\n"
+        f"{sections.bullets(lines)}"
+    )
 
-    sections.headed(studies, text)
 
-
-def beyond(answers: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def beyond(answers: pd.DataFrame, _study: Study) -> str:
     """Say where more than the cue, or its opposite, was learned: by the AUC of all pairs."""
-    inside = metrics.with_scores(sections.rows_at(answers, domain=tasks.DOMAINS[0]))
-
-    def text(study: Study) -> str:
-        own = sections.rows_at(inside, study=study.study)
-        lines = []
-        for place, by_purity in _intervals(own, "purity", "auc").items():
-            above, below, neither = conclusions.sides(by_purity, null=0.5)
-            parts = [f"above one half at {_points(above)}"] if above else []
-            parts += [f"below it at {_points(below)}"] if below else []
-            if neither:
-                parts.append(f"neither is shown at {_points(neither)}{_power(by_purity, neither)}")
-            low = by_purity[min(by_purity)]
-            lines.append(
-                f"{_capital(_name(*place))}: {low} at purity {min(by_purity):.4g}; "
-                f"{'; '.join(parts)}."
-            )
-        return (
-            "The AUC on all in-domain pairs, in which the cue says nothing of the label; the "
-            f"intervals of a line hold together:\n\n{sections.bullets(lines)}"
-        )
-
-    sections.headed(studies, text)
+    inside = sections.rows_at(answers, domain=tasks.DOMAINS[0])
+    lines = [
+        f"{_capital(_name(*place))}: {found[min(found)]} at purity {min(found):.4g}; "
+        f"{_told(found, 'above one half', 'below it')}."
+        for place, found in _intervals(metrics.with_scores(inside), "purity", "auc").items()
+    ]
+    return (
+        "The AUC on all in-domain pairs, in which the cue says nothing of the label; the "
+        f"intervals of a line hold together:\n\n{sections.bullets(lines)}"
+    )
 
 
 def _gaps(misled: pd.DataFrame, method: str, value: str) -> dict[tuple[int, float], Interval]:
@@ -300,67 +290,53 @@ def _gaps(misled: pd.DataFrame, method: str, value: str) -> dict[tuple[int, floa
     The intervals hold together.
     """
     place = ["shots", "purity"]
-    own, full = (
+    some, full = (
         sections.rows_at(misled, method=name)[place].drop_duplicates() for name in (method, FULL)
     )
-    both = own.merge(full, on=place)
-    level = stats.together(len(both))
-    found = {}
-    for shots, purity in both.itertuples(index=False, name=None):
-        at = {"shots": shots, "purity": purity, "domain": tasks.DOMAINS[0]}
-        a, b = ({**at, "method": name} for name in (method, FULL))
-        found[int(shots), float(purity)] = sections.difference(misled, a, b, value, level)
-    return found
+    pairs = {}
+    for shots, purity in some.merge(full, on=place).itertuples(index=False, name=None):
+        at = {"shots": shots, "purity": purity}
+        pairs[int(shots), float(purity)] = at | {"method": method}, at | {"method": FULL}
+    return sections.differences(misled, pairs, value)
 
 
-def compare(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
-    """A table: at equal purity, one method's following minus full fine-tuning's, and the AUC's."""
-    lines = []
-    for study in studies:
-        own = sections.rows_at(misled, study=study.study)
-        for name in ("ICL", "LoRA", baselines.CLASSIFIER):
-            followed, area = (_gaps(own, name, value) for value in ("follows", "auc"))
-            for (shots, purity), gap in followed.items():
-                lines.append(
-                    {
-                        "study": study.study,
-                        "method": name,
-                        "examples": shots,
-                        "purity": purity,
-                        "follows, minus full fine-tuning's": str(gap),
-                        "shown from": gap.detectable,
-                        "AUC, minus full fine-tuning's": str(area[shots, purity]),
-                        "AUC: shown from": area[shots, purity].detectable,
-                        "n": gap.n,
-                    }
-                )
-    sections.table(lines, {"purity": ".4g"})
+@sections.table_by_study({"purity": ".4g"})
+def compare(misled: pd.DataFrame, _study: Study) -> Iterator[dict[str, Any]]:
+    """At equal purity, one method's following minus full fine-tuning's, and the AUC's."""
+    for name in ("ICL", "LoRA", baselines.CLASSIFIER):
+        followed, area = (_gaps(misled, name, value) for value in ("follows", "auc"))
+        for (shots, purity), gap in followed.items():
+            yield {
+                "method": name,
+                "examples": shots,
+                "purity": purity,
+                "follows, minus full fine-tuning's": str(gap),
+                "shown from": gap.detectable,
+                "AUC, minus full fine-tuning's": str(area[shots, purity]),
+                "AUC: shown from": area[shots, purity].detectable,
+                "n": gap.n,
+            }
 
 
-def compared(misled: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def compared(misled: pd.DataFrame, _study: Study) -> str:
     """Say who follows the cue more at equal purity: ICL or LoRA against full fine-tuning."""
-
-    def text(study: Study) -> str:
-        own = sections.rows_at(misled, study=study.study)
-        sentences = []
-        for name in ("ICL", "LoRA"):
-            found = _gaps(own, name, "follows")
-            if not found:
-                continue
-            more, less, neither = (
-                [purity for _, purity in side] for side in conclusions.sides(found)
-            )
-            parts = [f"more at purity {_points(more)}"] if more else []
-            parts += [f"less at purity {_points(less)}"] if less else []
-            parts += [f"no difference is shown at {_points(neither)}"] if neither else []
-            sizes = conclusions.joined([f"{n:,}" for n in dict.fromkeys(n for n, _ in found)])
+    kinds = ("more at purity", "less at purity", "no difference is shown at")
+    sentences = []
+    for name in ("ICL", "LoRA"):
+        found = _gaps(misled, name, "follows")
+        parts = [
+            f"{kind} {_points([purity for _, purity in some])}"
+            for kind, some in zip(kinds, conclusions.sides(found), strict=True)
+            if some
+        ]
+        sizes = conclusions.joined([f"{n:,}" for n in dict.fromkeys(n for n, _ in found)])
+        if found:
             sentences.append(
                 f"With the same {sizes} examples, {name} follows the cue, against full "
                 f"fine-tuning: {'; '.join(parts)}."
             )
-        return " ".join(sentences)
-
-    sections.headed(studies, text)
+    return " ".join(sentences)
 
 
 # --- pairs without a cue -----------------------------------------------------------------------
@@ -398,35 +374,25 @@ def leaving_table(shared: pd.DataFrame) -> None:
     sections.table(wide, {"mixed": ".3g"})
 
 
-def leave(shared: pd.DataFrame, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def leave(shared: pd.DataFrame, _study: Study) -> str:
     """Say from which share on each method's AUC is shown to be above one half, and by how much."""
     if shared.empty:
-        return
-    rows = out_of_domain(shared)
-
-    def text(study: Study) -> str:
-        own = sections.rows_at(rows, study=study.study)
-        lines = []
-        for place, by_at in _intervals(own, "mixed", "auc").items():
-            above, _, _ = conclusions.sides(by_at, null=0.5)
-            last = by_at[max(by_at)]
-            told = (
-                f"is above .50 at shares {_points(above)}"
-                if above
-                else "is not shown to be above .50 at any share"
-            )
-            would = ""
-            if not last.lo > 0.5 and last.detectable == last.detectable:
-                would = f" ({stats.number(0.5 + last.detectable)} would have been shown)"
-            lines.append(
-                f"{_capital(_name(*place))} {told}; at {max(by_at):.3g} it is {last}{would}."
-            )
-        return (
-            "The AUC on constructions of which no labelled example is, those of a line holding "
-            f"together:\n\n{sections.bullets(lines)}"
-        )
-
-    sections.headed(studies, text)
+        return ""
+    lines = []
+    for place, found in _intervals(out_of_domain(shared), "mixed", "auc").items():
+        above, last = conclusions.sides(found, null=0.5)[0], found[max(found)]
+        told = "is not shown to be above .50 at any share"
+        if above:
+            told = f"is above .50 at shares {_points(above)}"
+        would = ""
+        if not last.lo > 0.5 and np.isfinite(last.detectable):
+            would = f" ({stats.number(0.5 + last.detectable)} would have been shown)"
+        lines.append(f"{_capital(_name(*place))} {told}; at {max(found):.3g} it is {last}{would}.")
+    return (
+        "The AUC on constructions of which no labelled example is, those of a line holding "
+        f"together:\n\n{sections.bullets(lines)}"
+    )
 
 
 # --- was it trained, and what was found --------------------------------------------------------
@@ -457,82 +423,65 @@ def trained(results: Results, studies: Sequence[Study]) -> None:
     sections.table(named, {"purity": ".4g", "mixed": ".3g", "passes": ".3g"})
 
 
-def untrained(results: Results, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def untrained(results: Results, study: Study) -> str:
     """Say for which samples the training loss is not shown to be below that of a guess, ln 2."""
-    ends = _ends(results, studies)
-
-    def text(study: Study) -> str:
-        own_ends = sections.rows_at(ends, study=study.study)
-        groups: Any = list(own_ends.groupby(TRAINED_ON, sort=False))
-        left = []
-        for (method, shots, purity, mixed, _), own in groups:
-            level, bounds = stats.together(len(groups)), stats.bounds_of("loss")
-            loss = stats.t_interval(own["train_loss"], level, bounds)
-            if not loss.hi < np.log(2):
-                of = f"a share of {mixed:.3g} without a cue" if mixed else f"purity {purity:.4g}"
-                left.append(f"{_name(method, shots)} ({of}; {loss})")
-        told = "; ".join(left) if left else "none"
-        return (
-            "Not shown to have learned their own examples, by a training loss below ln 2 = 0.693 "
-            f"nats (intervals that hold together): {told}. Where that is so, what is missing on "
-            "test pairs says nothing about the method beyond this training."
-        )
-
-    sections.headed(studies, text)
+    groups: Any = _ends(results, [study]).groupby(TRAINED_ON, sort=False)
+    level, bounds, left = stats.together(len(groups)), stats.bounds_of("loss"), []
+    for (method, shots, purity, mixed, _), own in groups:
+        loss = stats.t_interval(own["train_loss"], level, bounds)
+        if not loss.hi < np.log(2):
+            of = f"a share of {mixed:.3g} without a cue" if mixed else f"purity {purity:.4g}"
+            left.append(f"{_name(method, shots)} ({of}; {loss})")
+    return (
+        "Not shown to have learned their own examples, by a training loss below ln 2 = 0.693 "
+        f"nats (intervals that hold together): {'; '.join(left) or 'none'}. Where that is so, what "
+        "is missing on test pairs says nothing about the method beyond this training."
+    )
 
 
-def zero_shot(results: Results, studies: Sequence[Study]) -> None:
+@sections.text_by_study
+def zero_shot(results: Results, study: Study) -> str:
     """Say what the model does where the cue misleads, before it has seen an example."""
-    rows = results.part("purity, zero-shot").predictions
-    misled = where_cue(rows, studies, right=False)
-
-    def text(study: Study) -> str:
-        own = sections.rows_at(misled, study=study.study)
-        followed, area = (
-            sections.interval(own, value, domain=tasks.DOMAINS[0]) for value in ("follows", "auc")
-        )
-        return (
-            f"Zero-shot, {followed} of the answers are the cue's where it misleads, and the AUC on "
-            f"these pairs is {area}."
-        )
-
-    sections.headed(studies, text)
+    misled = where_cue(results.part("purity, zero-shot").predictions, [study], right=False)
+    followed, area = (
+        sections.interval(misled, value, domain=tasks.DOMAINS[0]) for value in ("follows", "auc")
+    )
+    return (
+        f"Zero-shot, {followed} of the answers are the cue's where it misleads, and the AUC on "
+        f"these pairs is {area}."
+    )
 
 
+def _above(rows: pd.DataFrame, x: str, value: str, what: str) -> str:
+    """Where the value of each method and size is shown to be above one half."""
+    lines = []
+    for place, found in _intervals(rows, x, value).items():
+        above = conclusions.sides(found, null=0.5)[0]
+        lines.append(f"{_name(*place)} at {_points(above) if above else f'no {what}'}")
+    return "; ".join(lines)
+
+
+@sections.findings_by_study
 def summary(
-    misled: pd.DataFrame, main: pd.DataFrame, shared: pd.DataFrame, studies: Sequence[Study]
-) -> None:
-    """The chapter's findings in a few lines a study."""
-
-    def found(rows: pd.DataFrame, x: str, value: str, what: str) -> list[str]:
-        lines = []
-        for place, by_x in _intervals(rows, x, value).items():
-            above, _, _ = conclusions.sides(by_x, null=0.5)
-            told = f"at {_points(above)}" if above else f"at no {what}"
-            lines.append(f"{_name(*place)} {told}")
-        return lines
-
-    def lines(study: Study) -> list[str]:
-        own = sections.rows_at(misled, study=study.study)
-        inside = sections.rows_at(main, study=study.study, domain=tasks.DOMAINS[0])
-        followed = found(own, "purity", "follows", "purity")
-        beyond_it = found(metrics.with_scores(inside), "purity", "auc", "purity")
-        texts = [
-            "Shown to follow the cue more often than not where it misleads, by its purity in the "
-            f"labelled examples: {'; '.join(followed)}.",
-            "Shown to rank all in-domain pairs better than the cue or its opposite can: "
-            f"{'; '.join(beyond_it)}.",
-        ]
-        if len(shared):
-            rows = sections.rows_at(out_of_domain(shared), study=study.study)
-            left = found(rows, "mixed", "auc", "share")
-            texts.append(
-                "Shown to rank pairs of unseen constructions better than chance, by the share of "
-                f"labelled pairs without a cue: {'; '.join(left)}."
-            )
-        return texts
-
-    sections.findings(studies, lines)
+    misled: pd.DataFrame, main: pd.DataFrame, shared: pd.DataFrame, _study: Study
+) -> Iterator[str]:
+    """The chapter's findings in a few lines."""
+    inside = sections.rows_at(main, domain=tasks.DOMAINS[0])
+    yield (
+        "Shown to follow the cue more often than not where it misleads, by its purity in the "
+        f"labelled examples: {_above(misled, 'purity', 'follows', 'purity')}."
+    )
+    yield (
+        "Shown to rank all in-domain pairs better than the cue or its opposite can: "
+        f"{_above(metrics.with_scores(inside), 'purity', 'auc', 'purity')}."
+    )
+    if len(shared):
+        beyond_it = _above(out_of_domain(shared), "mixed", "auc", "share")
+        yield (
+            "Shown to rank pairs of unseen constructions better than chance, by the share of "
+            f"labelled pairs without a cue: {beyond_it}."
+        )
 
 
 def _capital(text: str) -> str:
