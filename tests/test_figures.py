@@ -63,7 +63,9 @@ BINS = pd.DataFrame(
     }
 )
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "curve": lambda: figures.curve(MINIMAL, "shots", "domain", draws=MINIMAL, note="a note " * 30),
+    "curve": lambda: figures.curve(
+        MINIMAL, "shots", "domain", draws=MINIMAL.assign(accuracy=MINIMAL["mean"]), note="n " * 99
+    ),
     "facets": lambda: figures.curve(points(), "shots", "pattern", facet="domain"),
     "many facets": lambda: figures.curve(
         pd.concat([points().assign(model=m) for m in ("a", "b")]).assign(

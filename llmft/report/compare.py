@@ -38,11 +38,8 @@ def against(
     for quantity in quantities:
         part = frame[frame["quantity"] == quantity].reset_index(drop=True)
         legend = None if charts else theme.legend(columns=3)
-        look = {
-            "color": theme.colour(series, names, legend),
-            "shape": theme.shape(series, names, legend),
-            "size": alt.Size(f"{size}:Q", scale=scale, legend=None),
-        }
+        look = theme.look(series, names, legend)
+        look["size"] = alt.Size(f"{size}:Q", scale=scale, legend=None)
         chart = alt.layer(*_both_domains(part, series, size, highlight, look))
         side = theme.PHONE if theme.phone() else 235
         charts.append(theme.headed(chart.properties(width=side, height=side), quantity))
@@ -112,22 +109,20 @@ def frontier(
     steps = alt.Chart(pd.concat([best, end], ignore_index=True)).mark_line(
         interpolate="step-after", color=theme.GREY, strokeWidth=5, opacity=0.35
     )
-    legend = theme.legend(columns=3)
-    colour, shape = theme.colour(series, names, legend), theme.shape(series, names, legend)
+    look = theme.look(series, names, theme.legend(columns=3))
     bars = alt.Chart(frame[[x, "lo", "hi", series]].dropna())
     points = alt.Chart(frame[list(dict.fromkeys([x, "mean", series, *columns]))]).mark_point(
         filled=True, size=90, opacity=0.95, stroke="white", strokeWidth=0.8
     )
     chart = alt.layer(
-        *theme.rule_lines(rules, "mean", None, theme.pixels(14, height, domain)),
+        *theme.rule_lines(rules, None, height, domain),
         steps.encode(**at),
         bars.mark_rule(strokeWidth=1.2, opacity=0.6).encode(
-            x=at["x"], y="lo:Q", y2="hi:Q", color=colour
+            x=at["x"], y="lo:Q", y2="hi:Q", color=look["color"]
         ),
-        points.encode(**at, color=colour, shape=shape),
+        points.encode(**at, **look),
     )
-    width = theme.PHONE if theme.phone() else 560
-    return theme.finish(chart.properties(width=width, height=height), note, 620)
+    return theme.finish(theme.sized(chart, 560, height), note, 620)
 
 
 @renderings.twice
@@ -147,42 +142,36 @@ def forgetting(
     is without, a full one with, and a line joins them. `start`: the perplexity before training.
     `rules`: what needs no language model, as in `figures.curve`.
     """
-    names = theme.order(frame[series])
-    frame = frame.reset_index(drop=True)
+    names, height = theme.order(frame[series]), 300
     texts = frame[["mean_text", "lo_text", "hi_text"]]
-    low, high = min(texts.min().min(), start), max(texts.max().max(), start)
-    scale = alt.Scale(type="log", domain=[low / 1.3, high * 1.3], nice=False)
-    x = alt.X(
-        "mean_text:Q",
-        title="perplexity of plain sentences",
-        scale=scale,
-        axis=alt.Axis(format="~s", tickCount=6),
-    )
-    height = 300
+    scale, axis = _perplexities(texts, start), alt.Axis(format="~s", tickCount=6)
+    x = alt.X("mean_text:Q", title="perplexity of plain sentences", scale=scale, axis=axis)
     domain = theme.span(frame["mean"], frame["lo"], frame["hi"], rules["accuracy"])
     y = alt.Y("mean:Q", title="in-domain accuracy", scale=theme.within(domain))
-    legend = theme.legend()
-    colour, shape = theme.colour(series, names, legend), theme.shape(series, names, legend)
+    look = theme.look(series, names, theme.legend())
+    colour = look["color"]
     lines = alt.Chart(frame[["mean_text", "mean", series]]).mark_line(strokeWidth=1.6)
     numbers = ["mean_text", "lo_text", "hi_text", "mean", "lo", "hi"]
     bars = alt.Chart(frame[[*numbers, series]].dropna()).mark_rule(strokeWidth=1, opacity=0.6)
     layers: list[Any] = [
         theme.chance(start, "mean_text", "x", scale),
-        *theme.rule_lines(rules, "mean", None, theme.pixels(14, height, domain)),
+        *theme.rule_lines(rules, None, height, domain),
         lines.encode(x=x, y=y, color=colour),
         bars.encode(x=x, y="lo:Q", y2="hi:Q", color=colour),
         bars.encode(x="lo_text:Q", x2="hi_text:Q", y=y, color=colour),
     ]
-    fills: dict[str, Any] = {
-        "without": {"filled": False, "fill": "white"},
-        "with": {"filled": True},
-    }
-    for value, fill in fills.items():
+    hollow: dict[str, Any] = {"filled": False, "fill": "white"}
+    for value, fill in (("without", hollow), ("with", {"filled": True})):
         rows = frame.loc[frame[term] == value, ["mean_text", "mean", series]]
         points = alt.Chart(rows).mark_point(size=110, opacity=1, strokeWidth=2, **fill)
-        layers.append(points.encode(x=x, y=y, color=colour, shape=shape))
-    width = theme.PHONE if theme.phone() else 560
-    return theme.finish(alt.layer(*layers).properties(width=width, height=height), note, 620)
+        layers.append(points.encode(x=x, y=y, **look))
+    return theme.finish(theme.sized(alt.layer(*layers), 560, height), note, 620)
+
+
+def _perplexities(values: Any, start: float) -> alt.Scale:
+    """The logarithmic axis of perplexities and the one before training."""
+    low, high = min(np.nanmin(values), start), max(np.nanmax(values), start)
+    return alt.Scale(type="log", domain=[low / 1.3, high * 1.3], nice=False)
 
 
 def tradeoff(
@@ -200,10 +189,7 @@ def tradeoff(
     hi, the `perplexity`, and whether the rate is the `chosen` one, whose mark is full. The line of
     the series `base` is grey in every panel. `start`: the perplexity before training, dashed.
     """
-    frame = frame.reset_index(drop=True)
-    low, high = min(frame["perplexity"].min(), start), max(frame["perplexity"].max(), start)
-    scale = alt.Scale(type="log", domain=[low / 1.3, high * 1.3], nice=False)
-    axis = alt.Axis(format="~s", tickCount=4)
+    scale, axis = _perplexities(frame["perplexity"], start), alt.Axis(format="~s", tickCount=4)
     y_scale = theme.within(theme.span(frame["mean"], frame["lo"], frame["hi"]))
     charts = []
     looks = theme.looks([str(name).partition(" + ")[0] for name in names])  # as without an addition

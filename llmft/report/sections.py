@@ -657,7 +657,7 @@ def accuracy_figure(
     panelled = answers.assign(panel=panel(answers, "domain"))
     if draws:
         drawn = panelled[panelled["draw"] != ""]
-        options |= {"draws": of_draws(drawn, ["panel", series, "shots"]), "draws_y": "accuracy"}
+        options["draws"] = of_draws(drawn, ["panel", series, "shots"])
     floors = each(studies, lambda study: baselines.floors(task_of(study)))
     places = panelled[["study", "domain", "panel"]].drop_duplicates()
     rules = places.merge(floors, on=["study", "domain"])

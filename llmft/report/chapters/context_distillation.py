@@ -241,7 +241,6 @@ def rounds_figure(students: Results, main: pd.DataFrame, studies: Sequence[Study
         facet=sections.facet(studies),
         doublings=False,
         draws=by_domain(in_rounds(students.rows, studies)),
-        draws_y="accuracy",
         rules=lines.assign(rule=lines["rule"] + ", " + lines["domain"]),
         x_title="rounds",
         note=f"{stats.caption(points)}; {sections.floors_text(studies)}",
