@@ -478,8 +478,8 @@ def findings(
     """
     rows = side_by_side(chosen, [study]).rows
     forgets = []
-    if sections.text_groups(chosen, study):
-        text = sections.text_term(chosen, [study])
+    text = sections.text_term(chosen, [study])
+    if len(text.rows):
         losses, changes = sections.term_effects(text, sections.scored(text), study)
         start = sections.start_nll(chosen, study)
         forgets = [conclusions.forgetting(losses, start, changes)]
