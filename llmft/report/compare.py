@@ -160,8 +160,11 @@ def forgetting(
         bars.encode(x=x, y="lo:Q", y2="hi:Q", color=colour),
         bars.encode(x="lo_text:Q", x2="hi_text:Q", y=y, color=colour),
     ]
-    hollow: dict[str, Any] = {"filled": False, "fill": "white"}
-    for value, fill in (("without", hollow), ("with", {"filled": True})):
+    fills: dict[str, Any] = {
+        "without": {"filled": False, "fill": "white"},
+        "with": {"filled": True},
+    }
+    for value, fill in fills.items():
         rows = frame.loc[frame[term] == value, ["mean_text", "mean", series]]
         points = alt.Chart(rows).mark_point(size=110, opacity=1, strokeWidth=2, **fill)
         layers.append(points.encode(x=x, y=y, **look))

@@ -77,8 +77,9 @@ def outline(name: str) -> Model:
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     else:
         raise UserError(f"the shape of model {name!r} is not known: use one of {', '.join(OPT)}")
+    device = torch.device("meta")
     auto: Any = transformers.AutoModelForCausalLM
-    with torch.device("meta") as device:
+    with device:
         model = auto.from_config(config)
     weights = model.num_parameters()
     return Model(model, None, name, "", "", device, config.max_position_embeddings, weights)
@@ -116,7 +117,8 @@ def position(model: Model) -> int:
 
 def _head(config: Any) -> int:
     """Numbers of a key, in one head."""
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(size)
 
 
 def attention(model: Model, pairs: float) -> float:

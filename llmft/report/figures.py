@@ -105,13 +105,13 @@ def curve(
     width = (600 - room) // columns if facet else WIDTH
     width, height = (PHONE, min(height, 220)) if theme.phone() else (width, height)
     levels = {} if chance is None else {chance_name: chance}
-    others = [own["accuracy"] for own in (draws, rules) if own is not None]
-    intervals = frame["mean"], frame["lo"], frame["hi"]
-    domain = y_domain or theme.span(*intervals, [*levels.values()], *others)
+    others = [[*levels.values()], *(own["accuracy"] for own in (draws, rules) if own is not None)]
+    domain = y_domain or theme.span(frame["mean"], frame["lo"], frame["hi"], *others)
     step = theme.steps(frame[x], doublings)
     left, right = min(step.values()) - 0.35, max(step.values()) + 0.2
     frame = _placed(frame, x, series, names, step, width)
-    frame, charts = frame.assign(_zero=(frame[x] == 0) & doublings), []
+    frame = frame.assign(_zero=(frame[x] == 0) & doublings)
+    charts = []
     for number, value in enumerate(values):
         rows, place = _part(frame, facet, value), number % columns
         legend = _above(rows, series, names) if theme.phone() and not number else None
@@ -357,9 +357,10 @@ def forest(frame: pd.DataFrame, y: str, series: str, *, group: str = "", note: s
     (colour and shape, a legend on top); `group` stacks blocks of rows under headings (heuristics).
     """
     frame = frame.reset_index(drop=True)
-    names, blocks, charts = theme.order(frame[series]), _values(frame, group), []
+    names, blocks = theme.order(frame[series]), _values(frame, group)
     scale = theme.within(theme.span(frame["mean"], frame["lo"], frame["hi"], [0.5]))
     extent = int(7.2 * max(len(str(name)) for name in frame[y])) + 10
+    charts = []
     for number, value in enumerate(blocks):
         rows = _part(frame, group, value)
         first, last = number == 0, number == len(blocks) - 1

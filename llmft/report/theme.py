@@ -43,7 +43,6 @@ Any other series has one of the first seven: the colours of Okabe & Ito (2008), 
 most contrast on white first, yellow left out.
 """
 PLACES = {name: place for place, look in enumerate(LOOKS) for name in look[3].split(", ")}
-COLOURS, SHAPES, DASHES = ([look[part] for look in LOOKS[:7]] for part in range(3))
 STUDIES = {"smollm2": "SmolLM2-135M", "pocket": "pocket world"}
 """What the book's own studies are called in figures; a user's study keeps its name."""
 
@@ -99,7 +98,7 @@ def config() -> alt.theme.ThemeConfig:
                 "offset": 14,
                 "lineHeight": 17,
             },
-            "range": {"category": COLOURS, "symbol": SHAPES},
+            "range": {"category": [x[0] for x in LOOKS[:7]], "symbol": [x[1] for x in LOOKS[:7]]},
         }
     }
 
@@ -273,8 +272,5 @@ def steps(values: Iterable[float], doublings: bool = True) -> dict[float, float]
     if not doublings:
         step_size = (distinct[-1] - distinct[0]) / max(1, len(distinct) - 1) or 1.0
         return {v: v / step_size for v in distinct}
-    positive = [v for v in distinct if v > 0]
-    if any(v < 0 for v in distinct) or not positive:
-        raise ValueError(f"no axis of doublings for {distinct}")
-    step = {v: float(np.log2(v)) for v in positive}
-    return step | ({0: step[positive[0]] - 1.0} if 0 in distinct else {})
+    step = {v: float(np.log2(v)) for v in distinct if v > 0}
+    return step | ({0: min(step.values()) - 1.0} if 0 in distinct else {})
