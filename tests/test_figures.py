@@ -348,6 +348,6 @@ def test_forgetting_joins_a_method_without_and_with_the_text_term():
     ]
     rules = pd.DataFrame({"rule": ["cue classifier"], "accuracy": [0.95]})
     frame = pd.DataFrame(rows)
-    text = svg(compare.forgetting(frame, "method", "term", start=5.3, rules=rules, note="note"))
+    text = svg(compare.forgetting(frame, start=5.3, rules=rules, note="note"))
     for word in ("full", "LoRA", "perplexity of plain sentences", "cue classifier", "note"):
         assert word in text

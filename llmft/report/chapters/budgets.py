@@ -464,8 +464,6 @@ def tradeoff(found: Found) -> Any:
         sections.facet(found.studies),
         lambda own, note: compare.tradeoff(
             own,
-            "method",
-            FULL,
             names=list(dict.fromkeys(rows["method"])),
             start=float(np.exp(found.start[own["study"].iloc[0]])),
             note=note,

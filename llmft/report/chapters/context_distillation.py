@@ -369,8 +369,6 @@ def forgetting_figure(text: Results, start: Results, studies: Sequence[Study]) -
         sections.facet(studies),
         lambda part, note: compare.forgetting(
             part,
-            "method",
-            "term",
             start=before[part["study"].iloc[0]],
             rules=sections.rows_at(lines, study=part["study"].iloc[0]),
             note=note,
