@@ -44,7 +44,7 @@ def test_each_quantity_has_a_panel_with_equal_axes_and_the_diagonal() -> None:
     frame = pd.DataFrame(
         {
             "quantity": ["accuracy", "accuracy", "seconds"],
-            "method": ["none", "some", "some"],
+            "method": ["zero-shot", "some", "some"],
             "shots": [0, 8, 8],
             "x": [0.5, 0.8, 3.0],
             "x_lo": [0.4, 0.7, None],
@@ -54,9 +54,7 @@ def test_each_quantity_has_a_panel_with_equal_axes_and_the_diagonal() -> None:
             "y_hi": [0.6, 0.7, None],
         }
     )
-    spec = compare.against(
-        frame, "method", ["accuracy", "seconds"], size="shots", highlight="none"
-    ).to_dict()
+    spec = compare.against(frame, ["accuracy", "seconds"]).to_dict()
     accuracy, seconds = spec["vconcat"][0]["hconcat"]
     for panel in (accuracy, seconds):
         axes = panel["layer"][0]["encoding"]
@@ -76,7 +74,7 @@ def test_each_method_is_drawn_beside_the_base_along_its_learning_rates() -> None
         for name in names
         for i in range(3)
     ]
-    chart = compare.tradeoff(pd.DataFrame(points), "method", "full", names=names, start=4.0)
+    chart = compare.tradeoff(pd.DataFrame(points), names=names, start=4.0)
     spec = chart.to_dict()
     panels, data = spec["concat"], spec["datasets"]
     assert [panel["title"]["text"] for panel in panels] == names

@@ -63,7 +63,9 @@ BINS = pd.DataFrame(
     }
 )
 FIGURES: dict[str, Callable[[], Figure]] = {
-    "curve": lambda: figures.curve(MINIMAL, "shots", "domain", draws=MINIMAL, note="a note " * 30),
+    "curve": lambda: figures.curve(
+        MINIMAL, "shots", "domain", draws=MINIMAL.assign(accuracy=MINIMAL["mean"]), note="n " * 99
+    ),
     "facets": lambda: figures.curve(points(), "shots", "pattern", facet="domain"),
     "many facets": lambda: figures.curve(
         pd.concat([points().assign(model=m) for m in ("a", "b")]).assign(
@@ -166,8 +168,8 @@ def test_panels_are_headed_by_their_value_and_one_is_none():
 
 
 def test_series_differ_in_shape_and_dash_as_well_as_in_colour():
-    for values in (theme.COLOURS, theme.SHAPES, theme.DASHES):
-        assert len({str(value) for value in values}) == 7
+    for part in range(3):
+        assert len({str(look[part]) for look in theme.LOOKS[:7]}) == 7
 
 
 def test_a_method_looks_the_same_in_every_figure():
@@ -211,8 +213,6 @@ def test_zero_shots_stand_one_step_before_the_first_and_are_joined_by_no_line():
     lines = [layer for layer in spec["layer"] if layer["mark"].get("type") == "line"]
     (data,) = [spec["datasets"][layer["data"]["name"]] for layer in lines]
     assert len(data) == 6  # 2 series at 2, 4 and 8
-    with pytest.raises(ValueError, match="doublings"):
-        theme.steps([-1, 2])
 
 
 @pytest.mark.parametrize("shots", [(0, 1, 2), (0, 2, 4)])
@@ -348,6 +348,6 @@ def test_forgetting_joins_a_method_without_and_with_the_text_term():
     ]
     rules = pd.DataFrame({"rule": ["cue classifier"], "accuracy": [0.95]})
     frame = pd.DataFrame(rows)
-    text = svg(compare.forgetting(frame, "method", "term", start=5.3, rules=rules, note="note"))
+    text = svg(compare.forgetting(frame, start=5.3, rules=rules, note="note"))
     for word in ("full", "LoRA", "perplexity of plain sentences", "cue classifier", "note"):
         assert word in text

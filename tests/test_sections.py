@@ -253,16 +253,6 @@ def test_calibration_is_a_mean_over_draws(messages: list[str]) -> None:
     assert table["ECE, out-of-domain"][1].startswith("0.300 [")
 
 
-def test_domains_stand_beside_each_other_in_the_order_of_the_rows() -> None:
-    long = pd.DataFrame(
-        {"domain": [INSIDE, INSIDE, OUTSIDE], "shots": [8, 2, 8], "ECE": ["a", "b", "c"]}
-    )
-    wide = sections.domains_beside(long, "ECE")
-    assert list(wide) == ["shots", "ECE, in-domain", "ECE, out-of-domain"]
-    assert wide["shots"].tolist() == [8, 2]
-    assert wide["ECE, out-of-domain"].fillna("none").tolist() == ["c", "none"]
-
-
 def test_subcases_are_the_out_of_domain_means() -> None:
     out = answers_of({(OUTSIDE, 0): [[1, 1, 0, 0]], (OUTSIDE, 8): [[1, 1, 1, 0], [0, 1, 1, 0]]})
     answers = pd.concat([ANSWERS[ANSWERS["domain"] == INSIDE], out])

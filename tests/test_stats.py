@@ -367,7 +367,7 @@ def test_a_constant_predictor_has_exactly_one_half() -> None:
     for rows in (frame, frame[frame["draw"] == "d0"].assign(draw="")):
         result = stats.interval(stats.sample(rows))
         assert (result.lo, result.mean, result.hi) == (0.5, 0.5, 0.5)
-    loose = stats.interval(stats.sample(frame, within=()))
+    loose = stats.interval(stats.sample(frame.drop(columns="label")))
     assert loose.hi - loose.lo > 0.02
 
 
@@ -385,17 +385,16 @@ def test_constructions_of_one_set_and_new_ones() -> None:
     subcase, label = np.repeat([f"s{i}" for i in range(10)], 20), np.repeat([0, 1] * 5, 20)
     good = np.repeat([1.0, 1, 1, 0, 0, 0, 1, 1, 0, 1], 20)
     frame = long_of(np.tile(good, (10, 1)), subcase=subcase, label=label)
-    these = stats.interval(stats.sample(frame, **stats.THESE_CONSTRUCTIONS))
-    new = stats.interval(stats.sample(frame, **stats.NEW_CONSTRUCTIONS))
+    these = stats.interval(stats.sample(frame))
+    new = stats.interval(stats.sample(frame, clusters="subcase"))
     assert (these.lo, these.mean, these.hi) == pytest.approx((0.6, 0.6, 0.6), abs=1e-12)
     # Five subcases of each label, of which three were right: 2 of variance .3 / 5 with weight 1/4.
     assert (new.se, new.df) == pytest.approx((math.sqrt(0.3 / 5 / 2), 8))
-    assert these.recipe == "two-way t (within subcase and label)"
+    assert these.recipe == "two-way t (within label and subcase)"
     assert new.recipe == "two-way t (whole subcases, within label)"
     # In-domain pairs have no subcases; with none, labels alone are balanced.
-    plain = stats.interval(stats.sample(frame.drop(columns="subcase"), **stats.THESE_CONSTRUCTIONS))
-    empty = frame.assign(subcase=None)
-    assert plain == stats.interval(stats.sample(empty, **stats.THESE_CONSTRUCTIONS))
+    plain = stats.interval(stats.sample(frame.drop(columns="subcase")))
+    assert plain == stats.interval(stats.sample(frame.assign(subcase=None)))
     assert plain.recipe == "two-way t (within label)"
 
 
@@ -536,10 +535,10 @@ def test_of_more_draws_those_that_both_have_are_compared() -> None:
         assert one.n == "5 × 30"
         back = stats.difference(sample_of(many), some, same_examples=same_examples)
         assert back.mean == pytest.approx(-one.mean)
-    best = stats.best({"many": sample_of(many + 1), "few": sample_of(few, draws=some.draws)})
-    assert best.first == "many"
+    best, _ = stats.best({"many": sample_of(many + 1), "few": sample_of(few, draws=some.draws)})
+    assert best == "many"
     low = sample_of(np.r_[many[:5] - 1, np.full((2, 30), 9.0)])  # the best by draws of its own
-    assert stats.best({"low": low, "few": sample_of(many[:5])}).first == "few"
+    assert stats.best({"low": low, "few": sample_of(many[:5])})[0] == "few"
     own, taught, base = (sample_of((many > cut).astype(float)) for cut in (0.2, 0.3, 0.8))
     assert stats.share(sample_of(own.values[:5]), taught, base).draws == 5
 
@@ -695,12 +694,13 @@ def test_the_best_and_what_is_shown_to_be_below_it() -> None:
         "good": sample_of(x),
         "alike": sample_of(np.roll(x, 1, 0)),
     }
-    result = stats.best(samples)
-    assert (result.first, list(result.below), list(result.open)) == ("good", ["worse"], ["alike"])
-    assert result.below["worse"].mean == pytest.approx(x.mean() - worse.mean())
-    few = stats.best({name: sample_of(s.values[:3]) for name, s in samples.items()})
-    assert few.below == {}
-    assert stats.best({"one": samples["good"]}) == stats.Best("one", {}, {})
+    first, gaps = stats.best(samples)
+    assert (first, list(gaps)) == ("good", ["alike", "worse"])
+    assert gaps["worse"].lo > 0 > gaps["alike"].lo
+    assert gaps["worse"].mean == pytest.approx(x.mean() - worse.mean())
+    _, few = stats.best({name: sample_of(s.values[:3]) for name, s in samples.items()})
+    assert all(np.isnan(gap.lo) for gap in few.values())
+    assert stats.best({"one": samples["good"]}) == ("one", {})
 
 
 def test_of_five_equal_methods_the_best_is_seldom_said_to_be_above_another() -> None:
@@ -711,7 +711,7 @@ def test_of_five_equal_methods_the_best_is_seldom_said_to_be_above_another() -> 
         for name in "abcde":
             log_odds = easy + rng.normal(0, 0.4, (6, 1))
             samples[name] = sample_of(rng.random((6, 60)) < 1 / (1 + np.exp(-log_odds)))
-        false += bool(stats.best(samples).below)
+        false += any(gap.lo > 0 for gap in stats.best(samples)[1].values())
     assert 0 < false / worlds <= 0.06
 
 

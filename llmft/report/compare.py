@@ -15,63 +15,51 @@ from llmft.report import renderings, theme
 
 @renderings.twice
 def against(
-    frame: pd.DataFrame,
-    series: str,
-    quantities: Sequence[str],
-    *,
-    size: str,
-    highlight: str,
-    names: Sequence[str] = (),
-    note: str = "",
+    frame: pd.DataFrame, quantities: Sequence[str], *, names: Sequence[str] = (), note: str = ""
 ) -> Any:
     """A panel a quantity: out-of-domain (upwards) against in-domain (to the right), with intervals.
 
-    `frame`: a row a method, number of examples and quantity, with the columns `quantity`, `series`
-    and for both domains x, x_lo, x_hi (in-domain) and y, y_lo, y_hi; NaN intervals are left out.
-    `names`: of all series, where other figures beside this one have more. `size`: a column of
-    numbers, larger marks for larger ones. Dashed lines lead from both axes to the point of the
-    series `highlight`. The grey diagonal is where both domains are equal.
+    `frame`: a row a method, number of examples and quantity, with the columns method, shots,
+    quantity, and for both domains x, x_lo, x_hi (in-domain) and y, y_lo, y_hi; NaN intervals are
+    left out. More shots have a larger mark; dashed lines lead from both axes to zero-shot; the grey
+    diagonal is where both domains are equal. `names`: of all methods, where other figures beside
+    this one have more.
     """
-    names = names or theme.order(frame[series])
-    scale = alt.Scale(type="sqrt", domain=[0, float(frame[size].max())], range=[30, 190])
+    names = names or theme.order(frame["method"])
+    scale = alt.Scale(type="sqrt", domain=[0, float(frame["shots"].max())], range=[30, 190])
     charts: list[Any] = []
     for quantity in quantities:
-        part = frame[frame["quantity"] == quantity].reset_index(drop=True)
-        legend = None if charts else theme.legend(columns=3)
-        look = {
-            "color": theme.colour(series, names, legend),
-            "shape": theme.shape(series, names, legend),
-            "size": alt.Size(f"{size}:Q", scale=scale, legend=None),
-        }
-        chart = alt.layer(*_both_domains(part, series, size, highlight, look))
+        part = frame[frame["quantity"] == quantity]
+        look = theme.look("method", names, None if charts else theme.legend(columns=3))
+        look["size"] = alt.Size("shots:Q", scale=scale, legend=None)
         side = theme.PHONE if theme.phone() else 235
-        charts.append(theme.headed(chart.properties(width=side, height=side), quantity))
+        chart = theme.sized(alt.layer(*_both_domains(part, look)), side, side)
+        charts.append(theme.headed(chart, quantity))
     beside = 1 if theme.phone() else 2
     rows = [alt.hconcat(*charts[i : i + beside], spacing=30) for i in range(0, len(charts), beside)]
     return theme.finish(alt.vconcat(*rows, spacing=22), note, 600)
 
 
-def _both_domains(
-    part: pd.DataFrame, series: str, size: str, highlight: str, look: dict[str, Any]
-) -> list[Any]:
-    """One quantity's panel: equal axes, the diagonal, lines to the highlight, intervals, marks."""
-    domain = theme.span(*(part[c] for c in ("x", "x_lo", "x_hi", "y", "y_lo", "y_hi")))
+def _both_domains(part: pd.DataFrame, look: dict[str, Any]) -> list[Any]:
+    """One quantity's panel: equal axes, the diagonal, lines to zero-shot, intervals, marks."""
+    numbers = ["x", "x_lo", "x_hi", "y", "y_lo", "y_hi"]
+    domain = theme.span(*(part[name] for name in numbers))
     scale, axis = theme.within(domain), alt.Axis(tickCount=5, labelOverlap="greedy")
     x = alt.X("x:Q", title="in-domain", scale=scale, axis=axis)
     y = alt.Y("y:Q", title="out-of-domain", scale=scale, axis=axis)
     same = alt.Chart(pd.DataFrame({"x": domain, "y": domain}))
     layers: list[Any] = [same.mark_line(color=theme.GREY, strokeWidth=1).encode(x=x, y=y)]
-    point = part.loc[part[series] == highlight, ["x", "y"]]
+    point = part.loc[part["method"] == "zero-shot", ["x", "y"]]
     if len(point):
         at = alt.Chart(point.assign(x0=domain[0], y0=domain[0]))
         lines = at.mark_rule(color=theme.QUIET, strokeDash=[3, 3])
         layers.append(lines.encode(x="x:Q", y="y0:Q", y2="y:Q"))
         layers.append(lines.encode(x="x0:Q", x2="x:Q", y="y:Q"))
-    intervals = alt.Chart(part[["x", "y", "x_lo", "x_hi", "y_lo", "y_hi", series]].dropna())
+    intervals = alt.Chart(part[[*numbers, "method"]].dropna())
     bars = intervals.mark_rule(strokeWidth=1, opacity=0.55, aria=False)
     layers.append(bars.encode(x="x_lo:Q", x2="x_hi:Q", y="y:Q", color=look["color"]))
     layers.append(bars.encode(x="x:Q", y="y_lo:Q", y2="y_hi:Q", color=look["color"]))
-    points = alt.Chart(part[["x", "y", series, size]]).mark_point(
+    points = alt.Chart(part[["x", "y", "method", "shots"]]).mark_point(
         filled=True, opacity=0.9, stroke="white", strokeWidth=0.7
     )
     return [*layers, points.encode(x=x, y=y, **look)]
@@ -112,63 +100,45 @@ def frontier(
     steps = alt.Chart(pd.concat([best, end], ignore_index=True)).mark_line(
         interpolate="step-after", color=theme.GREY, strokeWidth=5, opacity=0.35
     )
-    legend = theme.legend(columns=3)
-    colour, shape = theme.colour(series, names, legend), theme.shape(series, names, legend)
+    look = theme.look(series, names, theme.legend(columns=3))
     bars = alt.Chart(frame[[x, "lo", "hi", series]].dropna())
     points = alt.Chart(frame[list(dict.fromkeys([x, "mean", series, *columns]))]).mark_point(
         filled=True, size=90, opacity=0.95, stroke="white", strokeWidth=0.8
     )
     chart = alt.layer(
-        *theme.rule_lines(rules, "mean", None, theme.pixels(14, height, domain)),
+        *theme.rule_lines(rules, None, height, domain),
         steps.encode(**at),
         bars.mark_rule(strokeWidth=1.2, opacity=0.6).encode(
-            x=at["x"], y="lo:Q", y2="hi:Q", color=colour
+            x=at["x"], y="lo:Q", y2="hi:Q", color=look["color"]
         ),
-        points.encode(**at, color=colour, shape=shape),
+        points.encode(**at, **look),
     )
-    width = theme.PHONE if theme.phone() else 560
-    return theme.finish(chart.properties(width=width, height=height), note, 620)
+    return theme.finish(theme.sized(chart, 560, height), note, 620)
 
 
 @renderings.twice
-def forgetting(
-    frame: pd.DataFrame,
-    series: str,
-    term: str,
-    *,
-    start: float,
-    rules: pd.DataFrame,
-    note: str = "",
-) -> Any:
-    """Accuracy against perplexity (logarithmic): each series without and with the text term.
+def forgetting(frame: pd.DataFrame, *, start: float, rules: pd.DataFrame, note: str = "") -> Any:
+    """Accuracy against perplexity (logarithmic): each method without and with the text term.
 
-    `frame`: a row a series and value of `term` ("without", "with"), with the accuracy as mean, lo,
-    hi and the perplexity as mean_text, lo_text, hi_text; NaN intervals are left out. A hollow mark
-    is without, a full one with, and a line joins them. `start`: the perplexity before training.
+    `frame`: a row a `method` and `term` ("without", "with"), with the accuracy as mean, lo, hi and
+    the perplexity as mean_text, lo_text, hi_text; NaN intervals are left out. A hollow mark is
+    without, a full one with, and a line joins them. `start`: the perplexity before training.
     `rules`: what needs no language model, as in `figures.curve`.
     """
-    names = theme.order(frame[series])
-    frame = frame.reset_index(drop=True)
+    names, height = theme.order(frame["method"]), 300
     texts = frame[["mean_text", "lo_text", "hi_text"]]
-    low, high = min(texts.min().min(), start), max(texts.max().max(), start)
-    scale = alt.Scale(type="log", domain=[low / 1.3, high * 1.3], nice=False)
-    x = alt.X(
-        "mean_text:Q",
-        title="perplexity of plain sentences",
-        scale=scale,
-        axis=alt.Axis(format="~s", tickCount=6),
-    )
-    height = 300
+    scale, axis = _perplexities(texts, start), alt.Axis(format="~s", tickCount=6)
+    x = alt.X("mean_text:Q", title="perplexity of plain sentences", scale=scale, axis=axis)
     domain = theme.span(frame["mean"], frame["lo"], frame["hi"], rules["accuracy"])
     y = alt.Y("mean:Q", title="in-domain accuracy", scale=theme.within(domain))
-    legend = theme.legend()
-    colour, shape = theme.colour(series, names, legend), theme.shape(series, names, legend)
-    lines = alt.Chart(frame[["mean_text", "mean", series]]).mark_line(strokeWidth=1.6)
+    look = theme.look("method", names, theme.legend())
+    colour = look["color"]
+    lines = alt.Chart(frame[["mean_text", "mean", "method"]]).mark_line(strokeWidth=1.6)
     numbers = ["mean_text", "lo_text", "hi_text", "mean", "lo", "hi"]
-    bars = alt.Chart(frame[[*numbers, series]].dropna()).mark_rule(strokeWidth=1, opacity=0.6)
+    bars = alt.Chart(frame[[*numbers, "method"]].dropna()).mark_rule(strokeWidth=1, opacity=0.6)
     layers: list[Any] = [
         theme.chance(start, "mean_text", "x", scale),
-        *theme.rule_lines(rules, "mean", None, theme.pixels(14, height, domain)),
+        *theme.rule_lines(rules, None, height, domain),
         lines.encode(x=x, y=y, color=colour),
         bars.encode(x=x, y="lo:Q", y2="hi:Q", color=colour),
         bars.encode(x="lo_text:Q", x2="hi_text:Q", y=y, color=colour),
@@ -178,32 +148,26 @@ def forgetting(
         "with": {"filled": True},
     }
     for value, fill in fills.items():
-        rows = frame.loc[frame[term] == value, ["mean_text", "mean", series]]
+        rows = frame.loc[frame["term"] == value, ["mean_text", "mean", "method"]]
         points = alt.Chart(rows).mark_point(size=110, opacity=1, strokeWidth=2, **fill)
-        layers.append(points.encode(x=x, y=y, color=colour, shape=shape))
-    width = theme.PHONE if theme.phone() else 560
-    return theme.finish(alt.layer(*layers).properties(width=width, height=height), note, 620)
+        layers.append(points.encode(x=x, y=y, **look))
+    return theme.finish(theme.sized(alt.layer(*layers), 560, height), note, 620)
 
 
-def tradeoff(
-    frame: pd.DataFrame,
-    series: str,
-    base: str,
-    *,
-    names: Sequence[str],
-    start: float,
-    note: str = "",
-) -> Any:
-    """Accuracy against perplexity (logarithmic), a panel a series, its points joined in order.
+def _perplexities(values: Any, start: float) -> alt.Scale:
+    """The logarithmic axis of perplexities and the one before training."""
+    low, high = min(np.nanmin(values), start), max(np.nanmax(values), start)
+    return alt.Scale(type="log", domain=[low / 1.3, high * 1.3], nice=False)
 
-    `frame`: a row a series and learning rate, the lowest rate first, with the accuracy as mean, lo,
-    hi, the `perplexity`, and whether the rate is the `chosen` one, whose mark is full. The line of
-    the series `base` is grey in every panel. `start`: the perplexity before training, dashed.
+
+def tradeoff(frame: pd.DataFrame, *, names: Sequence[str], start: float, note: str = "") -> Any:
+    """Accuracy against perplexity (logarithmic), a panel a method, its points joined in order.
+
+    `frame`: a row a `method` and learning rate, the lowest rate first, with the accuracy as mean,
+    lo, hi, the `perplexity`, and whether the rate is the `chosen` one, whose mark is full. The line
+    of "full" is grey in every panel. `start`: the perplexity before training, dashed.
     """
-    frame = frame.reset_index(drop=True)
-    low, high = min(frame["perplexity"].min(), start), max(frame["perplexity"].max(), start)
-    scale = alt.Scale(type="log", domain=[low / 1.3, high * 1.3], nice=False)
-    axis = alt.Axis(format="~s", tickCount=4)
+    scale, axis = _perplexities(frame["perplexity"], start), alt.Axis(format="~s", tickCount=4)
     y_scale = theme.within(theme.span(frame["mean"], frame["lo"], frame["hi"]))
     charts = []
     looks = theme.looks([str(name).partition(" + ")[0] for name in names])  # as without an addition
@@ -216,7 +180,7 @@ def tradeoff(
         }
         own, other = (
             part.assign(_order=range(len(part)))
-            for part in (frame[frame[series] == which] for which in (name, base))
+            for part in (frame[frame["method"] == which] for which in (name, "full"))
         )
         columns = ["perplexity", "mean", "lo", "hi", "chosen", "_order"]
         line = alt.Chart(own[["perplexity", "mean", "_order"]])

@@ -197,28 +197,26 @@ def best(
     `rehearsed`: what of the comparison is not even-handed, in a sentence, if anything.
     """
     samples = {name: sections.chosen(answers, **at) for name, at in places.items()}
-    found = stats.best(samples)
-    gaps = [*found.below.values(), *found.open.values()]
-    claim = f"{where}, {found.first} is the most accurate method."
-    parts = [f"{_capital(found.first)} has {stats.interval(samples[found.first]).text}"]
-    parts[0] += " (draws × pairs)."
-    if found.below:
-        below = joined([f"{name} by {gap}" for name, gap in found.below.items()])
-        parts.append(f"It is above {below}.")
-    if found.open:
-        others = joined(list(found.open)) if found.below else "any other method"
+    first, gaps = stats.best(samples)
+    below, _, rest = sides(gaps)
+    claim = f"{where}, {first} is the most accurate method."
+    parts = [f"{_capital(first)} has {stats.interval(samples[first]).text} (draws × pairs)."]
+    if below:
+        parts.append(f"It is above {joined([f'{name} by {gaps[name]}' for name in below])}.")
+    if rest:
+        others = joined(rest) if below else "any other method"
         claim = (
-            f"{where}, {found.first} has the highest accuracy, and is not shown to differ from "
-            f"{others}."
+            f"{where}, {first} has the highest accuracy, and is not shown to differ from {others}."
         )
-        parts.append(f"Its accuracy minus that of the others is {_listed(found.open)}.")
-    if any(np.isfinite(gap.lo) for gap in gaps):
+        equal = {name: gaps[name] for name in rest}
+        parts.append(f"Its accuracy minus that of the others is {_listed(equal)}.")
+    if any(np.isfinite(gap.lo) for gap in gaps.values()):
         parts.append("The differences are paired, and hold together with those of all other pairs.")
     tuned = (
         "learning rates were searched on few validation draws, so that near ties may come from "
         "the search."
     )
-    return Conclusion(claim, " ".join(parts) + _few(gaps), _uneven(rehearsed, tuned))
+    return Conclusion(claim, " ".join(parts) + _few(gaps.values()), _uneven(rehearsed, tuned))
 
 
 def contrast(

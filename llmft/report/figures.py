@@ -81,7 +81,6 @@ def curve(
     *,
     facet: str = "",
     draws: pd.DataFrame | None = None,
-    draws_y: str = "mean",
     x_title: str = "demonstrations",
     y_title: str = "accuracy",
     chance: float | None = 0.5,
@@ -95,7 +94,7 @@ def curve(
     """Points with intervals along an axis of doublings, one line a series, named at its end.
 
     `frame`: a row a point, columns x (0 allowed: it stands apart, joined by no line), series, mean,
-    lo, hi. `draws`: every single draw (x, series, `draws_y`), as faint dots. `facet`: one panel a
+    lo, hi. `draws`: every single draw (x, series, accuracy), as faint dots. `facet`: one panel a
     value, on the same axes. `chance`, called `chance_name`: a dashed line, or None. `rules`: a thin
     line a row, of the columns rule (its name), accuracy (its height) and, with panels, `facet`.
     `doublings=False`: a linear axis.
@@ -106,39 +105,34 @@ def curve(
     width = (600 - room) // columns if facet else WIDTH
     width, height = (PHONE, min(height, 220)) if theme.phone() else (width, height)
     levels = {} if chance is None else {chance_name: chance}
-    others = [own[y] for own, y in ((draws, draws_y), (rules, "accuracy")) if own is not None]
-    intervals = frame["mean"], frame["lo"], frame["hi"]
-    domain = y_domain or theme.span(*intervals, list(levels.values()), *others)
+    others = [[*levels.values()], *(own["accuracy"] for own in (draws, rules) if own is not None)]
+    domain = y_domain or theme.span(frame["mean"], frame["lo"], frame["hi"], *others)
     step = theme.steps(frame[x], doublings)
-    frame = _placed(frame, x, series, names, step, width)
-    frame = frame.assign(_zero=(frame[x] == 0) & doublings).reset_index(drop=True)
     left, right = min(step.values()) - 0.35, max(step.values()) + 0.2
+    frame = _placed(frame, x, series, names, step, width)
+    frame = frame.assign(_zero=(frame[x] == 0) & doublings)
     charts = []
     for number, value in enumerate(values):
-        first, last = number % columns == 0, number % columns == columns - 1
-        rows = _part(frame, facet, value)
+        rows, place = _part(frame, facet, value), number % columns
         legend = _above(rows, series, names) if theme.phone() and not number else None
         layers = [theme.chance(level, "mean", "y") for level in levels.values()]
         if rules is not None:
-            gap = theme.pixels(14, height, domain)
-            layers += theme.rule_lines(_part(rules, facet, value), "mean", left, gap)
+            layers += theme.rule_lines(_part(rules, facet, value), left, height, domain)
         if draws is not None:
             dots = _placed(_part(draws, facet, value), x, series, names, step, width)
-            layers.append(_dots(dots, draws_y, series, names, legend))
-        y_axis = _y_axis(y_title if first else None, domain, facet)
+            layers.append(_dots(dots, series, names, legend))
+        y_axis = _y_axis(None if place else y_title, domain, facet)
         at = {"x": _steps_axis(step, left, right, x_title), "y": y_axis}
         layers += _lines_and_points(rows, series, names, at, legend)
         if theme.phone():
-            layers += _level_names(levels, right, "mean")
-        # Only a row's last panel names the series: the order and the colours are the same in all.
-        elif last or number == len(values) - 1:
-            ends = _ends(rows, series, 1 if len(names) > 1 else 0)
-            beside = _ends(_part(frame, facet, values[number - number % columns]), series)
-            ends = ends.assign(_first=ends[series].map(beside.set_index(series)["mean"]))
+            layers += _level_names(levels, right)
+        elif place == columns - 1 or number == len(values) - 1:
+            first = _part(frame, facet, values[number - place])
             gap = theme.pixels(16, height, domain)
-            layers += _end_names(ends, "_x", right, "mean", series, names, gap, levels)
-        chart = alt.layer(*layers).properties(width=width, height=height)
-        charts.append(theme.headed(chart, value))
+            layers += _end_names(rows, first, "_x", "mean", series, names, right, gap, levels)
+        charts.append(
+            theme.headed(alt.layer(*layers).properties(width=width, height=height), value)
+        )
     return _grid(charts, columns, note) if facet else theme.finish(charts[0], note, width + room)
 
 
@@ -180,11 +174,6 @@ def _steps_axis(step: Mapping[float, float], left: float, right: float, title: s
     return alt.X("_x:Q", axis=axis, scale=theme.within([left, right]))
 
 
-def _ends(rows: pd.DataFrame, series: str, number: int = 1) -> pd.DataFrame:
-    """The last point of each series."""
-    return rows.sort_values("_x").groupby(series, sort=False).tail(number)
-
-
 def _y_axis(title: str | None, domain: Sequence[float], facet: str) -> alt.Y:
     """The y axis; a panel beside the first has no title and no numbers at it."""
     # Flush: a label that stands out at the top would lift this panel's heading alone.
@@ -192,31 +181,12 @@ def _y_axis(title: str | None, domain: Sequence[float], facet: str) -> alt.Y:
     return alt.Y("mean:Q", axis=axis, scale=theme.within(domain))
 
 
-def _dots(
-    rows: pd.DataFrame, y: str, series: str, names: Sequence[Any], legend: alt.Legend | None
-) -> Any:
+def _dots(rows: pd.DataFrame, series: str, names: Sequence[Any], legend: alt.Legend | None) -> Any:
     """Every single draw as a faint dot."""
-    dots = alt.Chart(rows[["_x", series, y]]).mark_point(
+    dots = alt.Chart(rows[["_x", series, "accuracy"]]).mark_point(
         filled=True, size=16, opacity=0.4, aria=False
     )
-    colour, shape = theme.colour(series, names, legend), theme.shape(series, names, legend)
-    return dots.encode(x="_x:Q", y=f"{y}:Q", color=colour, shape=shape)
-
-
-def _above(rows: pd.DataFrame, series: str, names: Sequence[Any]) -> alt.Legend | None:
-    """For a phone, a legend of several series, in the order of their lines' ends."""
-    ends = _ends(rows, series).sort_values("mean", ascending=False)
-    return theme.legend(values=ends[series].tolist()) if len(names) > 1 else None
-
-
-def _level_names(levels: Mapping[str, float], right: float, y: str) -> list[Any]:
-    """For a phone, the name of each level, above its line at the right."""
-    layers = []
-    for name, level in levels.items():
-        word = alt.Chart(pd.DataFrame({"_x": [right], y: [level], "_text": [name]}))
-        word = word.mark_text(align="right", dy=-8, fontSize=12, color=theme.QUIET)
-        layers.append(word.encode(x="_x:Q", y=f"{y}:Q", text="_text:N"))
-    return layers
+    return dots.encode(x="_x:Q", y="accuracy:Q", **theme.look(series, names, legend))
 
 
 def _lines_and_points(
@@ -227,38 +197,63 @@ def _lines_and_points(
     legend: alt.Legend | None,
 ) -> list[Any]:
     """The lines of the series, their intervals where there are any, and their points."""
-    colour, shape = theme.colour(series, names, legend), theme.shape(series, names, legend)
+    look, dash = theme.look(series, names, legend), theme.dash(series, names)
     lines = alt.Chart(rows.loc[~rows["_zero"], ["_x", series, "mean"]]).mark_line(strokeWidth=2)
     bars = alt.Chart(rows[["_x", series, "lo", "hi"]].dropna()).mark_rule(strokeWidth=1.6)
     points = alt.Chart(rows[["_x", series, "mean", "lo", "hi", "_zero"]]).mark_point(
         filled=True, size=70, opacity=1, stroke="white", strokeWidth=0.8
     )
     return [
-        lines.encode(
-            **at, color=colour, strokeDash=theme.dash(series, names), detail=f"{series}:N"
-        ),
-        bars.encode(x="_x:Q", y="lo:Q", y2="hi:Q", color=colour),
-        points.encode(**at, color=colour, shape=shape),
+        lines.encode(**at, color=look["color"], strokeDash=dash, detail=f"{series}:N"),
+        bars.encode(x="_x:Q", y="lo:Q", y2="hi:Q", color=look["color"]),
+        points.encode(**at, **look),
     ]
 
 
+def _ends(rows: pd.DataFrame, x: str, series: str) -> pd.DataFrame:
+    """The last point of each series."""
+    return rows.sort_values(x).groupby(series, sort=False).tail(1)
+
+
+def _above(rows: pd.DataFrame, series: str, names: Sequence[Any]) -> alt.Legend | None:
+    """For a phone, a legend of several series, in the order of their lines' ends."""
+    ends = _ends(rows, "_x", series).sort_values("mean", ascending=False)
+    return theme.legend(values=ends[series].tolist()) if len(names) > 1 else None
+
+
+def _level_names(levels: Mapping[str, float], right: float) -> list[Any]:
+    """For a phone, the name of each level, above its line at the right."""
+    layers = []
+    for name, level in levels.items():
+        word = alt.Chart(pd.DataFrame({"_x": [right], "mean": [level], "_text": [name]}))
+        word = word.mark_text(align="right", dy=-8, fontSize=12, color=theme.QUIET)
+        layers.append(word.encode(x="_x:Q", y="mean:Q", text="_text:N"))
+    return layers
+
+
 def _end_names(
-    ends: pd.DataFrame,
+    rows: pd.DataFrame,
+    first: pd.DataFrame,
     x: str,
-    right: float,
     y: str,
     series: str,
     names: Sequence[Any],
+    right: float,
     gap: float,
     levels: Mapping[str, float],
 ) -> list[Any]:
-    """The names of the series at their lines' ends, and those of the levels, `gap` apart."""
-    layers = []
-    # Lines that end at one height, by that of a name, are named in the order of the first panel.
-    ends = ends.assign(_band=(ends[y] / gap).round()).sort_values(["_band", "_first"])
-    ends = ends.assign(**{y: np.maximum.accumulate(ends[y].to_numpy())})
+    """The names of several series at their lines' ends, and those of the levels, `gap` apart.
+
+    Lines that end at one height, by that of a name, are named in the order of the panel `first`.
+    """
+    ends = _ends(rows, x, series) if len(names) > 1 else rows[:0]
+    before = ends[series].map(_ends(first, x, series).set_index(series)[y])
+    ends = ends.assign(_band=(ends[y] / gap).round(), _first=before).sort_values(
+        ["_band", "_first"]
+    )
     colours = dict(zip(names, (look[0] for look in theme.looks(names)), strict=True))
-    heights = theme.spread([*ends[y], *levels.values()], gap)
+    heights = theme.spread([*np.maximum.accumulate(ends[y].to_numpy()), *levels.values()], gap)
+    layers = []
     for name, height in zip([*ends[series], *levels], heights, strict=True):
         own = name in list(ends[series])
         text = alt.Chart(pd.DataFrame({x: [right], y: [height], "_text": [str(name)]})).mark_text(
@@ -282,42 +277,37 @@ def lines(
     x_title: str,
     y_title: str,
     marks: pd.Series,
-    chance: float = 0.5,
 ) -> Any:
-    """Curves over a linear axis (tokens, steps), each named at its end: training curves.
+    """Curves over a linear axis (tokens), each named at its end, with chance: training curves.
 
     `marks`: x positions with a name each (the index), such as the ends of a curriculum's phases;
     drawn as thin vertical lines, the name before its line.
     """
-    names = theme.order(frame[series])
-    domain = theme.span(frame[y], [chance])
-    width = PHONE if theme.phone() else 700 - 70 - 8 * max(len(str(name)) for name in names) - 12
-    last = float(frame[x].max())
+    names, last = theme.order(frame[series]), float(frame[x].max())
+    domain = theme.span(frame[y], [0.5])
     at: dict[str, Any] = {
         "x": alt.X(f"{x}:Q", title=x_title, scale=alt.Scale(domain=[0, last], nice=False)),
         "y": alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(domain=domain, zero=False)),
     }
     spans = pd.DataFrame({x: marks.to_numpy(), "_text": marks.index.astype(str)})
     spans["_middle"] = (spans[x] + [0.0, *marks.tolist()[:-1]]) / 2
-    spans["_row"] = np.where(np.arange(len(spans)) % 2, 0.0, 1.0)  # short phases: two heights
     phases = alt.Chart(spans).mark_rule(color=theme.FAINT, strokeWidth=1.5)
-    layers = [theme.chance(chance, y, "y"), phases.encode(x=f"{x}:Q")]
-    for row, offset in ((0.0, -16), (1.0, -32)):
-        text = alt.Chart(spans[spans["_row"] == row]).mark_text(
+    layers = [theme.chance(0.5, y, "y"), phases.encode(x=f"{x}:Q")]
+    for first, offset in ((1, -16), (0, -32)):  # short phases: their names at two heights
+        text = alt.Chart(spans[first::2]).mark_text(
             align="center", baseline="top", fontSize=12, color=theme.QUIET
         )
         layers.append(text.encode(x="_middle:Q", y=alt.value(offset), text="_text:N"))
-    paths = alt.Chart(frame[[x, y, series]]).mark_line(strokeWidth=2)
     legend = theme.legend(symbolType="stroke", offset=44) if theme.phone() else None
     colour, dash = theme.colour(series, names, legend), theme.dash(series, names)
+    paths = alt.Chart(frame[[x, y, series]]).mark_line(strokeWidth=2)
     layers.append(paths.encode(**at, color=colour, strokeDash=dash))
     if theme.phone():
-        return alt.layer(*layers).properties(width=width, height=220)
-    ends = frame.sort_values(x).groupby(series, sort=False).tail(1)
-    ends = ends.assign(_first=ends[y])
+        return alt.layer(*layers).properties(width=PHONE, height=220)
     gap = theme.pixels(16, HEIGHT, domain)
-    layers += _end_names(ends, x, last, y, series, names, gap, {})
-    return alt.layer(*layers).properties(width=width, height=HEIGHT)
+    layers += _end_names(frame, frame, x, y, series, names, last, gap, {})
+    room = 8 * max(len(str(name)) for name in names) + 12
+    return alt.layer(*layers).properties(width=700 - 70 - room, height=HEIGHT)
 
 
 @renderings.twice
@@ -351,8 +341,7 @@ def scatter(
             layers.append(line.encode(**at))
         points = alt.Chart(rows).mark_point(filled=True, size=60, opacity=0.75, color=theme.QUIET)
         layers.append(points.encode(**at))
-        width = PHONE if theme.phone() else 600 // columns - 20
-        chart = alt.layer(*layers).properties(width=width, height=220)
+        chart = theme.sized(alt.layer(*layers), 600 // columns - 20, 220)
         charts.append(theme.headed(chart, value))
     return _grid(charts, columns, note)
 
@@ -379,32 +368,26 @@ def forest(frame: pd.DataFrame, y: str, series: str, *, group: str = "", note: s
             title="accuracy" if last else None, labels=last, ticks=last, domain=last, grid=True
         )
         category = _categories(rows, y, 0 if theme.phone() else extent)
-        legend = theme.legend() if first else None
-        at: dict[str, Any] = {
-            "x": alt.X("mean:Q", axis=axis, scale=scale),
-            "y": category,
-            "shape": theme.shape(series, names, legend),
-            "color": theme.colour(series, names, legend),
-        }
+        look = theme.look(series, names, theme.legend() if first else None)
+        at: dict[str, Any] = {"x": alt.X("mean:Q", axis=axis, scale=scale), "y": category, **look}
         layers = [theme.chance(0.5, "mean", "x", scale)]
         if first:
             word = alt.Chart(pd.DataFrame({"mean": [0.5]})).mark_text(
                 color=theme.QUIET, fontSize=12
             )
             layers.append(word.encode(x="mean:Q", y=alt.value(-8), text=alt.value("chance")))
-        for i, (name, look) in enumerate(zip(names, theme.looks(names), strict=True)):
+        for i, (name, (colour, _, _)) in enumerate(zip(names, theme.looks(names), strict=True)):
             part = rows[rows[series] == name]
             # The same offsets in every block keep a series at its place within a row.
-            mark: dict[str, Any] = {"yOffset": 9 * (i - (len(names) - 1) / 2) + 8 * theme.phone()}
-            mark["color"] = look[0]
+            offset = 9 * (i - (len(names) - 1) / 2) + 8 * theme.phone()
+            mark: dict[str, Any] = {"yOffset": offset, "color": colour}
             bars = alt.Chart(part[[y, "lo", "hi"]].dropna()).mark_rule(strokeWidth=1.8, **mark)
             layers.append(bars.encode(x=alt.X("lo:Q", scale=scale), x2="hi:Q", y=category))
             points = alt.Chart(part[[y, "mean", series]])
             layers.append(points.mark_point(filled=True, size=80, opacity=1, **mark).encode(**at))
-        height = max(26, 9 * len(names) + 14)
-        width = 400
+        width, height = 400, max(26, 9 * len(names) + 14)
         if theme.phone():
-            layers.append(_names_above(rows, y, category, height))
+            layers.append(_names_above(rows, y, category, height / 2))
             width, height = NOTE - 10, height + 18
         height *= len(theme.order(rows[y]))
         chart = alt.layer(*layers).properties(width=width, height=height)
@@ -413,10 +396,10 @@ def forest(frame: pd.DataFrame, y: str, series: str, *, group: str = "", note: s
     return theme.finish(stack, note, 580)
 
 
-def _names_above(rows: pd.DataFrame, y: str, category: Any, height: int) -> Any:
-    """For a phone, each row's name above its points."""
+def _names_above(rows: pd.DataFrame, y: str, category: Any, up: float) -> Any:
+    """For a phone, each row's name, so many pixels above its middle."""
     names = alt.Chart(pd.DataFrame({y: theme.order(rows[y])})).mark_text(
-        align="left", dx=2, dy=-height / 2, fontSize=12, color=theme.INK, limit=NOTE
+        align="left", dx=2, dy=-up, fontSize=12, color=theme.INK, limit=NOTE
     )
     return names.encode(x=alt.value(0), y=category, text=f"{y}:N")
 
@@ -477,10 +460,8 @@ def dots(
     )
     x_scale = alt.Scale(domain=[-0.6, len(names) - 0.4], nice=False)
     y_scale = theme.within(y_domain or theme.span(frame[y], [chance]))
+    place: Any = {"align": "right", "dy": -8} if theme.phone() else {"align": "left", "dx": 8}
     word = alt.Chart(pd.DataFrame({"_x": [len(names) - 0.4], y: [chance]}))
-    place: dict[str, Any] = (
-        {"align": "right", "dy": -8} if theme.phone() else {"align": "left", "dx": 8}
-    )
     word = word.mark_text(color=theme.QUIET, fontSize=12, **place)
     points = alt.Chart(data).mark_point(filled=True, size=46, opacity=0.55, color=theme.QUIET)
     bars = alt.Chart(means).mark_rule(strokeWidth=3, color=theme.INK)
@@ -493,8 +474,7 @@ def dots(
         ),
         bars.encode(x="_x:Q", x2="_x2:Q", y=f"{y}:Q"),
     )
-    width = PHONE if theme.phone() else WIDTH
-    return theme.finish(chart.properties(width=width, height=height), note, WIDTH)
+    return theme.finish(theme.sized(chart, WIDTH, height), note, WIDTH)
 
 
 @renderings.twice
@@ -526,8 +506,7 @@ def bars(
         y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=True), axis=alt.Axis()),
         color=theme.colour(series, names, legend),
     )
-    width = PHONE if theme.phone() else width
-    return theme.finish(chart.properties(width=width, height=height), note, width)
+    return theme.finish(theme.sized(chart, width, height), note, width)
 
 
 @renderings.twice
@@ -541,7 +520,8 @@ def heat(
     y_axis = alt.Axis(labelLimit=260, labelFontSize=13, labelColor=theme.INK)
     y_scale = alt.Scale(domain=rows)
     if theme.phone():  # a row's name stands above it
-        y_axis, y_scale = alt.Axis(labels=False, ticks=False, domain=False), theme.apart(rows)
+        y_axis = alt.Axis(labels=False, ticks=False, domain=False)
+        y_scale = alt.Scale(domain=rows, paddingInner=0.42, paddingOuter=0.42)
     at: dict[str, Any] = {
         "x": alt.X(f"{x}:N", sort=columns, title=x_title or None, axis=x_axis),
         "y": alt.Y(f"{y}:N", sort=rows, title=None, axis=y_axis, scale=y_scale),
@@ -563,10 +543,7 @@ def heat(
         base.mark_text(fontSize=13).encode(**at, text="_text:N", color=ink),
     )
     if theme.phone():
-        names = alt.Chart(pd.DataFrame({y: rows})).mark_text(
-            align="left", dx=2, dy=-26, fontSize=12, color=theme.INK
-        )
-        chart += names.encode(x=alt.value(0), y=at["y"], text=f"{y}:N")
+        chart += _names_above(frame, y, at["y"], 26)
         return theme.finish(chart.properties(width=NOTE, height=54 * len(rows)), note, NOTE)
     width = 72 * len(columns)
     chart = chart.properties(width=width, height=34 * len(rows))
@@ -595,15 +572,14 @@ def reliability(frame: pd.DataFrame, series: str, *, note: str = "", size: int =
         ),
         "y": alt.Y("accuracy:Q", title="accuracy", scale=y_scale, axis=axis),
     }
-    legend = theme.legend()
-    colour, shape = theme.colour(series, names, legend), theme.shape(series, names, legend)
+    look = theme.look(series, names, theme.legend())
     area = alt.Size("_share:Q", scale=alt.Scale(domain=[0, 1], range=[36, 700]), legend=None)
     diagonal = alt.Chart(pd.DataFrame({"confidence": [0.5, 1.0], "accuracy": [0.5, 1.0]}))
     points = alt.Chart(data).mark_point(filled=True, opacity=1, stroke="white", strokeWidth=0.7)
     chart = alt.layer(
         diagonal.mark_line(color=theme.GREY, strokeDash=[4, 4], strokeWidth=1).encode(**at),
-        alt.Chart(data).mark_line(strokeWidth=1.6).encode(**at, color=colour),
-        points.encode(**at, color=colour, shape=shape, size=area),
+        alt.Chart(data).mark_line(strokeWidth=1.6).encode(**at, color=look["color"]),
+        points.encode(**at, **look, size=area),
     )
     size = PHONE if theme.phone() else size
     return theme.finish(chart.properties(width=size, height=int(size * 0.9)), note, size + 60)

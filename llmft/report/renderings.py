@@ -5,7 +5,8 @@ less room, a figure is drawn a second time; that drawing lies within the first, 
 element `phone`, and `pages.finish` shows it on narrow pages. A notebook shows the first.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import wraps
 from io import StringIO
@@ -15,10 +16,7 @@ from llmft import dark
 from llmft.report import theme
 
 
-PAPER = dark.COLOURS["#ffffff"]
-"""Of a dark page."""
-
-DARK = {"white": PAPER, **dark.COLOURS}
+DARK = {"white": dark.COLOURS["#ffffff"], **dark.COLOURS}
 """What the colours become on a dark page; the others stay."""
 
 STYLE = "".join(
@@ -55,8 +53,7 @@ class Figure:
 
     def to_dict(self) -> dict[str, Any]:
         """The page's chart as a specification of Vega-Lite."""
-        specification: dict[str, Any] = self.page.to_dict()
-        return specification
+        return dict(self.page.to_dict())
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
         return {"image/svg+xml": self.svg}
@@ -71,23 +68,19 @@ def twice(draw: Callable[..., Any]) -> Callable[..., Any]:
     Where it is called by another such function, it returns the part of the chart that is drawn.
     """
 
+    def drawing(phone: bool, *args: Any, **options: Any) -> Any:
+        theme.ON_A_PHONE.set(phone)
+        return draw(*args, **options)
+
     @wraps(draw)
     def figure(*args: Any, **options: Any) -> Any:
         if theme.ON_A_PHONE.get() is not None:
             return draw(*args, **options)
-        return Figure(*(_draw(draw, phone, args, options) for phone in (False, True)))
+        return Figure(
+            *(copy_context().run(drawing, phone, *args, **options) for phone in (False, True))
+        )
 
     return figure
-
-
-def _draw(
-    draw: Callable[..., Any], phone: bool, args: Sequence[Any], options: dict[str, Any]
-) -> Any:
-    before = theme.ON_A_PHONE.set(phone)
-    try:
-        return draw(*args, **options)
-    finally:
-        theme.ON_A_PHONE.reset(before)
 
 
 def part(chart: Any) -> Any:

@@ -5,6 +5,7 @@ by study where there are several.
 """
 
 import inspect
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import wraps
@@ -30,8 +31,8 @@ Sizes = Callable[[Study], Sequence[int]]
 Wanted = Callable[[Study], Mapping[str, Collection[Any]]]
 """Of a study, the values that some columns may have."""
 
-WITHIN = ("label", "subcase")
-"""What the design of every test set holds fixed: as many pairs of each label (and subcase)."""
+summary = stats.summary
+"""The interval of a value in each group of some columns."""
 
 FAILED = 0.05
 """A draw has failed when its accuracy is less than this above the constant predictor's."""
@@ -189,9 +190,7 @@ def ends(answers: pd.DataFrame, *names: str) -> pd.DataFrame:
 def chosen(
     answers: pd.DataFrame, value: str = "correct", *, clusters: str = "", **where: Any
 ) -> stats.Sample:
-    """One value by draw and example, of the rows where each column has its value.
-
-    Examples vary within their label and subcase; `clusters="subcase"` lets whole subcases vary.
+    """One value by draw and example (`stats.sample`), of the rows where each column has its value.
 
     Raises:
         UserError: there is no such row, or the runs differ in their examples.
@@ -199,8 +198,7 @@ def chosen(
     rows = rows_at(answers, **where)
     if rows.empty:
         raise UserError(f"no run with {', '.join(f'{k} = {v}' for k, v in where.items())}")
-    within = ("label",) if clusters else WITHIN
-    return stats.sample(rows, value, within=within, clusters=clusters)
+    return stats.sample(rows, value, clusters=clusters)
 
 
 def interval(
@@ -251,11 +249,6 @@ def unresolved(gap: stats.Interval) -> str:
     )
 
 
-def summary(answers: pd.DataFrame, by: Sequence[str], value: str = "correct") -> pd.DataFrame:
-    """The interval of `value` in each group: columns of `by`, then an Interval's fields."""
-    return stats.summary(answers, by, value, within=WITHIN)
-
-
 def point(summary: pd.DataFrame, **where: Any) -> str:
     """`0.81 [0.78, 0.84]` of the row of a `summary` where each column has its value, or a dash."""
     return " ".join(stats.as_text(row) for _, row in rows_at(summary, **where).iterrows()) or "–"
@@ -263,26 +256,17 @@ def point(summary: pd.DataFrame, **where: Any) -> str:
 
 def gains_table(answers: pd.DataFrame, studies: Sequence[Study], sizes: Sizes) -> None:
     """What each number of examples changes against zero-shot, and what would have been shown."""
-    lines = []
+    lines: list[dict[str, Any]] = []
     for study in studies:
         own = rows_at(answers, study=study.study)
-        for domain in own["domain"].unique():
-            for shots in sizes(study):
-                at = {"domain": domain, "shots": shots}
-                right, area = (
-                    difference(own, at, at | {"shots": 0}, value) for value in ("correct", "auc")
-                )
-                lines.append(
-                    {
-                        "study": study.study,
-                        **at,
-                        "accuracy, minus zero-shot's": str(right),
-                        "accuracy: shown from": right.detectable,
-                        "AUC, minus zero-shot's": str(area),
-                        "AUC: shown from": area.detectable,
-                        "n": right.n,
-                    }
-                )
+        for domain, shots in itertools.product(own["domain"].unique(), sizes(study)):
+            line = {"study": study.study, "domain": domain, "shots": shots}
+            a, b = ({"domain": domain, "shots": size} for size in (shots, 0))
+            for name, value in (("accuracy", "correct"), ("AUC", "auc")):
+                gap = difference(own, a, b, value)
+                line |= {f"{name}, minus zero-shot's": str(gap)}
+                line |= {f"{name}: shown from": gap.detectable}
+            lines.append(line | {"n": gap.n})
     table(lines)
 
 
@@ -371,15 +355,10 @@ def calibration_table(results: Results, by: Sequence[str]) -> None:
     """Expected calibration error, mean over draws, a column a domain."""
     ece = stats.over_draws(by_domain(results.rows), by, "ece")
     long = columns(by, {"ECE": ece}, 3).rename(columns={"n": "draws"})
-    _table_as_is(domains_beside(long, "ECE"))
-
-
-def domains_beside(frame: pd.DataFrame, value: str) -> pd.DataFrame:
-    """The frame with a column of `value` a domain, "ECE, in-domain", in place of a row."""
-    others = [name for name in frame if name not in ("domain", value)]
-    parts = frame.groupby("domain", sort=False)
-    texts = [part.set_index(others)[value].rename(f"{value}, {domain}") for domain, part in parts]
-    return pd.concat(texts, axis=1).reset_index()
+    others = [name for name in long if name not in ("domain", "ECE")]
+    parts = long.groupby("domain", sort=False)
+    beside = [part.set_index(others)["ECE"].rename(f"ECE, {domain}") for domain, part in parts]
+    _table_as_is(pd.concat(beside, axis=1).reset_index())
 
 
 def search_table(results: Results, studies: Sequence[Study], parameter: str) -> None:
@@ -475,16 +454,13 @@ def constructions(answers: pd.DataFrame, by: Sequence[str]) -> None:
 
     One where there are no subcases; in-domain where there is no out-of-domain set.
     """
-    rows, designs = _outside(answers), {"": stats.THESE_CONSTRUCTIONS}
+    rows, designs = _outside(answers), {"": ""}
     if has_subcases(rows):
-        designs = {
-            ", these constructions": stats.THESE_CONSTRUCTIONS,
-            ", new constructions": stats.NEW_CONSTRUCTIONS,
-        }
+        designs = {", these constructions": "", ", new constructions": "subcase"}
     found = {
-        name + kind: stats.summary(rows, by, value, **design)
+        name + kind: summary(rows, by, value, clusters=clusters)
         for name, value in (("AUC", "auc"), ("accuracy", "correct"))
-        for kind, design in designs.items()
+        for kind, clusters in designs.items()
     }
     _table_as_is(columns(by, found))
 
@@ -589,7 +565,7 @@ def above_floors(answers: pd.DataFrame, study: Study, series: str, size: int) ->
     inside = inside.assign(gap=inside["correct"] - inside["id"].map(right))
     found = []
     for name, part in inside.groupby(series, sort=False):
-        gap = stats.interval(stats.sample(part, "gap", within=WITHIN))
+        gap = stats.interval(stats.sample(part, "gap"))
         place = "above" if gap.lo > 0 else "below" if gap.hi < 0 else "not shown to differ from"
         article = "the " * (name == baselines.CLASSIFIER)
         found.append(f"{article}{name} is {place} it (minus the cue: {gap}{unresolved(gap)})")
@@ -658,7 +634,7 @@ def accuracy_figure(
     panelled = answers.assign(panel=panel(answers, "domain"))
     if draws:
         drawn = panelled[panelled["draw"] != ""]
-        options |= {"draws": of_draws(drawn, ["panel", series, "shots"]), "draws_y": "accuracy"}
+        options["draws"] = of_draws(drawn, ["panel", series, "shots"])
     floors = each(studies, lambda study: baselines.floors(task_of(study)))
     places = panelled[["study", "domain", "panel"]].drop_duplicates()
     rules = places.merge(floors, on=["study", "domain"])
@@ -918,21 +894,17 @@ def by_method(
     return joined(parts)
 
 
-def text_groups(results: Results, study: Study) -> list[str]:
-    """The groups of `grids.text_term` that the study has runs of."""
-    return [name for name in grids.text_term(study) if results.has(name, study.study)]
-
-
 def text_term(results: Results, studies: Sequence[Study]) -> Results:
     """The runs of `grids.text_term`, if any: `method`, and `term`, which is "without" or "with"."""
-    studies = [study for study in studies if text_groups(results, study)]
-    if not studies:
+
+    def names(study: Study) -> dict[str, str]:
+        there = [name for name in grids.text_term(study) if results.has(name, study.study)]
+        return {name: name.split(", ")[0] for name in there}
+
+    there = [study for study in studies if names(study)]
+    if not there:
         return Results(results.rows.iloc[:0], results.predictions.iloc[:0], {})
-    part = by_method(
-        results,
-        studies,
-        lambda study: {name: name.split(", ")[0] for name in text_groups(results, study)},
-    )
+    part = by_method(results, there, names)
     rows, answers = (
         own.assign(term=own["group"].str.extract(r", (\w+)", expand=False))
         for own in (part.rows, part.predictions)

@@ -40,11 +40,6 @@ SHARES = "correct accuracy follows follows_one auc auc_silent ece brier agreemen
 LOSSES = "nll loss train_loss kl".split()
 """Names of values that lie between 0 and 1, and of those that are not below 0."""
 
-THESE_CONSTRUCTIONS: dict[str, Any] = {"within": ("subcase", "label")}
-NEW_CONSTRUCTIONS: dict[str, Any] = {"within": ("label",), "clusters": "subcase"}
-"""The two populations that a test of constructions (HANS) may stand for, for `sample` and
-`summary`: other pairs of the same subcases, or other subcases. A subcase fixes the label."""
-
 
 def bounds_of(value: str) -> Bounds:
     """The bounds of a column by its name, with or without `validation_`; else `UNBOUNDED`."""
@@ -101,9 +96,8 @@ class Interval:
 
         (t(1 - alpha / 2) + t(.8)) se; no number where there is no interval.
         """
-        if not np.isfinite(self.lo):
-            return np.nan
-        return (quantile(self.level, self.df) + quantile(0.6, self.df)) * self.se
+        t = quantile(self.level, self.df) + quantile(0.6, self.df)
+        return t * self.se if np.isfinite(self.lo) else np.nan
 
 
 FIELDS = tuple(f.name for f in fields(Interval))
@@ -173,8 +167,7 @@ class Sample:
     """One value by draw and example, with the ids of both.
 
     `draws` is empty where nothing was drawn, as zero-shot: `values` then has one row, and only
-    examples vary. Examples vary within `strata`, which the design holds fixed (as many of each
-    label), and as whole `clusters` (what was written together); else each is a cluster of its own.
+    examples vary: within `strata`, which the design holds fixed, and as whole `clusters`.
     """
 
     values: Floats  # (draws, examples)
@@ -221,22 +214,18 @@ def _not_the_same(what: str, a: Sequence[str], b: Sequence[str]) -> UserError:
     return UserError(f"not the same {what}: only one of the two has {names}")
 
 
-def sample(
-    frame: pd.DataFrame,
-    value: str = "correct",
-    *,
-    within: Sequence[str] = ("label",),
-    clusters: str = "",
-) -> Sample:
+def sample(frame: pd.DataFrame, value: str = "correct", *, clusters: str = "") -> Sample:
     """The values of a long frame, a row a run and query, as a `Sample`.
+
+    Of every test set the design fixes how many pairs there are of each label, and of each subcase,
+    if it has any: the interval is about other pairs of these. With `clusters`, it is about other
+    subcases.
 
     Args:
         frame: with the columns `draw` (the id of what was drawn, "" where nothing was), `id` (of
-            the example) and `value`.
+            the example), `value`, and if they are known `label` and `subcase`.
         value: the column of which the mean is wanted; its name says its bounds (`bounds_of`).
-        within: columns whose values the design fixes; those that the frame lacks, or that are
-            missing throughout, are ignored.
-        clusters: the column of which whole values vary, or "".
+        clusters: the column of which whole values vary, within the label; or "".
 
     Raises:
         UserError: a draw without an example that another has, or with one twice; a value that is no
@@ -256,16 +245,16 @@ def sample(
             f"draw {draws[row]!r} has no {value!r} for example {examples[column]!r}: runs that "
             "differ in their examples have no interval together"
         )
-    fixed = [name for name in within if name in frame and not frame[name].isna().all()]
-    whole = [clusters] if clusters else []
-    design = [f"whole {name}s" for name in whole]
+    fixed = ["label"] if clusters else ["label", "subcase"]
+    fixed = [name for name in fixed if name in frame and not frame[name].isna().all()]
+    design = [f"whole {clusters}s"] * bool(clusters)
     design += [f"within {' and '.join(fixed)}"] * bool(fixed)
     return Sample(
         values,
         tuple(name for name in draws if name),
         examples,
         _tags(frame, fixed, example, examples),
-        _tags(frame, whole, example, examples) if whole else examples,
+        _tags(frame, [clusters], example, examples) if clusters else examples,
         bounds_of(value),
         ", ".join(design),
     )
@@ -413,8 +402,7 @@ def t_of(level: float, draws: int, of_units: int) -> tuple[float, int]:
     """Student's t, no number where there are too few draws, and its degrees of freedom.
 
     They are D - 1, or those of the units where these are fewer: known before there are data, so
-    that a design's power is, too. Satterthwaite's number is an estimate, and would save a twentieth
-    of the width.
+    that a design's power is, too.
     """
     df = min(draws - 1, of_units) if draws else of_units
     return quantile(level, df) if not draws or draws >= FEWEST else np.nan, df
@@ -498,9 +486,6 @@ def share(a: Sample, b: Sample, base: Sample, *, level: float = 0.95) -> Interva
     gain(a) - r gain(b) is not shown to differ from zero, by the two-way error that all means have.
     Where b's own gain is not clearly above zero (its interval, at `level`, holds it or there is
     none) there is nothing to have a share of: mean and ends are not numbers.
-
-    Raises:
-        UserError: as `difference`.
     """
     a, b, base = _paired(a, b, base)
     gain_a, gain_b = a.values - base.values, b.values - base.values
@@ -601,78 +586,49 @@ def _draws(values: Any) -> Floats:
 # --- several at once ---------------------------------------------------------------------------
 
 
-def pairwise(samples: Mapping[str, Sample], level: float = 0.95) -> pd.DataFrame:
-    """Every two samples compared, so that all intervals hold together at `level` (Bonferroni).
+def pairwise(samples: Mapping[str, Sample]) -> pd.DataFrame:
+    """Every two samples compared, so that all intervals hold together at 95 % (Bonferroni).
 
     Returns a row a pair: first, second, difference (`Interval`, first - second).
-
-    Raises:
-        UserError: as `difference`.
     """
     pairs = list(combinations(samples, 2))
-    each = 1 - (1 - level) / max(1, len(pairs))
-    rows = [(a, b, difference(samples[a], samples[b], level=each)) for a, b in pairs]
+    level = together(len(pairs))
+    rows = [(a, b, difference(samples[a], samples[b], level=level)) for a, b in pairs]
     return pd.DataFrame(rows, columns=["first", "second", "difference"])
 
 
-@dataclass(frozen=True)
-class Best:
-    """The sample with the highest mean, and the others by how they compare with it."""
-
-    first: str
-    below: dict[str, Interval]  # shown to be below it: first - other, the highest other first
-    open: dict[str, Interval]  # not shown to differ from it
-
-
-def best(samples: Mapping[str, Sample], level: float = 0.95) -> Best:
-    """The highest of `samples`, and which others are shown to be below it.
+def best(samples: Mapping[str, Sample]) -> tuple[str, dict[str, Interval]]:
+    """The name of the sample with the highest mean, and its mean minus each other's, highest first.
 
     The same data choose the highest, so all pairs are compared: each claim must hold whichever
     sample comes out first. With comparisons of the highest alone, 9 in 100 claims were false for
     five equal methods.
-
-    Raises:
-        UserError: as `difference`.
     """
     draws = _fewest(*samples.values())
     samples = {
         name: one.at(draws, one.examples) if one.draws else one for name, one in samples.items()
     }
     order = sorted(samples, key=lambda name: -samples[name].values.mean())
-    table = pairwise({name: samples[name] for name in order}, level)
+    table = pairwise({name: samples[name] for name in order})
     own = table[table["first"] == order[0]]
-    gaps = dict(zip(own["second"], own["difference"], strict=True))
-    below = {name: gap for name, gap in gaps.items() if gap.lo > 0}
-    return Best(order[0], below, {name: gap for name, gap in gaps.items() if name not in below})
+    return order[0], dict(zip(own["second"], own["difference"], strict=True))
 
 
 # --- frames ------------------------------------------------------------------------------------
 
 
 def summary(
-    frame: pd.DataFrame,
-    by: Sequence[str],
-    value: str = "correct",
-    *,
-    within: Sequence[str] = ("label",),
-    clusters: str = "",
+    frame: pd.DataFrame, by: Sequence[str], value: str = "correct", *, clusters: str = ""
 ) -> pd.DataFrame:
-    """`interval` of `value` in each group: columns of `by`, then an Interval's fields.
-
-    Raises:
-        UserError: as `sample` and `by_group`.
-    """
-    return by_group(
-        frame, by, lambda part: interval(sample(part, value, within=within, clusters=clusters))
-    )
+    """`interval` of `value` in each group: columns of `by`, then an Interval's fields."""
+    return by_group(frame, by, lambda part: interval(sample(part, value, clusters=clusters)))
 
 
 def over_draws(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """`t_interval` of one value a run, within the value's bounds; columns as in `summary`.
 
     Raises:
-        UserError: as `t_interval` and `by_group`; a draw (column `draw`, where there is one) twice
-            in a group.
+        UserError: a draw (column `draw`, where there is one) twice in a group.
     """
     if "draw" in rows and (twice := rows.duplicated([*by, "draw"])).any():
         draw = rows.loc[twice, "draw"].iloc[0]

@@ -60,10 +60,7 @@ def _cell(value: Any, form: str | Callable[[Any], str] | None) -> Any:
 def table(
     frame: pd.DataFrame, formats: Mapping[str, str | Callable[[Any], str]] | None = None
 ) -> None:
-    """Show the frame as a Markdown table (see `markdown`).
-
-    Never HTML: Quarto adds scripts from a network to it.
-    """
+    """Show the frame as a Markdown table (see `markdown`)."""
     say(markdown(frame, formats))
 
 

@@ -14,54 +14,35 @@ from typing import Any
 import altair as alt
 import numpy as np
 import pandas as pd
+from scipy.optimize import isotonic_regression
 
 
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000"]
-"""Okabe & Ito (2008), the two with the most contrast on white first, yellow left out."""
-SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right"]
-DASHES: list[list[int]] = [[1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 2], [10, 3], [1, 3]]
 INK, QUIET, GREY, FAINT = "#1f2328", "#57606a", "#8c959f", "#e4e7eb"
-LOOKS = [
-    *zip(COLOURS, SHAPES, DASHES, strict=True),
-    (QUIET, "circle", [1, 0]),
-    ("#334155", "circle", [1, 0]),
-    ("#9467bd", "square", [6, 3]),
-    ("#7f7f00", "diamond", [8, 3, 2, 3]),
-    ("#8c2d04", "triangle-down", [4, 2]),
-    ("#005f5f", "cross", [10, 3]),
-    ("#7a0177", "triangle-right", [1, 3]),
-    ("#4d4d4d", "triangle-up", [2, 2]),
-    ("#8c564b", "diamond", [4, 2]),
+
+LOOKS: list[tuple[str, str, list[int], str]] = [
+    ("#0072B2", "circle", [1, 0], "ICL"),
+    ("#D55E00", "square", [6, 3], "full fine-tuning, full"),
+    ("#009E73", "triangle-up", [2, 2], "LoRA, rank-1 LoRA, rank-4 LoRA, rank-16 LoRA"),
+    ("#CC79A7", "diamond", [8, 3, 2, 3], "distillation, distilled, all weights"),
+    ("#56B4E9", "triangle-down", [4, 2], "recursive distillation, recursive, live, cache"),
+    ("#E69F00", "cross", [10, 3], "BitFit"),
+    ("#000000", "triangle-right", [1, 3], "cue classifier"),
+    (QUIET, "circle", [1, 0], "zero-shot"),
+    ("#334155", "circle", [1, 0], "in-domain"),
+    ("#9467bd", "square", [6, 3], "out-of-domain"),
+    ("#7f7f00", "diamond", [8, 3, 2, 3], "rank-16 rsLoRA"),
+    ("#8c2d04", "triangle-down", [4, 2], "rank-4 DoRA"),
+    ("#005f5f", "cross", [10, 3], "VeRA"),
+    ("#7a0177", "triangle-right", [1, 3], "IA3"),
+    ("#4d4d4d", "triangle-up", [2, 2], "linear probe"),
+    ("#8c564b", "diamond", [4, 2], "prefix"),
 ]
-"""Colour, shape and dash of a series: seven for any, and others that only `PLACES` gives."""
-PLACES = {
-    "ICL": 0,
-    "full fine-tuning": 1,
-    "full": 1,
-    "LoRA": 2,
-    "distillation": 3,
-    "distilled": 3,
-    "recursive distillation": 4,
-    "recursive": 4,
-    "live": 4,
-    "BitFit": 5,
-    "cue classifier": 6,
-    "zero-shot": 7,
-    "in-domain": 8,
-    "out-of-domain": 9,
-    "cache": 4,
-    "prefix": 15,
-    "all weights": 3,
-    "rank-1 LoRA": 2,
-    "rank-4 LoRA": 2,
-    "rank-16 LoRA": 2,
-    "rank-16 rsLoRA": 10,
-    "rank-4 DoRA": 11,
-    "VeRA": 12,
-    "IA3": 13,
-    "linear probe": 14,
-}
-"""Which of the `LOOKS` a method or a domain has in the whole book."""
+"""Colour, shape and dash, and the methods and domains that have them in the whole book.
+
+Any other series has one of the first seven: the colours of Okabe & Ito (2008), the two with the
+most contrast on white first, yellow left out.
+"""
+PLACES = {name: place for place, look in enumerate(LOOKS) for name in look[3].split(", ")}
 STUDIES = {"smollm2": "SmolLM2-135M", "pocket": "pocket world"}
 """What the book's own studies are called in figures; a user's study keeps its name."""
 
@@ -117,7 +98,7 @@ def config() -> alt.theme.ThemeConfig:
                 "offset": 14,
                 "lineHeight": 17,
             },
-            "range": {"category": COLOURS, "symbol": SHAPES},
+            "range": {"category": [x[0] for x in LOOKS[:7]], "symbol": [x[1] for x in LOOKS[:7]]},
         }
     }
 
@@ -148,7 +129,7 @@ def looks(names: Sequence[Any]) -> list[tuple[str, str, list[int]]]:
     known = [PLACES.get(str(name)) for name in names]
     free = [place for place in range(7) if place not in known] or [*range(7)]
     others = itertools.cycle(free)
-    return [LOOKS[next(others) if place is None else place] for place in known]
+    return [LOOKS[next(others) if place is None else place][:3] for place in known]
 
 
 def colour(series: str, names: Sequence[Any], legend: alt.Legend | None = None) -> alt.Color:
@@ -156,9 +137,10 @@ def colour(series: str, names: Sequence[Any], legend: alt.Legend | None = None) 
     return alt.Color(f"{series}:N", scale=_scale(names, 0), legend=legend)
 
 
-def shape(series: str, names: Sequence[Any], legend: alt.Legend | None = None) -> alt.Shape:
-    """The series' point shapes, to go with `colour`."""
-    return alt.Shape(f"{series}:N", scale=_scale(names, 1), legend=legend)
+def look(series: str, names: Sequence[Any], legend: alt.Legend | None = None) -> dict[str, Any]:
+    """The encodings of the series' points: colour and shape."""
+    shape = alt.Shape(f"{series}:N", scale=_scale(names, 1), legend=legend)
+    return {"color": colour(series, names, legend), "shape": shape}
 
 
 def dash(series: str, names: Sequence[Any]) -> alt.StrokeDash:
@@ -185,11 +167,6 @@ def lines(title: str) -> Any:
     return textwrap.wrap(title, PHONE // 7) if phone() and title else title
 
 
-def apart(rows: Sequence[Any]) -> alt.Scale:
-    """A scale of rows with room for a name above each."""
-    return alt.Scale(domain=list(rows), paddingInner=0.42, paddingOuter=0.42)
-
-
 def span(*values: Any) -> list[float]:
     """A round range that holds every finite one of the values; shares stay within 0 and 1."""
     numbers = np.concatenate([np.asarray(own, dtype=float) for own in values])
@@ -213,23 +190,17 @@ def pixels(number: float, height: int, domain: Sequence[float]) -> float:
 def spread(targets: Sequence[float], gap: float) -> list[float]:
     """Heights as near as possible to the targets and at least `gap` apart, in the same order.
 
-    As in isotonic regression: neighbours that would overlap become one block, centred on the mean
-    of its members' targets.
+    Less the room that they need, they are to rise: an isotonic regression.
     """
-    order = np.argsort(targets, kind="stable")
-    blocks: list[list[float]] = []  # each: where its members would have the block begin
-    for rank in order:
-        blocks.append([targets[rank]])
-        while len(blocks) > 1:
-            below, above = blocks[-2], blocks[-1]
-            if np.mean(below) + gap * len(below) <= np.mean(above):
-                break
-            blocks[-2:] = [below + [begin - gap * len(below) for begin in above]]
-    heights = [float(np.mean(block)) + gap * i for block in blocks for i in range(len(block))]
-    spread_heights = [0.0] * len(targets)
-    for rank, height in zip(order, heights, strict=True):
-        spread_heights[rank] = height
-    return spread_heights
+    order, room = np.argsort(targets, kind="stable"), gap * np.arange(len(targets))
+    heights = np.empty(len(targets))
+    heights[order] = isotonic_regression(np.asarray(targets)[order] - room).x + room
+    return [float(height) for height in heights]
+
+
+def sized(chart: Any, width: int, height: int) -> Any:
+    """The chart with a plotting area of this size, on a phone as wide as that is."""
+    return chart.properties(width=PHONE if phone() else width, height=height)
 
 
 def finish(chart: Any, note: str, width: int) -> Any:
@@ -267,27 +238,28 @@ def chance(at: float, field: str, channel: str, scale: alt.Scale | None = None) 
     return line.encode(**{channel: position(f"{field}:Q", scale=scale or alt.Undefined)})
 
 
-def rule_lines(rules: pd.DataFrame, field: str, edge: float | None, gap: float) -> list[Any]:
-    """A thin line at each rule's accuracy, its name just below it at the left edge.
+def rule_lines(
+    rules: pd.DataFrame, edge: float | None, height: int, domain: Sequence[float]
+) -> list[Any]:
+    """A thin line at each rule's accuracy, on the axis `mean`, its name below it at the left edge.
 
-    `edge`: the left edge on the axis `_x`; None for a chart with another axis. Lines nearer to each
-    other than `gap` are drawn as one, with all their names.
+    `edge`: the left edge on the axis `_x`; None for a chart with another axis. Lines that have no
+    room for a name between them, in a panel of this `height`, are drawn as one, with all names.
     """
     ordered = rules.sort_values("accuracy", ascending=False, kind="stable")
-    apart = -ordered["accuracy"].diff() >= gap
+    apart = -ordered["accuracy"].diff() >= pixels(14, height, domain)
     layers: list[Any] = []
     for _, group in ordered.groupby(apart.cumsum()):
         at = group["accuracy"].astype(float).tolist()
-        lines = alt.Chart(pd.DataFrame({field: at})).mark_rule(
+        lines = alt.Chart(pd.DataFrame({"mean": at})).mark_rule(
             color=QUIET, strokeWidth=1, strokeDash=[1, 2]
         )
-        names = pd.DataFrame({"_x": [edge], field: [at[0]], "_text": [", ".join(group["rule"])]})
+        names = pd.DataFrame({"_x": [edge], "mean": [at[0]], "_text": [", ".join(group["rule"])]})
         words = alt.Chart(names).mark_text(
             align="left", baseline="top", dx=3, dy=3, fontSize=12, color=QUIET
         )
         x: Any = alt.value(0) if edge is None else "_x:Q"
-        y = f"{field}:Q"
-        layers += [lines.encode(y=y), words.encode(x=x, y=y, text="_text:N")]
+        layers += [lines.encode(y="mean:Q"), words.encode(x=x, y="mean:Q", text="_text:N")]
     return layers
 
 
@@ -300,8 +272,5 @@ def steps(values: Iterable[float], doublings: bool = True) -> dict[float, float]
     if not doublings:
         step_size = (distinct[-1] - distinct[0]) / max(1, len(distinct) - 1) or 1.0
         return {v: v / step_size for v in distinct}
-    positive = [v for v in distinct if v > 0]
-    if any(v < 0 for v in distinct) or not positive:
-        raise ValueError(f"no axis of doublings for {distinct}")
-    step = {v: float(np.log2(v)) for v in positive}
-    return step | ({0: step[positive[0]] - 1.0} if 0 in distinct else {})
+    step = {v: float(np.log2(v)) for v in distinct if v > 0}
+    return step | ({0: min(step.values()) - 1.0} if 0 in distinct else {})

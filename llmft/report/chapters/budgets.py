@@ -434,8 +434,6 @@ def tradeoff(found: Found, studies: Sequence[Study]) -> Any:
         sections.facet(studies),
         lambda own, note: compare.tradeoff(
             own,
-            "method",
-            FULL,
             names=list(dict.fromkeys(rows["method"])),
             start=float(np.exp(found.start[own["study"].iloc[0]])),
             note=note,

@@ -244,11 +244,8 @@ def domains(compared: pd.DataFrame, methods: Results, studies: Sequence[Study]) 
         compare.against,
         both,
         studies,
-        "method",
         quantities=prior.QUANTITIES,
         names=theme.order(both["method"]),  # a method looks the same in all studies' panels
-        size="shots",
-        highlight="zero-shot",
         note=f"{stats.caption(right)}; time and memory: {sections.machines(timed)}",
     )
 
@@ -263,10 +260,7 @@ def earlier() -> Any:
     both["shots"] = both["shots"].where(~both["method"].str.contains("distillation"), 0)
     return compare.against(
         both,
-        "method",
         prior.QUANTITIES,
-        size="shots",
-        highlight="zero-shot",
         note="50 pairs a domain, 10 repeats (1 of zero-shot and of distillation); accuracy with "
         "intervals that 50 pairs allow; no loss where the answer was read from generated text",
     )
@@ -509,8 +503,8 @@ def findings(
     """
     rows = side_by_side(chosen, [study]).rows
     forgets = []
-    if sections.text_groups(chosen, study):
-        text = sections.text_term(chosen, [study])
+    text = sections.text_term(chosen, [study])
+    if len(text.rows):
         losses, changes = sections.term_effects(text, sections.scored(text), study)
         start = sections.start_nll(chosen, study)
         forgets = [conclusions.forgetting(losses, start, changes)]

@@ -217,7 +217,6 @@ def rounds_figure(students: Results, main: pd.DataFrame, studies: Sequence[Study
         facet=sections.facet(studies),
         doublings=False,
         draws=by_domain(in_rounds(students.rows, studies)),
-        draws_y="accuracy",
         rules=lines.assign(rule=lines["rule"] + ", " + lines["domain"]),
         x_title="rounds",
         note=f"{stats.caption(points)}; {sections.floors_text(studies)}",
@@ -332,8 +331,6 @@ def forgetting_figure(text: Results, start: Results, studies: Sequence[Study]) -
         sections.facet(studies),
         lambda part, note: compare.forgetting(
             part,
-            "method",
-            "term",
             start=before[part["study"].iloc[0]],
             rules=sections.rows_at(lines, study=part["study"].iloc[0]),
             note=note,

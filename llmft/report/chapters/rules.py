@@ -215,9 +215,7 @@ def _intervals(
     for (method, shots), own in places:
         level = stats.together(own[x].nunique())
         found[method, shots] = {
-            float(at): stats.interval(
-                stats.sample(part, value, within=sections.WITHIN), level=level
-            )
+            float(at): stats.interval(stats.sample(part, value), level=level)
             for at, part in own.groupby(x)
         }
     return found
