@@ -163,6 +163,55 @@ def test_text_leaves_the_float_that_swallowed_it() -> None:
     assert floats.free(f"{table}</figure>") == f"{table}</figure>"
 
 
+PARTED = """<div id="fig-x" class="quarto-float"><figure class="quarto-float-fig">
+<figcaption class="quarto-uncaptioned" id="c">
+Figure&nbsp;2.8
+</figcaption>
+<div aria-describedby="c">
+<div id="fig-x-1" class="quarto-float"><figure class="quarto-subfloat-fig">
+<figcaption id="c-1">
+(a) The <em>caption</em>.
+</figcaption>
+<div aria-describedby="c-1">
+<p>Words.</p>
+</div>
+</figure></div>
+<div class="cell-output">
+<div id="fig-x-2" class="quarto-float"><figure class="quarto-subfloat-fig">
+<figcaption id="c-2">
+(b)
+</figcaption>
+<div aria-describedby="c-2">
+<img src="a.svg">
+</div>
+</figure></div>
+</div>
+</div>
+</figure></div>"""
+
+
+def test_words_that_quarto_made_a_figure_of_stand_before_it() -> None:
+    found = " ".join(floats.free(PARTED).split())
+    assert found == (
+        '<div id="fig-x" class="quarto-float"><p>Words.</p> <figure class="quarto-float-fig"> '
+        "<figcaption>Figure&nbsp;2.8: The <em>caption</em>.</figcaption>"
+        '<img src="a.svg"> </figure></div>'
+    )
+    assert floats.free(PARTED + PARTED) == 2 * floats.free(PARTED)
+
+
+def test_a_sentence_names_a_chapter_and_a_table_its_title() -> None:
+    link = '<a href="c.html" class="quarto-xref"><span>{}</span></a>'
+    title = link.format("10&nbsp; Comparison")
+    found = pages.chapters_named(f'in {title} <td style="left">{title}</td>')
+    assert found == f'in {link.format("Chapter&nbsp;10")} <td style="left">{title}</td>'
+    assert link.format("Appendix&nbsp;B") in pages.chapters_named(
+        f"in {link.format('Appendix B — The world')}"
+    )
+    others = " ".join(map(link.format, ("Chapter 4", "Appendix B", "Section 2.1")))
+    assert pages.chapters_named(others) == others
+
+
 def test_a_method_has_one_colour_in_every_figure() -> None:
     found: dict[str, dict[str, str]] = {}
     mark = re.compile(r'aria-label="[^"]*?\bmethod: ([^;"]+)[^>]*?\b(?:fill|stroke)="(#\w{6})"')

@@ -46,13 +46,17 @@ def of_chapter(chapter: str, root: Path, folder: Path) -> str:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / file, folder / file)
             link = f'<a href="../{quote(file)}" download>{html.escape(Path(file).name)}</a>'
-            size = (root / file).stat().st_size / 1e6
-            items += f"<li>{link} ({size:.1f} MB): {what}</li>"
+            items += f"<li>{link} ({_size(root / file)}): {what}</li>"
     if not items:
         return ""
     head = '<nav class="downloads" aria-label="Downloads"><p>Download, and run again</p>'
     items += "".join(f"<li>{line}</li>" for line in _again(chapter, root))
     return f"{head}<ul>{items}</ul></nav>"
+
+
+def _size(file: Path) -> str:
+    size = file.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
 
 
 def _again(chapter: str, root: Path) -> Iterator[str]:
@@ -178,7 +182,7 @@ def of_book(root: Path, folder: Path) -> str:
     if (root / "data" / "results" / "comparison.svg").is_file() and (card_png := _png(_card(root))):
         (folder / "card.png").write_bytes(card_png)
     items = "".join(f'<li><a href="{quote(to)}">{to}</a>: {what}</li>' for to, what in links)
-    head = '<nav class="machines" aria-label="For machines"><p>For machines</p>'
+    head = '<nav class="machines" aria-label="Downloads"><p>The book to take away</p>'
     return f"{head}<ul>{items}</ul></nav>"
 
 

@@ -96,11 +96,24 @@ def finish(root: Path, folder: Path) -> None:
                 text = text.replace("</head>", f"{part.HEAD}</head>", 1)
         page.write_text(text, encoding="utf-8")
     first = folder / "index.html"
-    text = phone.finish(first.read_text(encoding="utf-8"), first)
+    text = phone.finish(chapters_named(first.read_text(encoding="utf-8")), first)
     whole = downloads.of_book(root, folder)
     text = origins.link(text)
     first.write_text(text.replace("</main>", f"{whole}</main>", 1), encoding="utf-8")
     announce(root, folder)
+
+
+def chapters_named(text: str) -> str:
+    """A page's HTML whose sentences refer to "Chapter 10", not to "10 Comparison and conclusions".
+
+    A page without a number, as the first is, gets the latter from Quarto. In a table it is better.
+    """
+    title = r'(?<!">)(<a [^>]*class="quarto-xref"><span>)(?:Appendix )?(\w+)(?:&nbsp; | — )[^<]*'
+
+    def named(match: re.Match[str]) -> str:
+        return f"{match[1]}{'Chapter' if match[2].isdigit() else 'Appendix'}&nbsp;{match[2]}"
+
+    return re.sub(title, named, text)
 
 
 def announce(root: Path, folder: Path) -> None:
