@@ -99,6 +99,10 @@ def test_the_book_in_a_page_of_text(root: Path) -> None:
     assert "- [A toy](chapters/toy.html): " in text
     assert "- [data/results/toy.csv](data/results/toy.csv)" in text
     assert 'href="llms.txt"' in (root / "_book/index.html").read_text()
+    (root / "_book/Toy.pdf").write_bytes(b"%PDF" * 50_000)
+    assert '<a href="Toy.pdf">Toy.pdf</a>: the whole book as PDF (0.2 MB)' in downloads.of_book(
+        root, root / "_book"
+    )
 
 
 def test_the_claims_are_those_of_the_frozen_table() -> None:

@@ -167,7 +167,8 @@ def _png(svg: str) -> bytes:
 
 def of_book(root: Path, folder: Path) -> str:
     """Write `llms.txt`, the claims as JSON, the data's cards, the card for other sites; links."""
-    links = [("llms.txt", "the book in a page of plain text, for language models, too")]
+    links = [(file.name, f"the whole book as PDF ({_size(file)})") for file in folder.glob("*.pdf")]
+    links.append(("llms.txt", "the book in a page of plain text, for language models, too"))
     found = claims(root)
     if found:
         text = json.dumps(found, indent=1, ensure_ascii=False)
