@@ -49,7 +49,7 @@ class Tab:
         """Give a command and wait for its answer; events that come before it are kept."""
         number = next(self.numbers)
         self.socket.send(json.dumps({"id": number, "method": method, "params": params}))
-        self.socket.settimeout(60)
+        self.socket.settimeout(120)
         while True:
             said = json.loads(self.socket.recv())
             if said.get("id") == number:
@@ -68,7 +68,7 @@ class Tab:
         self.send("Page.navigate", url=url)
         self.settle(until="Page.loadEventFired")
 
-    def settle(self, quiet: float = 0.2, until: str = "", limit: float = 30) -> None:
+    def settle(self, quiet: float = 0.2, until: str = "", limit: float = 120) -> None:
         """Wait until an event has come and nothing happens any more.
 
         Nothing for `quiet` seconds while no request is under way, or for ten times as long: of a

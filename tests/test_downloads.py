@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmft import ROOT
-from llmft.book import figures, gate, origins, render, stamp
+from llmft.book import downloads, figures, gate, origins, pages, render, stamp
 from llmft.report import renderings
 from tests import toy_book
 from tests.toy_book import read, write
@@ -101,6 +101,10 @@ def test_the_book_in_a_page_of_text(root: Path) -> None:
     assert "- [A toy](chapters/toy.html): " in text
     assert "- [data/results/toy.csv](data/results/toy.csv)" in text
     assert 'href="llms.txt"' in (root / "_book/index.html").read_text()
+    (root / "_book/Toy.pdf").write_bytes(b"%PDF" * 50_000)
+    assert '<a href="Toy.pdf">Toy.pdf</a>: the whole book as PDF (0.2 MB)' in downloads.of_book(
+        root, root / "_book"
+    )
 
 
 def test_the_claims_of_the_comparison_are_a_file_of_the_site(root: Path) -> None:
@@ -147,6 +151,55 @@ def test_text_leaves_the_float_that_swallowed_it() -> None:
     swallowed = f"<figure>{figure.format('<p>Words</p>')}</figure>"
     assert figures.free(swallowed) == f"<p>Words</p><figure>{figure.format('')}</figure>"
     assert figures.free(f"{table}</figure>") == f"{table}</figure>"
+
+
+PARTED = """<div id="fig-x" class="quarto-float"><figure class="quarto-float-fig">
+<figcaption class="quarto-uncaptioned" id="c">
+Figure&nbsp;2.8
+</figcaption>
+<div aria-describedby="c">
+<div id="fig-x-1" class="quarto-float"><figure class="quarto-subfloat-fig">
+<figcaption id="c-1">
+(a) The <em>caption</em>.
+</figcaption>
+<div aria-describedby="c-1">
+<p>Words.</p>
+</div>
+</figure></div>
+<div class="cell-output">
+<div id="fig-x-2" class="quarto-float"><figure class="quarto-subfloat-fig">
+<figcaption id="c-2">
+(b)
+</figcaption>
+<div aria-describedby="c-2">
+<img src="a.svg">
+</div>
+</figure></div>
+</div>
+</div>
+</figure></div>"""
+
+
+def test_words_that_quarto_made_a_figure_of_stand_before_it() -> None:
+    found = " ".join(figures.free(PARTED).split())
+    assert found == (
+        '<div id="fig-x" class="quarto-float"><p>Words.</p> <figure class="quarto-float-fig"> '
+        "<figcaption>Figure&nbsp;2.8: The <em>caption</em>.</figcaption>"
+        '<img src="a.svg"> </figure></div>'
+    )
+    assert figures.free(PARTED + PARTED) == 2 * figures.free(PARTED)
+
+
+def test_a_sentence_names_a_chapter_and_a_table_its_title() -> None:
+    link = '<a href="c.html" class="quarto-xref"><span>{}</span></a>'
+    title = link.format("10&nbsp; Comparison")
+    found = pages.chapters_named(f'in {title} <td style="left">{title}</td>')
+    assert found == f'in {link.format("Chapter&nbsp;10")} <td style="left">{title}</td>'
+    assert link.format("Appendix&nbsp;B") in pages.chapters_named(
+        f"in {link.format('Appendix B — The world')}"
+    )
+    others = " ".join(map(link.format, ("Chapter 4", "Appendix B", "Section 2.1")))
+    assert pages.chapters_named(others) == others
 
 
 def test_a_method_has_one_colour_in_every_figure() -> None:

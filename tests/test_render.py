@@ -231,6 +231,17 @@ def test_quarto_renders_without_executing(
     assert "--no-execute" in (tmp_path / "said").read_text()
 
 
+def test_quarto_renders_each_format_beside_the_others(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (root / "_quarto.yml").open("a") as file:
+        file.write("format:\n  html: default\n  typst: default\n")
+    script = f'echo "$5 $8" >> {tmp_path}/said; cd "$2"; mkdir -p "$7"; echo > "$7/index.html"'
+    fake_quarto(tmp_path, monkeypatch, script)
+    render.render(root)
+    assert (tmp_path / "said").read_text() == "html --no-clean\ntypst --no-clean\n"
+
+
 ALL_PAGES = """cd "$2"; mkdir -p "$7/chapters"; for page in index.qmd chapters/*.ipynb; do
 (echo '<html><main class="content" id="main">'; cat "$page"; echo '</main></html>') \
     > "$7/${page%.*}.html"; done"""

@@ -35,13 +35,17 @@ def of_chapter(chapter: str, root: Path, folder: Path) -> str:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / file, folder / file)
             link = f'<a href="../{quote(file)}" download>{html.escape(Path(file).name)}</a>'
-            size = (root / file).stat().st_size / 1e6
-            items += f"<li>{link} ({size:.1f} MB): {what}</li>"
+            items += f"<li>{link} ({_size(root / file)}): {what}</li>"
     if not items:
         return ""
     head = '<nav class="downloads" aria-label="Downloads"><p>Download, and run again</p>'
     items += "".join(f"<li>{line}</li>" for line in _again(chapter, root))
     return f"{head}<ul>{items}</ul></nav>"
+
+
+def _size(file: Path) -> str:
+    size = file.stat().st_size
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.0f} kB"
 
 
 def _again(chapter: str, root: Path) -> Iterator[str]:
@@ -100,7 +104,8 @@ def of_book(root: Path, folder: Path) -> str:
 
     The chapters' own files are there already.
     """
-    links = [("llms.txt", "the book in a page of plain text, for language models, too")]
+    links = [(file.name, f"the whole book as PDF ({_size(file)})") for file in folder.glob("*.pdf")]
+    links.append(("llms.txt", "the book in a page of plain text, for language models, too"))
     results = root / "data" / "results"
     if (results / "comparison-claims.json").is_file():
         shutil.copyfile(results / "comparison-claims.json", folder / "claims.json")
@@ -112,7 +117,7 @@ def of_book(root: Path, folder: Path) -> str:
         links.append((f"data/cards/{card.name}", f"a card of the data: {title}"))
     (folder / "llms.txt").write_text("\n".join(_llms(root, folder)) + "\n", encoding="utf-8")
     items = "".join(f'<li><a href="{quote(to)}">{to}</a>: {what}</li>' for to, what in links)
-    head = '<nav class="machines" aria-label="For machines"><p>For machines</p>'
+    head = '<nav class="machines" aria-label="Downloads"><p>The book to take away</p>'
     return f"{head}<ul>{items}</ul></nav>"
 
 

@@ -33,6 +33,16 @@ body.quarto-light main figure img {{ color-scheme: light; }}
 
 FIGURE = re.compile(r"<figure\b[^>]*>.*?</figure>", re.DOTALL)
 SHOWN = re.compile(r"</table>|<img\b[^>]*>|</picture>")
+_DIV, _FIGURE, _CAPTION = r"<div\b[^>]*>\s*", r"<figure\b[^>]*>\s*", r"<figcaption\b[^>]*>\s*"
+_END = r"\s*</figcaption>\s*"
+PARTED = re.compile(
+    rf"(?P<open>{_FIGURE})<figcaption\b[^>]*quarto-uncaptioned[^>]*>\s*(?P<name>[^<]*?){_END}{_DIV}"
+    rf'<div id="[\w-]+-1"[^>]*>\s*{_FIGURE}{_CAPTION}\(a\)\s*(?P<caption>(?:(?!<fig).)*?){_END}'
+    rf"{_DIV}(?P<words>(?:(?!<fig).)*?)</div>\s*</figure>\s*</div>\s*"
+    rf"(?:{_DIV})?<div id=\"[\w-]+-2\"[^>]*>\s*{_FIGURE}{_CAPTION}\(b\){_END}"
+    rf"{_DIV}(?P<shown>(?:(?!<fig).)*?)</div>\s*</figure>\s*</div>\s*(?:</div>\s*)?</div>\s*</figure>",
+    re.DOTALL,
+)
 WORDS = re.compile(r"<p>(?:(?!<img\b|</?p\b).)+</p>\n?|<ul>.*?</ul>\n?", re.DOTALL)
 
 
@@ -40,8 +50,16 @@ def free(page: str) -> str:
     """The page with text that a float has swallowed beside it.
 
     Behind the last table, and on both sides of a figure; between tables it heads the next one.
+    Before a figure Quarto makes a figure "(a)" of it, with the caption, and of the figure itself a
+    "(b)": these become one again.
     """
-    return FIGURE.sub(lambda match: _apart(match[0]), page)
+    return FIGURE.sub(lambda match: _apart(match[0]), PARTED.sub(_whole, page))
+
+
+def _whole(match: re.Match[str]) -> str:
+    """The words that Quarto made a figure of, and the figure with its caption."""
+    caption = f"<figcaption>{match['name']}: {match['caption']}</figcaption>"
+    return f"{match['words']}{match['open']}{caption}{match['shown']}</figure>"
 
 
 def _apart(figure: str) -> str:

@@ -29,9 +29,22 @@ def finish(root: Path, folder: Path, lines: Mapping[str, str]) -> None:
             own += live.boxes(text, root, folder)
         elif page == folder / "index.html":
             files = downloads.of_book(root, folder)
-            text = origins.link(text)
+            text = origins.link(chapters_named(text))
         text = figures.drawings(text, page)
         if page in begin and (main := re.search("<main[^>]*>", text)):
             text = text[: main.end()] + begin[page] + text[main.end() :]
         text = text.replace("</main>", f"{files}</main>", 1)
         page.write_text(text.replace("</head>", f"{own}</head>", 1), encoding="utf-8")
+
+
+def chapters_named(text: str) -> str:
+    """A page's HTML whose sentences refer to "Chapter 10", not to "10 Comparison and conclusions".
+
+    A page without a number, as the first is, gets the latter from Quarto. In a table it is better.
+    """
+    title = r'(?<!">)(<a [^>]*class="quarto-xref"><span>)(?:Appendix )?(\w+)(?:&nbsp; | — )[^<]*'
+
+    def named(match: re.Match[str]) -> str:
+        return f"{match[1]}{'Chapter' if match[2].isdigit() else 'Appendix'}&nbsp;{match[2]}"
+
+    return re.sub(title, named, text)

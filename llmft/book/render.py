@@ -15,7 +15,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from llmft import ROOT, UserError
+import yaml
+
+from llmft import ROOT, UserError, files
 from llmft.book import gate, local, pages
 from llmft.book import plain as plain_pages
 
@@ -96,11 +98,30 @@ def _write(quarto: str | None, root: Path, folder: Path, lines: Mapping[str, str
 
 
 def _quarto(quarto: str, root: Path, folder: Path) -> None:
-    """Render into a folder of the book's folder; what Quarto warns of is an error."""
+    """Render the pages, and every other format that `_quarto.yml` names, into a folder of the book.
+
+    A book whose PDF fails (Typst and pandoc change often) is a book: that is said, and no error.
+    """
+    _one(quarto, root, folder, "html")
+    if not (folder / "index.html").is_file():
+        raise UserError(f"{quarto} wrote no index.html")
+    book = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))
+    for form in book.get("format", []):
+        if form != "html":
+            try:
+                _one(quarto, root, folder, form)
+            except UserError as error:
+                files.say(f"the pages are made, but not {form}: {error}")
+
+
+def _one(quarto: str, root: Path, folder: Path, form: str) -> None:
+    """Render one format, beside those that are there; what Quarto warns of is an error."""
     into = folder.relative_to(root).as_posix()
-    command = [quarto, "render", str(root), "--no-execute", "--to", "html", "--output-dir", into]
+    command = [quarto, "render", str(root), "--no-execute", "--to", form, "--output-dir", into]
     environment = {**os.environ, "NO_COLOR": "1", "QUARTO_PYTHON": sys.executable}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root)
+    done = subprocess.run(
+        [*command, "--no-clean"], capture_output=True, text=True, env=environment, cwd=root
+    )
     lines = [" ".join(line.split()) for line in (done.stdout + done.stderr).splitlines()]
     wrong = [line for line in lines if UNRESOLVED.search(line)]
     if done.returncode:
@@ -108,8 +129,6 @@ def _quarto(quarto: str, root: Path, folder: Path) -> None:
         raise UserError(f"quarto render failed: {'; '.join(wrong)}")
     if wrong:
         raise UserError(f"quarto render warns: {'; '.join(wrong)}")
-    if not (folder / "index.html").is_file():
-        raise UserError(f"{quarto} wrote no index.html")
 
 
 def find() -> str | None:
