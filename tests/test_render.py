@@ -242,6 +242,20 @@ def test_quarto_renders_each_format_beside_the_others(
     assert (tmp_path / "said").read_text() == "html --no-clean\ntypst --no-clean\n"
 
 
+def test_a_pdf_that_fails_leaves_the_pages(
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with (root / "_quarto.yml").open("a") as file:
+        file.write("format:\n  html: default\n  typst: default\n")
+    script = '[ "$5" = html ] || { echo "error: unknown symbol" >&2; exit 1; }\n'
+    fake_quarto(tmp_path, monkeypatch, script + 'cd "$2"; mkdir -p "$7"; echo > "$7/index.html"')
+    render.render(root)
+    assert "the pages are made, but not typst: quarto render failed" in capsys.readouterr().err
+
+
 ALL_PAGES = """cd "$2"; mkdir -p "$7/chapters"; for page in index.qmd chapters/*.ipynb; do
 (echo '<html><main class="content" id="main">'; cat "$page"; echo '</main></html>') \
     > "$7/${page%.*}.html"; done"""

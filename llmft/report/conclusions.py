@@ -179,7 +179,7 @@ def floors(
     return Conclusion(
         f"{claim} than a classifier on surface cues that was trained on the same labels.",
         f"The classifier has {stats.interval(own).text} (draws × pairs). The single cue *{cue}* is "
-        f"right on {right:.2f}, but was chosen by all {pool:,} labels of the training pool. Method "
+        f"right on {right:.2f}, but all {pool:,} labels of the training pool chose it. Method "
         f"minus classifier on the same draws and pairs, in accuracy: {_listed(gaps)}; in AUC, "
         f"which a lean to one answer does not change: {_listed(areas)}.{_notes(gaps.values())}",
         "the classifier is given cues that somebody thought of; a model has to find its own.",
@@ -250,7 +250,7 @@ def contrast(
         if domains
     ]
     if rest:
-        clauses.append(f"is not shown to rank {' or '.join(rest)} pairs differently from {shown}")
+        clauses.append(f"is not shown to rank {' or '.join(rest)} pairs any differently")
     if any(np.isfinite(gap.lo) for gap in every):
         told.append("The differences of a domain hold together.")
     parts = [f"{d} {apart.text}{_unless_shown(apart)}" for d, (_, _, apart) in gaps.items()]
@@ -402,7 +402,7 @@ def rule(answers: pd.DataFrame, places: Mapping[str, Place], classifier: Place) 
         more, _, _ = sides(left, 0.5)
         none = "no method is" if len(left) > 1 else f"{next(iter(left))} is not"
         users = _subject(more, "uses", "use") if more else f"{none} shown to use"
-        claim = f"In-domain, {users} more than whether a negation is there."
+        claim = f"In-domain, {users} more than the presence of a negation."
         area = sections.interval(silent, "auc_silent", **classifier)
         evidence += (
             f"Among the {int(quiet.sum()):,} pairs without negation the AUC is "
@@ -659,9 +659,9 @@ def price(costs: pd.DataFrame, context: str, without: str, size: int) -> Conclus
     after = max(0.0, trained["adapt"] - shown["adapt"]) / saved
     paid = f"after {1_000 * trained['to adapt (s)'] / slower:,.0f}" if slower > 0 else "never"
     return Conclusion(
-        f"{context} needs no training, but with {size:,} demonstrations an answer takes, compared "
-        f"with {without}, {_times(ratio)} the operations if every prompt is read whole, and "
-        f"{_times(cached)} the seconds if the demonstrations are read once for many queries.",
+        f"{context} needs no training, but with {size:,} demonstrations an answer takes "
+        f"{_times(ratio)} as many operations as after {without} if every prompt is read whole, and "
+        f"{_times(cached)} as many seconds if the demonstrations are read once for many queries.",
         f"An answer reads {shown['tokens an answer']:,.0f} tokens with the demonstrations in its "
         f"prompt and {trained['tokens an answer']:,.0f} without. The cost of training is "
         f"recovered, counted in operations, after {after:,.0f} answers, if prompts are read whole; "

@@ -78,7 +78,7 @@ def having(results: Results, studies: Sequence[Study], *groups: str) -> list[Stu
     """The studies that made all these groups' runs; says what others leave out (by `without`)."""
 
     def absent(study: Study) -> str:
-        return ", ".join(name for name in groups if not results.has(name, study.study))
+        return "; ".join(name for name in groups if not results.has(name, study.study))
 
     words = "Not run for this study, and so not shown: {}."
     headed(studies, lambda study: words.format(absent(study)) * bool(absent(study)))
@@ -1115,7 +1115,7 @@ def agreement(answers: pd.DataFrame, teacher: pd.DataFrame) -> dict[str, dict[st
     drawn = both.groupby(["method", "domain", "data_seed"], sort=False)["agreement"].mean()
     found: dict[str, dict[str, str]] = {}
     for (method, domain), own in drawn.groupby(["method", "domain"], sort=False):
-        found.setdefault(method, {})[f"agreement, {domain}"] = over(own)
+        found.setdefault(str(method), {})[f"agreement, {domain}"] = over(own)
     return found
 
 

@@ -75,7 +75,7 @@ def config() -> alt.theme.ThemeConfig:
     return {
         "config": {
             "background": "#ffffff",
-            "padding": 14,
+            "padding": {"left": 22, "right": 26, "top": 14, "bottom": 14},
             "font": FONT,
             "view": {"continuousWidth": WIDTH, "continuousHeight": HEIGHT, "stroke": None},
             "axis": axis,

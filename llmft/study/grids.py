@@ -394,7 +394,7 @@ PURITIES = (0.5, 0.5625, 0.625, 0.75, 1.0)
 BESIDE = 0.75
 """The purity of the other examples, where some are pairs without a cue."""
 
-NO_CUE = {"purity": BESIDE, "mixed": 1.0}
+NO_CUE: dict[str, Any] = {"purity": BESIDE, "mixed": 1.0}
 """Of a run all of whose examples are such pairs."""
 
 LONG = 20

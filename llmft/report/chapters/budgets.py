@@ -221,25 +221,27 @@ def shown(gaps: Mapping[str, stats.Interval]) -> tuple[list[str], list[str]]:
 def verdict(gaps: Mapping[str, stats.Interval]) -> str:
     """Which methods are shown to be worse or better than full fine-tuning, and what is open."""
     worse, better = shown(gaps)
-    said = [
-        f"shown to be {kind} than full fine-tuning: "
-        + (conclusions.joined([f"{name} ({gaps[name]})" for name in names]) or "none")
+    told = [
+        f"{conclusions.joined([f'{name} ({gaps[name]})' for name in names])} "
+        f"{'is' if len(names) == 1 else 'are'} shown to be {kind} than full fine-tuning"
         for kind, names in (("worse", worse), ("better", better))
-    ]
+        if names
+    ] or ["no method is shown to be worse or better than full fine-tuning"]
     rest = {name: gap for name, gap in gaps.items() if name not in worse + better}
     small = [name for name, gap in rest.items() if max(-gap.lo, gap.hi) < conclusions.MARGIN]
     power = [gap.detectable for gap in rest.values() if np.isfinite(gap.detectable)]
     if rest:
-        said.append(
-            f"not shown to differ: {conclusions.joined(list(rest))}, of which shown to be within "
-            f"{conclusions.MARGIN} of it: {conclusions.joined(small) or 'none'}"
+        near = conclusions.joined(small) or "none"
+        told.append(
+            f"of {conclusions.joined(list(rest))}, {near} {'are' if len(small) > 1 else 'is'} "
+            f"shown to be within {conclusions.MARGIN} of it"
         )
     if power:
-        said[-1] += (
+        told[-1] += (
             f" (true differences of {stats.number(min(power))} to {stats.number(max(power))} would "
             "have been shown with 80 % power)"
         )
-    return "; ".join(said)
+    return "; ".join(told)
 
 
 @where_run
@@ -353,10 +355,10 @@ def _one_rate(rows: pd.DataFrame, study: Study) -> str:
         pairs, worse, better = (int(own[name].sum()) for name in ("pairs", "worse", "better"))
         with_all = sum(map(len, shown(dict(zip(own["method"], own["gap"], strict=True)))))
         said.append(
-            f"{domain}, one rate each has the other order in {own['other'].sum() / pairs:.0%} "
-            f"of the {pairs:,} pairs of rates, and “shows” a difference in "
-            f"{(worse + better) / pairs:.0%} ({worse:,} times against the method, {better:,} "
-            f"times for it); with all rates tried, it is shown for {with_all} of {len(own)} "
+            f"{domain}, of the {pairs:,} pairs of one rate each, {own['other'].sum() / pairs:.0%} "
+            "put the two methods in the opposite order, and "
+            f"{(worse + better) / pairs:.0%} “show” a difference ({worse:,} against the method, "
+            f"{better:,} for it); with all rates tried, one is shown for {with_all} of {len(own)} "
             "methods"
         )
     return f"With {study.budget_shots[0]:,} examples, each interval alone: {'; '.join(said)}."
@@ -526,7 +528,7 @@ def summary(found: Found, study: Study) -> Iterator[str]:
     one = sections.rows_at(one_rate(found, study), domain=INSIDE)
     yield (
         f"With one rate each, {one['other'].sum() / one['pairs'].sum():.0%} of the in-domain "
-        "comparisons with full fine-tuning have the other order."
+        "comparisons with full fine-tuning come out in the opposite order."
     )
     each = [f"{times(log)} (rank {rank})" for (_, rank), log in ratios(found, study).items()]
     yield f"LoRA's best rate over full fine-tuning's: {conclusions.joined(each)}."

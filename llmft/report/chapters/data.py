@@ -199,8 +199,8 @@ def best_cues(worth: pd.DataFrame, study: Study) -> str:
         outside = best["out-of-domain"]
         found += (
             f" Out-of-domain the best of all {len(outside)} cues is *{outside.idxmax()}* with "
-            f"{outside.max():.2f}. So a method that scores well in-domain and near one half "
-            "out-of-domain has, at most, found a cue."
+            f"{outside.max():.2f}. So a method that does well in-domain but is near one "
+            "half out-of-domain may have learned no more than a cue."
         )
     return found
 
@@ -307,7 +307,7 @@ def _unknown(study: Study) -> str:
     share = prompts.unknown_share(sections.model_of(study).tokenizer, texts)
     return (
         f"{share:.1%} of the tokens of the first in-domain pairs are unknown to the tokenizer "
-        f"of {inert.escape(study.model)}; a run is refused above {prompts.UNKNOWN:.0%}."
+        f"of {inert.escape(study.model)}; above {prompts.UNKNOWN:.0%}, a run is refused."
     )
 
 

@@ -284,7 +284,7 @@ def cost(results: Results, _study: Study) -> str:
         f"sample, and scoring {score} times as long (ratios by sample, n = {train.draws}; the "
         "corrections are kept apart, not added into the weights). At its peak a run adds "
         f"{low:,.0f} MiB to the memory in use with LoRA, and {high:,.0f} MiB with full "
-        "fine-tuning (means over the same samples). What is kept of a task is "
+        "fine-tuning (means over the same samples). What has to be stored for a task is "
         f"{whole / counted:,.0f} times smaller: {counted * 4 / 1024:,.0f} KiB in place of "
         f"{whole * 4 / 1024:,.0f} KiB."
     )

@@ -253,7 +253,7 @@ def _separated(lost: Sequence[float], others: Sequence[float], end: int) -> str:
         return f"**No recursion is shown to lose accuracy; {what} {spans[0]} of held-out queries.**"
     if not others:
         return f"**Every recursion loses accuracy; {what} {spans[0]} of held-out queries.**"
-    told = "How far its teacher has left the first one does not by itself tell where accuracy falls"
+    told = "How far a teacher has moved from the first does not by itself tell where accuracy falls"
     if max(lost) < min(others):
         told = "Accuracy is shown to fall where the teacher has left the first one farthest"
     return (

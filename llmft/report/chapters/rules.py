@@ -245,8 +245,8 @@ def _power(found: Mapping[float, Interval], places: Sequence[float]) -> str:
     if not np.isfinite(widest):
         return ""
     if widest >= 0.5:
-        return " (with 80 % power, no distance from one half would have been at all of these)"
-    return f" (a distance of {stats.number(widest)} from one half would have been, with 80 % power)"
+        return " (with 80 % power, no distance from one half would have been shown at all)"
+    return f" (with 80 % power, {stats.number(widest)} from one half would have been shown)"
 
 
 @sections.text_by_study
