@@ -133,9 +133,10 @@ def test_a_verdict_names_who_is_shown_to_differ() -> None:
 
     gaps = {"a": gap(-0.2, 0.1), "b": gap(0.2, 0.1), "c": gap(0.0, 0.04), "d": gap(0.0, 0.2)}
     said = budgets.verdict(gaps)
-    assert "worse than full fine-tuning: a (-0.20 [-0.30, -0.10])" in said
-    assert "better than full fine-tuning: b" in said
-    assert "not shown to differ: c and d, of which shown to be within 0.05 of it: c" in said
+    assert "a (-0.20 [-0.30, -0.10]) is shown to be worse than full fine-tuning" in said
+    assert "b (0.20 [0.10, 0.30]) is shown to be better than full fine-tuning" in said
+    assert "of c and d, c is shown to be within 0.05 of it" in said
+    assert "no method is shown to be worse or better" in budgets.verdict({"c": gaps["c"]})
     assert budgets.shown(gaps) == (["a"], ["b"])
 
 
@@ -146,7 +147,7 @@ def test_a_study_without_the_runs_shows_nothing(monkeypatch: pytest.MonkeyPatch)
     part = results().part("zero-shot")
     nothing = budgets.read(Results(part.rows, part.predictions, part.groups), [study])
     assert len(said) == 1
-    assert said[0].startswith("Not run for this study, and so not shown: rates of full, rates of r")
+    assert said[0].startswith("Not run for this study, and so not shown: rates of full; rates of r")
     assert budgets.accuracy(nothing) is None
     budgets.differences(nothing)
     budgets.summary(nothing)

@@ -94,7 +94,7 @@ def test_methods_are_held_against_the_classifier(a: float, b: float, claim: str)
         (a, b), "no method is shown to beat"
     )
     assert found.answer == f"with 32 labels {who} a small classifier on surface cues"
-    assert "*overlap* is right on 0.89, but was chosen by all 6,000 labels" in found.evidence
+    assert "*overlap* is right on 0.89, but all 6,000 labels of the" in found.evidence
     own = sections.chosen(rows, **at("cues"))
     assert f"The classifier has {stats.interval(own).text}" in found.evidence
     for method in "ab":
@@ -155,7 +155,7 @@ def test_what_is_not_even_handed_is_said_first() -> None:
             UP,
             OPEN,
             "Training ranks in-domain pairs better than 32 demonstrations do and is not shown to "
-            "rank out-of-domain pairs differently from 32 demonstrations.",
+            "rank out-of-domain pairs any differently.",
         ),
         (
             OPEN,
@@ -295,8 +295,8 @@ def rule(rows: pd.DataFrame) -> conclusions.Conclusion:
 @pytest.mark.parametrize(
     ("left", "claim"),
     [
-        (0.5, "In-domain, a is not shown to use more than whether a negation is there."),
-        (0.9, "In-domain, a uses more than whether a negation is there."),
+        (0.5, "In-domain, a is not shown to use more than the presence of a negation."),
+        (0.9, "In-domain, a uses more than the presence of a negation."),
     ],
 )
 def test_is_more_than_the_rule_learned(left: float, claim: str) -> None:
@@ -523,13 +523,13 @@ def test_the_price_of_a_context_has_both_conditions() -> None:
     values = {"ICL": [500.0, 500.0, 0.0, 2.0, 0.0], "tuned": [10.0, 10.0, 4_900.0, 1.0, 3.0]}
     costs = pd.DataFrame(values, index=columns).T
     found = conclusions.price(costs, "ICL", "tuned", 16)
-    assert "with 16 demonstrations an answer takes, compared with tuned, 50 times" in found.claim
-    assert "2.0 times the seconds if the demonstrations are read once" in found.claim
+    assert "an answer takes 50 times as many operations as after tuned" in found.claim
+    assert "2.0 times as many seconds if the demonstrations are read once" in found.claim
     assert "counted in operations, after 10 answers" in found.evidence
     assert "read once, after 3,000." in found.evidence  # 3 s, a thousandth of a second an answer
     costs.loc["ICL", ["answer", "1,000 answers (s)"]] = 14.0, 1.0
     near = conclusions.price(costs, "ICL", "tuned", 16)
-    assert "1.4 times the operations" in near.claim
+    assert "1.4 times as many operations" in near.claim
     assert "read once, never." in near.evidence
 
 

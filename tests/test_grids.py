@@ -38,7 +38,7 @@ def test_every_chapter_has_runs_of_every_study(chapter: str, name: str) -> None:
                 assert spec.data_seed >= study.seed + 1_000, "a search sees a reported draw"
             else:
                 assert spec.data_seed < reported
-            assert (spec.split == "validation") == ("search" in group or group == "validation")
+            assert (spec.split == "validation") == ("search" in group or "validation, " in group)
     if "search" in found:
         drawn = len({spec.data_seed for spec in found["search"]})
         most = 2 if chapter == "context-distillation" else study.search_draws
@@ -49,7 +49,9 @@ def test_every_chapter_has_runs_of_every_study(chapter: str, name: str) -> None:
 def test_no_name_stands_for_two_things(name: str) -> None:
     """A name that came up twice in a chapter would lose its first list of runs."""
     study = of(name)
-    assert [*grids.icl(study)] == ["zero-shot", "ICL", "validation", "orders", "patterns"]
+    ends = ["validation, 0 shots", f"validation, {study.shots[-1]} shots", "orders", "patterns"]
+    assert [*grids.icl(study)][:2] == ["zero-shot", "ICL"]
+    assert [name for name in grids.icl(study) if name in ends] == ends
     assert len(grids.few_shot(study)) == len(grids.lora(study)) == 8
     found = grids.context_distillation(study)
     assert len(found) == 7 + len(study.queries) + (study.rounds - 1) + 2 * 3
@@ -75,7 +77,13 @@ def test_the_runs_of_the_published_icl_chapter() -> None:
     assert grids.icl(study) == {
         "zero-shot": [start],
         "ICL": curve,
-        "validation": [replace(spec, split="validation") for spec in (start, *curve)],
+        "validation, 0 shots": [replace(start, split="validation")],
+        **{
+            f"validation, {k} shots": [
+                replace(spec, split="validation") for spec in curve if spec.shots == k
+            ]
+            for k in (2, 4, 8, 16, 32)
+        },
         "orders": [Spec(shots=middle, data_seed=n, order_seed=o) for n in few for o in (1, 2)],
         "patterns": [
             Spec(shots=middle, data_seed=n, pattern=other)
@@ -129,7 +137,7 @@ def test_a_study_leaves_groups_out_of_every_grid() -> None:
     left = ["orders", "*, * the text term", "distillation"]
     study = of("pocket", without=left)
     grids.check(study)
-    assert [*grids.icl(study)] == ["zero-shot", "ICL", "validation", "patterns"]
+    assert [*grids.icl(study)][-2:] == ["validation, 32 shots", "patterns"]
     assert not grids.text_term(study)
     assert "recursive distillation" in grids.comparison(study)
     assert "distillation" not in grids.comparison(study)

@@ -110,7 +110,7 @@ def test_objective_query_is_the_answers_loss_and_that_of_the_text(base: Model, m
         }
     )
     run_spec = spec(method, "query")
-    words = prompts.label_tokens(base.tokenizer, run_spec.pattern)
+    words = prompts.label_tokens(base.tokenizer, run_spec.wording)
     batch = labelled(frame, run_spec, base)
     assert len({len(prompt) for prompt in batch.prompts}) == 2
     with learner(base, run_spec, words) as learning:
@@ -554,9 +554,12 @@ def adapter(tiny_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.parametrize(
     ("damage", "line"),
     [
-        (lambda f: (f / "adapter_config.json").write_text("{"), "adapter_config.json is damaged"),
-        (lambda f: (f / "adapter_config.json").write_text("{}"), "adapter_config.json is damaged"),
-        (lambda f: (f / "adapter_config.json").write_text("[]"), "adapter_config.json is damaged"),
+        (lambda f: (f / "adapter_config.json").write_text("{"), "files or damaged: restore it"),
+        (
+            lambda f: (f / "adapter_config.json").write_text("{}"),
+            "names no model",
+        ),
+        (lambda f: (f / "adapter_config.json").write_text("[]"), "files or damaged: restore it"),
         (lambda f: change_config(f, lambda c: c | {"r": "many"}), "damaged"),
         (lambda f: change_config(f, lambda c: c | {"base_model_name_or_path": "/a b"}), "'/a b'"),
         (lambda f: (f / "adapter_model.safetensors").unlink(), "missing files or damaged"),

@@ -231,6 +231,10 @@ def adapter_base(name: str, folder: Path) -> tuple[str, str]:
             "CAUSAL_LM"
         )
     base = str(config.base_model_name_or_path or "")
+    if not base:
+        raise UserError(
+            f"model {name}: its adapter_config.json names no model that it stands on: restore it"
+        )
     if (Path(base).expanduser() / "adapter_config.json").is_file():
         raise UserError(
             f"model {name}: what it stands on, {base}, is an adapter, too: name a whole model in "

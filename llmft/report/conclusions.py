@@ -250,7 +250,8 @@ def contrast(
         if domains
     ]
     if rest:
-        clauses.append(f"is not shown to rank {' or '.join(rest)} pairs any differently")
+        how = "any differently" if clauses else f"differently from {shown}"
+        clauses.append(f"is not shown to rank {' or '.join(rest)} pairs {how}")
     if any(np.isfinite(gap.lo) for gap in every):
         told.append("The differences of a domain hold together.")
     parts = [f"{d} {apart.text}{_unless_shown(apart)}" for d, (_, _, apart) in gaps.items()]

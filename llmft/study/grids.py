@@ -195,10 +195,11 @@ def icl(study: Study) -> Grid:
     return {
         "zero-shot": [spec(study, "zero-shot")],
         "ICL": curve(study, "icl", study.shots),
-        "validation": [
-            spec(study, "zero-shot", split="validation"),
-            *curve(study, "icl", study.shots, split="validation"),
-        ],
+        "validation, 0 shots": [spec(study, "zero-shot", split="validation")],
+        **{
+            f"validation, {size:,} shots": curve(study, "icl", [size], split="validation")
+            for size in study.shots
+        },
         "orders": product(base, shots=size, data_seed=few(study), order_seed=[1, 2]),
         "patterns": product(base, pattern=others, shots=size, data_seed=few(study)),
     }
