@@ -128,6 +128,11 @@ def test_the_first_page_says_what_was_measured() -> None:
     assert "were drawn ten times, five times where training takes longest" in page
 
 
+def test_the_readme_gives_the_computed_answer() -> None:
+    answer = (ROOT / "data/results/comparison-answer.md").read_text("utf-8").strip("*\n")
+    assert f"> {answer}\n" in (ROOT / "README.md").read_text("utf-8")
+
+
 def test_variants_are_compared_at_the_size_nearest_to_the_study_s() -> None:
     for sizes, nearest in (([2, 32, 128], 32), ([8, 16], 16), ([16, 64], 16), ([128], 128)):
         assert grids.side(of("pocket", train_shots=sizes)) == nearest
