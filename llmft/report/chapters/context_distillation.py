@@ -418,6 +418,14 @@ def _costs(rows: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
         }
 
 
+AREAS = (
+    ("the teacher minus zero-shot", 0, 2),
+    ("the student minus zero-shot", 1, 2),
+    ("the student minus its teacher", 1, 0),
+)
+"""What is compared by AUC, with the places of the two among teacher, student, start."""
+
+
 @sections.findings_by_study
 def summary(main: pd.DataFrame, study: Study) -> Iterator[str]:
     """The chapter's findings in a few lines."""
@@ -431,12 +439,21 @@ def summary(main: pd.DataFrame, study: Study) -> Iterator[str]:
         )
     else:
         yield "The teacher has no clear gain in-domain, so there is nothing to keep."
+    inside = main[main["domain"] == "in-domain"]
+    places = [{"method": name} for name in (teacher(study), most, START)]
+    pairs = {name: (places[a], places[b]) for name, a, b in AREAS}
+    gaps = sections.differences(inside, pairs, "auc")
+    yield (
+        "By in-domain AUC, which a lean to one answer does not change, "
+        f"{conclusions.joined([f'{name} is {gap}' for name, gap in gaps.items()])}; the three "
+        "intervals hold together."
+    )
     if "out-of-domain" in sections.task_of(study).domains:
         out = main[main["domain"] == "out-of-domain"]
         gap = sections.difference(out, {"method": most}, {"method": teacher(study)})
         yield f"Out-of-domain the student's accuracy minus its teacher's is {gap}."
     if "LoRA student" in names(study):
-        inside, lora = main[main["domain"] == "in-domain"], student(study, lora=True)
+        lora = student(study, lora=True)
         gap = sections.difference(inside, {"method": lora}, {"method": student(study)})
         yield (
             f"In in-domain accuracy, the LoRA student minus the full one is {gap} (paired)"
