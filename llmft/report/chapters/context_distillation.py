@@ -438,7 +438,7 @@ def summary(main: pd.DataFrame, study: Study) -> Iterator[str]:
             f"{study.queries[-1]:,} queries has {share} of its teacher's in-domain gain."
         )
     else:
-        yield "The teacher has no clear gain in in-domain accuracy: there is no share of it to give."
+        yield "The teacher has no clear gain in in-domain accuracy: there is no share to give."
     inside = main[main["domain"] == "in-domain"]
     places = [{"method": name} for name in (teacher(study), most, START)]
     pairs = {name: (places[a], places[b]) for name, a, b in AREAS}
