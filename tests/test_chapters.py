@@ -51,7 +51,7 @@ def run(chapter: Path, values: dict[str, object], folder: Path) -> Path:
 
     The folder is a study's: the chapters' notebooks and results, and in `runs` their store.
     """
-    known = freeze.declared(chapter)
+    known = stamp.declared(stamp.read(chapter))
     values = {"studies": ["smoke"], "store": str(folder / "runs"), "results": str(folder)} | values
     if "results" in known:
         code = "".join(map(stamp.code, stamp.code_cells(stamp.read(chapter))))
@@ -86,7 +86,9 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.usefixtures("kernel")
 def test_runs_on_smoke_parameters(chapter: Path, smoke: Path, few: str) -> None:
     frozen = chapter.read_bytes()
-    made = run(chapter, {"task": few} if "repeats" in freeze.declared(chapter) else {}, smoke)
+    made = run(
+        chapter, {"task": few} if "repeats" in stamp.declared(stamp.read(chapter)) else {}, smoke
+    )
     assert chapter.read_bytes() == frozen
     wrong = [p.what for p in gate.check_chapter(made)]
     # Tiny, on few pairs from elsewhere, from the test's store, and its results are beside it.
@@ -187,7 +189,7 @@ def shown_by(chapter: Path, values: dict[str, object], folder: Path) -> dict[str
 def of_a_task(chapter: Path) -> Path:
     """The chapter, if what it shows is of the task and the model that it is given."""
     own = chapter.stem in ("bugs", "earlier-study", "pocket", "rules")
-    if own or "repeats" not in freeze.declared(chapter):
+    if own or "repeats" not in stamp.declared(stamp.read(chapter)):
         pytest.skip("about one world or one study")
     return chapter
 
@@ -268,7 +270,7 @@ def test_real_pairs_and_the_real_tokenizer(
 
 
 def test_help_lists_every_parameter(chapter: Path) -> None:
-    declared = freeze.declared(chapter)
+    declared = stamp.declared(stamp.read(chapter))
     found = papermill.inspect_notebook(str(chapter))
     assert list(found) == list(declared)
     for name, about in found.items():
@@ -294,6 +296,6 @@ def test_commands_in_the_text_would_work(chapter: Path) -> None:
     assert f"chapters/{chapter.name}" in commands, "a chapter says how to run it again"
     for line in re.findall(r"(?m)^\s*(papermill .*|llmft run .*)$", prose):
         for name in re.findall(r"-p (\w+)[ =]", line):
-            assert name in freeze.declared(chapter), line
+            assert name in stamp.declared(stamp.read(chapter)), line
         for names in re.findall(r"-p studies[ =]\"?(\[[^\]]*\]|\w+)", line):
             assert [params.study(name) for name in params.studies_named(names)], line

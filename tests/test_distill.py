@@ -66,7 +66,7 @@ def update(
     model: Model, spec: Spec, examples: Examples, temperature: float = 1.0
 ) -> tuple[float, dict[str, torch.Tensor]]:
     """The loss of the untrained student, and its gradient."""
-    labels = prompts.label_tokens(model.tokenizer, spec.pattern)
+    labels = prompts.label_tokens(model.tokenizer, spec.wording)
     with learner(model, spec, labels) as learning:
         weights = start(learning, 0)
         with holding(learning, weights) as parameters:
@@ -165,7 +165,7 @@ def by_hand(model: Model, spec: Spec) -> Iterator[tuple[Examples, int, torch.Ten
     """
     explained = spec.context == "explained"
     behind, alone = (
-        encode(model.tokenizer, spec.pattern, QUERIES, demonstrations, 9999, explained=explained)
+        encode(model.tokenizer, spec.wording, QUERIES, demonstrations, 9999, explained=explained)
         for demonstrations in (CONTEXT, None)
     )
     result = teacher_targets(model, spec, QUERIES, CONTEXT)
@@ -206,7 +206,7 @@ def test_a_query_is_aligned_with_itself_behind_the_context(
         pytest.skip(f"no {folder}")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     behind, alone = (
-        encode(tokenizer, pattern, PAIRS, demonstrations, 9999, explained=explained)
+        encode(tokenizer, PATTERNS[pattern], PAIRS, demonstrations, 9999, explained=explained)
         for demonstrations in (CONTEXT, None)
     )
     for ids, own, n in zip(behind, alone, shared_tokens(behind, alone), strict=True):
@@ -635,20 +635,20 @@ def test_an_explained_context_has_an_instruction_and_reasons(
 ) -> None:
     pattern = PATTERNS[name]
     demonstrations = PAIRS.iloc[[1, 4, 3]]
-    text = context(name, demonstrations, explained=True)
+    text = context(pattern, demonstrations, explained=True)
     begin, *blocks = text.split(pattern.separator)
     assert begin == INSTRUCTION
-    plain = context(name, demonstrations).split(pattern.separator)
+    plain = context(pattern, demonstrations).split(pattern.separator)
     assert [pattern.verbalizer.index(block.split()[-1]) for block in plain] == [1, 0, 1]
     for block, bare, label in zip(blocks, plain, demonstrations["label"], strict=True):
         assert block == f"{bare}, {EXPLANATIONS[label]}."
-    assert context(name, demonstrations[:0], explained=True) == ""
-    result = encode(tiny_tokenizer, name, QUERIES, demonstrations, 9999, explained=True)
+    assert context(pattern, demonstrations[:0], explained=True) == ""
+    result = encode(tiny_tokenizer, pattern, QUERIES, demonstrations, 9999, explained=True)
     for ids, query in zip(result, QUERIES.itertuples(), strict=True):
         whole = text + pattern.separator + pattern.fill(str(query.premise), str(query.hypothesis))
         assert ids == tiny_tokenizer(whole)["input_ids"]
     # A demonstration's label word is the token that is scored, also where a reason follows.
-    words = prompts.label_tokens(tiny_tokenizer, name)
+    words = prompts.label_tokens(tiny_tokenizer, pattern)
     assert [i for i in result[0] if i in words][-3:] == [
         words[label] for label in demonstrations["label"]
     ]
@@ -663,7 +663,7 @@ def test_an_explained_context_is_shown_and_taught_but_not_asked(
     tokenizer = methods.model_of(base.model, "", "cpu", "float32").tokenizer
     demonstrations = methods.examples(methods.task_of(base.task, 0), icl)
     more, fewer = (
-        len(tokenizer(context("minimal", demonstrations, explained=how))["input_ids"])
+        len(tokenizer(context(PATTERNS["minimal"], demonstrations, explained=how))["input_ids"])
         for how in (True, False)
     )
     assert explained.row["prefix_tokens"] - plain.row["prefix_tokens"] == more - fewer
@@ -682,9 +682,9 @@ def test_an_explained_context_is_shown_and_taught_but_not_asked(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"queries": 0}, "distillation has a teacher and needs queries"),
-        ({"rounds": 0}, "distillation has a teacher and needs rounds"),
-        ({"temperature": 0.0}, "distillation has a teacher and needs temperature"),
+        ({"queries": 0}, "distillation needs queries"),
+        ({"rounds": 0}, "distillation needs rounds"),
+        ({"temperature": 0.0}, "distillation needs temperature"),
         ({"temperature": float("nan")}, "temperature = nan is not a number"),
         ({"queries": -1}, "queries = -1 is not a number from 0 up"),
         ({"rounds": 1.0}, "rounds = 1.0 must be of type int"),
@@ -692,14 +692,14 @@ def test_an_explained_context_is_shown_and_taught_but_not_asked(
         ({"objective": ""}, "needs objective"),
         ({"context": "long"}, "unknown context 'long': use one of explained"),
         ({"shots": 0}, "distillation does not go with shots = 0"),
-        ({"learning_rate": 0.0}, "distillation trains and needs learning_rate"),
-        ({"alpha": 1.0}, "distillation has no alpha: nothing of it adds low-rank weights"),
-        (LOW_RANK | {"alpha": 0.0}, "distillation adds low-rank weights and needs alpha"),
+        ({"learning_rate": 0.0}, "distillation needs learning_rate"),
+        ({"alpha": 1.0}, "distillation has no alpha: leave it out"),
+        (LOW_RANK | {"alpha": 0.0}, "distillation needs alpha"),
         ({"prefix": 1}, "prefix = 1: a prefix is trained by distillation of one round"),
         ({"prefix": 4, "rounds": 2}, "prefix = 4: a prefix is trained by .* of one round"),
         (LOW_RANK | {"prefix": 4}, "has no rank"),
-        ({"method": "fine-tuning"}, "fine-tuning has no queries: nothing of it has a teacher"),
-        ({"method": "fine-tuning", "objective": "query"}, "no queries: nothing of it has a teach"),
+        ({"method": "fine-tuning"}, "fine-tuning has no queries: leave it out"),
+        ({"method": "fine-tuning", "objective": "query"}, "no queries: leave it out"),
     ],
 )
 def test_a_wrong_distillation_is_one_line(change: dict[str, Any], words: str) -> None:

@@ -360,8 +360,8 @@ def test_an_adapter_is_loaded_whole(adapter: Path, tiny_checkpoint: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"base_model_name_or_path": None}, "stands on another: unknown model ''"),
-        ({"base_model_name_or_path": ""}, "stands on another: unknown model ''"),
+        ({"base_model_name_or_path": None}, "names no model that it stands on"),
+        ({"base_model_name_or_path": ""}, "names no model that it stands on"),
         ({"base_model_name_or_path": "no/such/base"}, "stands on another: unknown model 'no/such"),
         ({"task_type": "SEQ_CLS"}, "an adapter for SEQ_CLS, and llmft needs one for CAUSAL_LM"),
     ],

@@ -272,7 +272,7 @@ def test_a_wrong_arm_is_one_line(base: Spec, change: dict[str, Any], words: str)
 
 def test_other_methods_have_no_arms() -> None:
     for name, value in {"teacher": "first", "fresh": 1, "scoring": "context"}.items():
-        with pytest.raises(UserError, match=f"has no {name}: nothing of it has a teacher"):
+        with pytest.raises(UserError, match=f"has no {name}: leave it out"):
             Spec(**{name: value})
 
 

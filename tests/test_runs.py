@@ -421,8 +421,8 @@ def test_key_covers_every_module_that_a_run_imports() -> None:
         if not file.endswith("__init__.py")
     }
     # `hub` fetches the files of models and data, whose digests are in the key; `files` keeps what
-    # was measured as it is.
-    assert imported - {"nli/hub", "files"} == set(provenance.MEASURES)
+    # was measured as it is; `params` says where a folder is.
+    assert imported - {"nli/hub", "files", "params"} == set(provenance.MEASURES)
 
 
 # --- grids -------------------------------------------------------------------------------------
@@ -785,7 +785,7 @@ def test_a_trained_run_says_what_it_learnt_and_what_it_cost(lora: Spec, tmp_path
     rows = found.rows
     task, model = methods.task_of(lora.task, 0), methods.model_of(lora.model, "", "cpu", "float32")
     shown = methods.examples(task, lora)
-    ids = prompts.encode(model.tokenizer, lora.pattern, shown, None, 512)
+    ids = prompts.encode(model.tokenizer, lora.wording, shown, None, 512)
     biases = sum(p.numel() for n, p in model.model.named_parameters() if n.endswith(".bias"))
     trained = rows.iloc[:3]
     assert rows["trainable_parameters"].tolist() == [
