@@ -284,7 +284,7 @@ def test_the_commands_of_the_text_find_papermill() -> None:
     command = [sys.executable, "-m", "papermill", "--help-notebook", str(CHAPTERS[0])]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert all(f"{name}:" in done.stdout for name in freeze.declared(CHAPTERS[0]))
+    assert all(f"{name}:" in done.stdout for name in stamp.declared(stamp.read(CHAPTERS[0])))
 
 
 def test_commands_in_the_text_would_work(chapter: Path) -> None:
