@@ -39,33 +39,25 @@ POSITIONS = 512
 _SPECIAL = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>", "pad_token": "<pad>"}
 
 
+_SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": POSITIONS,
+}
+
+
 def small_opt(**changes: Any) -> OPTForCausalLM:
     """A random OPT of about 50,000 parameters (pre-norm, as opt-125m)."""
-    shape = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "word_embed_proj_dim": 32,
-        "ffn_dim": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": POSITIONS,
-        "do_layer_norm_before": True,
-    }
+    shape = _SHAPE | {"word_embed_proj_dim": 32, "ffn_dim": 64, "do_layer_norm_before": True}
     return _randomised(OPTForCausalLM(OPTConfig(**(shape | changes))))
 
 
 def small_llama(**changes: Any) -> LlamaForCausalLM:
     """A random Llama (rotary positions, grouped queries, untied output embedding)."""
-    shape = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": POSITIONS,
-        "tie_word_embeddings": False,
-    }
+    own = {"intermediate_size": 64, "num_key_value_heads": 2, "tie_word_embeddings": False}
+    shape = _SHAPE | own
     return _randomised(LlamaForCausalLM(LlamaConfig(**(shape | changes))))
 
 
@@ -92,14 +84,10 @@ WINDOW = 24
 
 
 def _windowed(model: type, config: type, **changes: Any) -> Callable[[], Any]:
-    shape = {
-        "vocab_size": VOCABULARY,
-        "hidden_size": 32,
+    shape = _SHAPE | {
         "intermediate_size": 64,
         "num_hidden_layers": 4,
-        "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "max_position_embeddings": POSITIONS,
         "sliding_window": WINDOW,
         "bos_token_id": 2,
         "eos_token_id": 2,

@@ -133,13 +133,14 @@ def _subject(names: Sequence[str], verb: str, plural: str) -> str:
     return f"{joined(names)} {verb if len(names) == 1 else plural}"
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """The text, its first letter a capital."""
     return text[:1].upper() + text[1:]
 
 
 def _uneven(rehearsed: str, limit: str) -> str:
     """A limit, behind what is not even-handed, if anything."""
-    return f"{rehearsed} {_capital(limit)}" if rehearsed else limit
+    return f"{rehearsed} {capital(limit)}" if rehearsed else limit
 
 
 # --- accuracy ----------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ def best(
     first, gaps = stats.best(samples)
     below, _, rest = sides(gaps)
     claim = f"{where}, {first} is the most accurate method."
-    parts = [f"{_capital(first)} has {stats.interval(samples[first]).text} (draws × pairs)."]
+    parts = [f"{capital(first)} has {stats.interval(samples[first]).text} (draws × pairs)."]
     if below:
         parts.append(f"It is above {joined([f'{name} by {gaps[name]}' for name in below])}.")
     if rest:
@@ -238,7 +239,7 @@ def contrast(
     for domain, three in gaps.items():
         own, other, apart = (f"{gap}{_unless_shown(gap)}" for gap in three)
         told.append(
-            f"{_capital(domain)} (n = {three[2].n}), the AUC with {shown} minus zero-shot's is "
+            f"{capital(domain)} (n = {three[2].n}), the AUC with {shown} minus zero-shot's is "
             f"{own}, that after {trained} minus zero-shot's {other}, minus that with {shown} "
             f"{apart}, and minus that of a cue classifier trained on the same labels "
             f"{cues[domain]}{_unless_shown(cues[domain])}."
@@ -259,7 +260,7 @@ def contrast(
     if "in-domain" in cues:
         cue = cues["in-domain"]
         number += f" In-domain, minus a cue classifier's: {cue}{_unless_shown(cue)}."
-    use = f"{_capital(trained)} is worth it where queries are like the training pairs"
+    use = f"{capital(trained)} is worth it where queries are like the training pairs"
     if "in-domain" in cues and not cues["in-domain"].lo > 0:
         use += ", unless a classifier on a few features does as well"
     if "out-of-domain" in (*worse, *rest):
@@ -271,7 +272,7 @@ def contrast(
     first = next(iter(gaps))
     beats = verdict(gaps[first][2], "beats", "loses to", "is not shown to differ from")
     return Conclusion(
-        f"{_capital(trained)} {' and '.join(clauses)}.",
+        f"{capital(trained)} {' and '.join(clauses)}.",
         " ".join(told) + _few(every),
         _uneven(rehearsed, limit),
         number,
@@ -574,7 +575,7 @@ def forgetting(
     ]
     would = f" A change by a factor of {joined(able)} would have been shown." * bool(able)
     return Conclusion(
-        f"{_capital('; '.join(clauses))}.",
+        f"{capital('; '.join(clauses))}.",
         f"The perplexity of plain sentences is {_power(start)} before training. Without the text "
         f"term it is multiplied by {without}; with it, by {with_term}. It changes in-domain "
         f"accuracy by {_listed(accuracy)}.{would}{_notes(effects.values())}",

@@ -214,6 +214,10 @@ def _not_the_same(what: str, a: Sequence[str], b: Sequence[str]) -> UserError:
     return UserError(f"not the same {what}: only one of the two has {names}")
 
 
+FIXED = ["label", "subcase"]
+"""The columns of whose values the design of a test set fixes how many there are."""
+
+
 def sample(frame: pd.DataFrame, value: str = "correct", *, clusters: str = "") -> Sample:
     """The values of a long frame, a row a run and query, as a `Sample`.
 
@@ -245,7 +249,7 @@ def sample(frame: pd.DataFrame, value: str = "correct", *, clusters: str = "") -
             f"draw {draws[row]!r} has no {value!r} for example {examples[column]!r}: runs that "
             "differ in their examples have no interval together"
         )
-    fixed = ["label"] if clusters else ["label", "subcase"]
+    fixed = FIXED[:1] if clusters else FIXED
     fixed = [name for name in fixed if name in frame and not frame[name].isna().all()]
     design = [f"whole {clusters}s"] * bool(clusters)
     design += [f"within {' and '.join(fixed)}"] * bool(fixed)

@@ -214,8 +214,8 @@ def differences(found: Found, study: Study) -> Iterator[dict[str, Any]]:
 
 def shown(gaps: Mapping[str, stats.Interval]) -> tuple[list[str], list[str]]:
     """The names whose difference is shown to be below zero, and those of the ones above."""
-    below = [name for name, gap in gaps.items() if gap.hi < 0]
-    return below, [name for name, gap in gaps.items() if gap.lo > 0]
+    above, below, _ = conclusions.sides(gaps)
+    return below, above
 
 
 def verdict(gaps: Mapping[str, stats.Interval]) -> str:

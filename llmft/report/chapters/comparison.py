@@ -417,7 +417,7 @@ def keep_answers(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
     for (study, domain), rows in own.groupby(["study", "domain"], sort=False):
         right = rows.pivot_table("correct", ["method", "shots", "draw"], "id", observed=True)
         pairs = rows.drop_duplicates("id").set_index("id").loc[right.columns]
-        same = [name for name in ("label", "subcase") if name in pairs]
+        same = [name for name in stats.FIXED if name in pairs]
         one = found.setdefault(str(study), {"strata": {}, "runs": {}})
         one["strata"][domain] = pairs.groupby(same, dropna=False).ngroup().tolist()
         for run, bits in zip(right.index, np.packbits(right.to_numpy(bool), axis=1), strict=True):

@@ -189,9 +189,10 @@ def _against_the_prompt(
     A way that is shown to be below, or above, may be within the margin as well: it is named there.
     """
     own, margin = {name: gaps[name, domain] for name in ways}, conclusions.MARGIN
+    above, below, _ = conclusions.sides(own)
     kinds = {
-        "below": [name for name, gap in own.items() if gap.hi < 0],
-        "above": [name for name, gap in own.items() if gap.lo > 0],
+        "below": below,
+        "above": above,
         f"within {margin:.2f} of": [n for n, gap in own.items() if max(-gap.lo, gap.hi) < margin],
     }
     found = [

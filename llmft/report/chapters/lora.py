@@ -18,7 +18,7 @@ from llmft.engine import learner
 from llmft.engine.learner import ALL_LAYERS
 from llmft.nli import prompts
 from llmft.params import Study
-from llmft.report import costs, figures, sections, stats, tables
+from llmft.report import conclusions, costs, figures, sections, stats, tables
 from llmft.study import grids
 from llmft.study.results import Results, curves, on_one_machine
 
@@ -120,15 +120,14 @@ def accuracy(results: Results, main: pd.DataFrame, compared: pd.DataFrame, study
     own = sections.rows_at(with_zero, domain="in-domain")
     gain = sections.minus(own, {"shots": most, "method": "LoRA"}, {"shots": 0})
     gaps = _minus_full(own, study, "in-domain")
+    above, below, _ = conclusions.sides(gaps)
     kinds = {
-        "above": [f"{n:,}" for n, gap in gaps.items() if gap.lo > 0],
-        "below": [f"{n:,}" for n, gap in gaps.items() if gap.hi < 0],
-        "shown to be within 0.05 of": [
-            f"{n:,}" for n, gap in gaps.items() if max(-gap.lo, gap.hi) < 0.05
-        ],
+        "above": above,
+        "below": below,
+        "shown to be within 0.05 of": [n for n, g in gaps.items() if max(-g.lo, g.hi) < 0.05],
     }
     clear = "; ".join(
-        f"LoRA is {kind} full fine-tuning with {', '.join(sizes)} examples"
+        f"LoRA is {kind} full fine-tuning with {', '.join(f'{n:,}' for n in sizes)} examples"
         for kind, sizes in kinds.items()
         if sizes
     )

@@ -257,8 +257,8 @@ def follow(misled: pd.DataFrame, _study: Study) -> str:
         told = _told(found, "more often than not", "less often than not")
         least, most = min(found), max(found)
         lines.append(
-            f"{_capital(_name(*place))}: {found[least]} at purity {least:.3g} and {found[most]} at "
-            f"{most:.3g}. {_capital(told)}."
+            f"{conclusions.capital(_name(*place))}: {found[least]} at purity {least:.3g} and "
+            f"{found[most]} at {most:.3g}. {conclusions.capital(told)}."
         )
     return (
         "The share of answers that follow the cue where it misleads, and whether that is shown "
@@ -272,7 +272,7 @@ def beyond(answers: pd.DataFrame, _study: Study) -> str:
     """Say where more than the cue, or its opposite, was learned: by the AUC of all pairs."""
     inside = sections.rows_at(answers, domain=tasks.DOMAINS[0])
     lines = [
-        f"{_capital(_name(*place))}: {found[min(found)]} at purity {min(found):.4g}; "
+        f"{conclusions.capital(_name(*place))}: {found[min(found)]} at purity {min(found):.4g}; "
         f"{_told(found, 'above one half', 'below it')}."
         for place, found in _intervals(metrics.with_scores(inside), "purity", "auc").items()
     ]
@@ -386,7 +386,9 @@ def leave(shared: pd.DataFrame, _study: Study) -> str:
         would = ""
         if not last.lo > 0.5 and np.isfinite(last.detectable):
             would = f" ({stats.number(0.5 + last.detectable)} would have been shown)"
-        lines.append(f"{_capital(_name(*place))} {told}; at {max(found):.3g} it is {last}{would}.")
+        lines.append(
+            f"{conclusions.capital(_name(*place))} {told}; at {max(found):.3g} it is {last}{would}."
+        )
     return (
         "The AUC on constructions of which no labelled example is, those of a line holding "
         f"together:\n\n{sections.bullets(lines)}"
@@ -480,7 +482,3 @@ def summary(
             "Shown to rank pairs of unseen constructions better than chance, by the share of "
             f"labelled pairs without a cue: {beyond_it}."
         )
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
