@@ -8,12 +8,14 @@ import shlex
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 
 from llmft import ROOT, LeftOutError, UserError, __version__, params
-from llmft.book import freeze, gate, stamp
+from llmft.book import freeze, gate, several, stamp
 from llmft.book import render as renderer
 
 
@@ -39,7 +41,10 @@ def cli() -> None:
 @click.option("-p", "pairs", metavar="NAME=VALUE", multiple=True, help="One parameter.")
 @click.option("--force", is_flag=True, help="Measure again what the store holds already.")
 @click.option("--out", metavar="DIR", callback=_path, help="Put the runs there, freeze nothing.")
-def run(chapter: tuple[str, ...], pairs: tuple[str, ...], force: bool, out: str | None) -> None:
+@click.option("--jobs", type=click.IntRange(1), help="Chapters at once; by default two on a CPU.")
+def run(
+    chapter: tuple[str, ...], pairs: tuple[str, ...], force: bool, out: str | None, jobs: int | None
+) -> None:
     """Run chapters and freeze what they show.
 
     Without a CHAPTER, those are run that are not current: whose code, data or parameters have
@@ -50,31 +55,57 @@ def run(chapter: tuple[str, ...], pairs: tuple[str, ...], force: bool, out: str 
     """
     values = freeze.assignments(pairs)
     paths = [freeze.chapter_path(name) for name in chapter] or gate.chapters()
-    declared = {path: stamp.declared(stamp.read(path)) for path in paths}
-    known = sorted({name for names in declared.values() for name in names})
+    known = sorted({name for path in paths for name in stamp.declared(stamp.read(path))})
     for name in values:
         if name not in known:
             raise UserError(params.unknown(name, known))
-    since = time.time_ns() if force else 0  # one time for all: what two chapters share is done once
+    how: dict[str, Any] = {"values": values, "out": out, "is_alone": len(paths) == 1}
     always = bool(chapter or force or (values and not out))
-    for path in paths:
-        mine = {name: value for name, value in values.items() if name in declared[path]}
-        if out and len(paths) > 1 and "results" in declared[path]:
-            mine = {"results": out, **mine}  # those that the chapters before it leave there
-        if not always and freeze.is_current(path, values=mine, out=out):
-            click.echo(f"{path.stem}: current", err=True)
-            continue
-        click.echo(f"{path.stem}: running ...", err=True)
-        started = time.perf_counter()
-        try:
-            notebook = freeze.run(path.stem, values=mine, out=out, since=since)
-        except LeftOutError as error:
-            if not out or len(paths) == 1:
-                raise
-            click.echo(f"left out: {error}", err=True)  # the others have something to show
-            continue
-        seconds = time.perf_counter() - started
-        click.echo(f"{path.stem}: done in {seconds:.0f} s, {notebook}", err=True)
+    since = time.time_ns() if force else 0  # one time for all: what two chapters share is done once
+    several.run(
+        paths,
+        partial(_is_needed, always=always, **how),
+        partial(_run_chapter, since=since, **how),
+        jobs or several.at_once(),
+    )
+
+
+def _own(path: Path, values: dict[str, str], out: str | None, *, is_alone: bool) -> dict[str, str]:
+    """Those of the values that a chapter declares."""
+    declared = stamp.declared(stamp.read(path))
+    mine = {name: value for name, value in values.items() if name in declared}
+    if out and not is_alone and "results" in declared:
+        mine = {"results": out, **mine}  # those that the chapters before it leave there
+    return mine
+
+
+def _is_needed(
+    path: Path, *, values: dict[str, str], out: str | None, is_alone: bool, always: bool
+) -> bool:
+    """Whether a chapter has to be run; a line if it is current."""
+    mine = _own(path, values, out, is_alone=is_alone)
+    if always or not freeze.is_current(path, values=mine, out=out):
+        return True
+    click.echo(f"{path.stem}: current", err=True)
+    return False
+
+
+def _run_chapter(
+    path: Path, *, values: dict[str, str], out: str | None, is_alone: bool, since: int
+) -> None:
+    """Run a chapter, with a line before and after."""
+    click.echo(f"{path.stem}: running ...", err=True)
+    started = time.perf_counter()
+    mine = _own(path, values, out, is_alone=is_alone)
+    try:
+        notebook = freeze.run(path.stem, values=mine, out=out, since=since)
+    except LeftOutError as error:
+        if not out or is_alone:
+            raise
+        click.echo(f"left out: {error}", err=True)  # the others have something to show
+        return
+    seconds = time.perf_counter() - started
+    click.echo(f"{path.stem}: done in {seconds:.0f} s, {notebook}", err=True)
 
 
 @cli.command()

@@ -28,6 +28,9 @@ COLLECT = "LLMFT_COLLECT"
 SINCE = "LLMFT_SINCE"
 """The one by which `llmft run --force` says since when (in nanoseconds) a run counts as done."""
 
+AT_ONCE = "LLMFT_AT_ONCE"
+"""The one by which it says how many chapters share this machine's cores and memory."""
+
 OWN = ("", "chapters", "data", "llmft", "params", "tests", "_book")
 """The book's own folders: no run is stored there, and nothing put out."""
 

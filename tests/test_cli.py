@@ -163,12 +163,21 @@ def alive(process: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("number", "code", "jobs"),
+    [
+        (signal.SIGINT, 130, 1),
+        (signal.SIGTERM, 143, 1),
+        (signal.SIGHUP, 129, 1),
+        (signal.SIGINT, 130, 2),
+        (signal.SIGTERM, 143, 2),
+    ],
 )
 def test_a_stopped_run_leaves_nothing_behind(
-    made: Path, tmp_path: Path, number: signal.Signals, code: int
+    made: Path, tmp_path: Path, number: signal.Signals, code: int, jobs: int
 ) -> None:
     path = made / "chapters" / "toy.ipynb"
+    if jobs > 1:  # beside one that has ended; their processes are a group, as in a terminal
+        shutil.copy(path, path.with_name("twin.ipynb"))
     before = path.read_bytes()
     notebook = toy_book.read(path)
     tell = f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))"
@@ -177,18 +186,22 @@ def test_a_stopped_run_leaves_nothing_behind(
     toy_book.write(path, notebook)
     changed = path.read_bytes()
     try:
-        process = start(made, "run", "toy")
+        chapters = ["toy", "twin"][:jobs]
+        process = start(made, "run", *chapters, "--jobs", str(jobs))
         while not (tmp_path / "pid").is_file() or not (tmp_path / "pid").read_text():
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
         process.send_signal(number)
         err = process.communicate(timeout=60)[1]
         assert process.returncode == code, err
-        assert err.splitlines() == ["toy: running ...", cli.STOPPED]
+        told = [f"{chapter}: running ..." for chapter in chapters]
+        others = [line for line in err.splitlines() if "done in" not in line]
+        assert sorted(others) == sorted([*told, cli.STOPPED])
         assert path.read_bytes() == changed
     finally:
         path.write_bytes(before)
-    assert not (made / "chapters/.toy.run").exists()
+        path.with_name("twin.ipynb").unlink(missing_ok=True)
+    assert not list((made / "chapters").glob(".*.run"))
     assert not (made / "runs/toy.failed.ipynb").exists()
     kernel, ends = int((tmp_path / "pid").read_text()), time.monotonic() + 10
     while alive(kernel):

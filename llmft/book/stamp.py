@@ -203,16 +203,9 @@ def _imports(source: str, package: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def data_digests(notebook: Notebook, chapter: str, root: Path) -> dict[str, str]:
-    """The hash of every data file that the chapter depends on, by its path in the book.
-
-    These are the parameter files of its studies; the pocket world's data where a study's task or
-    model is "pocket", and a study's own folders; and every path under `data/` or `params/` that
-    stands in a code cell as one string (`ROOT / "data/prior/runs.csv"`), files of a folder
-    included. Results come from where the studies have them (`results`); the chapter's own are not
-    its input. A file that is not in the book has its whole path.
-    """
-    named = {
+def files_named(notebook: Notebook) -> set[str]:
+    """Every path under `data/` or `params/` that stands in a code cell as one string."""
+    return {
         node.value.rstrip("/")
         for cell in code_cells(notebook)
         for node in ast.walk(tree(code(cell)))
@@ -220,6 +213,18 @@ def data_digests(notebook: Notebook, chapter: str, root: Path) -> dict[str, str]
         and isinstance(node.value, str)
         and re.fullmatch(r"(data|params)/[\w./-]+", node.value)
     }
+
+
+def data_digests(notebook: Notebook, chapter: str, root: Path) -> dict[str, str]:
+    """The hash of every data file that the chapter depends on, by its path in the book.
+
+    These are the parameter files of its studies; the pocket world's data where a study's task or
+    model is "pocket", and a study's own folders; and every path that a code cell names
+    (`files_named`: `ROOT / "data/prior/runs.csv"`), files of a folder included. Results come from
+    where the studies have them (`results`); the chapter's own are not its input. A file that is not
+    in the book has its whole path.
+    """
+    named = files_named(notebook)
     others = {name for name in named if f"{name}/".startswith("data/results/")}
     paths, places = {root / name for name in named - others}, set()
     values = {name: value for name, value in parameters(notebook).items() if value is not None}

@@ -302,8 +302,9 @@ def _provenance() -> dict[str, str]:
 def _workers(pieces: list[Piece], device: str) -> int:
     """One a core on a CPU, as far as the free memory goes; one with a GPU, which they would share.
 
-    None that has fewer than `WORTH` pieces to do. A model is often stored in 16 bits: ten times as
-    many bytes hold it in float32 with gradients, Adam's two moments, and activations.
+    Chapters that run at once share cores and memory. None that has fewer than `WORTH` pieces to do.
+    A model is often stored in 16 bits: ten times as many bytes hold it in float32 with gradients,
+    Adam's two moments, and activations.
     """
     if models.choose_device(device).type != "cpu":
         return 1
@@ -311,7 +312,9 @@ def _workers(pieces: list[Piece], device: str) -> int:
     need = WORKER + 10 * max(models.weight(*one) for one in each) / 2**30
     free = psutil.virtual_memory().available / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, int(free / need), len(pieces) // WORTH))
+    chapters = int(os.environ.get(params.AT_ONCE, "1"))
+    shares = (cores or 1) // chapters, int(free / need / chapters)
+    return max(1, min(*shares, len(pieces) // WORTH))
 
 
 @contextmanager
