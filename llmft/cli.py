@@ -206,8 +206,12 @@ def render(folder: tuple[str, ...], plain: bool) -> None:
 
 @cli.command()
 @click.option("--students", is_flag=True, help="Instead the students that a page shows (a minute).")
-def pocket(students: bool) -> None:
-    """Make the pocket world again: its data sets and its pretrained checkpoint."""
+@click.option("--seed", type=click.IntRange(1), help="Instead another checkpoint, from this seed.")
+def pocket(students: bool, seed: int | None) -> None:
+    """Make the pocket world again: its data sets and its pretrained checkpoint.
+
+    A checkpoint takes 15 to 30 minutes of one core. That of seed 1 is the model `pocket-1`.
+    """
     gate.listed()  # in the book's folder, or not at all
     if students:
         from llmft.pocket import students as distilled
@@ -216,7 +220,11 @@ def pocket(students: bool) -> None:
         return
     from llmft.pocket import pretrain
 
-    pretrain.main(ROOT / "data" / "pocket")
+    folder = ROOT / "data" / "pocket"
+    if seed:
+        pretrain.pretrain(folder, seed)
+    else:
+        pretrain.main(folder)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from llmft.nli import hub
 
 
 POCKET = ROOT / "data" / "pocket" / "model"
-"""The pocket world's checkpoint."""
+"""The pocket world's checkpoint, from seed 0; that of another seed N is `pocket-N`, beside it."""
 
 REVISIONS = {
     "facebook/opt-125m": "27dcfa74d334bc871f3234de431e71c6eeba5dd6",
@@ -65,8 +65,8 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     """Load the causal language model `name` with its tokenizer.
 
     Args:
-        name: "pocket", a published model (`gguf.PUBLISHED`), a folder (a checkpoint, or an
-            adapter), a GGUF file, or an id on the Hugging Face Hub.
+        name: "pocket" ("pocket-1": of another seed), a published model (`gguf.PUBLISHED`), a folder
+            (a checkpoint, or an adapter), a GGUF file, or an id on the Hugging Face Hub.
         revision: a commit, branch or tag on the Hub; empty = the pinned one where there is one.
         device: "auto" (CUDA, else MPS, else CPU) or a torch device.
         dtype: "float32", "bfloat16" or "float16", whatever the checkpoint was stored in.
@@ -121,6 +121,12 @@ def load(name: str, *, revision: str = "", device: str = "auto", dtype: str = "f
     )
 
 
+def own_folder(name: str) -> Path | None:
+    """The folder of a pocket checkpoint, which may yet have to be made; None for another model."""
+    found = re.fullmatch(r"pocket(-[1-9]\d*)?", name)
+    return POCKET.with_name(f"{POCKET.name}{found[1] or ''}") if found else None
+
+
 def _locate(name: str, revision: str) -> tuple[Path | None, str]:
     """The folder of that name, which a GGUF file may yet have to become; None for one of the Hub's.
 
@@ -128,11 +134,15 @@ def _locate(name: str, revision: str) -> tuple[Path | None, str]:
     """
     if gguf.is_one(name):
         return gguf.folder(name), ""
-    folder = POCKET if name == "pocket" else Path(name).expanduser()
+    own = own_folder(name)
+    folder = own or Path(name).expanduser()
     if name and folder.is_dir():
         return folder, ""
-    if name == "pocket":
-        raise UserError(f"no pocket checkpoint in {POCKET}: git checkout it, or run `llmft pocket`")
+    if own:
+        seed = name.removeprefix("pocket").replace("-", " --seed ")
+        raise UserError(
+            f"no pocket checkpoint in {own}: git checkout it, or run `llmft pocket{seed}`"
+        )
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
         raise UserError(
             f"unknown model {name!r}: use pocket, {', '.join(gguf.PUBLISHED)}, "

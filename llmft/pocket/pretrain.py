@@ -276,11 +276,13 @@ def probe(model: OPTForCausalLM, folder: Path) -> dict[str, float]:
 
 
 def pretrain(folder: Path, seed: int = 0, phases: Sequence[Phase] = PHASES) -> None:
-    """Make `folder`/model from the data sets in `folder`.
+    """Make `folder`/model from the data sets in `folder`, `folder`/model-1 with seed 1.
 
     Beside the checkpoint: training.csv, a line of the curve every few hundred steps, and
-    training.json, what the whole took (tokens, seconds, machine, versions).
+    training.json, what the whole took (tokens, seconds, machine, versions). Those of a seed are
+    training-1.csv, training-1.json, and its weights are stored in 16 bits.
     """
+    end = f"-{seed}" if seed else ""
     torch.set_num_threads(1)  # at this size a second thread costs more than it gives
     items = pool(seed, POOL, reported_premises(folder))
     model, rows = initial(seed), []
@@ -296,9 +298,10 @@ def pretrain(folder: Path, seed: int = 0, phases: Sequence[Phase] = PHASES) -> N
             rows.append(row)
             print(row, flush=True)
     model.config.dropout = 0.1  # as OPT: for whoever trains it further
-    model.save_pretrained(folder / "model")
-    tokenizer().save_pretrained(folder / "model")
-    pd.DataFrame(rows).to_csv(folder / "training.csv", index=False, float_format="%.5g")
+    place = folder / f"model{end}"
+    (model.half() if seed else model).save_pretrained(place)
+    tokenizer().save_pretrained(place)
+    pd.DataFrame(rows).to_csv(folder / f"training{end}.csv", index=False, float_format="%.5g")
     record = {
         "seed": seed,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -308,7 +311,7 @@ def pretrain(folder: Path, seed: int = 0, phases: Sequence[Phase] = PHASES) -> N
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-    (folder / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    (folder / f"training{end}.json").write_text(json.dumps(record, indent=2) + "\n")
 
 
 def sentences(folder: Path, seed: int = 0) -> set[str]:

@@ -68,7 +68,7 @@ def outline(name: str) -> Model:
     Raises:
         UserError: another model.
     """
-    folder = models.POCKET if name == "pocket" else Path(name)
+    folder = models.own_folder(name) or Path(name)
     if gguf.is_one(name):
         folder = gguf.checkpoint(name)
     if name in OPT:

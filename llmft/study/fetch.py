@@ -62,7 +62,7 @@ def _model(name: str, revision: str) -> Iterator[Fetched]:
         files.say(f"model {name}: an adapter, on this machine already")
         yield from _model(*models.adapter_base(name, folder))
         return
-    if name == "pocket" or folder.is_dir():
+    if models.own_folder(name) or folder.is_dir():
         files.say(f"model {name}: on this machine already, nothing to fetch")
         return
     revision = revision or models.REVISIONS.get(name, "main")

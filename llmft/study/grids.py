@@ -535,6 +535,30 @@ def recursion(study: Study) -> Grid:
     return grid
 
 
+CHECKPOINTS = ("pocket", *(f"pocket-{seed}" for seed in range(1, 5)))
+"""The pocket checkpoints, which differ by the seed of their pretraining (`llmft pocket --seed`)."""
+
+
+@chapter
+def checkpoints(study: Study) -> Grid:
+    """The methods at one size on every pocket checkpoint; only of studies of the pocket model."""
+    if study.model != CHECKPOINTS[0]:
+        return {}
+    full = spec(study, "fine-tuning")
+    methods = {
+        "zero-shot": [spec(study, "zero-shot")],
+        "ICL": product(spec(study, "icl"), data_seed=draws(study)),
+        "full fine-tuning": product(full, data_seed=draws(study)),
+        "LoRA": product(spec(study, "lora"), data_seed=draws(study)),
+        "distillation": product(spec(study, "distillation"), data_seed=few(study)),
+        "training orders": product(full, data_seed=few(study), order_seed=[1, 2]),
+    }
+    return {
+        f"checkpoints, {name}": [replace(one, model=model) for model in CHECKPOINTS for one in runs]
+        for name, runs in methods.items()
+    }
+
+
 CHAPTERS: dict[str, Any] = {
     "icl": icl,
     "few-shot": few_shot,
@@ -544,6 +568,7 @@ CHAPTERS: dict[str, Any] = {
     "recursion": recursion,
     "keeping": keeping,
     "rules": rules,
+    "checkpoints": checkpoints,
     "bugs": bugs,
 }
 """The chapters that make runs, by their names, in the book's order."""

@@ -1,0 +1,254 @@
+"""The figures, tables and paragraphs of the chapter on other checkpoints.
+
+`answers` has every method's predictions with scores, and the `checkpoint` that gave them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats as scipy_stats
+
+from llmft.engine import models
+from llmft.params import Study
+from llmft.report import conclusions, figures, sections, stats, tables
+from llmft.report.stats import Floats, Interval, Sample
+from llmft.study import grids, metrics
+from llmft.study.results import Results
+
+
+FULL = "full fine-tuning"
+METHODS = ("zero-shot", "ICL", FULL, "LoRA", "distillation")
+ORDERS = "training orders"
+
+VALUES = {"accuracy": "correct", "AUC": "auc"}
+"""What is compared, and the column of a prediction that has it."""
+
+DIFFERENCES = "checkpoint", "draw", "pairs"
+"""What may differ between two measurements of a method, beside the order of its examples."""
+
+
+def _groups(study: Study, *names: str) -> dict[str, str]:
+    """The groups of these methods that the study has, and the methods."""
+    found = {f"checkpoints, {name}": name for name in names}
+    return {group: name for group, name in found.items() if group in grids.checkpoints(study)}
+
+
+def read(results: Results, studies: Sequence[Study], *names: str) -> pd.DataFrame:
+    """The scored answers of these methods, by default `METHODS`, with their `checkpoint`."""
+    found = sections.by_method(results, studies, lambda study: _groups(study, *(names or METHODS)))
+    seeds = {
+        key: f"seed {model.removeprefix(grids.CHECKPOINTS[0]).removeprefix('-') or 0}"
+        for key, model in found.rows[["key", "model"]].itertuples(index=False, name=None)
+    }
+    answers = found.predictions.assign(checkpoint=found.predictions["key"].map(seeds))
+    return metrics.with_scores(answers)
+
+
+def cube(rows: pd.DataFrame, value: str) -> tuple[Floats, Sample]:
+    """The values of one method and domain as (checkpoints, draws, pairs), and the first's sample.
+
+    Every checkpoint had the same draws and pairs; zero-shot has one row of each.
+    """
+    parts: Any = rows.groupby("checkpoint", sort=True)
+    samples = [stats.sample(part, value) for _, part in parts]
+    first = samples[0]
+    return np.stack([one.at(first.draws, first.examples).values for one in samples]), first
+
+
+def over_checkpoints(values: Floats, first: Sample, *, level: float = 0.95) -> Interval:
+    """The mean of a `cube` with its interval, when checkpoints, draws and pairs all vary.
+
+    The variance of the checkpoints' means, and the two-way one of draws and pairs at the mean
+    checkpoint, add up: what is noise of single runs is in both, which errs on the wide side. The
+    degrees of freedom are those of the few checkpoints.
+    """
+    number = len(values)
+    means, layout = values.mean((1, 2)), stats.units(first.strata, first.clusters)
+    inner = values.mean(0)
+    parts = stats.components(inner.mean(1), stats.influence(inner, layout))
+    variance = float(stats.two_way(parts)) + means.var(ddof=1) / number
+    se, mean = float(np.sqrt(variance)), float(means.mean())
+    half = se * stats.quantile(level, number - 1)
+    lo, hi = stats.ends(mean, half, first.bounds)
+    recipe, size = "t over checkpoints, draws and pairs", len(first.examples)
+    ends = means.min(), means.max()
+    return Interval(mean, lo, hi, recipe, number, size, level, se, number - 1, *ends)
+
+
+def spread(values: Floats, first: Sample) -> dict[str, float]:
+    """Standard deviations of one run's mean when only the checkpoint, draw or pairs are others."""
+    means = values.mean(2)  # (checkpoints, draws)
+    layout = stats.units(first.strata, first.clusters)
+    pairs = (stats.influence(values, layout) ** 2).sum(-1).mean()
+    found = [means.var(0, ddof=1).mean(), np.nan, pairs]
+    if first.draws:
+        found[1] = means.var(1, ddof=1).mean()
+    return {name: float(np.sqrt(one)) for name, one in zip(DIFFERENCES, found, strict=True)}
+
+
+def of_spread(sd: float, freedom: int) -> tuple[float, float]:
+    """The 95 % interval of a standard deviation by the chi-squared distribution."""
+    high, low = scipy_stats.chi2.ppf([0.975, 0.025], freedom)
+    return sd * float(np.sqrt(freedom / high)), sd * float(np.sqrt(freedom / low))
+
+
+# --- what is shown -----------------------------------------------------------------------------
+
+
+def training(folder: Any) -> None:
+    """How well each checkpoint does what it was pretrained for, by its own training log."""
+    lines = []
+    for name in grids.CHECKPOINTS:
+        end = name.removeprefix(grids.CHECKPOINTS[0])
+        last = pd.read_csv(folder / f"training{end}.csv").iloc[-1]
+        lines.append(
+            {
+                "checkpoint": f"seed {end.removeprefix('-') or 0}",
+                "loss, plain": last["loss_plain"],
+                "questions": last["quiz"],
+                "hidden rules": last["late"],
+                "negation as the rule": last["late negated"],
+                "digest": models.identity(name)[1][:8],
+            }
+        )
+    tables.table(pd.DataFrame(lines), dict.fromkeys(list(lines[0])[1:-1], ".2f"))
+
+
+def by_checkpoint(answers: pd.DataFrame) -> Any:
+    """Accuracy of each method on each checkpoint, with intervals over draws and pairs."""
+    points = sections.summary(answers, ["domain", "checkpoint", "method"])
+    return figures.forest(
+        points.sort_values("checkpoint", kind="stable"),
+        "checkpoint",
+        "method",
+        group="domain",
+        note=stats.caption(points),
+    )
+
+
+@sections.table_by_study(dict.fromkeys([*DIFFERENCES, "order"], ".3f"))
+def spreads(answers: pd.DataFrame, orders: pd.DataFrame, _study: Study) -> Iterator[dict[str, Any]]:
+    """Of one run's accuracy: what changes with another checkpoint, draw, order, other pairs."""
+    places: Any = answers.groupby(["domain", "method"], sort=False)
+    for (domain, method), rows in places:
+        found, order = spread(*cube(rows, "correct")), np.nan
+        if method == FULL and len(orders):
+            own = sections.rows_at(orders, domain=domain)
+            runs = own.groupby(["checkpoint", "data_seed", "order_seed"])["correct"].mean()
+            order = float(np.sqrt(runs.groupby(["checkpoint", "data_seed"]).var().mean()))
+        lo, hi = of_spread(found["checkpoint"], rows["checkpoint"].nunique() - 1)
+        yield {
+            "domain": domain,
+            "method": method,
+            **found,
+            "order": order,
+            "95 % interval, checkpoint": f"[{stats.number(lo, 3)}, {stats.number(hi, 3)}]",
+            "n": _size(rows),
+        }
+
+
+def _size(rows: pd.DataFrame) -> str:
+    """Checkpoints × draws × pairs."""
+    numbers = (rows[name].nunique() for name in ("checkpoint", "draw", "id"))
+    return " × ".join(f"{number:,}" for number in numbers)
+
+
+def _gap(answers: pd.DataFrame, method: str, value: str) -> tuple[Floats, Sample]:
+    """The method minus full fine-tuning, as a `cube`: on equal checkpoints, draws and pairs."""
+    own, first = cube(sections.rows_at(answers, method=method), value)
+    full, other = cube(sections.rows_at(answers, method=FULL), value)
+    draws = min(first.draws or other.draws, other.draws, key=len)
+    at = [other.draws.index(draw) for draw in draws]
+    mine = [first.draws.index(draw) for draw in draws] if first.draws else [0] * len(draws)
+    columns = [first.examples.index(one) for one in other.examples]
+    gap = own[:, mine][:, :, columns] - full[:, at]
+    low, high = first.bounds
+    return gap, replace(other, draws=draws, bounds=(low - high, high - low))
+
+
+def gaps(answers: pd.DataFrame, value: str) -> dict[tuple[str, str], tuple[Interval, Floats]]:
+    """Each method minus full fine-tuning by domain and method, and each checkpoint's own mean.
+
+    The intervals of all methods and domains hold together.
+    """
+    places = answers[answers["method"] != FULL][["domain", "method"]].drop_duplicates()
+    level, found = stats.together(len(places)), {}
+    for domain, method in places.itertuples(index=False, name=None):
+        values, first = _gap(sections.rows_at(answers, domain=domain), method, value)
+        gap = over_checkpoints(values, first, level=level)
+        found[domain, method] = gap, values.mean((1, 2))
+    return found
+
+
+@sections.table_by_study()
+def compare(answers: pd.DataFrame, _study: Study) -> Iterator[dict[str, Any]]:
+    """Each method minus full fine-tuning: on the book's checkpoint, and over all checkpoints."""
+    for name, value in VALUES.items():
+        for (domain, method), (gap, each) in gaps(answers, value).items():
+            own = sections.rows_at(answers, domain=domain, checkpoint="seed 0")
+            here = sections.difference(own, {"method": method}, {"method": FULL}, value)
+            ends = " to ".join(stats.number(end) for end in (each.min(), each.max()))
+            yield {
+                "measure": name,
+                "domain": domain,
+                "method": method,
+                "seed 0": str(here),
+                "all checkpoints": str(gap),
+                "lowest to highest": ends,
+                "shown from": gap.detectable,
+            }
+
+
+@sections.text_by_study
+def largest(answers: pd.DataFrame, _study: Study) -> str:
+    """Say how the checkpoint's spread compares with the draw's and the pairs', in-domain."""
+    lines = []
+    inside = sections.rows_at(answers, domain="in-domain")
+    places: Any = inside.groupby("method", sort=False)
+    for method, rows in places:
+        found = spread(*cube(rows, "correct"))
+        lo, hi = of_spread(found["checkpoint"], rows["checkpoint"].nunique() - 1)
+        others = [
+            f"another draw by {stats.number(found['draw'], 3)}" * np.isfinite(found["draw"]),
+            f"other pairs by {stats.number(found['pairs'], 3)}",
+        ]
+        lines.append(
+            f"{conclusions.capital(method)}: another checkpoint changes a run's accuracy by "
+            f"{stats.number(found['checkpoint'], 3)} [{stats.number(lo, 3)}, "
+            f"{stats.number(hi, 3)}], {' and '.join(filter(None, others))}."
+        )
+    return f"In-domain, as standard deviations:\n\n{sections.bullets(lines)}"
+
+
+@sections.findings_by_study
+def summary(answers: pd.DataFrame, _study: Study) -> Iterator[str]:
+    """Which differences hold over checkpoints, and which are the one checkpoint's."""
+    for name, value in VALUES.items():
+        found = gaps(answers, value)
+        more, less, neither = conclusions.sides({place: gap for place, (gap, _) in found.items()})
+        told = [
+            f"{method} {domain} ({found[domain, method][0]})" for domain, method in (*more, *less)
+        ]
+        yield (
+            f"By {name}, over {answers['checkpoint'].nunique()} checkpoints, shown to differ from "
+            f"full fine-tuning: {'; '.join(told) or 'nothing'}."
+        )
+        if neither:
+            widest = max(found[place][0].detectable for place in neither)
+            names = conclusions.joined([f"{method} {domain}" for domain, method in neither])
+            yield (
+                f"Not shown to differ by {name}: {names}; a true difference of "
+                f"{stats.number(widest)} would have been shown for each of them."
+            )
+        mixed = [
+            f"{method} {domain} ({stats.number(each.min())} to {stats.number(each.max())})"
+            for (domain, method), (_, each) in found.items()
+            if each.min() < 0 < each.max()
+        ]
+        yield (
+            f"Above full fine-tuning by {name} on one checkpoint and below it on another: "
+            f"{'; '.join(mixed) or 'none'}."
+        )
