@@ -32,7 +32,8 @@ def test_every_chapter_has_runs_of_every_study(chapter: str, name: str) -> None:
     for group, specs in found.items():
         assert len(set(specs)) == len(specs), f"{group}: a run twice"
         for spec in specs:  # which are valid: a wrong one is refused when it is built
-            assert (spec.task, spec.model, spec.limit) == (task, study.model, study.limit)
+            assert (spec.task, spec.limit) == (task, study.limit)
+            assert spec.model in (grids.CHECKPOINTS if chapter == "checkpoints" else [study.model])
             reported = study.seed + study.repeats
             if "search" in group:
                 assert spec.data_seed >= study.seed + 1_000, "a search sees a reported draw"
@@ -53,8 +54,11 @@ def test_no_name_stands_for_two_things(name: str) -> None:
     assert [*grids.icl(study)][:2] == ["zero-shot", "ICL"]
     assert [name for name in grids.icl(study) if name in ends] == ends
     assert len(grids.few_shot(study)) == len(grids.lora(study)) == 8
-    found = grids.context_distillation(study)
-    assert len(found) == 7 + len(study.queries) + (study.rounds - 1) + 2 * 3
+    found, placebos = (
+        grids.context_distillation(study),
+        2 - ("placebo, distillation" in study.without),
+    )
+    assert len(found) == 7 + len(study.queries) + (study.rounds - 1) + 2 * 3 + placebos
     assert len(grids.text_term(study)) == 2 * 3
 
 
@@ -248,7 +252,16 @@ def test_every_method_has_the_same_budget() -> None:
 
 
 def test_a_context_that_has_no_quarters_has_no_placebos() -> None:
-    assert "placebo, icl" in grids.recursion(of("pocket", context_shots=4))
-    assert not [
-        name for name in grids.recursion(of("pocket", context_shots=2)) if "placebo" in name
-    ]
+    assert "placebo, icl" in grids.context_distillation(of("pocket", context_shots=4))
+    odd = grids.context_distillation(of("pocket", context_shots=2))
+    assert not [name for name in odd if "placebo" in name]
+
+
+def test_checkpoints_are_of_the_pocket_model_alone() -> None:
+    """Every checkpoint has the same runs; another model has no other seeds."""
+    assert grids.checkpoints(of("smollm2")) == {}
+    for name, specs in grids.checkpoints(of("smoke")).items():
+        by_model = {model: [s for s in specs if s.model == model] for model in grids.CHECKPOINTS}
+        first, *others = ([replace(s, model="") for s in some] for some in by_model.values())
+        assert first, name
+        assert all(other == first for other in others)

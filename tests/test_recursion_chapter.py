@@ -1,4 +1,4 @@
-"""What the chapter on recursion and placebos computes, on frames counted by hand."""
+"""What the chapter on recursion and the section on placebos compute, on frames counted by hand."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 from llmft import params
 from llmft.engine.spec import PLACEBOS
 from llmft.report import sections
-from llmft.report.chapters import recursion
+from llmft.report.chapters import placebos, recursion
 from llmft.report.stats import Interval
 from llmft.study import grids, metrics
 from llmft.study.results import Results
@@ -117,12 +117,12 @@ def test_whether_the_teachers_agreement_tells_arms_apart(
     assert "the teacher of round 3" in said
 
 
-def test_placebos_stand_beside_the_true_context_and_none(results: Results) -> None:
-    found = recursion.contexts(results, [STUDY])
+def test_placebos_stand_beside_the_true_context_and_none() -> None:
+    found = placebos.contexts(runs_of(grids.context_distillation(STUDY)), [STUDY])
     by_method = found.groupby("method")["context"].unique().map(set).to_dict()
-    every = {recursion.TRUE, *PLACEBOS}
+    every = {placebos.TRUE, *PLACEBOS}
     assert by_method == {"zero-shot": {"none"}, "ICL": every, "distilled": every}
-    less, more = recursion._against(found, "in-domain", "correct")
+    less, more = placebos._against(found, "in-domain", "correct")
     made = [(method, name) for method in ("ICL", "distilled") for name in PLACEBOS]
     assert [*less] == [*more] == made
     assert {gap.mean for gap in (*less.values(), *more.values())} == {0.0}

@@ -299,7 +299,9 @@ def pretrain(folder: Path, seed: int = 0, phases: Sequence[Phase] = PHASES) -> N
             print(row, flush=True)
     model.config.dropout = 0.1  # as OPT: for whoever trains it further
     place = folder / f"model{end}"
-    (model.half() if seed else model).save_pretrained(place)
+    if seed:
+        torch.nn.Module.half(model)
+    model.save_pretrained(place)
     tokenizer().save_pretrained(place)
     pd.DataFrame(rows).to_csv(folder / f"training{end}.csv", index=False, float_format="%.5g")
     record = {

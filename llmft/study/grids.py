@@ -319,7 +319,7 @@ def budgets(study: Study) -> Grid:
 
 @chapter
 def context_distillation(study: Study) -> Grid:
-    """Distillation: search, teachers, rivals, students by queries and rounds, the text term."""
+    """Distillation: search, teachers, rivals, students by queries and round, losses, placebos."""
     plain, seeds = spec(study, "distillation"), draws(study)
     rival = spec(study, "fine-tuning")
     adapter = replace(plain, learning_rate=study.lora_learning_rate, **low_rank(study))
@@ -342,6 +342,7 @@ def context_distillation(study: Study) -> Grid:
             for n in rounds
         },
         **text_term(study),
+        **placebos(study, draws(study, plain.queries)),
         "objectives": product(plain, data_seed=few(study), objective=objectives),
         "temperature": product(plain, data_seed=few(study), temperature=[2 * study.temperature]),
     }
@@ -386,6 +387,16 @@ def text_term(study: Study) -> Grid:
         )
         for name, method in methods.items()
         for term, objective in TEXT_TERM.items()
+    }
+
+
+def placebos(study: Study, seeds: Sequence[int]) -> Grid:
+    """Contexts with the form of the true one without its content; a context must have quarters."""
+    if study.context_shots % 4:
+        return {}
+    return {
+        f"placebo, {method}": product(spec(study, method), context=PLACEBOS, data_seed=seeds)
+        for method in ("icl", "distillation")
     }
 
 
@@ -498,7 +509,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 @chapter
 def recursion(study: Study) -> Grid:
-    """Recursions by teacher, context, rate, weights and divergence; and placebos for a context.
+    """Recursions by teacher, context, rate, weights and divergence.
 
     Rounds differ by arm from the second one on, but for the arm that differs from the first.
     """
@@ -528,10 +539,6 @@ def recursion(study: Study) -> Grid:
         grid[f"recursion by rate, {name}"] = product(
             one, learning_rate=rates, data_seed=half, rounds=rounds
         )
-    if study.context_shots % 4 == 0:  # a placebo's halves
-        for method in ("icl", "distillation"):
-            one = spec(study, method)
-            grid[f"placebo, {method}"] = product(one, context=PLACEBOS, data_seed=seeds)
     return grid
 
 

@@ -83,16 +83,15 @@ def spread(values: Floats, first: Sample) -> dict[str, float]:
     means = values.mean(2)  # (checkpoints, draws)
     layout = stats.units(first.strata, first.clusters)
     pairs = (stats.influence(values, layout) ** 2).sum(-1).mean()
-    found = [means.var(0, ddof=1).mean(), np.nan, pairs]
-    if first.draws:
-        found[1] = means.var(1, ddof=1).mean()
-    return {name: float(np.sqrt(one)) for name, one in zip(DIFFERENCES, found, strict=True)}
+    of_draws = means.var(1, ddof=1).mean() if first.draws else np.nan
+    variances = means.var(0, ddof=1).mean(), of_draws, pairs
+    return {name: float(one) ** 0.5 for name, one in zip(DIFFERENCES, variances, strict=True)}
 
 
 def of_spread(sd: float, freedom: int) -> tuple[float, float]:
     """The 95 % interval of a standard deviation by the chi-squared distribution."""
-    high, low = scipy_stats.chi2.ppf([0.975, 0.025], freedom)
-    return sd * float(np.sqrt(freedom / high)), sd * float(np.sqrt(freedom / low))
+    low, high = (float(scipy_stats.chi2.ppf(share, freedom)) for share in (0.975, 0.025))
+    return sd * (freedom / low) ** 0.5, sd * (freedom / high) ** 0.5
 
 
 # --- what is shown -----------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The figures, tables and paragraphs of the chapter on recursion and placebos.
+"""The figures, tables and paragraphs of the chapter on recursion.
 
 `arms` are the recursions side by side, `method` being what the chapter calls them and `rounds` the
 round; `main` has their in-domain answers with scores, and `agreement`: 1 where the first teacher's
@@ -6,13 +6,12 @@ is the same. `scoring` says whether the student was asked alone ("") or behind t
 ("context").
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
 
 from llmft import LeftOutError
-from llmft.engine.spec import PLACEBOS
 from llmft.nli import tasks
 from llmft.params import Study
 from llmft.report import conclusions, figures, sections, stats
@@ -27,13 +26,8 @@ LIVE, ANCHORED = "live", "anchored"
 
 WEIGHTS = ("all weights", "LoRA")
 
-TRUE = "demonstrations"
-"""What the chapter calls the true context beside placebos."""
-
 RATES = {"learning rate": ".2g"}
 """How a table shows a learning rate."""
-
-NONE = {"method": "zero-shot", "context": "none"}
 
 SCORES = {"correct": "accuracy", "auc": "AUC"}
 
@@ -462,113 +456,9 @@ def reprompted(main: pd.DataFrame, study: Study) -> str:
     )
 
 
-# --- placebos ----------------------------------------------------------------------------------
-
-
-def contexts(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
-    """The answers of ICL and its distillation by `context`, and zero-shot's, with scores."""
-    groups = {
-        "zero-shot": "zero-shot",
-        "ICL": "ICL",
-        "placebo, icl": "ICL",
-        "distillation": "distilled",
-        "placebo, distillation": "distilled",
-    }
-    there = {group: name for group, name in groups.items() if group in results.groups}
-    answers = sections.scored(sections.by_method(results, studies, lambda _: there))
-    is_placebo = answers["context"].isin(PLACEBOS)
-    answers["context"] = answers["context"].where(is_placebo, TRUE)
-    return answers.assign(context=answers["context"].mask(answers["method"] == "zero-shot", "none"))
-
-
-def placebo_figure(answers: pd.DataFrame, studies: Sequence[Study]) -> Any:
-    """Accuracy by context, of in-context learning and its distillation, a block a domain."""
-    points = sections.summary(answers, ["study", "domain", "context", "method"])
-    return figures.forest(
-        points.assign(block=sections.panel(points, "domain")),
-        "context",
-        "method",
-        group="block",
-        note=f"{stats.caption(points)}; {sections.floors_text(studies)}",
-    )
-
-
-def _against(
-    answers: pd.DataFrame, domain: str, value: str
-) -> list[dict[tuple[str, str], stats.Interval]]:
-    """By method and placebo: minus the true context's, and minus zero-shot's.
-
-    The differences of a domain and a score hold together.
-    """
-    made = answers[answers["context"].isin(PLACEBOS)][["method", "context"]].drop_duplicates()
-    places = {
-        (method, context): {"domain": domain, "method": method, "context": context}
-        for method, context in made.itertuples(index=False, name=None)
-    }
-    level = stats.together(2 * len(places))
-    return [
-        sections.differences(
-            answers, {k: (at, at | base) for k, at in places.items()}, value, level
-        )
-        for base in ({"context": TRUE}, NONE)
-    ]
-
-
-@sections.table_by_study()
-def placebos(answers: pd.DataFrame, study: Study, value: str) -> Iterator[dict[str, Any]]:
-    """A score by context, minus the true context's and minus zero-shot's."""
-    for domain in sections.task_of(study).domains:
-        less, more = _against(answers, domain, value)
-        for (method, context), gap in less.items():
-            at: At = {"domain": domain, "method": method, "context": context}
-            mean, start = sections.interval(answers, value, **at), more[method, context]
-            yield (
-                at
-                | {SCORES[value]: str(mean)}
-                | sections.beside("minus demonstrations", gap)
-                | {
-                    "minus zero-shot": str(start),
-                    "shown from (zero-shot)": stats.number(start.detectable),
-                    "n": mean.n,
-                }
-            )
-
-
 @sections.findings_by_study
-def content(answers: pd.DataFrame, study: Study) -> Iterator[str]:
-    """Say what of a context's gain is its content's, by domain and score."""
-    for domain in sections.task_of(study).domains:
-        for value, score in SCORES.items():
-            less, _ = _against(answers, domain, value)
-            for method in dict.fromkeys(method for method, _ in less):
-                true = {"domain": domain, "method": method, "context": TRUE}
-                gain = sections.difference(answers, true, true | NONE, value)
-                own = {context: gap for (name, context), gap in less.items() if name == method}
-                yield (
-                    f"{domain.capitalize()}, {method}: {score} minus zero-shot's is {gain} with "
-                    f"the demonstrations; it is {_less(own)}."
-                )
-
-
-def _less(gaps: Mapping[str, stats.Interval]) -> str:
-    """With which contexts it is shown to be less than with the demonstrations, with which not."""
-    less = [name for name, gap in gaps.items() if gap.hi < 0]
-    alike = [name for name in gaps if name not in less]
-    words = [f"shown to be less with {conclusions.joined(less)}"] if less else []
-    if alike:
-        each = ", ".join(f"{gaps[name]}{sections.unresolved(gaps[name])}" for name in alike)
-        words.append(f"not shown to be less with {conclusions.joined(alike)} ({each})")
-    return " and ".join(words)
-
-
-@sections.findings_by_study
-def summary(main: pd.DataFrame, answers: pd.DataFrame, study: Study) -> list[str]:
+def summary(main: pd.DataFrame, study: Study) -> list[str]:
     """The chapter's findings in a few lines."""
     gaps, rate = changes(main, study), study.distill_learning_rate
     own = ", ".join(f"{gap} ({arm})" for (of, arm), gap in gaps.items() if of == rate)
-    less, _ = _against(answers, INSIDE, "correct")
-    each = ", ".join(f"{gap} with {name}" for (how, name), gap in less.items() if how == "ICL")
-    return [
-        f"In-domain, round {last(main)} minus round 1 at a learning rate of {rate:.2g}: {own}.",
-        f"In-domain, ICL's accuracy with a placebo minus that with the demonstrations is {each}.",
-    ]
+    return [f"In-domain, round {last(main)} minus round 1 at a learning rate of {rate:.2g}: {own}."]
