@@ -3,10 +3,12 @@
 Two questions, on SmolLM2-135M and MultiNLI's in-domain test pairs (`llmft fetch smollm2`):
 
 1. Examples a second against EleutherAI's lm-evaluation-harness 0.4.13 (its own `HFLM`, batch 8), in
-   one process, on the same threads, model and prompts, with 16 demonstrations. The chosen label
-   must be the same on every example, and so the accuracy. And our operations a second (2 N
-   a token, N being all weights but the embedding) as a share of those of a float32 product of two
-   1024 x 1024 matrices.
+   one process, on the same threads, model and prompts, with 16 demonstrations. `score` does the
+   whole test set, as in a run, the harness a sample of it. The chosen label must be the same on
+   every example of that, and so the accuracy. And our operations a second as a share of those of a
+   float32 product of two 1024 x 1024 matrices: 2 N a token, N being all weights but the embedding,
+   and with those of attention, 4 times the width for each token that a token sees, in each layer.
+   What the speedup would be if every operation ran at that product's rate is its ceiling.
 2. What a query costs with 32 demonstrations, relative to 2.
 
 Both sides start from token ids (the harness's own, checked to be ours), so neither is charged for
@@ -49,8 +51,7 @@ def main() -> int:
     try:
         _, whole, task = real()
         model, tokenizer, train, queries = whole.model, whole.tokenizer, task.train, task.in_domain
-        some = queries.sample(min(options.examples, len(queries)), random_state=0)
-        found = against_harness(model, tokenizer, train, some, options)
+        found = against_harness(model, tokenizer, train, queries, options)
         found |= growth(model, tokenizer, train, queries[: options.queries], options.repeats)
     except UserError as error:
         print(f"benchmark: {error}", file=sys.stderr)
@@ -72,15 +73,17 @@ def against_harness(
     model: Any, tokenizer: Any, train: pd.DataFrame, queries: pd.DataFrame, options: Any
 ) -> dict[str, Any]:
     """Rates of both engines on `queries` with 16 demonstrations, and how far they agree."""
+    queries = queries.sample(len(queries), random_state=0)
+    some = queries[: options.examples]  # what the harness does
     demonstrations = sample(train, 16, 0)
     labels = label_tokens(tokenizer, PATTERN)
     prompts = encode(tokenizer, PATTERN, queries, demonstrations, 2048)
     harness = _harness(model, tokenizer)
-    requests = _requests(harness, queries, demonstrations, prompts, labels)
+    requests = _requests(harness, some, demonstrations, prompts[: len(some)], labels)
 
     score(model, prompts[:8], labels)
     ours, theirs, theirs_rows, products = [], [], [], []
-    starts = range(0, len(prompts), options.slice)
+    starts = range(0, len(some), options.slice)
     for start in starts:
         part = requests[2 * start : 2 * (start + options.slice)]
         seconds, answers = timed(partial(harness._loglikelihood_tokens, part, disable_tqdm=True))
@@ -90,43 +93,59 @@ def against_harness(
         ours.append(seconds)
         products.append(product()[1])
         print(
-            f"{min(start + options.slice, len(prompts))} of {len(prompts)} examples: harness "
+            f"{min(start + options.slice, len(some))} of {len(some)} examples: harness "
             f"{len(part) / 2 / theirs[-1][0]:.2f}/s, llmft {len(prompts) / ours[-1][0]:.2f}/s",
             file=sys.stderr,
         )
-    gold = torch.tensor(queries["label"].to_numpy())
+    rows = rows[: len(some)]
+    gold = torch.tensor(some["label"].to_numpy())
     harness_rows = torch.tensor(theirs_rows).view(-1, 2).log_softmax(dim=-1)
     # Slice by slice, so that a machine that slows down half-way does not favour either side.
-    sizes = [len(prompts[start : start + options.slice]) for start in starts]
-    speedup, cpu_speedup = (
-        statistics.median(
+    sizes = [len(some[start : start + options.slice]) for start in starts]
+    speedups = [
+        [
             (len(prompts) / own[clock]) / (size / other[clock])
             for size, own, other in zip(sizes, ours, theirs, strict=True)
-        )
+        ]
         for clock in (0, 1)
-    )
-    prefix = common_prefix(prompts)
-    read = prefix + sum(len(prompt) - prefix for prompt in prompts)
-    body = sum(p.numel() for p in model.parameters()) - model.get_input_embeddings().weight.numel()
-    rates = [2 * body * read / seconds for _, seconds in ours]
+    ]
+    seconds_each = [cpu for _, cpu in ours]
+    shares = {
+        name: statistics.median(
+            count / seconds * at / (2 * SIDE**3)
+            for seconds, at in zip(seconds_each, products, strict=True)
+        )
+        for name, count in zip(("weights", "all"), operations(model, prompts), strict=True)
+    }
     return {
-        "examples": len(prompts),
+        "examples": len(some),
+        "test_set": len(prompts),
         "accuracy": float((rows.argmax(dim=1) == gold).float().mean()),
         "harness_accuracy": float((harness_rows.argmax(dim=1) == gold).float().mean()),
-        "share_of_the_product_rate": statistics.median(
-            rate * at / (2 * SIDE**3) for rate, at in zip(rates, products, strict=True)
-        ),
+        "share_of_the_product_rate": shares["weights"],
+        "share_with_attention": shares["all"],
         "prefix_tokens": common_prefix(prompts),
         "query_tokens_mean": statistics.mean(map(len, prompts)) - common_prefix(prompts),
-        "harness_examples_per_second": len(prompts) / sum(wall for wall, _ in theirs),
+        "harness_examples_per_second": len(some) / sum(wall for wall, _ in theirs),
         "llmft_examples_per_second": len(ours) * len(prompts) / sum(wall for wall, _ in ours),
-        "speedup": speedup,
-        "speedup_in_cpu_time": cpu_speedup,
+        "speedup": statistics.median(speedups[0]),
+        "speedup_in_cpu_time": statistics.median(speedups[1]),
+        "speedup_at_the_product_s_rate": statistics.median(speedups[1]) / shares["all"],
         "same_label": int((rows.argmax(dim=1) == harness_rows.argmax(dim=1)).sum()),
         "label_0_chosen": int((rows.argmax(dim=1) == 0).sum()),
         "largest_difference": float((rows - harness_rows).abs().max()),
         "spread_over_examples": float(rows[:, 0].std()),
     }
+
+
+def operations(model: Any, prompts: list[list[int]]) -> tuple[float, float]:
+    """Of `score`, which reads the common prefix once: those with weights, and with attention."""
+    config, prefix = model.config, common_prefix(prompts)
+    body = sum(p.numel() for p in model.parameters()) - model.get_input_embeddings().weight.numel()
+    own = [len(prompt) - prefix for prompt in prompts]
+    seen = prefix**2 / 2 + sum(n * prefix + n**2 / 2 for n in own)
+    weights = 2.0 * body * (prefix + sum(own))
+    return weights, weights + 4 * config.hidden_size * config.num_hidden_layers * seen
 
 
 def growth(
