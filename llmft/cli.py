@@ -171,18 +171,20 @@ def check() -> None:
 
 
 @cli.command()
+@click.argument("study", nargs=-1)
 @click.option("--sample", type=click.IntRange(1), default=10, show_default=True, help="Runs to do.")
 @click.option("--seed", default=None, type=int, help="What draws them; by default the time.")
-def verify(sample: int, seed: int | None) -> None:
+def verify(study: tuple[str, ...], sample: int, seed: int | None) -> None:
     """Do a random sample of the published runs again and compare every prediction.
 
-    What was compared is kept in data/results/verified.json. A run that differs is an error.
+    Of these STUDIES, by default of all. What was compared is kept in data/results/verified.json,
+    beside what the same code was verified with before. A run that differs is an error.
     """
     from llmft.study import verify as verifying  # which takes seconds
 
     chapters = [ROOT / "data" / "results" / f"{path.stem}.csv" for path in gate.chapters()]
     stored = [file for file in chapters if file.with_suffix(".parquet").is_file()]
-    studies = [params.study(name) for name in params.published()]
+    studies = [params.study(name) for name in study or params.published()]
     number = time.time_ns() % 2**32 if seed is None else seed
     record = verifying.verify(stored, studies, sample, number)
     click.echo(verifying.write(record, ROOT))

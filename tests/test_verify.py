@@ -56,7 +56,8 @@ def test_what_was_published_is_what_is_measured(
     capsys.readouterr()
     record = verify.verify([published], [study], sample=10, seed=0)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == len(record["runs"]) == record["of"] == 5
+    assert len(lines) == len(record["runs"]) == 5
+    assert record["draws"] == [{"seed": 0, "runs": 5, "of": 5}]
     assert lines[0].startswith("llmft: 1/5 ")
     assert all(
         one["same"] and one["largest"] < 1e-5 and not one["changed"] for one in record["runs"]
@@ -68,6 +69,22 @@ def test_what_was_published_is_what_is_measured(
     path = verify.write(record, tmp_path)
     assert path == tmp_path / "data" / "results" / "verified.json"
     assert json.loads(path.read_text()) == record
+
+
+def test_what_the_same_code_was_verified_with_before_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "data" / "results").mkdir(parents=True)
+    record = {"code": "a", "protocol": 1, "versions": {"torch": "2"}, "date": "today"}
+
+    def written(code: str, seed: int, **found: float) -> tuple[list[int], dict[str, float]]:
+        runs = [{"key": key, "largest": largest} for key, largest in found.items()]
+        new = record | {"code": code, "draws": [{"seed": seed}], "runs": runs}
+        kept = json.loads(verify.write(new, tmp_path).read_text())
+        seeds = [draw["seed"] for draw in kept["draws"]]
+        return seeds, {one["key"]: one["largest"] for one in kept["runs"]}
+
+    assert written("a", 0, x=0.1, y=0.2) == ([0], {"x": 0.1, "y": 0.2})
+    assert written("a", 1, y=0.3, z=0.4) == ([0, 1], {"x": 0.1, "y": 0.3, "z": 0.4})
+    assert written("b", 2, z=0.5) == ([2], {"z": 0.5})
 
 
 def test_a_sample_is_drawn_by_its_seed(published: Path, study: params.Study) -> None:

@@ -79,9 +79,8 @@ def verify(
     return {
         "code": code_digest(),
         "protocol": PROTOCOL,
-        "seed": seed,
+        "draws": [{"seed": seed, "runs": len(found), "of": len(rows)}],
         "runs": found,
-        "of": len(rows),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -141,7 +140,16 @@ def _same(method: str, found: dict[str, Any]) -> bool:
 
 
 def write(record: dict[str, Any], root: Path) -> Path:
-    """Keep what was verified as `data/results/verified.json`."""
+    """Keep what was verified as `data/results/verified.json`, with what the same code was before."""
     path = root / "data" / "results" / "verified.json"
+    if path.is_file():
+        before = json.loads(path.read_bytes())
+        if all(before.get(name) == record[name] for name in ("code", "protocol", "versions")):
+            new = {one["key"] for one in record["runs"]}
+            old = [one for one in before["runs"] if one["key"] not in new]
+            record = record | {
+                "draws": before.get("draws", []) + record["draws"],
+                "runs": old + record["runs"],
+            }
     files.write(path, json.dumps(record, indent=1).encode() + b"\n")
     return path
