@@ -140,7 +140,7 @@ def _same(method: str, found: dict[str, Any]) -> bool:
 
 
 def write(record: dict[str, Any], root: Path) -> Path:
-    """Keep what was verified as `data/results/verified.json`, and what was so with the same code."""
+    """Keep a record in `data/results/verified.json`, with those of the same code before it."""
     path = root / "data" / "results" / "verified.json"
     if path.is_file():
         before = json.loads(path.read_bytes())
