@@ -53,12 +53,16 @@ def _both_domains(part: pd.DataFrame, look: dict[str, Any]) -> list[Any]:
     if len(point):
         at = alt.Chart(point.assign(x0=domain[0], y0=domain[0]))
         lines = at.mark_rule(color=theme.QUIET, strokeDash=[3, 3])
-        layers.append(lines.encode(x="x:Q", y="y0:Q", y2="y:Q"))
-        layers.append(lines.encode(x="x0:Q", x2="x:Q", y="y:Q"))
+        layers.append(lines.encode(x=alt.X("x:Q"), y=alt.Y("y0:Q"), y2=alt.Y2("y:Q")))
+        layers.append(lines.encode(x=alt.X("x0:Q"), x2=alt.X2("x:Q"), y=alt.Y("y:Q")))
     intervals = alt.Chart(part[[*numbers, "method"]].dropna())
     bars = intervals.mark_rule(strokeWidth=1, opacity=0.55, aria=False)
-    layers.append(bars.encode(x="x_lo:Q", x2="x_hi:Q", y="y:Q", color=look["color"]))
-    layers.append(bars.encode(x="x:Q", y="y_lo:Q", y2="y_hi:Q", color=look["color"]))
+    layers.append(
+        bars.encode(x=alt.X("x_lo:Q"), x2=alt.X2("x_hi:Q"), y=alt.Y("y:Q"), color=look["color"])
+    )
+    layers.append(
+        bars.encode(x=alt.X("x:Q"), y=alt.Y("y_lo:Q"), y2=alt.Y2("y_hi:Q"), color=look["color"])
+    )
     points = alt.Chart(part[["x", "y", "method", "shots"]]).mark_point(
         filled=True, opacity=0.9, stroke="white", strokeWidth=0.7
     )
@@ -109,7 +113,7 @@ def frontier(
         *theme.rule_lines(rules, None, height, domain),
         steps.encode(**at),
         bars.mark_rule(strokeWidth=1.2, opacity=0.6).encode(
-            x=at["x"], y="lo:Q", y2="hi:Q", color=look["color"]
+            x=at["x"], y=alt.Y("lo:Q"), y2=alt.Y2("hi:Q"), color=look["color"]
         ),
         points.encode(**at, **look),
     )
@@ -140,8 +144,8 @@ def forgetting(frame: pd.DataFrame, *, start: float, rules: pd.DataFrame, note: 
         theme.chance(start, "mean_text", "x", scale),
         *theme.rule_lines(rules, None, height, domain),
         lines.encode(x=x, y=y, color=colour),
-        bars.encode(x=x, y="lo:Q", y2="hi:Q", color=colour),
-        bars.encode(x="lo_text:Q", x2="hi_text:Q", y=y, color=colour),
+        bars.encode(x=x, y=alt.Y("lo:Q"), y2=alt.Y2("hi:Q"), color=colour),
+        bars.encode(x=alt.X("lo_text:Q"), x2=alt.X2("hi_text:Q"), y=y, color=colour),
     ]
     fills: dict[str, Any] = {
         "without": {"filled": False, "fill": "white"},
@@ -192,13 +196,13 @@ def tradeoff(frame: pd.DataFrame, *, names: Sequence[str], start: float, note: s
             .mark_line(color=theme.GREY, strokeWidth=3, opacity=0.5)
             .encode(**at),
             line.mark_line(color=look[0], strokeWidth=1.6).encode(**at),
-            bars.encode(x=at["x"], y="lo:Q", y2="hi:Q"),
+            bars.encode(x=at["x"], y=alt.Y("lo:Q"), y2=alt.Y2("hi:Q")),
         ]
         for is_chosen, fill in ((False, "white"), (True, look[0])):
             rows = own.loc[own["chosen"] == is_chosen, ["perplexity", "mean"]]
             points = alt.Chart(rows).mark_point(fill=fill, stroke=look[0], **marks)
             layers.append(points.encode(x=at["x"], y=at["y"]))
-        chart = alt.layer(*layers).properties(width=165, height=140)
+        chart = theme.having(alt.layer(*layers), width=165, height=140)
         charts.append(theme.headed(chart, name))
     return theme.finish(alt.concat(*charts, columns=3, spacing=16), note, 620)
 

@@ -131,7 +131,7 @@ def curve(
             gap = theme.pixels(16, height, domain)
             layers += _end_names(rows, first, "_x", "mean", series, names, right, gap, levels)
         charts.append(
-            theme.headed(alt.layer(*layers).properties(width=width, height=height), value)
+            theme.headed(theme.having(alt.layer(*layers), width=width, height=height), value)
         )
     return _grid(charts, columns, note) if facet else theme.finish(charts[0], note, width + room)
 
@@ -186,7 +186,7 @@ def _dots(rows: pd.DataFrame, series: str, names: Sequence[Any], legend: alt.Leg
     dots = alt.Chart(rows[["_x", series, "accuracy"]]).mark_point(
         filled=True, size=16, opacity=0.4, aria=False
     )
-    return dots.encode(x="_x:Q", y="accuracy:Q", **theme.look(series, names, legend))
+    return dots.encode(x=alt.X("_x:Q"), y=alt.Y("accuracy:Q"), **theme.look(series, names, legend))
 
 
 def _lines_and_points(
@@ -204,8 +204,8 @@ def _lines_and_points(
         filled=True, size=70, opacity=1, stroke="white", strokeWidth=0.8
     )
     return [
-        lines.encode(**at, color=look["color"], strokeDash=dash, detail=f"{series}:N"),
-        bars.encode(x="_x:Q", y="lo:Q", y2="hi:Q", color=look["color"]),
+        lines.encode(**at, color=look["color"], strokeDash=dash, detail=alt.Detail(f"{series}:N")),
+        bars.encode(x=alt.X("_x:Q"), y=alt.Y("lo:Q"), y2=alt.Y2("hi:Q"), color=look["color"]),
         points.encode(**at, **look),
     ]
 
@@ -227,7 +227,7 @@ def _level_names(levels: Mapping[str, float], right: float) -> list[Any]:
     for name, level in levels.items():
         word = alt.Chart(pd.DataFrame({"_x": [right], "mean": [level], "_text": [name]}))
         word = word.mark_text(align="right", dy=-8, fontSize=12, color=theme.QUIET)
-        layers.append(word.encode(x="_x:Q", y="mean:Q", text="_text:N"))
+        layers.append(word.encode(x=alt.X("_x:Q"), y=alt.Y("mean:Q"), text=alt.Text("_text:N")))
     return layers
 
 
@@ -263,7 +263,7 @@ def _end_names(
             fontWeight="bold" if own else "normal",
             color=colours[name] if own else theme.QUIET,
         )
-        layers.append(text.encode(x=f"{x}:Q", y=f"{y}:Q", text="_text:N"))
+        layers.append(text.encode(x=alt.X(f"{x}:Q"), y=alt.Y(f"{y}:Q"), text=alt.Text("_text:N")))
     return layers
 
 
@@ -292,22 +292,24 @@ def lines(
     spans = pd.DataFrame({x: marks.to_numpy(), "_text": marks.index.astype(str)})
     spans["_middle"] = (spans[x] + [0.0, *marks.tolist()[:-1]]) / 2
     phases = alt.Chart(spans).mark_rule(color=theme.FAINT, strokeWidth=1.5)
-    layers = [theme.chance(0.5, y, "y"), phases.encode(x=f"{x}:Q")]
+    layers = [theme.chance(0.5, y, "y"), phases.encode(x=alt.X(f"{x}:Q"))]
     for first, offset in ((1, -16), (0, -32)):  # short phases: their names at two heights
         text = alt.Chart(spans[first::2]).mark_text(
             align="center", baseline="top", fontSize=12, color=theme.QUIET
         )
-        layers.append(text.encode(x="_middle:Q", y=alt.value(offset), text="_text:N"))
+        layers.append(
+            text.encode(x=alt.X("_middle:Q"), y=alt.value(offset), text=alt.Text("_text:N"))
+        )
     legend = theme.legend(symbolType="stroke", offset=44) if theme.phone() else None
     colour, dash = theme.colour(series, names, legend), theme.dash(series, names)
     paths = alt.Chart(frame[[x, y, series]]).mark_line(strokeWidth=2)
     layers.append(paths.encode(**at, color=colour, strokeDash=dash))
     if theme.phone():
-        return alt.layer(*layers).properties(width=PHONE, height=220)
+        return theme.having(alt.layer(*layers), width=PHONE, height=220)
     gap = theme.pixels(16, HEIGHT, domain)
     layers += _end_names(frame, frame, x, y, series, names, last, gap, {})
     room = 8 * max(len(str(name)) for name in names) + 12
-    return alt.layer(*layers).properties(width=700 - 70 - room, height=HEIGHT)
+    return theme.having(alt.layer(*layers), width=700 - 70 - room, height=HEIGHT)
 
 
 @renderings.twice
@@ -375,14 +377,14 @@ def forest(frame: pd.DataFrame, y: str, series: str, *, group: str = "", note: s
             word = alt.Chart(pd.DataFrame({"mean": [0.5]})).mark_text(
                 color=theme.QUIET, fontSize=12
             )
-            layers.append(word.encode(x="mean:Q", y=alt.value(-8), text=alt.value("chance")))
+            layers.append(word.encode(x=alt.X("mean:Q"), y=alt.value(-8), text=alt.value("chance")))
         for i, (name, (colour, _, _)) in enumerate(zip(names, theme.looks(names), strict=True)):
             part = rows[rows[series] == name]
             # The same offsets in every block keep a series at its place within a row.
             offset = 9 * (i - (len(names) - 1) / 2) + 8 * theme.phone()
             mark: dict[str, Any] = {"yOffset": offset, "color": colour}
             bars = alt.Chart(part[[y, "lo", "hi"]].dropna()).mark_rule(strokeWidth=1.8, **mark)
-            layers.append(bars.encode(x=alt.X("lo:Q", scale=scale), x2="hi:Q", y=category))
+            layers.append(bars.encode(x=alt.X("lo:Q", scale=scale), x2=alt.X2("hi:Q"), y=category))
             points = alt.Chart(part[[y, "mean", series]])
             layers.append(points.mark_point(filled=True, size=80, opacity=1, **mark).encode(**at))
         width, height = 400, max(26, 9 * len(names) + 14)
@@ -390,7 +392,7 @@ def forest(frame: pd.DataFrame, y: str, series: str, *, group: str = "", note: s
             layers.append(_names_above(rows, y, category, height / 2))
             width, height = NOTE - 10, height + 18
         height *= len(theme.order(rows[y]))
-        chart = alt.layer(*layers).properties(width=width, height=height)
+        chart = theme.having(alt.layer(*layers), width=width, height=height)
         charts.append(theme.headed(chart, value))
     stack = charts[0] if len(charts) == 1 else alt.vconcat(*charts, spacing=12)
     return theme.finish(stack, note, 580)
@@ -401,7 +403,7 @@ def _names_above(rows: pd.DataFrame, y: str, category: Any, up: float) -> Any:
     names = alt.Chart(pd.DataFrame({y: theme.order(rows[y])})).mark_text(
         align="left", dx=2, dy=-up, fontSize=12, color=theme.INK, limit=NOTE
     )
-    return names.encode(x=alt.value(0), y=category, text=f"{y}:N")
+    return names.encode(x=alt.value(0), y=category, text=alt.Text(f"{y}:N"))
 
 
 def _categories(rows: pd.DataFrame, y: str, extent: int) -> Any:
@@ -467,12 +469,12 @@ def dots(
     bars = alt.Chart(means).mark_rule(strokeWidth=3, color=theme.INK)
     chart = alt.layer(
         theme.chance(chance, y, "y"),
-        word.encode(x="_x:Q", y=f"{y}:Q", text=alt.value(chance_name)),
+        word.encode(x=alt.X("_x:Q"), y=alt.Y(f"{y}:Q"), text=alt.value(chance_name)),
         points.encode(
             x=alt.X("_x:Q", axis=axis, scale=x_scale),
             y=alt.Y(f"{y}:Q", title=y_title, scale=y_scale),
         ),
-        bars.encode(x="_x:Q", x2="_x2:Q", y=f"{y}:Q"),
+        bars.encode(x=alt.X("_x:Q"), x2=alt.X2("_x2:Q"), y=alt.Y(f"{y}:Q")),
     )
     return theme.finish(theme.sized(chart, WIDTH, height), note, WIDTH)
 
@@ -540,13 +542,13 @@ def heat(
         base.mark_rect(stroke="white", strokeWidth=2).encode(
             **at, color=alt.Color(f"{value}:Q", scale=scale, legend=None)
         ),
-        base.mark_text(fontSize=13).encode(**at, text="_text:N", color=ink),
+        base.mark_text(fontSize=13).encode(**at, text=alt.Text("_text:N"), color=ink),
     )
     if theme.phone():
         chart += _names_above(frame, y, at["y"], 26)
-        return theme.finish(chart.properties(width=NOTE, height=54 * len(rows)), note, NOTE)
+        return theme.finish(theme.having(chart, width=NOTE, height=54 * len(rows)), note, NOTE)
     width = 72 * len(columns)
-    chart = chart.properties(width=width, height=34 * len(rows))
+    chart = theme.having(chart, width=width, height=34 * len(rows))
     return theme.finish(chart, note, max(width, 420))
 
 
@@ -582,4 +584,4 @@ def reliability(frame: pd.DataFrame, series: str, *, note: str = "", size: int =
         points.encode(**at, **look, size=area),
     )
     size = PHONE if theme.phone() else size
-    return theme.finish(chart.properties(width=size, height=int(size * 0.9)), note, size + 60)
+    return theme.finish(theme.having(chart, width=size, height=int(size * 0.9)), note, size + 60)

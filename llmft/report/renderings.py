@@ -9,8 +9,11 @@ from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import wraps
-from io import StringIO
 from typing import Any
+
+import altair as alt
+import vl_convert
+from altair.utils import schemapi
 
 from llmft import dark
 from llmft.report import theme
@@ -49,7 +52,7 @@ class Figure:
     @property
     def svg(self) -> str:
         """Both as one SVG, of which the page's is visible."""
-        return with_phone(drawn(self.page), drawn(self.phone.properties(padding=8)))
+        return with_phone(drawn(self.page), drawn(self.phone, padding=8))
 
     def to_dict(self) -> dict[str, Any]:
         """The page's chart as a specification of Vega-Lite."""
@@ -70,7 +73,8 @@ def twice(draw: Callable[..., Any]) -> Callable[..., Any]:
 
     def drawing(phone: bool, *args: Any, **options: Any) -> Any:
         theme.ON_A_PHONE.set(phone)
-        return draw(*args, **options)
+        with schemapi.debug_mode(False):  # `drawn` checks the whole once, not each part as it comes
+            return draw(*args, **options)
 
     @wraps(draw)
     def figure(*args: Any, **options: Any) -> Any:
@@ -90,11 +94,16 @@ def part(chart: Any) -> Any:
     return chart.phone if theme.phone() else chart.page
 
 
-def drawn(chart: Any) -> str:
-    """An Altair chart as SVG, for light and dark pages."""
-    svg = StringIO()
-    chart.save(svg, format="svg")
-    return in_the_dark(svg.getvalue())
+def drawn(chart: Any, **properties: Any) -> str:
+    """An Altair chart, with other properties in place of its own, as SVG for light and dark pages.
+
+    Raises:
+        altair.utils.schemapi.SchemaValidationError: Vega-Lite has no such chart.
+    """
+    with alt.data_transformers.disable_max_rows():
+        spec = chart.to_dict() | properties
+    version = alt.SCHEMA_VERSION.removeprefix("v").rpartition(".")[0]
+    return in_the_dark(vl_convert.vegalite_to_svg(spec, vl_version=version))
 
 
 def in_the_dark(svg: str) -> str:

@@ -198,16 +198,23 @@ def spread(targets: Sequence[float], gap: float) -> list[float]:
     return [float(height) for height in heights]
 
 
+def having(chart: Any, **properties: Any) -> Any:
+    """The chart, given these properties. Altair's `properties` copies it and all that is in it."""
+    for name, value in properties.items():
+        chart[name] = value
+    return chart
+
+
 def sized(chart: Any, width: int, height: int) -> Any:
     """The chart with a plotting area of this size, on a phone as wide as that is."""
-    return chart.properties(width=PHONE if phone() else width, height=height)
+    return having(chart, width=PHONE if phone() else width, height=height)
 
 
 def finish(chart: Any, note: str, width: int) -> Any:
     """The chart with its note (which intervals, what n) as small print under it."""
     letters = int((NOTE if phone() else width) / 6.1)  # of 12 px
     lines = textwrap.wrap(note, letters, break_long_words=False, break_on_hyphens=False)
-    return chart.properties(title=alt.Title(lines)) if note else chart
+    return having(chart, title=alt.Title(lines)) if note else chart
 
 
 def headed(chart: Any, value: Any) -> Any:
@@ -228,7 +235,7 @@ def headed(chart: Any, value: Any) -> Any:
         frame="group",  # over the plotting area, so that all panels' headings stand at one height
         offset=8,
     )
-    return chart.properties(title=heading)
+    return having(chart, title=heading)
 
 
 def chance(at: float, field: str, channel: str, scale: alt.Scale | None = None) -> Any:
@@ -258,8 +265,11 @@ def rule_lines(
         words = alt.Chart(names).mark_text(
             align="left", baseline="top", dx=3, dy=3, fontSize=12, color=QUIET
         )
-        x: Any = alt.value(0) if edge is None else "_x:Q"
-        layers += [lines.encode(y="mean:Q"), words.encode(x=x, y="mean:Q", text="_text:N")]
+        x: Any = alt.value(0) if edge is None else alt.X("_x:Q")
+        layers += [
+            lines.encode(y=alt.Y("mean:Q")),
+            words.encode(x=x, y=alt.Y("mean:Q"), text=alt.Text("_text:N")),
+        ]
     return layers
 
 

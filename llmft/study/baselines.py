@@ -11,9 +11,6 @@ from itertools import pairwise, product
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from llmft.nli import cues, tasks
 from llmft.nli.tasks import Task
@@ -129,6 +126,11 @@ def classifier(
     `Results.predictions` with the fields method, shots and data_seed: a row a classifier and pair
     of both domains, with normalised log-probabilities.
     """
+    # Imported here: no process that runs a model needs them, and they take it half a second.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     test = pd.concat(
         [pairs.assign(domain=domain) for domain, pairs in task.domains.items()], ignore_index=True
     )

@@ -286,14 +286,18 @@ def _row(folder: Path, key: str) -> dict[str, Any]:
 
 
 def _provenance() -> dict[str, str]:
-    python = ".".join(map(str, sys.version_info[:3]))
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     return {
-        "versions": f"python {python}, {versions}",
+        "versions": _versions(),
         "float32_matmul": torch.get_float32_matmul_precision(),  # "highest": no TF32
         "commit": provenance.commit(ROOT),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+@cache  # each is read from a file
+def _versions() -> str:
+    python = ".".join(map(str, sys.version_info[:3]))
+    return ", ".join([f"python {python}", *(f"{name} {version(name)}" for name in PACKAGES)])
 
 
 # --- several processes -------------------------------------------------------------------------
