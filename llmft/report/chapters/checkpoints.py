@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,26 +95,53 @@ def of_spread(sd: float, freedom: int) -> tuple[float, float]:
     return sd * (freedom / low) ** 0.5, sd * (freedom / high) ** 0.5
 
 
+LEARNED = 0.6
+"""Accuracy on the hidden rules of late items from which on a checkpoint has learned to use its
+context; one half is chance. By its pretraining log, so by nothing that is reported of the task."""
+
+
+def logs(folder: Path) -> dict[str, pd.Series]:
+    """The last line of each checkpoint's training log."""
+    ends = [name.removeprefix(grids.CHECKPOINTS[0]) for name in grids.CHECKPOINTS]
+    return {
+        f"seed {end.removeprefix('-') or 0}": pd.read_csv(folder / f"training{end}.csv").iloc[-1]
+        for end in ends
+    }
+
+
+def learners(folder: Path) -> list[str]:
+    """The checkpoints that have `LEARNED` to use their context."""
+    return [name for name, last in logs(folder).items() if last["late"] >= LEARNED]
+
+
 # --- what is shown -----------------------------------------------------------------------------
 
 
-def training(folder: Any) -> None:
+def training(folder: Path) -> None:
     """How well each checkpoint does what it was pretrained for, by its own training log."""
-    lines = []
-    for name in grids.CHECKPOINTS:
-        end = name.removeprefix(grids.CHECKPOINTS[0])
-        last = pd.read_csv(folder / f"training{end}.csv").iloc[-1]
-        lines.append(
-            {
-                "checkpoint": f"seed {end.removeprefix('-') or 0}",
-                "loss, plain": last["loss_plain"],
-                "questions": last["quiz"],
-                "hidden rules": last["late"],
-                "negation as the rule": last["late negated"],
-                "digest": models.identity(name)[1][:8],
-            }
-        )
-    tables.table(pd.DataFrame(lines), dict.fromkeys(list(lines[0])[1:-1], ".2f"))
+    names = {
+        "loss_plain": "loss, plain",
+        "quiz": "questions",
+        "late": "hidden rules",
+        "late negated": "negation as the rule",
+    }
+    table = pd.DataFrame(logs(folder)).T[[*names]].astype(float).rename(columns=names)
+    digests = [models.identity(name)[1][:8] for name in grids.CHECKPOINTS]
+    table = table.rename_axis("checkpoint").reset_index().assign(digest=digests)
+    tables.table(table, dict.fromkeys(names.values(), ".2f"))
+
+
+def learned(folder: Path) -> None:
+    """Say which checkpoints learned to use their context, by the hidden rules of their text."""
+    late = {name: float(last["late"]) for name, last in logs(folder).items()}
+    can = learners(folder)
+    failed = [f"{name} ({stats.number(late[name])})" for name in late if name not in can]
+    others = [stats.number(late[name]) for name in can]
+    tables.say(
+        f"{len(can)} of {len(late)} checkpoints follow a hidden rule, with accuracies from "
+        f"{min(others)} to {max(others)} on late items. Not so: "
+        f"{conclusions.joined(failed) or 'none'}; one half is chance."
+    )
 
 
 def by_checkpoint(answers: pd.DataFrame) -> Any:
@@ -222,19 +250,22 @@ def largest(answers: pd.DataFrame, _study: Study) -> str:
     return f"In-domain, as standard deviations:\n\n{sections.bullets(lines)}"
 
 
+def _told(found: dict[tuple[str, str], tuple[Interval, Floats]], name: str) -> str:
+    """Which methods are shown to differ from full fine-tuning by a measure, and by how much."""
+    more, less, _ = conclusions.sides({place: gap for place, (gap, _) in found.items()})
+    told = [f"{method} {domain} ({found[domain, method][0]})" for domain, method in (*more, *less)]
+    return f"shown to differ from full fine-tuning by {name}: {'; '.join(told) or 'nothing'}"
+
+
 @sections.findings_by_study
-def summary(answers: pd.DataFrame, _study: Study) -> Iterator[str]:
+def summary(answers: pd.DataFrame, folder: Path, _study: Study) -> Iterator[str]:
     """Which differences hold over checkpoints, and which are the one checkpoint's."""
+    number, can = answers["checkpoint"].nunique(), learners(folder)
+    some = answers[answers["checkpoint"].isin(can)]
     for name, value in VALUES.items():
         found = gaps(answers, value)
-        more, less, neither = conclusions.sides({place: gap for place, (gap, _) in found.items()})
-        told = [
-            f"{method} {domain} ({found[domain, method][0]})" for domain, method in (*more, *less)
-        ]
-        yield (
-            f"By {name}, over {answers['checkpoint'].nunique()} checkpoints, shown to differ from "
-            f"full fine-tuning: {'; '.join(told) or 'nothing'}."
-        )
+        yield f"Over {number} checkpoints, {_told(found, name)}."
+        neither = [place for place, (gap, _) in found.items() if gap.lo <= 0 <= gap.hi]
         if neither:
             widest = max(found[place][0].detectable for place in neither)
             names = conclusions.joined([f"{method} {domain}" for domain, method in neither])
@@ -251,3 +282,8 @@ def summary(answers: pd.DataFrame, _study: Study) -> Iterator[str]:
             f"Above full fine-tuning by {name} on one checkpoint and below it on another: "
             f"{'; '.join(mixed) or 'none'}."
         )
+        if 1 < len(can) < number:
+            yield (
+                f"Over the {len(can)} checkpoints alone that learned to use their context, "
+                f"{_told(gaps(some, value), name)}."
+            )
