@@ -271,7 +271,7 @@ def summary(answers: pd.DataFrame, folder: Path, _study: Study) -> Iterator[str]
             names = conclusions.joined([f"{method} {domain}" for domain, method in neither])
             yield (
                 f"Not shown to differ by {name}: {names}; a true difference of "
-                f"{stats.number(widest)} would have been shown for each of them."
+                f"{stats.number(widest)} would have been shown with 80 % power for each of them."
             )
         mixed = [
             f"{method} {domain} ({stats.number(each.min())} to {stats.number(each.max())})"
