@@ -103,7 +103,7 @@ def table(rows: pd.DataFrame | Sequence[Mapping[str, Any]], formats: Any = None)
     A study is named only where there are several. What heads one line only is a column.
     """
     frame = pd.DataFrame(rows)
-    by = _varying(frame, [name for name in frame if name in ("study", "domain")])
+    by = _varying(frame, [name for name in ("study", "domain") if name in frame])
     by = [name for name in by if len(frame[name].unique()) > 1]
     while by and len(frame) < 2 * len(frame[by].drop_duplicates()):
         by.pop()
@@ -355,16 +355,20 @@ def across(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     The domains' `n`, where there is one, is the last column: once where it is the same.
     """
     parts = {
-        domain: part.set_index(list(by)) for domain, part in frame.groupby("domain", sort=False)
+        str(domain): part.set_index(list(by))
+        for domain, part in frame.groupby("domain", sort=False)
     }
     names = [name for name in frame if name not in (*by, "domain", "n")]
     places = [(name, domain) for name in names for domain in parts]
     columns = [parts[domain][name].rename(f"{name}, {domain}") for name, domain in places]
     if "n" in frame:
         sizes = pd.concat([part["n"] for part in parts.values()], axis=1)
-        once = sizes.agg(lambda row: "; ".join(dict.fromkeys(row.dropna().map(str))), axis=1)
-        columns.append(once.rename("n"))
-    return pd.concat(columns, axis=1).reset_index()
+        rows = sizes.itertuples(index=False)
+        texts = ["; ".join(dict.fromkeys(n for n in row if isinstance(n, str))) for row in rows]
+        wide = pd.concat(columns, axis=1).assign(n=pd.Series(texts, index=sizes.index))
+    else:
+        wide = pd.concat(columns, axis=1)
+    return wide.reset_index()
 
 
 def columns(by: Sequence[str], found: Mapping[str, pd.DataFrame], digits: int = 2) -> pd.DataFrame:
@@ -381,7 +385,7 @@ def calibration_table(results: Results, by: Sequence[str]) -> None:
     """Expected calibration error, mean over draws, a column a domain."""
     ece = stats.over_draws(by_domain(results.rows), by, "ece")
     long = columns(by, {"ECE": ece}, 3).rename(columns={"n": "draws"})
-    table(across(long, [name for name in long if name not in ("domain", "ECE")]))
+    table(across(long, [str(name) for name in long if name not in ("domain", "ECE")]))
 
 
 def search_table(results: Results, studies: Sequence[Study], parameter: str) -> None:
