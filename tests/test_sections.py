@@ -264,7 +264,7 @@ def test_the_search_says_which_learning_rate_is_best_and_which_is_used(
     studies = world({"x": pocket, "y": pocket, "none": pocket}, learning_rate=3e-4)
     sections.search_table(results(rows), studies, "learning_rate")
     table = read(messages[0])
-    assert table["study"].tolist() == ["x", "x", "x", "y"]
+    assert table["of"].tolist() == ["x", "x", "x", "y"]
     assert table["learning rate"].tolist() == ["1e-05", "0.0001", "0.001", "0.0003"]
     assert [text.split()[0] for text in table["accuracy"]] == ["0.550", "0.650", "0.850", "0.900"]
     assert table["NLL"].tolist()[0] == "0.700 (2 draws: 0.700 to 0.700)"
@@ -317,7 +317,7 @@ def test_without_subcases_the_map_shows_labels_and_each_study_has_one() -> None:
     inside = inside.assign(label=inside["id"].str.endswith(("0", "1")).astype(int))
     chart = sections.subcases(inside, "shots", x_title="examples").to_dict()
     assert [panel["title"]["text"] for panel in chart["concat"]] == ["opt", "pocket world"]
-    assert "in-domain by label, as there are no subcases" in str(chart["title"])
+    assert "in-domain by label, as there are no subcases" in " ".join(chart["title"]["text"])
     found = [row for rows in chart["datasets"].values() for row in rows if "gold" in row]
     assert {(r["gold"], r["correct"]) for r in found if r["shots"] == 8} >= {
         ("not entailment", 0.0),
