@@ -72,7 +72,18 @@ def test_pins_are_exact_and_sorted_once() -> None:
 
 def test_versions_agree() -> None:
     assert PROJECT["version"] == __version__
-    assert f"version: {__version__}" in (ROOT / "CITATION.cff").read_text()
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["version"] == __version__
+    day = cited["date-released"]
+    first = (ROOT / "index.qmd").read_text()
+    named = re.findall(r"Version ([\d.]+), (\d+ \w+ \d{4})", first)
+    assert named == [(__version__, f"{day.day} {day:%B %Y}")] * 3
+    settings = yaml.safe_load((ROOT / "_quarto.yml").read_text())
+    assert settings["format"]["typst"]["date"] == f"{day.day} {day:%B %Y}"
+    about = settings["book"]
+    assert (
+        cited["title"] == f"{about['title']}: {about['subtitle'][0].lower()}{about['subtitle'][1:]}"
+    )
 
 
 def test_quarto_is_the_same_version_everywhere() -> None:

@@ -361,7 +361,9 @@ def test_a_stray_file_among_the_results(root: Path) -> None:
 
 @pytest.mark.parametrize("number", ["0.93", ".93", "93 %", "36 times"])
 def test_a_number_typed_into_a_page(root: Path, number: str) -> None:
-    text = (root / "index.qmd").read_text() + "\n`0.5` [a](b-1.5.html) {.y-1.5} 95 % OPT-1.3b\n"
+    text = (
+        root / "index.qmd"
+    ).read_text() + "\n`0.5` [a](b-1.5.html) {.y-1.5} 95 % OPT-1.3b 80 % power 0.1.0\n"
     (root / "index.qmd").write_text(text)
     assert problems(root) == ""
     (root / "index.qmd").write_text(f"{text}It is right {number} of them.\n")

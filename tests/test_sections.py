@@ -44,13 +44,21 @@ def results(rows: pd.DataFrame) -> Results:
     return Results(rows, pd.DataFrame(), {})
 
 
+DRAWN = "median draw (lowest to highest)"
+
+
 def read(text: str) -> pd.DataFrame:
-    """A Markdown table as a frame of texts."""
+    """A Markdown table as a frame of texts; what heads some lines is the column `of`."""
     head, _, *rows = [
         [unescape(cell.strip()) for cell in line.strip("|").split("|")]
         for line in text.splitlines()
     ]
-    return pd.DataFrame(rows, columns=head)
+    frame = pd.DataFrame(rows, columns=head)
+    heads = frame[head[0]].str.extract(r"^\*\*(.*)\*\*$", expand=False)
+    if heads.notna().any():
+        assert (frame[heads.notna()].iloc[:, 1:] == "").all(axis=None)
+        frame = frame.assign(of=heads.ffill())[heads.isna()].reset_index(drop=True)
+    return frame
 
 
 def answers_of(right: dict[tuple[str, int], list[list[int]]], study: str = "opt") -> pd.DataFrame:
@@ -146,27 +154,63 @@ def test_beside_a_null_is_what_would_have_been_shown() -> None:
 def test_accuracy_with_the_median_draw_and_the_draws_that_failed(messages: list[str]) -> None:
     sections.accuracy_table(ANSWERS, BY)
     table = read(messages[0])
-    assert list(table) == [
-        "domain", "shots", "accuracy", "median draw", "lowest to highest", "failed draws", "n",
-    ]  # fmt: skip
-    assert table["domain"].tolist() == [INSIDE, INSIDE, OUTSIDE]
-    for row, (domain, shots) in zip(
-        table.itertuples(index=False), [(INSIDE, 0), (INSIDE, 8), (OUTSIDE, 8)], strict=True
+    inside, outside = (
+        [f"{name}, {domain}" for name in ("accuracy", DRAWN, "failed draws")]
+        for domain in (INSIDE, OUTSIDE)
+    )
+    both = [name for pair in zip(inside, outside, strict=True) for name in pair]
+    assert list(table) == ["shots", *both, "n"]
+    none, eight = table.to_dict("records")
+    for line, names, domain in (
+        (none, inside, INSIDE),
+        (eight, inside, INSIDE),
+        (eight, outside, OUTSIDE),
     ):
-        interval = stats.interval(sections.chosen(ANSWERS, domain=domain, shots=shots))
-        assert row[2] == stats.as_text(vars(interval), 3)
-        assert row[6] == interval.n
-    assert table["median draw"].tolist() == ["–", "0.750", "0.500"]
-    assert table["lowest to highest"].tolist() == ["–", "0.500 to 1.000", "0.000 to 1.000"]
-    assert table["failed draws"].tolist() == ["–", "1 of 5", "4 of 5"]
+        interval = stats.interval(sections.chosen(ANSWERS, domain=domain, shots=int(line["shots"])))
+        assert line[names[0]] == stats.as_text(vars(interval), 3)
+        assert interval.n in line["n"]
+    assert [none[name] for name in inside[1:]] == ["–", "–"]
+    assert [none[name] for name in outside] == ["–"] * 3  # nothing is measured there
+    assert [eight[name] for name in inside[1:]] == ["0.750 (0.500 to 1.000)", "1 of 5"]
+    assert [eight[name] for name in outside[1:]] == ["0.500 (0.000 to 1.000)", "4 of 5"]
 
 
 def test_the_study_is_named_where_there_are_several(messages: list[str]) -> None:
-    several = pd.concat([ANSWERS, answers_of({(INSIDE, 8): [[0, 0, 0, 1]] * 5}, "pocket")])
+    right = {(INSIDE, shots): [[0, 0, 0, 1]] * 5 for shots in (8, 16)}
+    several = pd.concat([ANSWERS, answers_of(right, "pocket")])
     sections.accuracy_table(several, BY)
     table = read(messages[0])
-    assert table["study"].tolist() == ["opt", "opt", "opt", "pocket"]
-    assert str(table.iloc[3, 3]).startswith("0.250 [")
+    assert table["of"].tolist() == ["opt", "opt", "pocket", "pocket"]
+    assert table["shots"].tolist() == ["0", "8", "8", "16"]
+    assert str(table.iloc[2, 1]).startswith("0.250 [")
+
+
+def test_what_a_table_is_of_heads_its_lines_unless_each_is_of_another(messages: list[str]) -> None:
+    frame = pd.DataFrame({"study": ["a", "b"] * 4, "domain": [INSIDE] * 4 + [OUTSIDE] * 4})
+    frame["x"] = range(8)
+    for part in (frame, frame[frame["study"] == "a"], frame.iloc[:2], frame.iloc[:4]):
+        sections.table(part)
+    both, one, two, four = map(read, messages)
+    assert both["x"].tolist() == ["0", "2", "4", "6", "1", "3", "5", "7"]
+    assert both["of"].unique().tolist() == [
+        f"{study}, {domain}" for study in "ab" for domain in (INSIDE, OUTSIDE)
+    ]
+    assert list(both) == list(one) == ["x", "of"]
+    assert one["of"].tolist() == [INSIDE] * 2 + [OUTSIDE] * 2
+    assert two.to_numpy().tolist() == [["a", INSIDE, "0"], ["b", INSIDE, "1"]]
+    assert four["of"].tolist() == ["a", "a", "b", "b"]
+    assert four["domain"].unique().tolist() == [INSIDE]
+
+
+def test_how_well_a_null_was_looked_for_is_said_in_full_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tables, "explained", set())
+    null = stats.Interval(0.01, -0.1, 0.12, "two-way t", 10, 100, se=0.05, df=9)
+    would = sections.unresolved(null)
+    short = f" ({null.detectable:.2f} would have been shown)"
+    assert tables.briefly(f"a{would}, b{would}") == f"a{would}, b{short}"
+    assert tables.briefly(f"c{would}") == f"c{short}"
 
 
 def test_what_was_learned(messages: list[str]) -> None:
@@ -220,7 +264,7 @@ def test_the_search_says_which_learning_rate_is_best_and_which_is_used(
     studies = world({"x": pocket, "y": pocket, "none": pocket}, learning_rate=3e-4)
     sections.search_table(results(rows), studies, "learning_rate")
     table = read(messages[0])
-    assert table["study"].tolist() == ["x", "x", "x", "y"]
+    assert table["of"].tolist() == ["x", "x", "x", "y"]
     assert table["learning rate"].tolist() == ["1e-05", "0.0001", "0.001", "0.0003"]
     assert [text.split()[0] for text in table["accuracy"]] == ["0.550", "0.650", "0.850", "0.900"]
     assert table["NLL"].tolist()[0] == "0.700 (2 draws: 0.700 to 0.700)"
@@ -273,7 +317,7 @@ def test_without_subcases_the_map_shows_labels_and_each_study_has_one() -> None:
     inside = inside.assign(label=inside["id"].str.endswith(("0", "1")).astype(int))
     chart = sections.subcases(inside, "shots", x_title="examples").to_dict()
     assert [panel["title"]["text"] for panel in chart["concat"]] == ["opt", "pocket world"]
-    assert "in-domain by label, as there are no subcases" in str(chart["title"])
+    assert "in-domain by label, as there are no subcases" in " ".join(chart["title"]["text"])
     found = [row for rows in chart["datasets"].values() for row in rows if "gold" in row]
     assert {(r["gold"], r["correct"]) for r in found if r["shots"] == 8} >= {
         ("not entailment", 0.0),

@@ -50,8 +50,9 @@ TAGS = frozenset({"parameters", "injected-parameters", "papermill-error-cell-tag
 HIDDEN = re.compile(r"content-(?:hidden|visible)|display\s*:\s*none|<!--(?!.*?-->)", re.S)
 """What in prose would hide what comes after it."""
 
-TYPED = re.compile(r"(?<!\w)(?<!\w-)(?<!\.)(?!95\s?%)(?:\d*\.\d+|\d+\s?%|\d+ times\b)")
-"""A number that a page states by itself: a decimal or a percentage, but for 95 % intervals."""
+USUAL = r"95\s?%|80\s?% power|\d+\.\d+\.\d"  # of intervals and of designs; a version
+TYPED = re.compile(rf"(?<!\w)(?<!\w-)(?<!\.)(?!{USUAL})(?:\d*\.\d+|\d+\s?%|\d+ times\b)")
+"""A number that a page states by itself: a decimal or a percentage, but for what is `USUAL`."""
 
 VERIFIED = "data/results/verified.json"
 """What `llmft verify` leaves."""

@@ -112,6 +112,7 @@ def _quarto(quarto: str, root: Path, folder: Path) -> None:
                 _one(quarto, root, folder, form)
             except UserError as error:
                 files.say(f"the pages are made, but not {form}: {error}")
+                (root / "index.typ").unlink(missing_ok=True)  # Quarto leaves what it could not set
 
 
 def _one(quarto: str, root: Path, folder: Path, form: str) -> None:

@@ -98,16 +98,20 @@ def source(*things: Any) -> None:
 
 
 def table(rows: pd.DataFrame | Sequence[Mapping[str, Any]], formats: Any = None) -> None:
-    """Show a table, the lines of a study together; its column only where there are several."""
+    """Show a table, the lines of a study together, and of a domain; each under its name.
+
+    A study is named only where there are several. What heads one line only is a column.
+    """
     frame = pd.DataFrame(rows)
-    if "study" in frame:
-        frame = pd.concat([lines for _, lines in frame.groupby("study", sort=False)])
-    _table_as_is(frame, formats)
-
-
-def _table_as_is(frame: pd.DataFrame, formats: Any = None) -> None:
-    """Show a table, its lines in their order; the study's column only where there are several."""
-    tables.table(frame[_varying(frame, list(frame.columns))], formats)
+    by = _varying(frame, [name for name in ("study", "domain") if name in frame])
+    by = [name for name in by if len(frame[name].unique()) > 1]
+    while by and len(frame) < 2 * len(frame[by].drop_duplicates()):
+        by.pop()
+    for name in reversed(by):
+        frame = pd.concat([lines for _, lines in frame.groupby(name, sort=False)])
+    heads = frame[by].agg(", ".join, axis=1).tolist() if by else []
+    shown = [name for name in _varying(frame, list(frame.columns)) if name not in by]
+    tables.table(frame[shown], formats, heads)
 
 
 def _varying(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:
@@ -335,10 +339,36 @@ def failures(answers: pd.DataFrame, least: int, most: int, what: str) -> str:
 
 
 def accuracy_table(answers: pd.DataFrame, by: Sequence[str]) -> None:
-    """Accuracy; and the draws, as a mean over draws of which some fail describes none of them."""
-    wide = tables.with_interval(summary(answers, by), "accuracy", 3)
-    wide = wide.merge(spread(answers, by), how="left", on=list(by))
-    table(wide[[*(name for name in wide if name != "n"), "n"]])
+    """Accuracy by domain; and the draws, as a mean of which some failed describes none of them."""
+    long = tables.with_interval(summary(answers, by), "accuracy", 3)
+    drawn = spread(answers, by).set_index(list(by))
+    span = " (" + drawn.pop("lowest to highest") + ")"
+    drawn["median draw"] += span.where(drawn["median draw"] != "–", "")
+    drawn = drawn.rename(columns={"median draw": "median draw (lowest to highest)"})
+    long = long.join(drawn, on=list(by))
+    table(across(long, [name for name in by if name != "domain"]))
+
+
+def across(frame: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """A row a group of `by`, with the other columns once a domain: "accuracy, in-domain".
+
+    The domains' `n`, where there is one, is the last column: once where it is the same.
+    """
+    parts = {
+        str(domain): part.set_index(list(by))
+        for domain, part in frame.groupby("domain", sort=False)
+    }
+    names = [name for name in frame if name not in (*by, "domain", "n")]
+    places = [(name, domain) for name in names for domain in parts]
+    columns = [parts[domain][name].rename(f"{name}, {domain}") for name, domain in places]
+    if "n" in frame:
+        sizes = pd.concat([part["n"] for part in parts.values()], axis=1)
+        rows = sizes.itertuples(index=False)
+        texts = ["; ".join(dict.fromkeys(n for n in row if isinstance(n, str))) for row in rows]
+        wide = pd.concat(columns, axis=1).assign(n=pd.Series(texts, index=sizes.index))
+    else:
+        wide = pd.concat(columns, axis=1)
+    return wide.reset_index()
 
 
 def columns(by: Sequence[str], found: Mapping[str, pd.DataFrame], digits: int = 2) -> pd.DataFrame:
@@ -355,10 +385,7 @@ def calibration_table(results: Results, by: Sequence[str]) -> None:
     """Expected calibration error, mean over draws, a column a domain."""
     ece = stats.over_draws(by_domain(results.rows), by, "ece")
     long = columns(by, {"ECE": ece}, 3).rename(columns={"n": "draws"})
-    others = [name for name in long if name not in ("domain", "ECE")]
-    parts = long.groupby("domain", sort=False)
-    beside = [part.set_index(others)["ECE"].rename(f"ECE, {domain}") for domain, part in parts]
-    _table_as_is(pd.concat(beside, axis=1).reset_index())
+    table(across(long, [str(name) for name in long if name not in ("domain", "ECE")]))
 
 
 def search_table(results: Results, studies: Sequence[Study], parameter: str) -> None:
@@ -369,7 +396,7 @@ def search_table(results: Results, studies: Sequence[Study], parameter: str) -> 
         stats.over_draws(named, by, f"validation_{what}") for what in ("accuracy", "nll")
     )
     wide = columns(by, {"accuracy": accuracy, "NLL": nll}, 3).rename(columns={"n": "draws"})
-    _table_as_is(wide, {"learning rate": ".2g"})
+    table(wide, {"learning rate": ".2g"})
 
     def best(study: Study) -> str:
         own, losses = (rows_at(f, study=study.study) for f in (accuracy, nll))
@@ -462,7 +489,7 @@ def constructions(answers: pd.DataFrame, by: Sequence[str]) -> None:
         for name, value in (("AUC", "auc"), ("accuracy", "correct"))
         for kind, clusters in designs.items()
     }
-    _table_as_is(columns(by, found))
+    table(columns(by, found))
 
 
 def subcases(answers: pd.DataFrame, x: str, *, x_title: str = "") -> Any:

@@ -212,7 +212,7 @@ def sized(chart: Any, width: int, height: int) -> Any:
 
 def finish(chart: Any, note: str, width: int) -> Any:
     """The chart with its note (which intervals, what n) as small print under it."""
-    letters = int((NOTE if phone() else width) / 6.1)  # of 12 px
+    letters = int((NOTE if phone() else width) / 7)  # of 12 px, in a wide font
     lines = textwrap.wrap(note, letters, break_long_words=False, break_on_hyphens=False)
     return having(chart, title=alt.Title(lines)) if note else chart
 

@@ -146,7 +146,8 @@ def objectives(results: Results, study: Study) -> pd.DataFrame:
     own = sections.scored(results.part("middle", "objectives", "selections"))
     kind = ["objective", "selection"]
     found = sections.against(own, ["domain", *kind], {n: getattr(study, n) for n in kind})
-    return found.rename(columns={"objective": "loss over", "selection": "weights"})
+    found = found.rename(columns={"objective": "loss over", "selection": "weights"})
+    return sections.across(found, ["loss over", "weights"])
 
 
 @sections.findings_by_study

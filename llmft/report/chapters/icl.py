@@ -136,7 +136,8 @@ def patterns(results: Results, study: Study) -> pd.DataFrame:
     """Accuracy by pattern on the same draws, and the paired difference from the study's own."""
     own = at_middle(sections.scored(results.part("ICL", "patterns")), [study])
     own = own[own["data_seed"].isin(grids.few(study))]
-    return sections.against(own, ["domain", "pattern"], {"pattern": study.pattern})
+    found = sections.against(own, ["domain", "pattern"], {"pattern": study.pattern})
+    return sections.across(found, ["pattern"])
 
 
 # --- label bias --------------------------------------------------------------------------------
