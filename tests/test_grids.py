@@ -177,6 +177,8 @@ def test_the_chapter_on_rules_varies_the_examples_and_nothing_else() -> None:
         shares = {"purity": {0.0}, "mixed,": {*grids.SHARES}}.get(name[:6], {0.0})
         assert {spec.mixed for spec in specs} == ({1.0} if "long" in name else shares)
     assert {*found["mixed, LoRA"]} & {*found["purity, LoRA"]}  # a share of 0 is a purity's run
+    few = grids.rules(of("smoke"))["mixed, ICL"]  # of 4 examples .25 and .5 are 2
+    assert {spec.mixed for spec in few} == {0.0, 0.25, 1.0}
     assert {spec.purity for spec in found["mixed, long"]} == {grids.BESIDE} <= {*grids.PURITIES}
     passes = {spec.updates * spec.batch_size / spec.shots for spec in found["mixed, long"]}
     assert passes == {grids.LONG}

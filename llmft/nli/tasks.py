@@ -196,7 +196,7 @@ def labelled(
     Raises:
         UserError: as `sample`; the task has no such pairs.
     """
-    others = 2 * int(n / 2 * mixed + 0.5)
+    others = mixed_pairs(n, mixed)
     own = sample(task.train, n - others, seed, purity)
     if not others:
         return own
@@ -204,6 +204,11 @@ def labelled(
         raise UserError(f"task {task.name} has no set `mixed`: give it one, or leave `mixed` at 0")
     both = pd.concat([own, sample(task.mixed, others, seed)], ignore_index=True)
     return both.iloc[np.random.default_rng([seed, 3, n]).permutation(n)].reset_index(drop=True)
+
+
+def mixed_pairs(n: int, mixed: float) -> int:
+    """How many of `n` labelled examples are from the set `mixed`, with this share: even."""
+    return 2 * int(n / 2 * mixed + 0.5)
 
 
 def _mnli_hans(labels: str) -> Task:

@@ -24,7 +24,7 @@ from llmft.engine.spec import (
     TRAINED,
     Spec,
 )
-from llmft.nli import prompts
+from llmft.nli import prompts, tasks
 from llmft.params import Study
 
 
@@ -442,12 +442,12 @@ def mixing(study: Study, name: str, points: Sequence[Spec]) -> list[Spec]:
     shares, purity, seeds = SHARES, BESIDE, draws(study)
     if study.rows:
         shares, purity, seeds = FEWER_SHARES[name], 0.0, few(study)
-    return [
-        replace(point, purity=purity, mixed=share)
-        for share in shares
-        for point in points
-        if not 0 < study.half_from <= point.shots and (not share or point.data_seed in seeds)
-    ]
+    found: dict[tuple[Spec, int], Spec] = {}  # of few examples two shares may be as many pairs
+    for share, point in itertools.product(shares, points):
+        if not 0 < study.half_from <= point.shots and (not share or point.data_seed in seeds):
+            pairs = tasks.mixed_pairs(point.shots, share)
+            found.setdefault((point, pairs), replace(point, purity=purity, mixed=share))
+    return [*found.values()]
 
 
 @chapter
