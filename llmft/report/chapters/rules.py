@@ -4,6 +4,7 @@
 share of pairs without a cue among them; both have the cue classifier's on the same draws, too.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -520,15 +521,17 @@ def explain(shared: pd.DataFrame, _study: Study) -> str:
     if shared.empty:
         return ""
     gains = {name: _gains(out_of_domain(shared, kind)) for name, kind in PARTS.items()}
-    lines = []
+    called, lines = _gains(out_of_domain(shared), "called"), []
     for place in gains["unseen"]:
         last = max(gains["unseen"][place])
         parts = [f"{name} {gains[name][place][last]}" for name in PARTS]
+        parts.append(f"called entailed {called[place][last]}")
         lines.append(f"{conclusions.capital(_name(*place))}, at {last:.4g}: {'; '.join(parts)}.")
     return (
-        "The change of the AUC from a share of 0 to the largest one, on constructions that no "
-        "example has, on other pairs of those that examples have, and in-domain:\n\n"
-        f"{sections.bullets(lines)}\n\n{_beyond_cues(shared)}"
+        "The change from a share of 0 to the largest one, of the AUC on constructions that no "
+        "example has, on other pairs of those that examples have, and in-domain; and of the share "
+        f"of answers “entailed” on the first:\n\n{sections.bullets(lines)}\n\n"
+        f"{_beyond_cues(shared)}"
     )
 
 
@@ -586,17 +589,23 @@ def trained(results: Results, studies: Sequence[Study]) -> None:
 def untrained(results: Results, study: Study) -> str:
     """Say for which samples the training loss is not shown to be below that of a guess, ln 2."""
     groups: Any = _ends(results, [study]).groupby(TRAINED_ON, sort=False)
-    level, bounds, left = stats.together(len(groups)), stats.bounds_of("loss"), []
+    number = Counter((method, shots) for (method, shots, *_), _ in groups)
+    bounds = stats.bounds_of("loss")
+    left: dict[tuple[str, int], dict[str, list[float]]] = {}
     for (method, shots, purity, mixed, _), own in groups:
-        loss = stats.t_interval(own["train_loss"], level, bounds)
-        if not loss.hi < np.log(2):
-            of = f"purity {purity:.4g}" if purity else "pairs as they come"
-            if mixed:
-                of = f"a share of {mixed:.4g} without a cue"
-            left.append(f"{_name(method, shots)} ({of}; {loss})")
+        level = stats.together(number[method, shots])
+        if not stats.t_interval(own["train_loss"], level, bounds).hi < np.log(2):
+            kinds = left.setdefault((method, shots), {})
+            kind = "a share without a cue of" if mixed else "purity" if purity else "a share of"
+            kinds.setdefault(kind, []).append(mixed or purity)
+    told = [
+        f"{_name(*place)} at {' and at '.join(f'{k} {_points(at)}' for k, at in kinds.items())}"
+        for place, kinds in left.items()
+    ]
     return (
         "Not shown to have learned their own examples, by a training loss below ln 2 = 0.693 "
-        f"nats (intervals that hold together): {'; '.join(left) or 'none'}. Where that is so, what "
+        "nats (the intervals of a method and number of examples hold together): "
+        f"{'; '.join(told) or 'none'}. Where that is so, what "
         "is missing on test pairs says nothing about the method beyond this training."
     )
 
