@@ -418,14 +418,14 @@ def leaving(unseen: pd.DataFrame) -> Any:
 def _gains(rows: pd.DataFrame, value: str = "auc") -> dict[tuple[str, int], dict[float, Interval]]:
     """Of one study, by method and size, the value at each share minus that without such pairs.
 
-    Paired over draws and pairs; those of a method and size hold together. None where all examples
-    are such pairs.
+    Paired over draws and pairs; those of a method and size hold together. Where there is no share
+    of 0, or no other, there is none.
     """
     found: dict[tuple[str, int], dict[float, Interval]] = {}
     places: Any = rows.groupby(["method", "shots"], sort=False)
     for place, own in places:
         shares = [float(share) for share in own["mixed"].unique() if share]
-        if len(shares) < own["mixed"].nunique():
+        if 0 < len(shares) < own["mixed"].nunique():
             pairs = {share: ({"mixed": share}, {"mixed": 0.0}) for share in shares}
             found[place] = sections.differences(own, pairs, value)
     return found
