@@ -164,30 +164,30 @@ def usual_purity(studies: Sequence[Study]) -> None:
     )
 
 
-def families(studies: Sequence[Study]) -> None:
-    """HANS's subcases by what they are made with: which are seen, how many of each label."""
-    for study in [study for study in studies if study.rows][:1]:
-        task = sections.task_of(study)
-        lines = []
-        for family, subcases in selection.FAMILIES.items():
-            own = subcases.split()
-            scored, trained = (
-                pairs[pairs["subcase"].isin(own)] for pairs in (task.out_of_domain, task.mixed)
-            )
-            of_label = scored.groupby("label")["subcase"].nunique()
-            lines.append(
-                {
-                    "made with": family,
-                    "constructions": SEEN if {*own} <= selection.SEEN else UNSEEN,
-                    **{
-                        f"subcases, {name}": int(of_label.get(label, 0))
-                        for label, name in enumerate(tasks.LABELS)
-                    },
-                    "to train on": len(trained),
-                    "scored": len(scored),
-                }
-            )
-        tables.table(pd.DataFrame(lines))
+def families() -> None:
+    """HANS's subcases by what they are made with, and whether examples are of these."""
+    lines = []
+    for family, subcases in selection.FAMILIES.items():
+        own = subcases.split()
+        of_label = {
+            name: ", ".join(one for one in own if one[1] == mark) or "–"
+            for name, mark in zip(tasks.LABELS, "en", strict=True)
+        }
+        side = SEEN if {*own} <= selection.SEEN else UNSEEN
+        lines.append({"made with": family, "constructions": side, **of_label})
+    tables.table(pd.DataFrame(lines))
+
+
+@sections.text_by_study
+def without_cue(shared: pd.DataFrame, study: Study) -> str:
+    """Say how many pairs without a cue there are to train on and to score."""
+    if shared.empty:
+        return ""
+    number = shared.groupby("constructions")["id"].nunique()
+    return (
+        f"{len(sections.task_of(study).mixed):,} pairs without a cue are there to train on; "
+        f"{number[UNSEEN]:,} of unseen constructions and {number[SEEN]:,} of seen ones are scored."
+    )
 
 
 # --- purity ------------------------------------------------------------------------------------
