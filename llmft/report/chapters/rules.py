@@ -196,10 +196,11 @@ def without_cue(shared: pd.DataFrame, study: Study) -> str:
 def _sized(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with the `panel` of their study and number of examples.
 
-    Of a study, those of all methods come last: lines are named beside the last panel.
+    Those of the most methods come last, and so does their study: lines are named there.
     """
     number = frame.groupby(["study", "shots"])["method"].transform("nunique")
-    frame = frame.iloc[np.lexsort((number, pd.factorize(frame["study"])[0]))]
+    most = number.groupby(frame["study"]).transform("max")
+    frame = frame.iloc[np.lexsort((number, pd.factorize(frame["study"])[0], most))]
     size = frame["shots"].map("{:,} examples".format)
     return frame.assign(panel=sections.panel(frame.assign(size=size), "size"))
 
@@ -655,7 +656,8 @@ def summary(
         )
         yield (
             "Shown to rank them better, or worse, than without such pairs: "
-            f"{_moved(_gains(unseen))}."
+            f"{_moved(_gains(unseen))}. Of the constructions that examples have, other pairs: "
+            f"{_moved(_gains(out_of_domain(shared, SEEN)))}."
         )
 
 
