@@ -211,3 +211,15 @@ def test_the_classifier_follows_a_pure_cue_and_gives_up_one_that_says_nothing() 
     assert accuracy[1.0] < 0.25 < 0.6 < accuracy[0.5]
     mixed = baselines.classifier(task, [32], [0], 0.75, 1.0)
     assert mixed["domain"].value_counts().to_dict() == {"out-of-domain": 440, "in-domain": 400}
+
+
+def test_a_pair_unlike_the_sample_has_finite_odds(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = tasks.load("pocket")
+    plain = baselines.features
+    monkeypatch.setattr(
+        baselines, "features", lambda pairs: plain(pairs) * (1e9 if "domain" in pairs else 1)
+    )
+    found = baselines.classifier(task, [32], [0])
+    logp = found[metrics.LOGP].to_numpy()
+    assert np.isfinite(logp).all()
+    assert logp.min() == baselines.LEAST

@@ -27,7 +27,7 @@ def of(name: str, **changes: Any) -> params.Study:
 def test_every_chapter_has_runs_of_every_study(chapter: str, name: str) -> None:
     study = of(name)
     found = ALL[chapter](study)
-    task = "pocket-rules" if chapter == "rules" else study.task
+    task = "pocket-rules" if chapter == "rules" and not study.rows else study.task
     assert all(found.values()), "a group without runs"
     for group, specs in found.items():
         assert len(set(specs)) == len(specs), f"{group}: a run twice"
@@ -178,11 +178,33 @@ def test_the_chapter_on_rules_varies_the_examples_and_nothing_else() -> None:
         assert {spec.data_seed for spec in alike} == {*seeds}
         assert len(alike) == len(seeds)
     for name, specs in found.items():
-        assert {spec.mixed > 0 for spec in specs} == {name.startswith("mixed")}
+        shares = {"purity": {0.0}, "mixed,": {*grids.SHARES}}.get(name[:6], {0.0})
+        assert {spec.mixed for spec in specs} == ({1.0} if "long" in name else shares)
+    assert {*found["mixed, LoRA"]} & {*found["purity, LoRA"]}  # a share of 0 is a purity's run
+    few = grids.rules(of("smoke"))["mixed, ICL"]  # of 4 examples .25 and .5 are 2
+    assert {spec.mixed for spec in few} == {0.0, 0.25, 1.0}
     assert {spec.purity for spec in found["mixed, long"]} == {grids.BESIDE} <= {*grids.PURITIES}
     passes = {spec.updates * spec.batch_size / spec.shots for spec in found["mixed, long"]}
     assert passes == {grids.LONG}
-    assert grids.rules(of("smollm2")) == {}  # it is about the pocket world's grammar
+
+
+def test_real_pairs_are_mixed_into_the_runs_of_other_chapters() -> None:
+    study = of("smollm2")
+    assert [*grids.rules(study)] == ["zero-shot", "mixed, full fine-tuning"]
+    found = grids.rules(of("smollm2", without=["purity, *", "mixed, long"]))
+    assert [*found] == ["zero-shot", *(f"mixed, {name}" for name in grids.FEWER_SHARES)]
+    shown = {"mixed, ICL": 16, "mixed, full fine-tuning": 128, "mixed, LoRA": 128}
+    for name, size in shown.items():
+        assert {(s.task, s.rows, s.shots, s.purity) for s in found[name]} == {
+            ("mnli-hans", "data/mnli-hans/rows.csv", size, 0.0)
+        }
+        shares = {s.mixed: sum(t.mixed == s.mixed for t in found[name]) for s in found[name]}
+        none = 5 if name == "mixed, LoRA" else 10
+        assert shares == dict.fromkeys(grids.FEWER_SHARES[name[7:]], 5) | {0.0: none}
+    others = [
+        spec for chapter in ("icl", "few-shot", "lora") for spec in grids.every(study)[chapter]
+    ]
+    assert {spec for own in found.values() for spec in own if not spec.mixed} <= {*others}
 
 
 def test_a_run_has_the_same_rows_in_every_clone() -> None:

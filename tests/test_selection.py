@@ -1,5 +1,6 @@
 """The published rows: balanced, disjoint, without text, chosen again and found again."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,11 @@ import pandas as pd
 import pytest
 
 from llmft import UserError
+from llmft.engine.spec import Spec
 from llmft.nli import selection, sources
 from llmft.nli.selection import COLUMNS, PUBLISHED, digest, find, load
 from llmft.nli.tasks import load as task
+from llmft.study.runs import key_of
 from tests.pairs import FORMATS, chooser, hans
 
 
@@ -22,11 +25,25 @@ def test_the_published_rows_are_balanced_and_hold_no_text() -> None:
     assert ROWS["digest"].is_unique  # so no pair is in two sets
     assert ROWS["pair"].str.fullmatch(r"(ex\d+)?").all()
     for name, rows in ROWS.groupby("set"):
-        assert (rows["pair"] != "").all() == (name == "out-of-domain")
+        assert (rows["pair"] != "").all() == (name in ("mixed", "out-of-domain"))
         for size in CHOOSER.SIZES[str(name)]:
             inside = rows[rows["size"].astype(int) <= size]
             assert inside["label"].value_counts().tolist() == [size // 2] * 2
-            assert set(inside.groupby("subcase").size()) in ({size}, {size // 30})
+            assert set(inside.groupby("subcase").size()) in ({size}, {size // 30}, {size // 16})
+
+
+def test_a_family_of_constructions_is_seen_or_not() -> None:
+    hans = ROWS[ROWS["subcase"] != ""].drop_duplicates(["set", "subcase"])
+    subcases = [name for family in selection.FAMILIES.values() for name in family.split()]
+    scored = hans[hans["set"] == "out-of-domain"].set_index("subcase")["label"]
+    assert sorted(subcases) == sorted(scored.index)
+    assert {*hans["subcase"][hans["set"] == "mixed"]} == selection.SEEN
+    for names in (selection.SEEN, {*subcases} - selection.SEEN):
+        assert len({*scored[[*names]].value_counts()}) == 1
+    for family in selection.FAMILIES.values():
+        assert len({name in selection.SEEN for name in family.split()}) == 1
+    assert not any("PP" in name or "preposition" in name or "relative" in name
+                   for name in selection.SEEN)  # fmt: skip
 
 
 def test_the_published_rows_are_chosen_again_and_found(
@@ -38,13 +55,43 @@ def test_the_published_rows_are_chosen_again_and_found(
     CHOOSER.main()
     assert (tmp_path / "rows.csv").read_bytes() == PUBLISHED.read_bytes()
     found = load(PUBLISHED, str(shared / "data"))
-    assert found.groupby("set", sort=False).size().tolist() == [6000, 400, 560, 900]
+    assert found.groupby("set", sort=False).size().tolist() == [640, 6000, 400, 560, 900]
     assert found["premise"].str.lower().is_unique  # in one set or two
-    assert set(found["heuristic"].value_counts()[1:]) == {300}
+    scored = found[found["set"] == "out-of-domain"]
+    assert set(scored["heuristic"].value_counts()) == {300}
     smallest = task("mnli-hans", rows=str(PUBLISHED))  # from the cache
-    assert smallest.digest == "0db18158fa73a992"
-    assert [len(frame) for frame in smallest.sets.values()] == [6000, 400, 400, 450]
+    # The first is what published runs were made with, before there were mixed pairs.
+    assert smallest.digest == smallest.digest_of(0.0) == "0db18158fa73a992"
+    assert smallest.digest_of(0.5) == "0db18158fa73a992 e4c9cd80fa773b4d"
+    assert [len(frame) for frame in smallest.sets.values()] == [6000, 640, 400, 400, 450]
     assert set(smallest.in_domain["id"].str.removeprefix("matched-")) < set(found["id"])
+
+
+def test_mixed_pairs_are_drawn_last_and_of_seen_subcases(
+    data: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Rows that were there before they came stay the same, and so do the keys of their runs."""
+    before = pd.read_csv(tmp_path / "rows.csv", keep_default_na=False)
+    monkeypatch.setattr(selection, "SEEN", {"e0", "n0"})
+    pools = selection.pools_of(str(data))
+    table = CHOOSER.choose(pools, 1, {"mixed": (8,), **SMALL})
+    rest = table[table["set"] != "mixed"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(rest, before, check_dtype=False)
+    own = table[table["set"] == "mixed"]
+    assert own.groupby("subcase").size().to_dict() == {"e0": 4, "n0": 4}
+    assert not {*own["pair"]} & {*rest["pair"]}
+    table.to_csv(tmp_path / "more.csv", index=False)
+    for name in ("rows", "more"):
+        load(tmp_path / f"{name}.csv", str(data))
+    old, new = (task("mnli-hans", rows=str(tmp_path / f"{name}.csv")) for name in ("rows", "more"))
+    assert (len(old.mixed), len(new.mixed)) == (0, 8)
+    assert old.digest == old.digest_of(1.0) == new.digest == new.digest_of(0.0)
+    assert new.digest_of(0.5) == new.digest_of(1.0) != new.digest
+    assert new.mixed["id"].str.fullmatch(r"mixed-ex\d+").all()
+    specs = [Spec(task="mnli-hans", rows=str(tmp_path / f"{n}.csv")) for n in ("rows", "more")]
+    keys = [[key_of(replace(spec, mixed=share)) for spec in specs] for share in (0.0, 0.5)]
+    assert keys[0][0] == keys[0][1]
+    assert keys[1][0] != keys[1][1]
 
 
 SMALL = {"train": (8,), "validation": (4,), "in-domain": (4, 8), "out-of-domain": (6, 12)}

@@ -12,13 +12,15 @@ from llmft.nli.selection import ORIGIN
 
 
 SIZES = {
+    "mixed": (640,),
     "train": (6_000,),
     "validation": (400,),
     "in-domain": (400, 560),
     "out-of-domain": (450, 900),
 }
 """How many rows each set has: what `tasks.load` takes, and what there is for whoever has a GPU.
-(560 is what the copy that they were chosen from can balance without using a premise twice.)"""
+(560 is what the copy that they were chosen from can balance without using a premise twice.) The
+first came last: the others were there when it was drawn, and have not changed."""
 
 
 def choose(
@@ -38,6 +40,8 @@ def choose(
     for name in reversed(sizes):  # what is reported has the first choice, training pairs the last
         pool = pools[ORIGIN[name]]
         pool = pool[~pool["digest"].duplicated(keep=False)]  # some pairs have both labels
+        if name == "mixed":
+            pool = pool[pool["subcase"].isin(selection.SEEN)]
         groups = [*pool.groupby("subcase" if ORIGIN[name] == "hans" else "label")]
         groups.sort(key=lambda group: len(group[1]))  # the scarcest first: premises are shared
         ends = [size // len(groups) for size in sizes[name]]
@@ -51,7 +55,7 @@ def choose(
             size = np.array(sizes[name])[np.searchsorted(ends, np.arange(len(drawn)), "right")]
             parts.append(drawn.assign(set=name, size=size))
     table = pd.concat(parts, ignore_index=True)
-    is_hans = table["set"] == "out-of-domain"
+    is_hans = table["set"].map(ORIGIN) == "hans"
     table["pair"] = table["id"].str.removeprefix("hans-").where(is_hans, "")
     table["subcase"] = table["subcase"].where(is_hans, "")
     table["label"] = table["label"].map(dict(enumerate(selection.LABELS)))

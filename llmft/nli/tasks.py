@@ -60,7 +60,8 @@ class Task:
     They have `heuristic` and `subcase`, too, where their source has them. `out_of_domain` has no
     rows where the task has no such set, and so has `mixed`: pairs of another kind than `train`'s,
     which may be put among the labelled examples (`labelled`). Ids are unique in a task. `digest` is
-    a SHA-256 (16 hex digits) of the source files or pinned revisions, and of the mapping of labels.
+    a SHA-256 (16 hex digits) of the source files or pinned revisions, and of the mapping of labels;
+    of `mixed` it is unless `mixed_digest` is (`digest_of`).
     `labels` says what each label in each `file` means (`sources.parse`). `unread` names the data
     files in the folder that the task does not read.
     """
@@ -74,6 +75,14 @@ class Task:
     labels: pd.DataFrame = field(default_factory=pd.DataFrame)
     unread: tuple[str, ...] = ()
     mixed: pd.DataFrame = field(default_factory=pd.DataFrame)
+    mixed_digest: str = ""
+
+    def digest_of(self, mixed: float) -> str:
+        """What stands for the data of a run with this share of `mixed` pairs.
+
+        Where that set came later than published runs, those without such pairs stay what they are.
+        """
+        return f"{self.digest} {self.mixed_digest}" if mixed and self.mixed_digest else self.digest
 
     @property
     def domains(self) -> dict[str, pd.DataFrame]:
@@ -187,7 +196,7 @@ def labelled(
     Raises:
         UserError: as `sample`; the task has no such pairs.
     """
-    others = 2 * int(n / 2 * mixed + 0.5)
+    others = mixed_pairs(n, mixed)
     own = sample(task.train, n - others, seed, purity)
     if not others:
         return own
@@ -195,6 +204,11 @@ def labelled(
         raise UserError(f"task {task.name} has no set `mixed`: give it one, or leave `mixed` at 0")
     both = pd.concat([own, sample(task.mixed, others, seed)], ignore_index=True)
     return both.iloc[np.random.default_rng([seed, 3, n]).permutation(n)].reset_index(drop=True)
+
+
+def mixed_pairs(n: int, mixed: float) -> int:
+    """How many of `n` labelled examples are from the set `mixed`, with this share: even."""
+    return 2 * int(n / 2 * mixed + 0.5)
 
 
 def _mnli_hans(labels: str) -> Task:
@@ -213,10 +227,15 @@ def _from_rows(path: Path) -> Task:
     table = table[table["size"] == table.groupby("set")["size"].transform("min")]
     tables = {}
     for part, frame in table.groupby("set", sort=False):
-        file = "validation" if part == "validation" else selection.ORIGIN[str(part)]
-        groups = [] if part == "out-of-domain" else ["heuristic", "subcase"]
+        file = str(part) if part in ("mixed", "validation") else selection.ORIGIN[str(part)]
+        groups = [] if selection.ORIGIN[str(part)] == "hans" else ["heuristic", "subcase"]
         tables[str(part)] = file, frame.drop(columns=groups)
-    return _task("mnli-hans", tables, "", table.to_csv(index=False).encode())
+    is_mixed = table["set"] == "mixed"
+    without, mixed = (table[rows].to_csv(index=False).encode() for rows in (~is_mixed, is_mixed))
+    task = _task("mnli-hans", {part: tables[part] for part in FILES if part in tables}, "", without)
+    if not is_mixed.any():
+        return task
+    return replace(task, mixed_digest=hashlib.sha256(mixed).hexdigest()[:16])
 
 
 def _from_folder(name: str, labels: str) -> Task:

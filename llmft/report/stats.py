@@ -36,7 +36,7 @@ interval says less than the draws themselves: their range is given in its place.
 
 UNBOUNDED: Bounds = (-np.inf, np.inf)
 
-SHARES = "correct accuracy follows follows_one auc auc_silent ece brier agreement".split()
+SHARES = "correct accuracy called follows follows_one auc auc_silent ece brier agreement".split()
 LOSSES = "nll loss train_loss kl".split()
 """Names of values that lie between 0 and 1, and of those that are not below 0."""
 

@@ -20,6 +20,9 @@ from llmft.study import metrics
 CLASSIFIER = "cue classifier"
 """The name of `classifier` in tables and figures."""
 
+LEAST = float(np.log(np.finfo(np.float64).tiny))
+"""The log-probability of what the classifier takes for impossible."""
+
 
 def features(pairs: pd.DataFrame) -> pd.DataFrame:
     """What the classifier sees of each pair: every cue of `cues.table`, and `alignment`."""
@@ -145,6 +148,8 @@ def classifier(
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1_000))
         model.fit(pool_features.loc[sample["id"]], sample["label"])
         part = test[columns].assign(key=f"{CLASSIFIER} {n} {seed}")
-        part[metrics.LOGP] = model.predict_log_proba(test_features)
+        with np.errstate(divide="ignore"):  # a pair unlike any of the sample has odds beyond floats
+            logp = model.predict_log_proba(test_features)
+        part[metrics.LOGP] = np.maximum(logp, LEAST)
         parts.append(part.assign(method=CLASSIFIER, shots=n, data_seed=seed))
     return pd.concat(parts, ignore_index=True)

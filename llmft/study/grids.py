@@ -24,7 +24,7 @@ from llmft.engine.spec import (
     TRAINED,
     Spec,
 )
-from llmft.nli import prompts
+from llmft.nli import prompts, tasks
 from llmft.params import Study
 
 
@@ -409,13 +409,28 @@ BESIDE = 0.75
 NO_CUE: dict[str, Any] = {"purity": BESIDE, "mixed": 1.0}
 """Of a run all of whose examples are such pairs."""
 
+SHARES: tuple[float, ...] = (0.0, 0.0625, 0.25, 0.5, 1.0)
+"""Which share of the examples such pairs are."""
+
+FEWER_SHARES: dict[str, tuple[float, ...]] = {
+    "ICL": (0.0, 1.0),
+    "full fine-tuning": (0.0, 1.0),
+    "LoRA": (0.0, 1.0),
+}
+"""The same of a study of real pairs, whose runs take minutes: no such pairs, and no others."""
+
 LONG = 20
 """Passes over the largest sample with such pairs, in fewer and larger steps than elsewhere."""
 
 
 def crossed(study: Study, task: str = "pocket-rules") -> Study:
-    """The study on the pocket task in which cue and meaning are crossed."""
-    return study.model_copy(update={"task": task, "rows": "", "labels": ""})
+    """The study on the pocket task in which cue and meaning are crossed.
+
+    One of chosen real pairs (`rows`) stays as it is: some of these are for mixing in.
+    """
+    if study.rows:
+        return study
+    return study.model_copy(update={"task": task, "labels": ""})
 
 
 def long(study: Study) -> Spec:
@@ -429,14 +444,32 @@ def long(study: Study) -> Spec:
     return spec(study, "fine-tuning", shots=n, updates=updates, **how, **NO_CUE)
 
 
+def mixing(study: Study, name: str, points: Sequence[Spec]) -> list[Spec]:
+    """These runs of a method at each share of pairs without a cue; the others are of one purity.
+
+    Of real pairs the others come as they are, and for their hours there are fewer shares, draws
+    where there is a share at all, and sizes.
+    """
+    shares, purity, seeds = SHARES, BESIDE, draws(study)
+    if study.rows:
+        shares, purity, seeds = FEWER_SHARES[name], 0.0, few(study)
+    found: dict[tuple[Spec, int], Spec] = {}  # of few examples two shares may be as many pairs
+    for share, point in itertools.product(shares, points):
+        if not 0 < study.half_from <= point.shots and (not share or point.data_seed in seeds):
+            pairs = tasks.mixed_pairs(point.shots, share)
+            found.setdefault((point, pairs), replace(point, purity=purity, mixed=share))
+    return [*found.values()]
+
+
 @chapter
 def rules(study: Study) -> Grid:
     """How pure the cue is in the labelled examples, and pairs without it among them."""
     study = crossed(study)
     size, every, half = side(study), draws(study), few(study)
-    found = {"purity, zero-shot": [spec(study, "zero-shot")]}
+    shown = min(study.shots[-1], study.context_shots)
+    found = {"zero-shot": [spec(study, "zero-shot")]}
     for name, method, seeds_of in (
-        ("ICL", "icl", {study.shots[-1]: every}),
+        ("ICL", "icl", {shown: every}),
         ("full fine-tuning", "fine-tuning", {study.train_shots[-1]: half, size: every}),
         ("LoRA", "lora", {size: half}),
     ):
@@ -446,9 +479,7 @@ def rules(study: Study) -> Grid:
             for seed in seeds
         ]
         found[f"purity, {name}"] = [replace(p, purity=share) for share in PURITIES for p in points]
-        found[f"mixed, {name}"] = [
-            replace(p, **NO_CUE) for p in points if p.shots == min(seeds_of) and p.data_seed in half
-        ]
+        found[f"mixed, {name}"] = mixing(study, name, points)
     found["mixed, long"] = product(long(study), data_seed=half)
     return found
 

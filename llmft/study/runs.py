@@ -78,7 +78,9 @@ def _identities(specs: Iterable[Spec]) -> dict[Spec, dict[str, Any]]:
         revision, digest = model_of(spec.model, spec.revision)
         found[spec] = spec.record() | {
             "revision": revision,
-            "task_digest": task_of(spec.task, spec.limit, spec.labels, spec.rows).digest,
+            "task_digest": task_of(spec.task, spec.limit, spec.labels, spec.rows).digest_of(
+                spec.mixed
+            ),
             "model_digest": digest,
             "protocol": PROTOCOL,
         }

@@ -4,6 +4,7 @@
 share of pairs without a cue among them; both have the cue classifier's on the same draws, too.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llmft.nli import cues, tasks
+from llmft.nli import cues, selection, tasks
 from llmft.params import Study
 from llmft.report import conclusions, figures, sections, stats, tables
 from llmft.report.stats import Interval
@@ -35,6 +36,16 @@ def crossed(studies: Sequence[Study], folder: str) -> list[Study]:
     return [grids.crossed(study, Path(folder).name) for study in studies]
 
 
+def with_purity(studies: Sequence[Study]) -> list[Study]:
+    """The studies whose examples have cues of several purities; says which have not."""
+    words = (
+        "Its examples are real pairs as they come, so nothing is shown by the cue's purity; pairs "
+        "without a cue are put among them (@sec-rules-mixed)."
+    )
+    sections.headed(studies, lambda study: words * (not names(study, "purity")))
+    return [study for study in studies if names(study, "purity")]
+
+
 def names(study: Study, axis: str) -> dict[str, str]:
     """The groups of an axis ("purity", "mixed") that the study has, and their methods."""
     found = {f"{axis}, {method}": method for method in METHODS} | {f"{axis}, long": FULL}
@@ -42,24 +53,25 @@ def names(study: Study, axis: str) -> dict[str, str]:
 
 
 def by_purity(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
-    """The answers by purity, of the methods and of the cue classifier."""
+    """The answers by purity, of the methods and of the cue classifier; none without studies."""
+    if not studies:
+        return results.predictions.iloc[:0]
     part = sections.by_method(results, studies, lambda study: names(study, "purity"))
     return _with_classifier(part.predictions, studies)
 
 
 def by_share(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
-    """The answers by share of mixed pairs, the others being of the purity `grids.BESIDE`.
+    """The answers by share of mixed pairs (`grids.mixing`), and of which constructions a pair is.
 
-    Where the same training has been done without such pairs, 0 is a share.
+    The column `constructions` is `UNSEEN` or `SEEN`, and "" in-domain.
     """
     absent = "Not run for this study, and so not shown: pairs without a cue."
     sections.headed(studies, lambda study: absent * (not names(study, "mixed")))
-    mixed = sections.by_method(results, studies, lambda study: names(study, "mixed")).predictions
-    none = sections.by_method(results, studies, lambda study: names(study, "purity")).predictions
-    place = ["study", "method", "shots"]
-    there = none.merge(mixed[place].drop_duplicates(), on=place)
-    own = pd.concat([sections.rows_at(there, purity=grids.BESIDE), mixed], ignore_index=True)
-    return _with_classifier(own, studies)
+    mixed = sections.by_method(results, studies, lambda study: names(study, "mixed"))
+    both = _with_classifier(mixed.predictions, studies)
+    real = both["subcase"].isin(selection.SEEN).map({True: SEEN, False: UNSEEN})
+    own = both["heuristic"].where(both["heuristic"].isin((SEEN, UNSEEN)), real)
+    return both.assign(constructions=own.where(both["domain"] == tasks.DOMAINS[1], ""))
 
 
 def _with_classifier(answers: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
@@ -93,14 +105,22 @@ def where_cue(answers: pd.DataFrame, studies: Sequence[Study], *, right: bool) -
         chosen = pairs["id"][cues.negation_is_right(pairs) == right]
         own = sections.rows_at(answers, study=study.study)
         parts.append(own[own["id"].isin(set(chosen))])
+    if not parts:
+        return answers
     scored = metrics.with_scores(pd.concat(parts, ignore_index=True))
     return scored.assign(follows=scored["correct"] if right else 1 - scored["correct"])
 
 
-def out_of_domain(answers: pd.DataFrame, constructions: str = UNSEEN) -> pd.DataFrame:
-    """The answers, with scores, to out-of-domain pairs of these constructions alone."""
-    rows = sections.rows_at(answers, heuristic=constructions)
-    return metrics.with_scores(rows) if len(rows) else rows
+def out_of_domain(shared: pd.DataFrame, constructions: str = UNSEEN) -> pd.DataFrame:
+    """The answers, with scores, to out-of-domain pairs of these constructions alone; "": in-domain.
+
+    `called` is 1 where the answer is entailed.
+    """
+    rows = sections.rows_at(shared, constructions=constructions)
+    if rows.empty:
+        return rows
+    called = rows[metrics.LOGP].to_numpy().argmax(axis=1) == 0
+    return metrics.with_scores(rows.assign(called=called.astype(float)))
 
 
 # --- the pairs ---------------------------------------------------------------------------------
@@ -108,6 +128,8 @@ def out_of_domain(answers: pd.DataFrame, constructions: str = UNSEEN) -> pd.Data
 
 def kinds(studies: Sequence[Study]) -> None:
     """An example of each kind of pair, its label, and what the cue says; how many there are."""
+    if not studies:
+        return
     pool = sections.task_of(studies[0]).train
     right = cues.negation_is_right(pool)
     pool = pool.assign(right=right).sort_values(["label", "right"], ascending=[True, False])
@@ -129,6 +151,8 @@ def kinds(studies: Sequence[Study]) -> None:
 
 def usual_purity(studies: Sequence[Study]) -> None:
     """Say how pure the cue is in the pocket task of the other chapters, and here."""
+    if not studies:
+        return
     usual = methods.task_of("pocket", 0).train
     here = sections.task_of(studies[0])
     share = stats.number(float(cues.negation_is_right(usual).mean()))
@@ -140,16 +164,43 @@ def usual_purity(studies: Sequence[Study]) -> None:
     )
 
 
+def families() -> None:
+    """HANS's subcases by what they are made with, and whether examples are of these."""
+    lines = []
+    for family, subcases in selection.FAMILIES.items():
+        own = subcases.split()
+        of_label = {
+            name: ", ".join(one for one in own if one[1] == mark) or "–"
+            for name, mark in zip(tasks.LABELS, "en", strict=True)
+        }
+        side = SEEN if {*own} <= selection.SEEN else UNSEEN
+        lines.append({"made with": family, "constructions": side, **of_label})
+    tables.table(pd.DataFrame(lines))
+
+
+@sections.text_by_study
+def without_cue(shared: pd.DataFrame, study: Study) -> str:
+    """Say how many pairs without a cue there are to train on and to score."""
+    if shared.empty:
+        return ""
+    number = shared.groupby("constructions")["id"].nunique()
+    return (
+        f"{len(sections.task_of(study).mixed):,} pairs without a cue are there to train on; "
+        f"{number[UNSEEN]:,} of unseen constructions and {number[SEEN]:,} of seen ones are scored."
+    )
+
+
 # --- purity ------------------------------------------------------------------------------------
 
 
 def _sized(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with the `panel` of their study and number of examples.
 
-    Those of all methods come last: lines are named beside the last panel.
+    Those of the most methods come last, and so does their study: lines are named there.
     """
     number = frame.groupby(["study", "shots"])["method"].transform("nunique")
-    frame = frame.iloc[np.argsort(number, kind="stable")]
+    most = number.groupby(frame["study"]).transform("max")
+    frame = frame.iloc[np.lexsort((number, pd.factorize(frame["study"])[0], most))]
     size = frame["shots"].map("{:,} examples".format)
     return frame.assign(panel=sections.panel(frame.assign(size=size), "size"))
 
@@ -165,6 +216,8 @@ def _figure(rows: pd.DataFrame, x: str, value: str, **options: Any) -> Any:
 
 def following(misled: pd.DataFrame) -> Any:
     """Share of answers that follow the cue where it misleads, against its purity."""
+    if misled.empty:
+        return None
     return _figure(
         misled,
         "purity",
@@ -182,6 +235,8 @@ def _detectable(summary: pd.DataFrame) -> list[float]:
 
 def following_table(misled: pd.DataFrame, answers: pd.DataFrame, studies: Sequence[Study]) -> None:
     """By method, size and purity: what is followed, by label too; where the cue is right; AUC."""
+    if misled.empty:
+        return
     by = ["study", "method", "shots", "purity"]
     inside = metrics.with_scores(sections.rows_at(answers, domain=tasks.DOMAINS[0]))
     right = where_cue(answers, studies, right=True)
@@ -340,12 +395,20 @@ def compared(misled: pd.DataFrame, _study: Study) -> str:
 # --- pairs without a cue -----------------------------------------------------------------------
 
 
+PARTS = {"unseen": UNSEEN, "seen": SEEN, "in-domain": ""}
+"""What pairs without a cue may change: the AUC on pairs of each kind."""
+
+
 def leaving(unseen: pd.DataFrame) -> Any:
-    """AUC on constructions that no example has, against the share of pairs without a cue."""
+    """AUC on constructions that no example has, against the share of pairs without a cue.
+
+    A number of examples with one share has no panel: the table has it.
+    """
     if unseen.empty:
         return None
+    shares = unseen.groupby(["study", "shots"])["mixed"].transform("nunique")
     return _figure(
-        unseen,
+        unseen[shares > 1],
         "mixed",
         "auc",
         x_title="share of pairs without a cue",
@@ -353,45 +416,145 @@ def leaving(unseen: pd.DataFrame) -> Any:
     )
 
 
-def leaving_table(shared: pd.DataFrame) -> None:
-    """By method, size and share: AUC and accuracy on unseen constructions, AUC on seen ones."""
+def _gains(rows: pd.DataFrame, value: str = "auc") -> dict[tuple[str, int], dict[float, Interval]]:
+    """Of one study, by method and size, the value at each share minus that without such pairs.
+
+    Paired over draws and pairs; those of a method and size hold together. Where there is no share
+    of 0, or no other, there is none.
+    """
+    found: dict[tuple[str, int], dict[float, Interval]] = {}
+    places: Any = rows.groupby(["method", "shots"], sort=False)
+    for place, own in places:
+        shares = [float(share) for share in own["mixed"].unique() if share]
+        if 0 < len(shares) < own["mixed"].nunique():
+            pairs = {share: ({"mixed": share}, {"mixed": 0.0}) for share in shares}
+            found[place] = sections.differences(own, pairs, value)
+    return found
+
+
+def _at_shares(shared: pd.DataFrame) -> Iterator[tuple[dict[str, Any], tuple[str, int], float]]:
+    """Cells that name a method, size and share of one study; and these again, to look it up."""
+    columns = ["method", "shots", "mixed"]
+    for method, shots, share in shared[columns].drop_duplicates().itertuples(index=False):
+        cells = {"method": method, "examples": shots, "mixed": share}
+        yield cells, (method, shots), float(share)
+
+
+@sections.table_by_study({"mixed": ".4g"})
+def leaving_table(shared: pd.DataFrame, _study: Study) -> Iterator[dict[str, Any]]:
+    """By method, size and share: the AUC on unseen constructions, and minus that at a share of 0.
+
+    Both with what would have been shown.
+    """
     if shared.empty:
         return
-    by = ["study", "method", "shots", "mixed"]
-    unseen, seen = (out_of_domain(shared, kind) for kind in (UNSEEN, SEEN))
-    area = sections.summary(unseen, by, "auc")
-    wide = sections.columns(
-        by,
-        {
-            "AUC, unseen": area,
-            "accuracy, unseen": sections.summary(unseen, by),
-            "AUC, seen": sections.summary(seen, by, "auc"),
-        },
-    )
-    wide.insert(5, "shown from .5 +", _detectable(area))
-    sections.table(wide, {"mixed": ".3g"})
+    unseen = out_of_domain(shared)
+    area, gains = _intervals(unseen, "mixed", "auc"), _gains(unseen)
+    for cells, place, share in _at_shares(shared):
+        one, gap = area[place][share], gains.get(place, {}).get(share)
+        gain = sections.beside("minus that at 0", gap)
+        yield (
+            cells
+            | {"AUC, unseen": str(one), "shown from .5 ±": one.detectable}
+            | gain
+            | {"n": one.n}
+        )
+
+
+@sections.table_by_study({"mixed": ".4g"})
+def beside_table(shared: pd.DataFrame, _study: Study) -> Iterator[dict[str, Any]]:
+    """By method, size and share, what else changes: thresholds, seen constructions, in-domain."""
+    if shared.empty:
+        return
+    rows = {name: out_of_domain(shared, kind) for name, kind in PARTS.items()}
+    gains = {name: _gains(own) for name, own in rows.items()}
+    for cells, (method, shots), share in _at_shares(shared):
+        at: dict[str, Any] = {"method": method, "shots": shots, "mixed": share}
+        unseen = {
+            name: str(sections.interval(rows["unseen"], value, **at))
+            for name, value in (("accuracy, unseen", "correct"), ("called entailed", "called"))
+        }
+        areas: dict[str, str] = {}
+        for name in ("seen", "in-domain"):
+            gap = gains[name].get((method, shots), {}).get(share)
+            areas[f"AUC, {name}"] = str(sections.interval(rows[name], "auc", **at))
+            areas[f"{name}: minus that at 0"] = "–" if gap is None else str(gap)
+        yield cells | unseen | areas
 
 
 @sections.text_by_study
 def leave(shared: pd.DataFrame, _study: Study) -> str:
-    """Say from which share on each method's AUC is shown to be above one half, and by how much."""
+    """Say at which shares each method's AUC is shown to leave one half, and to have changed."""
     if shared.empty:
         return ""
-    lines = []
-    for place, found in _intervals(out_of_domain(shared), "mixed", "auc").items():
-        above, last = conclusions.sides(found, null=0.5)[0], found[max(found)]
-        told = "is not shown to be above .50 at any share"
-        if above:
-            told = f"is above .50 at shares {_points(above)}"
-        would = ""
-        if not last.lo > 0.5 and np.isfinite(last.detectable):
-            would = f" ({stats.number(0.5 + last.detectable)} would have been shown)"
-        lines.append(
-            f"{conclusions.capital(_name(*place))} {told}; at {max(found):.3g} it is {last}{would}."
-        )
+    lines, unseen = [], out_of_domain(shared)
+    gains = _gains(unseen)
+    for place, found in _intervals(unseen, "mixed", "auc").items():
+        both = dict.fromkeys((min(found), max(found)))
+        ends = conclusions.joined([f"{found[share]} at {share:.4g}" for share in both])
+        told = _told(found, "above .50", "below .50")
+        gap = gains.get(place, {})
+        line = f"{conclusions.capital(_name(*place))}: {ends}; {told}."
+        lines.append(f"{line} {_changed(gap)}" if gap else line)
     return (
-        "The AUC on constructions of which no labelled example is, those of a line holding "
-        f"together:\n\n{sections.bullets(lines)}"
+        "The AUC on constructions of which no labelled example is, by the share of pairs without a "
+        f"cue; the intervals of a line hold together:\n\n{sections.bullets(lines)}"
+    )
+
+
+def _changed(gaps: Mapping[float, Interval]) -> str:
+    """At which shares something is shown to be more or less than at 0; what would have been."""
+    more, less, neither = conclusions.sides(gaps)
+    parts = [
+        f"{what} at {_points(some)}" for what, some in (("higher", more), ("lower", less)) if some
+    ]
+    if neither:
+        least = max(gaps[share].detectable for share in neither)
+        power = f" ({stats.number(least)} would have been shown)" if np.isfinite(least) else ""
+        parts.append(f"neither is shown at {_points(neither)}{power}")
+    last = max(gaps)
+    return f"Against a share of 0, {'; '.join(parts)}; at {last:.4g} by {gaps[last]}."
+
+
+@sections.text_by_study
+def explain(shared: pd.DataFrame, _study: Study) -> str:
+    """Say what else goes with a gain: on seen constructions, in-domain, in a classifier of cues."""
+    if shared.empty:
+        return ""
+    gains = {name: _gains(out_of_domain(shared, kind)) for name, kind in PARTS.items()}
+    called, lines = _gains(out_of_domain(shared), "called"), []
+    for place in gains["unseen"]:
+        last = max(gains["unseen"][place])
+        parts = [f"{name} {gains[name][place][last]}" for name in PARTS]
+        parts.append(f"called entailed {called[place][last]}")
+        lines.append(f"{conclusions.capital(_name(*place))}, at {last:.4g}: {'; '.join(parts)}.")
+    return (
+        "The change from a share of 0 to the largest one, of the AUC on constructions that no "
+        "example has, on other pairs of those that examples have, and in-domain; and of the share "
+        f"of answers “entailed” on the first:\n\n{sections.bullets(lines)}\n\n"
+        f"{_beyond_cues(shared)}"
+    )
+
+
+def _beyond_cues(shared: pd.DataFrame) -> str:
+    """How each method's AUC on unseen constructions compares with the cue classifier's."""
+    unseen = out_of_domain(shared)
+    pairs: dict[tuple[str, int], dict[float, Any]] = {}
+    for _, place, share in _at_shares(unseen[unseen["method"] != baselines.CLASSIFIER]):
+        at = {"shots": place[1], "mixed": share}
+        own = at | {"method": place[0]}, at | {"method": baselines.CLASSIFIER}
+        pairs.setdefault(place, {})[share] = own
+    lines = []
+    for place, some in pairs.items():
+        more, less, neither = conclusions.sides(gaps := sections.differences(unseen, some, "auc"))
+        kinds = (("above", more), ("below", less), ("not shown to differ from", neither))
+        told = [f"{kind} it at {_points(there)}" for kind, there in kinds if there]
+        least = max((gaps[share].detectable for share in neither), default=np.nan)
+        power = f" ({stats.number(least)} would have been shown)" * bool(np.isfinite(least))
+        lines.append(f"{_name(*place)} is {'; '.join(told)}{power}")
+    return (
+        "Against the classifier on surface cues that learned from the same examples, by the AUC on "
+        f"unseen constructions: {'. '.join(map(conclusions.capital, lines))}."
     )
 
 
@@ -420,22 +583,30 @@ def trained(results: Results, studies: Sequence[Study]) -> None:
         }
     )
     named = table.reset_index().rename(columns={"shots": "examples"})
-    sections.table(named, {"purity": ".4g", "mixed": ".3g", "passes": ".3g"})
+    sections.table(named, {"purity": ".4g", "mixed": ".4g", "passes": ".3g"})
 
 
 @sections.text_by_study
 def untrained(results: Results, study: Study) -> str:
     """Say for which samples the training loss is not shown to be below that of a guess, ln 2."""
     groups: Any = _ends(results, [study]).groupby(TRAINED_ON, sort=False)
-    level, bounds, left = stats.together(len(groups)), stats.bounds_of("loss"), []
+    number = Counter((method, shots) for (method, shots, *_), _ in groups)
+    bounds = stats.bounds_of("loss")
+    left: dict[tuple[str, int], dict[str, list[float]]] = {}
     for (method, shots, purity, mixed, _), own in groups:
-        loss = stats.t_interval(own["train_loss"], level, bounds)
-        if not loss.hi < np.log(2):
-            of = f"a share of {mixed:.3g} without a cue" if mixed else f"purity {purity:.4g}"
-            left.append(f"{_name(method, shots)} ({of}; {loss})")
+        level = stats.together(number[method, shots])
+        if not stats.t_interval(own["train_loss"], level, bounds).hi < np.log(2):
+            kinds = left.setdefault((method, shots), {})
+            kind = "a share without a cue of" if mixed else "purity" if purity else "a share of"
+            kinds.setdefault(kind, []).append(mixed or purity)
+    told = [
+        f"{_name(*place)} at {' and at '.join(f'{k} {_points(at)}' for k, at in kinds.items())}"
+        for place, kinds in left.items()
+    ]
     return (
         "Not shown to have learned their own examples, by a training loss below ln 2 = 0.693 "
-        f"nats (intervals that hold together): {'; '.join(left) or 'none'}. Where that is so, what "
+        "nats (the intervals of a method and number of examples hold together): "
+        f"{'; '.join(told) or 'none'}. Where that is so, what "
         "is missing on test pairs says nothing about the method beyond this training."
     )
 
@@ -443,7 +614,7 @@ def untrained(results: Results, study: Study) -> str:
 @sections.text_by_study
 def zero_shot(results: Results, study: Study) -> str:
     """Say what the model does where the cue misleads, before it has seen an example."""
-    misled = where_cue(results.part("purity, zero-shot").predictions, [study], right=False)
+    misled = where_cue(results.part("zero-shot").predictions, [study], right=False)
     followed, area = (
         sections.interval(misled, value, domain=tasks.DOMAINS[0]) for value in ("follows", "auc")
     )
@@ -467,18 +638,37 @@ def summary(
     misled: pd.DataFrame, main: pd.DataFrame, shared: pd.DataFrame, _study: Study
 ) -> Iterator[str]:
     """The chapter's findings in a few lines."""
-    inside = sections.rows_at(main, domain=tasks.DOMAINS[0])
-    yield (
-        "Shown to follow the cue more often than not where it misleads, by its purity in the "
-        f"labelled examples: {_above(misled, 'purity', 'follows', 'purity')}."
-    )
-    yield (
-        "Shown to rank all in-domain pairs better than the cue or its opposite can: "
-        f"{_above(metrics.with_scores(inside), 'purity', 'auc', 'purity')}."
-    )
+    if len(main):
+        inside = metrics.with_scores(sections.rows_at(main, domain=tasks.DOMAINS[0]))
+        yield (
+            "Shown to follow the cue more often than not where it misleads, by its purity in the "
+            f"labelled examples: {_above(misled, 'purity', 'follows', 'purity')}."
+        )
+        yield (
+            "Shown to rank all in-domain pairs better than the cue or its opposite can: "
+            f"{_above(inside, 'purity', 'auc', 'purity')}."
+        )
     if len(shared):
-        beyond_it = _above(out_of_domain(shared), "mixed", "auc", "share")
+        unseen = out_of_domain(shared)
         yield (
             "Shown to rank pairs of unseen constructions better than chance, by the share of "
-            f"labelled pairs without a cue: {beyond_it}."
+            f"labelled pairs without a cue: {_above(unseen, 'mixed', 'auc', 'share')}."
         )
+        yield (
+            "Shown to rank them better, or worse, than without such pairs: "
+            f"{_moved(_gains(unseen))}. Of the constructions that examples have, other pairs: "
+            f"{_moved(_gains(out_of_domain(shared, SEEN)))}."
+        )
+
+
+def _moved(gains: Mapping[tuple[str, int], Mapping[float, Interval]]) -> str:
+    """At which shares a value is shown to have changed from that at 0, by method and size."""
+    lines = []
+    for place, gaps in gains.items():
+        parts = [
+            f"{what} at {_points(some)}"
+            for what, some in zip(("better", "worse"), conclusions.sides(gaps), strict=False)
+            if some
+        ]
+        lines.append(f"{_name(*place)} {' and '.join(parts) or 'at no share'}")
+    return "; ".join(lines)
