@@ -412,11 +412,7 @@ NO_CUE: dict[str, Any] = {"purity": BESIDE, "mixed": 1.0}
 SHARES: tuple[float, ...] = (0.0, 0.0625, 0.25, 0.5, 1.0)
 """Which share of the examples such pairs are."""
 
-FEWER_SHARES: dict[str, tuple[float, ...]] = {
-    "ICL": (0.0, 1.0),
-    "full fine-tuning": (0.0, 1.0),
-    "LoRA": (0.0, 1.0),
-}
+FEWER_SHARES = (0.0, 1.0)
 """The same of a study of real pairs, whose runs take minutes: no such pairs, and no others."""
 
 LONG = 20
@@ -444,7 +440,7 @@ def long(study: Study) -> Spec:
     return spec(study, "fine-tuning", shots=n, updates=updates, **how, **NO_CUE)
 
 
-def mixing(study: Study, name: str, points: Sequence[Spec]) -> list[Spec]:
+def mixing(study: Study, points: Sequence[Spec]) -> list[Spec]:
     """These runs of a method at each share of pairs without a cue; the others are of one purity.
 
     Of real pairs the others come as they are, and for their hours there are fewer shares, draws
@@ -452,7 +448,7 @@ def mixing(study: Study, name: str, points: Sequence[Spec]) -> list[Spec]:
     """
     shares, purity, seeds = SHARES, BESIDE, draws(study)
     if study.rows:
-        shares, purity, seeds = FEWER_SHARES[name], 0.0, few(study)
+        shares, purity, seeds = FEWER_SHARES, 0.0, few(study)
     found: dict[tuple[Spec, int], Spec] = {}  # of few examples two shares may be as many pairs
     for share, point in itertools.product(shares, points):
         if not 0 < study.half_from <= point.shots and (not share or point.data_seed in seeds):
@@ -479,7 +475,7 @@ def rules(study: Study) -> Grid:
             for seed in seeds
         ]
         found[f"purity, {name}"] = [replace(p, purity=share) for share in PURITIES for p in points]
-        found[f"mixed, {name}"] = mixing(study, name, points)
+        found[f"mixed, {name}"] = mixing(study, points)
     found["mixed, long"] = product(long(study), data_seed=half)
     return found
 
