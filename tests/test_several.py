@@ -1,5 +1,6 @@
 """Several chapters at once: what reads another's results comes after it, and an error ends all."""
 
+import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,11 @@ def test_one_at_a_time_is_in_the_book_s_order(chapters: list[Path], tmp_path: Pa
 
 
 def test_the_first_error_ends_the_others(chapters: list[Path]) -> None:
+    """Those that run, and those that wait for a process."""
+    for name in "abcd":
+        path = chapters[0].with_name(f"{name}.ipynb")
+        shutil.copy(chapters[0], path)
+        chapters.append(path)
     start = time.monotonic()
     with pytest.raises(UserError, match="the first one fails"):
         several.run(chapters, always, fail, 2)

@@ -1,5 +1,6 @@
 """Several chapters at once, each in a process of its own, after those whose results it reads."""
 
+import logging
 import os
 import signal
 import sys
@@ -60,7 +61,7 @@ def run(
             while waiting.is_active():
                 for path in sorted(waiting.get_ready(), key=paths.index):
                     if is_needed(path):
-                        running[pool.submit(work, path)] = path
+                        running[pool.submit(_one, work, path)] = path
                     else:
                         waiting.done(path)
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -73,6 +74,10 @@ def run(
             raise
 
 
+_ended: list[int] = []
+"""The signals that asked this process to end."""
+
+
 def _begin(number: int) -> None:
     """A chapter's process shares the cores, and leaves it to the first process to say why it ends.
 
@@ -80,4 +85,16 @@ def _begin(number: int) -> None:
     """
     os.environ[params.AT_ONCE] = str(number)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(number: int, _: object) -> None:
+    _ended.append(number)
+    logging.disable()  # as in `cli`
+    sys.exit(1)
+
+
+def _one(work: Callable[[Path], None], path: Path) -> None:
+    """The work, unless this process was asked to end: some chapters wait for it already."""
+    if not _ended:
+        work(path)
