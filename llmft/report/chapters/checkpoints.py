@@ -239,7 +239,7 @@ def largest(answers: pd.DataFrame, _study: Study) -> str:
         found = spread(*cube(rows, "correct"))
         lo, hi = of_spread(found["checkpoint"], rows["checkpoint"].nunique() - 1)
         others = [
-            f"another draw by {stats.number(found['draw'], 3)}" * np.isfinite(found["draw"]),
+            f"another draw by {stats.number(found['draw'], 3)}" * bool(rows["draw"].iloc[0]),
             f"other pairs by {stats.number(found['pairs'], 3)}",
         ]
         lines.append(
@@ -257,6 +257,20 @@ def _told(found: dict[tuple[str, str], tuple[Interval, Floats]], name: str) -> s
     return f"shown to differ from full fine-tuning by {name}: {'; '.join(told) or 'nothing'}"
 
 
+def _open(found: dict[tuple[str, str], tuple[Interval, Floats]], name: str) -> Iterator[str]:
+    """Of each domain, which methods are not shown to differ from full fine-tuning, and the power."""
+    for domain in dict.fromkeys(domain for domain, _ in found):
+        gaps_ = {method: gap for (at, method), (gap, _) in found.items() if at == domain}
+        neither = conclusions.sides(gaps_)[2]
+        if neither:
+            widest = max(gaps_[method].detectable for method in neither)
+            yield (
+                f"{domain.capitalize()}, not shown to differ from it by {name}: "
+                f"{conclusions.joined(neither)} (a true difference of {stats.number(widest)} "
+                "would have been shown with 80 % power)."
+            )
+
+
 @sections.findings_by_study
 def summary(answers: pd.DataFrame, folder: Path, _study: Study) -> Iterator[str]:
     """Which differences hold over checkpoints, and which are the one checkpoint's."""
@@ -265,14 +279,7 @@ def summary(answers: pd.DataFrame, folder: Path, _study: Study) -> Iterator[str]
     for name, value in VALUES.items():
         found = gaps(answers, value)
         yield f"Over {number} checkpoints, {_told(found, name)}."
-        neither = [place for place, (gap, _) in found.items() if gap.lo <= 0 <= gap.hi]
-        if neither:
-            widest = max(found[place][0].detectable for place in neither)
-            names = conclusions.joined([f"{method} {domain}" for domain, method in neither])
-            yield (
-                f"Not shown to differ by {name}: {names}; a true difference of "
-                f"{stats.number(widest)} would have been shown with 80 % power for each of them."
-            )
+        yield from _open(found, name)
         mixed = [
             f"{method} {domain} ({stats.number(each.min())} to {stats.number(each.max())})"
             for (domain, method), (_, each) in found.items()
