@@ -258,7 +258,7 @@ def _told(found: dict[tuple[str, str], tuple[Interval, Floats]], name: str) -> s
 
 
 def _open(found: dict[tuple[str, str], tuple[Interval, Floats]], name: str) -> Iterator[str]:
-    """Of each domain, which methods are not shown to differ from full fine-tuning, and the power."""
+    """Of each domain: which methods are not shown to differ from full fine-tuning, and power."""
     for domain in dict.fromkeys(domain for domain, _ in found):
         gaps_ = {method: gap for (at, method), (gap, _) in found.items() if at == domain}
         neither = conclusions.sides(gaps_)[2]
