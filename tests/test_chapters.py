@@ -188,7 +188,7 @@ def shown_by(chapter: Path, values: dict[str, object], folder: Path) -> dict[str
 
 def of_a_task(chapter: Path) -> Path:
     """The chapter, if what it shows is of the task and the model that it is given."""
-    own = chapter.stem in ("bugs", "earlier-study", "pocket", "rules")
+    own = chapter.stem in ("bugs", "checkpoints", "earlier-study", "pocket", "rules")
     if own or "repeats" not in stamp.declared(stamp.read(chapter)):
         pytest.skip("about one world or one study")
     return chapter
