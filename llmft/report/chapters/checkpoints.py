@@ -276,6 +276,13 @@ def summary(answers: pd.DataFrame, folder: Path, _study: Study) -> Iterator[str]
     """Which differences hold over checkpoints, and which are the one checkpoint's."""
     number, can = answers["checkpoint"].nunique(), learners(folder)
     some = answers[answers["checkpoint"].isin(can)]
+    inside = sections.rows_at(answers, domain="in-domain")
+    means = inside.groupby(["method", "checkpoint"], sort=False)["correct"].mean()
+    ranges = [
+        f"{method} {stats.number(each.min())} to {stats.number(each.max())}"
+        for method, each in means.groupby("method", sort=False)
+    ]
+    yield f"In-domain accuracy from the lowest checkpoint to the highest: {'; '.join(ranges)}."
     for name, value in VALUES.items():
         found = gaps(answers, value)
         yield f"Over {number} checkpoints, {_told(found, name)}."
