@@ -128,6 +128,17 @@ def test_placebos_stand_beside_the_true_context_and_none() -> None:
     assert {gap.mean for gap in (*less.values(), *more.values())} == {0.0}
 
 
+def test_studies_without_placebos_show_none_of_them(
+    results: Results, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = placebos.contexts(results, [])
+    assert found.empty
+    assert placebos.figure(found, []) is None
+    placebos.content(found, [])
+    placebos.compare(found, [], "auc")
+    assert capsys.readouterr().out == ""
+
+
 def test_a_rate_is_named_by_its_share_of_the_studys(results: Results) -> None:
     found = recursion.by_rate(results, [STUDY])
     assert found.rows.groupby("method")["rate"].unique().map(list).to_dict() == {

@@ -41,7 +41,12 @@ def _groups(study: Study) -> dict[str, str]:
 
 
 def contexts(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
-    """The answers of ICL and its distillation by `context`, and zero-shot's, with scores."""
+    """The answers of ICL and its distillation by `context`, and zero-shot's, with scores.
+
+    None where no study has placebos.
+    """
+    if not studies:
+        return results.predictions.iloc[:0]
     answers = sections.scored(sections.by_method(results, studies, _groups))
     is_placebo = answers["context"].isin(PLACEBOS)
     answers["context"] = answers["context"].where(is_placebo, TRUE)
@@ -50,6 +55,8 @@ def contexts(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
 
 def figure(answers: pd.DataFrame, studies: Sequence[Study]) -> Any:
     """Accuracy by context, of in-context learning and its distillation, a block a domain."""
+    if not studies:
+        return None
     points = sections.summary(answers, ["study", "domain", "context", "method"])
     return figures.forest(
         points.assign(block=sections.panel(points, "domain")),
