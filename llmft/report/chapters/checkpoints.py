@@ -37,13 +37,15 @@ def _groups(study: Study, *names: str) -> dict[str, str]:
     return {group: name for group, name in found.items() if group in grids.checkpoints(study)}
 
 
+def _seed(model: str) -> str:
+    """What a checkpoint is called here."""
+    return f"seed {model.removeprefix(grids.CHECKPOINTS[0]).removeprefix('-') or 0}"
+
+
 def read(results: Results, studies: Sequence[Study], *names: str) -> pd.DataFrame:
     """The scored answers of these methods, by default `METHODS`, with their `checkpoint`."""
     found = sections.by_method(results, studies, lambda study: _groups(study, *(names or METHODS)))
-    seeds = {
-        key: f"seed {model.removeprefix(grids.CHECKPOINTS[0]).removeprefix('-') or 0}"
-        for key, model in found.rows[["key", "model"]].itertuples(index=False, name=None)
-    }
+    seeds = dict(zip(found.rows["key"], found.rows["model"].map(_seed), strict=True))
     answers = found.predictions.assign(checkpoint=found.predictions["key"].map(seeds))
     return metrics.with_scores(answers)
 
@@ -102,16 +104,23 @@ context; one half is chance. By its pretraining log, so by nothing that is repor
 
 def logs(folder: Path) -> dict[str, pd.Series]:
     """The last line of each checkpoint's training log."""
-    ends = [name.removeprefix(grids.CHECKPOINTS[0]) for name in grids.CHECKPOINTS]
+    ends = {name: name.removeprefix(grids.CHECKPOINTS[0]) for name in grids.CHECKPOINTS}
     return {
-        f"seed {end.removeprefix('-') or 0}": pd.read_csv(folder / f"training{end}.csv").iloc[-1]
-        for end in ends
+        _seed(name): pd.read_csv(folder / f"training{end}.csv").iloc[-1]
+        for name, end in ends.items()
     }
 
 
 def learners(folder: Path) -> list[str]:
     """The checkpoints that have `LEARNED` to use their context."""
     return [name for name, last in logs(folder).items() if last["late"] >= LEARNED]
+
+
+def spread_of(rows: pd.DataFrame) -> tuple[dict[str, float], str]:
+    """`spread` of the accuracy of one method and domain, and the interval of the checkpoint's."""
+    found = spread(*cube(rows, "correct"))
+    ends = of_spread(found["checkpoint"], rows["checkpoint"].nunique() - 1)
+    return found, f"[{', '.join(stats.number(end, 3) for end in ends)}]"
 
 
 # --- what is shown -----------------------------------------------------------------------------
@@ -161,18 +170,17 @@ def spreads(answers: pd.DataFrame, orders: pd.DataFrame, _study: Study) -> Itera
     """Of one run's accuracy: what changes with another checkpoint, draw, order, other pairs."""
     places: Any = answers.groupby(["domain", "method"], sort=False)
     for (domain, method), rows in places:
-        found, order = spread(*cube(rows, "correct")), np.nan
+        (found, interval), order = spread_of(rows), np.nan
         if method == FULL and len(orders):
             own = sections.rows_at(orders, domain=domain)
             runs = own.groupby(["checkpoint", "data_seed", "order_seed"])["correct"].mean()
             order = float(np.sqrt(runs.groupby(["checkpoint", "data_seed"]).var().mean()))
-        lo, hi = of_spread(found["checkpoint"], rows["checkpoint"].nunique() - 1)
         yield {
             "domain": domain,
             "method": method,
             **found,
             "order": order,
-            "95 % interval, checkpoint": f"[{stats.number(lo, 3)}, {stats.number(hi, 3)}]",
+            "95 % interval, checkpoint": interval,
             "n": _size(rows),
         }
 
@@ -185,15 +193,14 @@ def _size(rows: pd.DataFrame) -> str:
 
 def _gap(answers: pd.DataFrame, method: str, value: str) -> tuple[Floats, Sample]:
     """The method minus full fine-tuning, as a `cube`: on equal checkpoints, draws and pairs."""
-    own, first = cube(sections.rows_at(answers, method=method), value)
-    full, other = cube(sections.rows_at(answers, method=FULL), value)
-    draws = min(first.draws or other.draws, other.draws, key=len)
-    at = [other.draws.index(draw) for draw in draws]
-    mine = [first.draws.index(draw) for draw in draws] if first.draws else [0] * len(draws)
-    columns = [first.examples.index(one) for one in other.examples]
-    gap = own[:, mine][:, :, columns] - full[:, at]
-    low, high = first.bounds
-    return gap, replace(other, draws=draws, bounds=(low - high, high - low))
+    gaps_ = []
+    for _, rows in answers.groupby("checkpoint", sort=True):
+        own, full = (stats.sample(sections.rows_at(rows, method=m), value) for m in (method, FULL))
+        draws = min(own.draws or full.draws, full.draws, key=len)
+        own, full = (one.at(draws, full.examples) for one in (own, full))
+        gaps_.append(own.values - full.values)
+    low, high = full.bounds
+    return np.stack(gaps_), replace(full, bounds=(low - high, high - low))
 
 
 def gaps(answers: pd.DataFrame, value: str) -> dict[tuple[str, str], tuple[Interval, Floats]]:
@@ -236,16 +243,15 @@ def largest(answers: pd.DataFrame, _study: Study) -> str:
     inside = sections.rows_at(answers, domain="in-domain")
     places: Any = inside.groupby("method", sort=False)
     for method, rows in places:
-        found = spread(*cube(rows, "correct"))
-        lo, hi = of_spread(found["checkpoint"], rows["checkpoint"].nunique() - 1)
+        found, interval = spread_of(rows)
         others = [
             f"another draw by {stats.number(found['draw'], 3)}" * bool(rows["draw"].iloc[0]),
             f"other pairs by {stats.number(found['pairs'], 3)}",
         ]
         lines.append(
             f"{conclusions.capital(method)}: another checkpoint changes a run's accuracy by "
-            f"{stats.number(found['checkpoint'], 3)} [{stats.number(lo, 3)}, "
-            f"{stats.number(hi, 3)}], {' and '.join(filter(None, others))}."
+            f"{stats.number(found['checkpoint'], 3)} {interval}, "
+            f"{' and '.join(filter(None, others))}."
         )
     return f"In-domain, as standard deviations:\n\n{sections.bullets(lines)}"
 
