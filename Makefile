@@ -14,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: book lint test quick stress clean
+.PHONY: book lint style types test test-suite quick quick-suite stress clean
 .DELETE_ON_ERROR:
 
 OWN = $(or $(strip $(STUDIES)),here)
@@ -30,17 +30,25 @@ endif
 	$(RUN) --out build/$(subst $(space),+,$(OWN)) -p "studies=[$(subst $(space),$(comma) ,$(OWN))]"
 	$(BIN)/llmft render build/$(subst $(space),+,$(OWN))
 
-lint: $(VENV)/.tests
+lint: style types
+
+style: $(VENV)/.tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy -n 2 || $(BIN)/mypy  # its workers give up on a busy machine
 	$(BIN)/lint-imports
 
-test: lint
-	$(BIN)/pytest -q -n 2
-	$(BIN)/llmft check
+types: $(VENV)/.tests
+	$(BIN)/mypy
 
-quick: lint
+# The types are checked beside the tests, on a core that is free when one of the two workers ends.
+test quick: style
+	@$(MAKE) --no-print-directory --jobs 2 types $@-suite
+	$(if $(filter test,$@),$(BIN)/llmft check)
+
+test-suite: $(VENV)/.tests
+	$(BIN)/pytest -q -n 2
+
+quick-suite: $(VENV)/.tests
 	$(BIN)/pytest -q -n 2 -m "not slow"
 
 N := 10

@@ -15,7 +15,7 @@ from llmft.study import grids, metrics
 from llmft.study.results import Results
 
 
-STUDY = params.study("smoke", {"repeats": 10})
+STUDY = params.study("smoke", {"repeats": 10, "without": []})
 """Five draws, two rates a method."""
 
 DRAWS = grids.few(STUDY)

@@ -16,8 +16,10 @@ from llmft.study.results import Results
 
 
 STUDIES = [
-    params.study("smoke"),
-    params.study("smoke", {"distill_objective": "vocabulary"}).model_copy(update={"study": "two"}),
+    params.study("smoke", {"without": []}),
+    params.study("smoke", {"distill_objective": "vocabulary", "without": []}).model_copy(
+        update={"study": "two"}
+    ),
 ]
 
 

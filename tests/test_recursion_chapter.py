@@ -15,7 +15,7 @@ from llmft.study import grids, metrics
 from llmft.study.results import Results
 
 
-STUDY = params.study("smoke")
+STUDY = params.study("smoke", {"without": []})
 RATE = STUDY.distill_learning_rate
 SLOW = RATE * grids.RATES[0]
 

@@ -13,7 +13,7 @@ from llmft.report.chapters import rules
 from llmft.study import baselines, grids, metrics, results, runs
 
 
-STUDY = params.study("smoke")
+STUDY = params.study("smoke", {"without": []})
 
 DRAWS = range(5)
 
