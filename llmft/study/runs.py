@@ -176,7 +176,8 @@ def run_grid(
     wanted = {key: spec for spec, key in keys.items()}  # two spellings of one run are one
     missing = [s for k, s in wanted.items() if not _there(folder, k, s, save_models, how["since"])]
     if missing:
-        pieces = methods.recursions(missing)
+        # Those of a model after one another: a process has one at a time.
+        pieces = sorted(methods.recursions(missing), key=lambda piece: piece[0].model)
         number = min(workers or _workers(pieces, device), len(pieces))
         with _pool(number) if number > 1 else nullcontext() as pool:
             _do(pieces, len(wanted), pool, how)
