@@ -135,7 +135,7 @@ def test_a_verdict_names_who_is_shown_to_differ() -> None:
     said = budgets.verdict(gaps)
     assert "a (-0.20 [-0.30, -0.10]) is shown to be worse than full fine-tuning" in said
     assert "b (0.20 [0.10, 0.30]) is shown to be better than full fine-tuning" in said
-    assert "of c and d, c is shown to be within 0.05 of it" in said
+    assert "of the other 2, shown to be within 0.05 of it: c" in said
     assert "no method is shown to be worse or better" in budgets.verdict({"c": gaps["c"]})
     assert budgets.shown(gaps) == (["a"], ["b"])
 

@@ -524,7 +524,7 @@ def test_the_price_of_a_context_has_both_conditions() -> None:
     costs = pd.DataFrame(values, index=columns).T
     found = conclusions.price(costs, "ICL", "tuned", 16)
     assert "an answer takes 50 times as many operations as after tuned" in found.claim
-    assert "2.0 times as many seconds if the demonstrations are read once" in found.claim
+    assert "If the demonstrations are read once for many queries, it takes 2.0 times" in found.claim
     assert "counted in operations, after 10 answers" in found.evidence
     assert "read once, after 3,000." in found.evidence  # 3 s, a thousandth of a second an answer
     costs.loc["ICL", ["answer", "1,000 answers (s)"]] = 14.0, 1.0

@@ -335,8 +335,8 @@ def beyond(
         )
     area = sections.interval(answers, "auc", **classifier)
     use = (
-        "Where the shortcuts of the training data mislead, trust none of these methods before it "
-        "was tested on such pairs."
+        "Where the shortcuts of the training data mislead, trust none of these methods before you "
+        "have tested it on such pairs."
     )
     return Conclusion(
         f"{claim}.",
@@ -662,8 +662,9 @@ def price(costs: pd.DataFrame, context: str, without: str, size: int) -> Conclus
     paid = f"after {1_000 * trained['to adapt (s)'] / slower:,.0f}" if slower > 0 else "never"
     return Conclusion(
         f"{context} needs no training, but with {size:,} demonstrations an answer takes "
-        f"{_times(ratio)} as many operations as after {without} if every prompt is read whole, and "
-        f"{_times(cached)} as many seconds if the demonstrations are read once for many queries.",
+        f"{_times(ratio)} as many operations as after {without} if every prompt is read whole. If "
+        "the demonstrations are read once for many queries, it takes "
+        f"{_times(cached)} as many seconds.",
         f"An answer reads {shown['tokens an answer']:,.0f} tokens with the demonstrations in its "
         f"prompt and {trained['tokens an answer']:,.0f} without. The cost of training is "
         f"recovered, counted in operations, after {after:,.0f} answers, if prompts are read whole; "

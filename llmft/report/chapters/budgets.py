@@ -233,8 +233,8 @@ def verdict(gaps: Mapping[str, stats.Interval]) -> str:
     if rest:
         near = conclusions.joined(small) or "none"
         told.append(
-            f"of {conclusions.joined(list(rest))}, {near} {'are' if len(small) > 1 else 'is'} "
-            f"shown to be within {conclusions.MARGIN} of it"
+            f"of the {'other ' * bool(worse + better)}{len(rest)}, shown to be within "
+            f"{conclusions.MARGIN} of it: {near}"
         )
     if power:
         told[-1] += (
@@ -356,7 +356,7 @@ def _one_rate(rows: pd.DataFrame, study: Study) -> str:
         with_all = sum(map(len, shown(dict(zip(own["method"], own["gap"], strict=True)))))
         said.append(
             f"{domain}, of the {pairs:,} pairs of one rate each, {own['other'].sum() / pairs:.0%} "
-            "put the two methods in the opposite order, and "
+            "put the two methods in the order opposite to that at the chosen rates, and "
             f"{(worse + better) / pairs:.0%} “show” a difference ({worse:,} against the method, "
             f"{better:,} for it); with all rates tried, one is shown for {with_all} of {len(own)} "
             "methods"
@@ -411,9 +411,13 @@ def _ten_times(found: Found, study: Study) -> str:
     said = [f"{one} at rank {rank} ({shots:,} examples)" for (shots, rank), one in each.items()]
     known = [one for one in each.values() if np.isfinite(one.lo)]
     inside = sum(one.lo <= WITHOUT_REGRET <= one.hi for one in known)
-    ten = f" Intervals that hold {WITHOUT_REGRET} times: {inside} of {len(known)}."
+    same = sum(one.lo <= 1 <= one.hi for one in known)
+    ten = (
+        f" Of {len(known)} intervals, {inside} contain {WITHOUT_REGRET}, and {same} contain 1 (the "
+        "same rate for both)."
+    )
     return (
-        f"LoRA's best rate over full fine-tuning's is {conclusions.joined(said)}: geometric "
+        f"LoRA's chosen rate over full fine-tuning's is {conclusions.joined(said)}: geometric "
         f"means over draws, of rates on a coarse grid.{ten * bool(known)}"
     )
 
@@ -486,7 +490,7 @@ def least_forgotten(found: Found, study: Study) -> str:
     """Say who forgets least among those that are as accurate, and what the text term does."""
     losses, shots = text_losses(found, study), study.budget_shots[0]
     right = gaps(found.best, study, shots)[INSIDE]
-    nats = more_forgotten({name: own for name, own in losses.items() if TERM not in name})
+    nats = {name: gap for name, gap in more_forgotten(losses).items() if TERM not in name}
     less, more = (conclusions.joined(names) or "none" for names in shown(nats))
     said = [
         f"Plain sentences have a perplexity of {np.exp(found.start[study.study]):.2f} before "
@@ -509,7 +513,8 @@ def least_forgotten(found: Found, study: Study) -> str:
         gap = sections.minus(answers, {"method": name + TERM}, {"method": name})
         said.append(
             f"With the text term, at the rates that are chosen without it, {name} leaves "
-            f"{change} times the perplexity, and its accuracy changes by {gap}."
+            f"{change} times the perplexity of {name} without it, and its accuracy changes by "
+            f"{gap}; each interval holds alone."
         )
     return " ".join(said)
 
@@ -528,7 +533,8 @@ def summary(found: Found, study: Study) -> Iterator[str]:
     one = sections.rows_at(one_rate(found, study), domain=INSIDE)
     yield (
         f"With one rate each, {one['other'].sum() / one['pairs'].sum():.0%} of the in-domain "
-        "comparisons with full fine-tuning come out in the opposite order."
+        "comparisons with full fine-tuning come out in the order opposite to that at the chosen "
+        "rates."
     )
     each = [f"{times(log)} (rank {rank})" for (_, rank), log in ratios(found, study).items()]
-    yield f"LoRA's best rate over full fine-tuning's: {conclusions.joined(each)}."
+    yield f"LoRA's chosen rate over full fine-tuning's: {conclusions.joined(each)}."

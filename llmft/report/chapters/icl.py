@@ -79,7 +79,7 @@ def learned(ruled: pd.DataFrame, study: Study) -> str:
     inside = {"domain": "in-domain", "shots": most}
     found = conclusions.rule(
         ruled,
-        {f"ICL, {most} demonstrations": inside | {"method": "ICL"}},
+        {f"ICL with {most} demonstrations": inside | {"method": "ICL"}},
         inside | {"method": baselines.CLASSIFIER},
     )
     return f"{found.claim} {found.evidence}"
@@ -271,8 +271,9 @@ def summary(curve: pd.DataFrame, study: Study) -> Iterator[str]:
     if misled != "–":
         yield (
             f"With {most} demonstrations, accuracy is {right} where negation in the hypothesis "
-            f"gives the right answer, and {misled} where it misleads; following the cue moves "
-            "the two apart, and so does a lean to one answer."
+            f"gives the right answer, and {misled} where it misleads. A model that follows the "
+            "cue has the first far above the second; a lean to one answer moves the two apart in "
+            "either direction."
         )
     if "out-of-domain" in set(curve["domain"]):
         called = sections.of_draws(sections.rows_at(curve, **out), ["domain"])["called"].mean()

@@ -222,8 +222,9 @@ def rules_text(tested: pd.DataFrame) -> None:
     tables.say(
         f"After {AFTER[-1]} items the checkpoint follows {len(can)} of {len(late)} rules with an "
         f"accuracy of at least 0.8 ({', '.join(can.index)}), and stays below 0.65 on "
-        f"{len(cannot)} ({', '.join(cannot.index) or 'none'}), although it answers "
-        f"{(accuracy['asked'] >= 0.8).sum()} of the {len(accuracy)} when they are named."
+        f"{len(cannot)} ({', '.join(cannot.index) or 'none'}). When they are named, it answers "
+        f"{(accuracy.loc[cannot.index, 'asked'] >= 0.8).sum()} of these {len(cannot)} with at "
+        "least 0.8."
     )
 
 
