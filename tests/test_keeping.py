@@ -118,10 +118,10 @@ def test_the_smallest_is_shown_to_be_near_the_prompt() -> None:
         ("near", "in-domain"): gap(-0.02, 0.02),
         ("nearer", "in-domain"): gap(0.0, 0.01),
     }
-    assert "are those of near: 2 kB, 20.0% of the cache's 10 kB" in keeping._smallest(
+    assert "near takes the fewest bytes: 2 kB, 20.0% of the cache's 10 kB" in keeping._smallest(
         ways, gaps, cache
     )
-    assert "No way but the cache (10 kB)" in keeping._smallest(ways[:1], gaps, cache)
+    assert "No trained way has an accuracy shown to be" in keeping._smallest(ways[:1], gaps, cache)
     said = keeping._against_the_prompt(gaps, ["open", "near", "nearer"], "in-domain")
     assert "shown to be within 0.05 of the prompt's with near and nearer." in said
     assert (

@@ -63,14 +63,17 @@ def test_where_a_curve_leaves_one_half_is_said(answered: pd.DataFrame, output: l
     rules.leave(answered, [STUDY])
     full, lora, classifier = output[0].split("\n- ")[1:]
     assert full.startswith("Full fine-tuning with 32 examples: ")
-    assert "above .50 at 1; neither is shown at 0 and 0.25 (with 80 % power, " in full
-    assert "Against a share of 0, higher at 1; neither is shown at 0.25 (" in full
+    assert (
+        "above .50 at 1; not shown to differ from one half at 0 and 0.25 (a true distance" in full
+    )
+    assert "Against a share of 0, higher at 1; no change is shown at 0.25 (" in full
+    assert ". The change at 1 is " in full
     for line in (lora, classifier):
         assert "above" not in line
-        assert "neither is shown at 1" in line or "neither is shown at 0.25 and 1" in line
+        assert "no change is shown at 1" in line or "no change is shown at 0.25 and 1" in line
     rules.summary(answered.iloc[:0], answered.iloc[:0], answered, [STUDY])
     unseen, seen = output[1].split("Of the constructions that examples have")
-    assert "full fine-tuning with 32 examples better at 1; LoRA with 32 examples at no" in unseen
+    assert "full fine-tuning with 32 examples better at 1; at no share LoRA with 32 ex" in unseen
     assert "full fine-tuning with 32 examples better at 1; LoRA with 32 examples better at" in seen
 
 

@@ -512,7 +512,7 @@ def recursion(change: Interval, rounds: int, learning_rate: float, divergence: A
         f"{sections.unresolved(change)}; the KL of the last student to the first teacher is {kl} "
         f"nats on held-out queries.{_few([change])}",
         "another learning rate, an anchor, or a student that also practises with the context may "
-        "well change this: none was tried.",
+        "well change this; these runs try none of them.",
     )
 
 

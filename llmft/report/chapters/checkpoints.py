@@ -299,8 +299,8 @@ def summary(answers: pd.DataFrame, folder: Path, _study: Study) -> Iterator[str]
             if each.min() < 0 < each.max()
         ]
         yield (
-            f"Above full fine-tuning by {name} on one checkpoint and below it on another: "
-            f"{'; '.join(mixed) or 'none'}."
+            f"Above full fine-tuning by mean {name} on one checkpoint and below it on another, "
+            f"which no interval here tests: {'; '.join(mixed) or 'none'}."
         )
         if 1 < len(can) < number:
             yield (

@@ -163,19 +163,19 @@ def _share(
 @sections.text_by_study
 def shares(main: pd.DataFrame, study: Study) -> str:
     """Say how much of the teacher's gain each student has, and compare the last with the rival."""
-    found = []
-    for n in study.queries:
-        share = _share(main, study, student(study, n))
-        some = f"{share}" if np.isfinite(share.mean) else "no share, as there is no clear gain,"
-        found.append(f"{some} with {n:,} queries")
+    found = {n: _share(main, study, student(study, n)) for n in study.queries}
+    clear = [f"{one} with {n:,} queries" for n, one in found.items() if np.isfinite(one.mean)]
+    kept = f"Of the teacher's in-domain gain the student has {', '.join(clear)}."
+    if not clear:
+        kept = "The teacher has no clear in-domain gain, so no share of it is given."
     at, most = {"domain": "in-domain"}, study.queries[-1]
     gap = sections.difference(
         main, at | {"method": student(study, most)}, at | {"method": rival(study)}
     )
     return (
-        f"Of the teacher's in-domain gain the student has {', '.join(found)}. The student of "
-        f"{most:,} queries minus fine-tuning on the same {study.context_shots} labelled "
-        f"examples is {gap} in accuracy (paired){sections.unresolved(gap)}."
+        f"{kept} The student of {most:,} queries minus fine-tuning on the same "
+        f"{study.context_shots} labelled examples is {gap} in accuracy (paired)"
+        f"{sections.unresolved(gap)}."
     )
 
 

@@ -274,7 +274,7 @@ def designs(studies: Sequence[Study]) -> None:
     columns = ["Mosbach et al. 2023", "the earlier study"]
     table = pd.DataFrame.from_dict(DESIGNS, orient="index", columns=columns)
     for study in studies:
-        table["this book" + f", {study.study}" * (len(studies) > 1)] = pd.Series(_design(study))
+        table[f"this book, {study.study}"] = pd.Series(_design(study))
     tables.table(table.reset_index(names=""))
 
 

@@ -262,8 +262,9 @@ def training(kept: Results, _study: Study) -> str:
     if not found:
         return ""
     return (
-        "Before training, a prefix is a prompt that breaks off. On held-out queries, training "
-        f"takes its KL to the whole prompt {conclusions.joined(found)}."
+        "Before training, a prefix is a prompt that breaks off. On the held-out queries that a "
+        "learning curve reads, training takes its KL to the whole prompt "
+        f"{conclusions.joined(found)}."
     )
 
 
@@ -359,7 +360,7 @@ def _priced(prices: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 def _answers(number: float) -> str:
     """A number of answers; a dash where none is meant, "never" where there is none."""
-    return "–" if np.isnan(number) else "never" if np.isinf(number) else f"{number:,.0f}"
+    return "–" if np.isnan(number) else "never" if np.isinf(number) else f"{_first_paid(number):,}"
 
 
 @sections.table_by_study(
@@ -484,16 +485,16 @@ def choose(kept: Results, main: pd.DataFrame, prices: pd.DataFrame, study: Study
 def _smallest(
     ways: pd.DataFrame, gaps: Mapping[tuple[str, str], stats.Interval], cache: pd.Series
 ) -> str:
-    """Which of the `ways` keeps the in-domain accuracy in the fewest bytes."""
+    """Which of the trained `ways` keeps the in-domain accuracy in the fewest bytes."""
     near = [gaps[name, "in-domain"].lo > -conclusions.MARGIN for name in ways["method"]]
     limit = f"shown to be less than {conclusions.MARGIN:.2f} below the prompt's in-domain accuracy"
     cached = f"{cache['bytes'] / 1_000:,.0f} kB"
     if not any(near):
-        return f"No way but the cache ({cached}) is {limit}."
+        return f"No trained way has an accuracy {limit}; the cache takes {cached}."
     best = ways[near].sort_values("bytes", kind="stable").iloc[0]
     share = best["bytes"] / cache["bytes"]
     return (
-        f"The fewest bytes with an accuracy {limit} are those of {best['method']}: "
+        f"Of the trained ways with an accuracy {limit}, {best['method']} takes the fewest bytes: "
         f"{best['bytes'] / 1_000:,.0f} kB, {share:.1%} of the cache's {cached}."
     )
 
@@ -516,8 +517,13 @@ def _paying(ways: pd.DataFrame, prompt: pd.Series, cache: pd.Series) -> str:
 def _after(number: float) -> str:
     if np.isinf(number):
         return "never pays"
-    answers = max(1, int(np.ceil(round(number, 6))))
+    answers = _first_paid(number)
     return f"after {answers:,} {'answer' if answers == 1 else 'answers'}"
+
+
+def _first_paid(number: float) -> int:
+    """The first whole number of answers after which something has paid."""
+    return max(1, int(np.ceil(round(number, 6))))
 
 
 def _forgotten(prices: pd.DataFrame, ways: pd.DataFrame, study: Study) -> str:

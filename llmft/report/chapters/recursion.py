@@ -251,8 +251,8 @@ def _separated(lost: Sequence[float], others: Sequence[float], end: int) -> str:
     if max(lost) < min(others):
         told = "Accuracy is shown to fall where the teacher has left the first one farthest"
     return (
-        f"**{told}: {what} {spans[0]} of held-out queries where it does, and on {spans[1]} "
-        "where it is not shown to.**"
+        f"**{told}: {what} {spans[0]} of held-out queries where accuracy falls, and on "
+        f"{spans[1]} where it is not shown to fall.**"
     )
 
 
@@ -289,11 +289,11 @@ def bias(main: pd.DataFrame, study: Study) -> str:
             change(answers, LIVE, rate, stats.together(3 * len(rates)), value)
             for answers, value in ((live, "correct"), (moved, "correct"), (live, "auc"))
         )
-        told = "no loss is shown"
+        told = "no loss of accuracy is shown"
         if plain.hi < 0:
-            told = "the loss is not shown to be more than a lean to one label"
+            told = "the loss of accuracy is not shown to be more than a lean to one label"
         if corrected.hi < 0 and area.hi < 0:
-            told = "the loss is more than a lean to one label"
+            told = "the loss of accuracy is more than a lean to one label"
         parts.append(
             f"At {rate:.2g} {told}: from round 1 to round {end} accuracy changes by {plain}, "
             f"after batch calibration by {corrected}{sections.unresolved(corrected)}, and the "

@@ -172,8 +172,8 @@ def check(rows: pd.DataFrame, studies: Sequence[Study]) -> None:
         same = (
             ", for the same number of runs."
             if len(foreseen) == len(own)
-            else f", for {len(foreseen):,} runs in the grids and {len(own):,} stored: those have "
-            "other parameters than the study."
+            else f", for {len(foreseen):,} runs in the grids and {len(own):,} stored: the stored "
+            "runs that no grid has were made with other parameters than the study's."
         )
         ratio = foreseen["flops"].sum() / own["flops"].sum()
         return f"In all the prediction is {ratio:.2f} times the count{same}"

@@ -286,11 +286,13 @@ def _name(method: str, shots: int) -> str:
 
 
 def _told(found: Mapping[float, Interval], above: str, below: str) -> str:
-    """Where the interval is above one half, where below, and where neither is shown."""
+    """Where the interval is above one half, where below, and where it holds one half."""
     more, less, neither = conclusions.sides(found, null=0.5)
     parts = [f"{what} at {_points(some)}" for what, some in ((above, more), (below, less)) if some]
     if neither:
-        parts.append(f"neither is shown at {_points(neither)}{_power(found, neither)}")
+        parts.append(
+            f"not shown to differ from one half at {_points(neither)}{_power(found, neither)}"
+        )
     return "; ".join(parts)
 
 
@@ -300,8 +302,8 @@ def _power(found: Mapping[float, Interval], places: Sequence[float]) -> str:
     if not np.isfinite(widest):
         return ""
     if widest >= 0.5:
-        return " (with 80 % power, no distance from one half would have been shown at all)"
-    return f" (with 80 % power, {stats.number(widest)} from one half would have been shown)"
+        return " (no true distance from it would have been shown with 80 % power)"
+    return f" (a true distance of {stats.number(widest)} would have been shown with 80 % power)"
 
 
 @sections.text_by_study
@@ -497,7 +499,7 @@ def leave(shared: pd.DataFrame, _study: Study) -> str:
         line = f"{conclusions.capital(_name(*place))}: {ends}; {told}."
         lines.append(f"{line} {_changed(gap)}" if gap else line)
     return (
-        "The AUC on constructions of which no labelled example is, by the share of pairs without a "
+        "The AUC on constructions that no labelled example has, by the share of pairs without a "
         f"cue; the intervals of a line hold together:\n\n{sections.bullets(lines)}"
     )
 
@@ -511,9 +513,10 @@ def _changed(gaps: Mapping[float, Interval]) -> str:
     if neither:
         least = max(gaps[share].detectable for share in neither)
         power = f" ({stats.number(least)} would have been shown)" if np.isfinite(least) else ""
-        parts.append(f"neither is shown at {_points(neither)}{power}")
+        parts.append(f"no change is shown at {_points(neither)}{power}")
     last = max(gaps)
-    return f"Against a share of 0, {'; '.join(parts)}; at {last:.4g} by {gaps[last]}."
+    told = "; ".join(parts)
+    return f"Against a share of 0, {told}. The change at {last:.4g} is {gaps[last]}."
 
 
 @sections.text_by_study
@@ -583,7 +586,10 @@ def trained(results: Results, studies: Sequence[Study]) -> None:
         }
     )
     named = table.reset_index().rename(columns={"shots": "examples"})
-    sections.table(named, {"purity": ".4g", "mixed": ".4g", "passes": ".3g"})
+    formats: dict[str, Any] = {
+        "purity": lambda purity: f"{purity:.4g}" if purity else "–"
+    }  # pairs as they come
+    sections.table(named, formats | {"mixed": ".4g", "passes": ".3g"})
 
 
 @sections.text_by_study
@@ -603,11 +609,15 @@ def untrained(results: Results, study: Study) -> str:
         f"{_name(*place)} at {' and at '.join(f'{k} {_points(at)}' for k, at in kinds.items())}"
         for place, kinds in left.items()
     ]
+    how = (
+        "have learned their own examples, by a training loss below ln 2 = 0.693 nats (the "
+        "intervals of a method and number of examples hold together)"
+    )
+    if not told:
+        return f"All trainings are shown to {how}."
     return (
-        "Not shown to have learned their own examples, by a training loss below ln 2 = 0.693 "
-        "nats (the intervals of a method and number of examples hold together): "
-        f"{'; '.join(told) or 'none'}. Where that is so, what "
-        "is missing on test pairs says nothing about the method beyond this training."
+        f"Not shown to {how}: {'; '.join(told)}. What these miss on test pairs says nothing about "
+        "the method beyond this training."
     )
 
 
@@ -626,10 +636,18 @@ def zero_shot(results: Results, study: Study) -> str:
 
 def _above(rows: pd.DataFrame, x: str, value: str, what: str) -> str:
     """Where the value of each method and size is shown to be above one half."""
-    lines = []
-    for place, found in _intervals(rows, x, value).items():
-        above = conclusions.sides(found, null=0.5)[0]
-        lines.append(f"{_name(*place)} at {_points(above) if above else f'no {what}'}")
+    found = _intervals(rows, x, value).items()
+    above = {place: conclusions.sides(one, null=0.5)[0] for place, one in found}
+    return _listed(
+        {place: f"at {_points(some)}" * bool(some) for place, some in above.items()}, what
+    )
+
+
+def _listed(told: Mapping[tuple[str, int], str], what: str) -> str:
+    """What is told of each method and size; then those of which nothing is, "at no `what`"."""
+    lines = [f"{_name(*place)} {text}" for place, text in told.items() if text]
+    if nothing := [_name(*place) for place, text in told.items() if not text]:
+        lines.append(f"at no {what} {conclusions.joined(nothing)}")
     return "; ".join(lines)
 
 
@@ -663,12 +681,12 @@ def summary(
 
 def _moved(gains: Mapping[tuple[str, int], Mapping[float, Interval]]) -> str:
     """At which shares a value is shown to have changed from that at 0, by method and size."""
-    lines = []
+    told = {}
     for place, gaps in gains.items():
         parts = [
             f"{what} at {_points(some)}"
             for what, some in zip(("better", "worse"), conclusions.sides(gaps), strict=False)
             if some
         ]
-        lines.append(f"{_name(*place)} {' and '.join(parts) or 'at no share'}")
-    return "; ".join(lines)
+        told[place] = " and ".join(parts)
+    return _listed(told, "share")
