@@ -79,13 +79,26 @@ def _cost(chapter: str, root: Path) -> str:
         return ""
     parts = []
     for study, own in rows.groupby("study", sort=False):
-        minutes = (own["train_seconds"] + own["eval_seconds"]).sum() / 60
+        minutes = (_training(own) + own["eval_seconds"].sum()) / 60
         memory = own["peak_memory_mib"].max() / 1024
         parts.append(
             f"{html.escape(str(study))} {minutes:,.0f} minutes of training and scoring, "
             f"at most {memory:.1f} GiB"
         )
     return f" (measured: {'; '.join(parts)})"
+
+
+def _training(rows: Any) -> float:
+    """Seconds of training, each once: a recursion's later round has those of its earlier ones, too.
+
+    So does a student that is asked in two ways (`scoring`). Of runs that are set alike but for
+    that, the longest counts: what is set stands before what was measured, or came later.
+    """
+    columns = list(rows.columns)
+    set_ = columns[columns.index("task") : columns.index("train_seconds")]
+    later = ["prefix", "divergence", "teacher", "fresh", "context_share", "purity", "mixed"]
+    alike = [name for name in [*set_, *later] if name in columns and name != "rounds"]
+    return float(rows.groupby(alike, dropna=False)["train_seconds"].max().sum())
 
 
 def published(root: Path) -> dict[str, Any]:
