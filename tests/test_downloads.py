@@ -126,7 +126,7 @@ def test_an_interval_links_to_its_code_and_rows(root: Path) -> None:
     link = re.search(r'<a class="from" href="#(from-\d+)">0.52 \[0.43,\u00a00.61\]</a>', page)
     assert link
     note = page.partition(f'id="{link[1]}"')[2]
-    assert "2 runs" in note.partition("</p>")[0]
+    assert "3 runs" in note.partition("</p>")[0]
     assert "../data/results/toy.csv" in note.partition("</p>")[0]
     assert "llmft verify" in note.partition("</p>")[0]
     assert note.partition("</p>")[2].startswith('<div class="sourceCode"')  # in the code's fold
