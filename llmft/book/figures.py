@@ -217,7 +217,8 @@ for (const img of document.querySelectorAll("img[src*=svg]")) (async () => {
 
 ANSWERING = """
 .vega-embed { display: block; background: #fff; color: #1f2328; color-scheme: light; }
-.vega-embed, .vega-embed svg { border-radius: .5rem; }
+.vega-embed { border-radius: .5rem; }
+.vega-embed svg { background: none !important; } /* Vega's own is white in the dark, too */
 .vega-embed > svg, .vega-embed .chart-wrapper > svg { max-width: 100%; height: auto; }
 .vega-bindings { display: flex; flex-wrap: wrap; gap: .2rem 1.1rem; padding: 0 14px 14px; }
 .vega-bindings { position: sticky; left: 0; max-width: calc(100vw - 3rem); font-size: .85rem; }
