@@ -56,13 +56,36 @@
     if (found && !at.parentElement.closest("pre, code, script, style, svg, math"))
       say(`${name(at.parentElement)} has an interval that may break: ${found[0]}`);
   }
-  for (const axis of main.querySelectorAll("svg .role-axis-label")) {
-    const boxes = [...axis.querySelectorAll("text")].filter(shown).map((e) => e.getBoundingClientRect());
-    for (const [i, a] of boxes.entries())
-      for (const b of boxes.slice(i + 1))
-        if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+
+  // Words in figures, also in those that are images: over each other, nearly touching, cut off.
+  const drawings = [...main.querySelectorAll("svg")].filter((e) => !e.parentElement.closest("svg"))
+    .map((svg) => [svg, svg]);
+  for (const img of main.querySelectorAll("img")) {
+    const source = img.currentSrc || img.src;
+    if (!/svg/.test(source) || !shown(img)) continue;
+    const answer = await fetch(source).catch(() => null);
+    if (!answer?.ok) continue;
+    const svg = new DOMParser().parseFromString(await answer.text(), "image/svg+xml").documentElement;
+    svg.style.cssText = "position: absolute; top: 0; left: 0; max-width: none";
+    drawings.push([document.body.appendChild(svg), img]);
+  }
+  for (const [svg, where] of drawings) {
+    const frame = svg.getBoundingClientRect();
+    const slanted = /rotate\((?!-?(90|180|270)?0?\))/; // their boxes overlap, they do not
+    const words = [...svg.querySelectorAll("text")]
+      .filter((e) => e.textContent.trim() && shown(e) && !slanted.test(e.getAttribute("transform")))
+      .map((e) => [e.getBoundingClientRect(), e.textContent.trim().slice(0, 24), e.closest(".role-axis-label")]);
+    for (const [i, [a, first, axis]] of words.entries()) {
+      if (a.left < frame.left - 1 || a.right > frame.right + 1 || a.bottom > frame.bottom + 1)
+        say(`${name(where)} cuts off "${first}"`);
+      for (const [b, second, other] of words.slice(i + 1)) {
+        const apart = axis && axis === other ? 2 : -1; // labels of one axis may not even touch
+        if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > -apart &&
             Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 4)
-          say(`${name(axis)} has tick labels that lie over each other`);
+          say(`${name(where)} has words that lie over each other: "${first}" and "${second}"`);
+      }
+    }
+    if (svg !== where) svg.remove();
   }
 
   // Images and figures.
@@ -136,7 +159,7 @@
   if (dark)
     for (const e of main.querySelectorAll("*")) {
       const box = e.getBoundingClientRect();
-      if (box.width * box.height < 20000 || !shown(e) || e.closest("svg")) continue;
+      if (box.width * box.height < 20000 || !shown(e) || e.parentElement.closest("svg")) continue;
       if (e.tagName === "IMG") await e.decode().catch(() => 0);
       const colour = e.tagName === "IMG" && e.naturalWidth ? corner(e) : behind(e);
       if (colour && light(colour) > 0.8) say(`${name(e)} is a white card on a dark page`);

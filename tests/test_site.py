@@ -34,6 +34,9 @@ BROKEN = """<!DOCTYPE html><html lang="en"><head><title>Broken</title>
 <figure id="float"><p>A sentence that has fallen into the box of a figure.</p></figure>
 <svg id="axis" role="img" aria-label="An axis"><g class="role-axis-label">
 <text x="9" y="20">1,000</text><text x="19" y="20">1,001</text></g></svg>
+<svg id="white" aria-label="White" width="400" height="99" style="background: #fff"></svg>
+<img id="drawn" alt="Drawn" src="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg'
+width='99' height='40'%3E%3Ctext x='60' y='20'%3Ecut off%3C/text%3E%3C/svg%3E">
 <script>console.error("a complaint"); setTimeout(() => { undefinedFunction() }, 0);
 fetch("https://example.org/beacon").catch(() => 0)</script></main></body></html>""".replace(
     "WIDE", "wide " * 300
@@ -71,7 +74,9 @@ def test_every_fault_is_found_and_nothing_else(tmp_path: Path) -> None:
         "<table> in #boxed scrolls, and its first column with it",
         "<p> in #float is text within a figure",
         "has an interval that may break: [0.4, 0.6]",
-        "<g> in #axis has tick labels that lie over each other",
+        '<svg> in #axis has words that lie over each other: "1,000" and "1,001"',
+        '<img> in #drawn cuts off "cut off"',
+        "<svg> in #white is a white card on a dark page",
         "<div> in #card is a white card on a dark page",
     ):
         assert what in said
