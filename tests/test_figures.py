@@ -229,6 +229,45 @@ def test_a_narrow_panel_has_every_size_that_was_measured():
     assert re.findall(r">([\d,]+)<", text) == [f"{size:,}" for size in sizes] * 2
 
 
+def test_a_panel_has_ticks_only_at_what_was_measured_in_it():
+    parts = [points(sizes).assign(domain=str(sizes)) for sizes in ((2, 4, 8), (4, 1024))]
+    frame = pd.concat(parts).query("pattern == 'minimal'")
+    text = svg(figures.curve(frame, "shots", "pattern", facet="domain", y_domain=[0.3, 0.9]))
+    assert re.findall(r">([\d,]+)<", text) == ["2", "4", "8", "4", "1,024"]
+
+
+def test_a_legend_names_all_series_where_no_end_can():
+    """One has no line in the first panel, one ends before the right edge of the last."""
+    rows = [("a", "in", 8), ("a", "out", 8), ("b", "in", 8), ("b", "out", 4), ("c", "out", 8)]
+    frame = pd.DataFrame(
+        {"series": name, "domain": domain, "shots": shots, "mean": 0.6, "lo": 0.5, "hi": 0.7}
+        for name, domain, last in rows
+        for shots in (2, last)
+    )
+    figure = figures.curve(frame, "shots", "series", facet="domain")
+    for drawing in (figure.page, figure.phone):
+        text = renderings.drawn(drawing)
+        assert sorted(re.findall(r">([abc])<", text)) == ["a", "b", "c"]
+        assert "role-legend-label" in text
+
+
+def test_the_name_of_a_line_stands_where_it_hides_nothing():
+    panel = theme.Panel(300, 100, [0, 1], [(0, 140, 0.0, 1.0), (140, 300, 0.0, 0.5)])
+    first, second = (panel.name("chance", 0.5, right=True).to_dict() for _ in range(2))
+    assert first["encoding"]["x"]["value"] + 6.5 * 6 + 6 == 300
+    assert first["mark"]["dy"] < 0  # above the line, at the right
+    assert second["encoding"]["x"] != first["encoding"]["x"]  # where the first is not
+
+
+def test_two_bars_of_a_domain_have_its_colour():
+    frame = points((8,)).assign(part=lambda f: f["domain"] + ", " + f["pattern"])
+    text = svg(figures.bars(frame, "shots", "mean", "part"))
+    for domain in ("in-domain", "out-of-domain"):
+        ((colour, *_),) = theme.looks([domain])
+        bars = re.findall(rf'<path[^>]*fill="{colour}"[^>]*?(?: opacity="([\d.]+)")?/>', text)
+        assert set(bars) >= {"0.45", "1"} or set(bars) >= {"0.45", ""}
+
+
 def test_a_missing_interval_leaves_its_point():
     frame = points((2, 4)).query("pattern == 'minimal'").assign(lo=np.nan, hi=np.nan)
     spec = figures.curve(frame, "shots", "domain").to_dict()

@@ -26,7 +26,7 @@ def against(
     this one have more.
     """
     names = names or theme.order(frame["method"])
-    scale = alt.Scale(type="sqrt", domain=[0, float(frame["shots"].max())], range=[30, 190])
+    scale = alt.Scale(type="sqrt", domain=[0, float(frame["shots"].max())], range=[50, 190])
     charts: list[Any] = []
     for quantity in quantities:
         part = frame[frame["quantity"] == quantity]
@@ -44,7 +44,7 @@ def _both_domains(part: pd.DataFrame, look: dict[str, Any]) -> list[Any]:
     """One quantity's panel: equal axes, the diagonal, lines to zero-shot, intervals, marks."""
     numbers = ["x", "x_lo", "x_hi", "y", "y_lo", "y_hi"]
     domain = theme.span(*(part[name] for name in numbers))
-    scale, axis = theme.within(domain), alt.Axis(tickCount=5, labelOverlap="greedy")
+    scale, axis = theme.within(domain), alt.Axis(tickCount=5, labelOverlap="parity")
     x = alt.X("x:Q", title="in-domain", scale=scale, axis=axis)
     y = alt.Y("y:Q", title="out-of-domain", scale=scale, axis=axis)
     same = alt.Chart(pd.DataFrame({"x": domain, "y": domain}))
@@ -90,13 +90,13 @@ def frontier(
     default those of the points and rules. The grey steps join the points that are above every
     cheaper one (`pareto`).
     """
-    height = 330
+    width, height = theme.PHONE if theme.phone() else 560, 330
     domain = y_domain or theme.span(frame["mean"], frame["lo"], frame["hi"], rules["accuracy"])
     ends = float(frame[x].min()) / 1.5, float(frame[x].max()) * 1.5
     scale = alt.Scale(type="log", domain=list(ends), nice=False)
-    axis = alt.Axis(format="~s", labelOverlap="greedy", labelSeparation=4)
+    axis = alt.Axis(format="~s", labelOverlap="greedy", labelSeparation=8)
     at: dict[str, Any] = {
-        "x": alt.X(f"{x}:Q", title=theme.lines(x_title), scale=scale, axis=axis),
+        "x": alt.X(f"{x}:Q", title=theme.lines(x_title, width), scale=scale, axis=axis),
         "y": alt.Y("mean:Q", title="accuracy", scale=theme.within(domain)),
     }
     best = pareto(frame, x, "mean")[[x, "mean"]]
@@ -109,15 +109,16 @@ def frontier(
     points = alt.Chart(frame[list(dict.fromkeys([x, "mean", series, *columns]))]).mark_point(
         filled=True, size=90, opacity=0.95, stroke="white", strokeWidth=0.8
     )
+    panel = _panel(width, height, domain, frame, x, ends)
     chart = alt.layer(
-        *theme.rule_lines(rules, None, height, domain),
+        *theme.rule_lines(rules, panel),
         steps.encode(**at),
         bars.mark_rule(strokeWidth=1.2, opacity=0.6).encode(
             x=at["x"], y=alt.Y("lo:Q"), y2=alt.Y2("hi:Q"), color=look["color"]
         ),
         points.encode(**at, **look),
     )
-    return theme.finish(theme.sized(chart, 560, height), note, 620)
+    return theme.finish(theme.having(chart, width=width, height=height), note, 620)
 
 
 @renderings.twice
@@ -129,9 +130,9 @@ def forgetting(frame: pd.DataFrame, *, start: float, rules: pd.DataFrame, note: 
     without, a full one with, and a line joins them. `start`: the perplexity before training.
     `rules`: what needs no language model, as in `figures.curve`.
     """
-    names, height = theme.order(frame["method"]), 300
-    texts = frame[["mean_text", "lo_text", "hi_text"]]
-    scale, axis = _perplexities(texts, start), alt.Axis(format="~s", tickCount=6)
+    names, width, height = theme.order(frame["method"]), theme.PHONE if theme.phone() else 560, 300
+    ends = _perplexities(frame[["mean_text", "lo_text", "hi_text"]], start)
+    scale, axis = alt.Scale(type="log", domain=ends, nice=False), alt.Axis(format="~s", tickCount=6)
     x = alt.X("mean_text:Q", title="perplexity of plain sentences", scale=scale, axis=axis)
     domain = theme.span(frame["mean"], frame["lo"], frame["hi"], rules["accuracy"])
     y = alt.Y("mean:Q", title="in-domain accuracy", scale=theme.within(domain))
@@ -142,7 +143,7 @@ def forgetting(frame: pd.DataFrame, *, start: float, rules: pd.DataFrame, note: 
     bars = alt.Chart(frame[[*numbers, "method"]].dropna()).mark_rule(strokeWidth=1, opacity=0.6)
     layers: list[Any] = [
         theme.chance(start, "mean_text", "x", scale),
-        *theme.rule_lines(rules, None, height, domain),
+        *theme.rule_lines(rules, _panel(width, height, domain, frame, "mean_text", ends)),
         lines.encode(x=x, y=y, color=colour),
         bars.encode(x=x, y=alt.Y("lo:Q"), y2=alt.Y2("hi:Q"), color=colour),
         bars.encode(x=alt.X("lo_text:Q"), x2=alt.X2("hi_text:Q"), y=y, color=colour),
@@ -155,13 +156,23 @@ def forgetting(frame: pd.DataFrame, *, start: float, rules: pd.DataFrame, note: 
         rows = frame.loc[frame["term"] == value, ["mean_text", "mean", "method"]]
         points = alt.Chart(rows).mark_point(size=110, opacity=1, strokeWidth=2, **fill)
         layers.append(points.encode(x=x, y=y, **look))
-    return theme.finish(theme.sized(alt.layer(*layers), 560, height), note, 620)
+    return theme.finish(theme.having(alt.layer(*layers), width=width, height=height), note, 620)
 
 
-def _perplexities(values: Any, start: float) -> alt.Scale:
-    """The logarithmic axis of perplexities and the one before training."""
+def _panel(
+    width: int, height: int, domain: Sequence[float], frame: pd.DataFrame, x: str, ends: Any
+) -> theme.Panel:
+    """The panel of the frame's marks, on an x axis that is logarithmic between its ends."""
+    panel = theme.Panel(width, height, domain, [])
+    at = np.log(frame[x] / ends[0]) / np.log(ends[1] / ends[0]) * width
+    panel.mark(at, frame["lo"].fillna(frame["mean"]), frame["hi"].fillna(frame["mean"]))
+    return panel
+
+
+def _perplexities(values: Any, start: float) -> list[float]:
+    """The ends of the logarithmic axis of perplexities and the one before training."""
     low, high = min(np.nanmin(values), start), max(np.nanmax(values), start)
-    return alt.Scale(type="log", domain=[low / 1.3, high * 1.3], nice=False)
+    return [low / 1.3, high * 1.3]
 
 
 def tradeoff(frame: pd.DataFrame, *, names: Sequence[str], start: float, note: str = "") -> Any:
@@ -171,25 +182,29 @@ def tradeoff(frame: pd.DataFrame, *, names: Sequence[str], start: float, note: s
     lo, hi, the `perplexity`, and whether the rate is the `chosen` one, whose mark is full. The line
     of "full" is grey in every panel. `start`: the perplexity before training, dashed.
     """
-    scale, axis = _perplexities(frame["perplexity"], start), alt.Axis(format="~s", tickCount=4)
+    scale = alt.Scale(type="log", domain=_perplexities(frame["perplexity"], start), nice=False)
+    axis = alt.Axis(format="~s", tickCount=4)
+    columns, width = (2, 132) if theme.phone() else (3, 165)
     y_scale = theme.within(theme.span(frame["mean"], frame["lo"], frame["hi"]))
     charts = []
     looks = theme.looks([str(name).partition(" + ")[0] for name in names])  # as without an addition
     for number, (name, look) in enumerate(zip(names, looks, strict=True)):
-        x_title = "perplexity of plain sentences" if number >= len(names) - 3 else None
+        x_title = theme.lines("perplexity of plain sentences", width + 20)
+        x_title = x_title if number >= len(names) - columns else None
         at: dict[str, Any] = {
             "x": alt.X("perplexity:Q", title=x_title, scale=scale, axis=axis),
-            "y": alt.Y("mean:Q", title=None if number % 3 else "accuracy", scale=y_scale),
+            "y": alt.Y("mean:Q", title=None if number % columns else "accuracy", scale=y_scale),
             "order": alt.Order("_order:Q"),
         }
         own, other = (
             part.assign(_order=range(len(part)))
             for part in (frame[frame["method"] == which] for which in (name, "full"))
         )
-        columns = ["perplexity", "mean", "lo", "hi", "chosen", "_order"]
         line = alt.Chart(own[["perplexity", "mean", "_order"]])
         marks: dict[str, Any] = {"size": 60, "opacity": 1, "strokeWidth": 1.6, "shape": look[1]}
-        bars = alt.Chart(own[columns].dropna()).mark_rule(strokeWidth=1.2, color=look[0])
+        bars = alt.Chart(own[["perplexity", "lo", "hi"]].dropna()).mark_rule(
+            strokeWidth=1.2, color=look[0]
+        )
         layers: list[Any] = [
             theme.chance(start, "perplexity", "x", scale),
             alt.Chart(other[["perplexity", "mean", "_order"]])
@@ -202,9 +217,9 @@ def tradeoff(frame: pd.DataFrame, *, names: Sequence[str], start: float, note: s
             rows = own.loc[own["chosen"] == is_chosen, ["perplexity", "mean"]]
             points = alt.Chart(rows).mark_point(fill=fill, stroke=look[0], **marks)
             layers.append(points.encode(x=at["x"], y=at["y"]))
-        chart = theme.having(alt.layer(*layers), width=165, height=140)
+        chart = theme.having(alt.layer(*layers), width=width, height=140)
         charts.append(theme.headed(chart, name))
-    return theme.finish(alt.concat(*charts, columns=3, spacing=16), note, 620)
+    return theme.finish(alt.concat(*charts, columns=columns, spacing=16), note, 620)
 
 
 def pareto(frame: pd.DataFrame, cost: str, gain: str) -> pd.DataFrame:

@@ -97,16 +97,26 @@ def curve(
     lo, hi. `draws`: every single draw (x, series, accuracy), as faint dots. `facet`: one panel a
     value, on the same axes. `chance`, called `chance_name`: a dashed line, or None. `rules`: a thin
     line a row, of the columns rule (its name), accuracy (its height) and, with panels, `facet`.
-    `doublings=False`: a linear axis.
+    `doublings=False`: a linear axis. Where not all series end at the right edge of a row's last
+    panel, or too many end at one height, a legend above names them.
     """
     names, values = theme.order(frame[series]), _values(frame, facet)
-    room = 9 * max(len(str(name)) for name in [*names, chance_name]) + 12  # for names at the ends
     columns = _columns(len(values))
-    width = (600 - room) // columns if facet else WIDTH
-    width, height = (PHONE, min(height, 220)) if theme.phone() else (width, height)
+    height = min(height, 220) if theme.phone() else height
     levels = {} if chance is None else {chance_name: chance}
     others = [[*levels.values()], *(own["accuracy"] for own in (draws, rules) if own is not None)]
     domain = y_domain or theme.span(frame["mean"], frame["lo"], frame["hi"], *others)
+    highest = min(frame["mean"].max(), domain[1]) + theme.pixels(6, height, domain)
+    domain = [domain[0], max(domain[1], highest)]  # a mark above the top would lift a heading
+    gap = theme.pixels(16, height, domain)
+    parts = [_part(frame, facet, value) for value in values]
+    at_ends = not theme.phone() and all(
+        _end_apart(parts[first : first + columns], x, frame[x].max(), series, gap, levels)
+        for first in range(0, len(parts), columns)
+    )
+    room = (8 * max(len(str(name)) for name in [*names, *levels]) + 12) * at_ends
+    width = (632 - room) // columns - 26 if facet else WIDTH
+    width = PHONE if theme.phone() else width
     step = theme.steps(frame[x], doublings)
     left, right = min(step.values()) - 0.35, max(step.values()) + 0.2
     frame = _placed(frame, x, series, names, step, width)
@@ -114,22 +124,33 @@ def curve(
     charts = []
     for number, value in enumerate(values):
         rows, place = _part(frame, facet, value), number % columns
-        legend = _above(rows, series, names) if theme.phone() and not number else None
+        legend = None if at_ends or number else _above(rows, series, names)
         layers = [theme.chance(level, "mean", "y") for level in levels.values()]
-        if rules is not None:
-            layers += theme.rule_lines(_part(rules, facet, value), left, height, domain)
+        panel = theme.Panel(width, height, domain, [])
+        pixels = width / (right - left)
+        lows, highs = rows["lo"].fillna(rows["mean"]), rows["hi"].fillna(rows["mean"])
+        panel.mark((rows["_x"] - left) * pixels, lows, highs)
+        for _, line in rows[~rows["_zero"]].sort_values("_x").groupby(series):
+            places = np.linspace(line["_x"].min(), line["_x"].max(), 40)
+            means = np.interp(places, line["_x"], line["mean"])
+            panel.mark((places - left) * pixels, means, means)
         if draws is not None:
             dots = _placed(_part(draws, facet, value), x, series, names, step, width)
+            panel.mark((dots["_x"] - left) * pixels, dots["accuracy"], dots["accuracy"])
             layers.append(_dots(dots, series, names, legend))
+        if rules is not None:
+            layers += theme.rule_lines(_part(rules, facet, value), panel)
         y_axis = _y_axis(None if place else y_title, domain, facet)
-        at = {"x": _steps_axis(step, left, right, x_title), "y": y_axis}
+        measured = {size: at for size, at in step.items() if size in set(rows[x])}
+        at = {"x": _steps_axis(measured, left, right, x_title, width), "y": y_axis}
         layers += _lines_and_points(rows, series, names, at, legend)
-        if theme.phone():
-            layers += _level_names(levels, right)
+        if not at_ends:
+            layers += [panel.name(name, level, right=True) for name, level in levels.items()]
         elif place == columns - 1 or number == len(values) - 1:
             first = _part(frame, facet, values[number - place])
-            gap = theme.pixels(16, height, domain)
-            layers += _end_names(rows, first, "_x", "mean", series, names, right, gap, levels)
+            layers += _end_names(
+                rows, first, "_x", "mean", series, names, right, gap, domain[1], levels
+            )
         charts.append(
             theme.headed(theme.having(alt.layer(*layers), width=width, height=height), value)
         )
@@ -139,6 +160,26 @@ def curve(
 def loss_curve(frame: pd.DataFrame, x: str, series: str, **options: Any) -> Any:
     """A `curve` of losses (nats) over training, with ln 2, which one half for each label costs."""
     return curve(frame, x, series, doublings=False, chance=0.6931, chance_name="ln 2", **options)
+
+
+def _end_apart(
+    parts: Sequence[pd.DataFrame],
+    x: str,
+    last: float,
+    series: str,
+    gap: float,
+    levels: Mapping[str, float],
+) -> bool:
+    """Whether a row of panels has room for each series' name beside its line's end.
+
+    All end in the last panel, at its right edge, and no name is more than its height away.
+    """
+    names = {name for part in parts for name in part[series]}
+    ends = _ends(parts[-1], x, series)
+    targets = [*ends["mean"], *levels.values()]
+    moved = np.subtract(theme.spread(targets, gap), targets)
+    reach = set(ends.loc[ends[x] == last, series]) == names
+    return len(names) == 1 or bool(reach and np.abs(moved).max() < 1.1 * gap)
 
 
 def _placed(
@@ -159,7 +200,9 @@ def _placed(
     return rows.assign(_x=rows[x].map(step).astype(float) + rows[series].map(shift).astype(float))
 
 
-def _steps_axis(step: Mapping[float, float], left: float, right: float, title: str) -> alt.X:
+def _steps_axis(
+    step: Mapping[float, float], left: float, right: float, title: str, width: int
+) -> alt.X:
     """The x axis, with a tick and a label at each step."""
     # Vega writes a real minus: 0 stands at -1 where the axis begins with 1.
     labels = {f"{v:.6f}".replace("-", "−"): f"{k:,.10g}" for k, v in step.items()}
@@ -167,7 +210,7 @@ def _steps_axis(step: Mapping[float, float], left: float, right: float, title: s
         values=sorted(step.values()),
         tickCount=len(step),  # else Vega leaves out every second value of a narrow axis
         labelExpr=f"{labels!r}[format(datum.value, '.6f')]",
-        title=theme.lines(title),
+        title=theme.lines(title, width),
         tickSize=4,
         labelOverlap="greedy",  # no label is left out but one that would lie over another
     )
@@ -216,19 +259,10 @@ def _ends(rows: pd.DataFrame, x: str, series: str) -> pd.DataFrame:
 
 
 def _above(rows: pd.DataFrame, series: str, names: Sequence[Any]) -> alt.Legend | None:
-    """For a phone, a legend of several series, in the order of their lines' ends."""
-    ends = _ends(rows, "_x", series).sort_values("mean", ascending=False)
-    return theme.legend(values=ends[series].tolist()) if len(names) > 1 else None
-
-
-def _level_names(levels: Mapping[str, float], right: float) -> list[Any]:
-    """For a phone, the name of each level, above its line at the right."""
-    layers = []
-    for name, level in levels.items():
-        word = alt.Chart(pd.DataFrame({"_x": [right], "mean": [level], "_text": [name]}))
-        word = word.mark_text(align="right", dy=-8, fontSize=12, color=theme.QUIET)
-        layers.append(word.encode(x=alt.X("_x:Q"), y=alt.Y("mean:Q"), text=alt.Text("_text:N")))
-    return layers
+    """A legend of several series, in the order of their lines' ends in the first panel."""
+    ends = _ends(rows, "_x", series).sort_values("mean", ascending=False)[series]
+    values = list(dict.fromkeys([*ends, *names]))
+    return theme.legend(values=values, columns=min(4, len(names))) if len(names) > 1 else None
 
 
 def _end_names(
@@ -240,9 +274,12 @@ def _end_names(
     names: Sequence[Any],
     right: float,
     gap: float,
+    top: float,
     levels: Mapping[str, float],
 ) -> list[Any]:
     """The names of several series at their lines' ends, and those of the levels, `gap` apart.
+
+    None stands above the `top`, where it would lift its panel's heading.
 
     Lines that end at one height, by that of a name, are named in the order of the panel `first`.
     """
@@ -253,6 +290,8 @@ def _end_names(
     )
     colours = dict(zip(names, (look[0] for look in theme.looks(names)), strict=True))
     heights = theme.spread([*np.maximum.accumulate(ends[y].to_numpy()), *levels.values()], gap)
+    above = len(heights) - 0.5 - np.argsort(np.argsort(heights))  # how many names, and a half
+    heights = list(np.minimum(heights, top - gap * above))
     layers = []
     for name, height in zip([*ends[series], *levels], heights, strict=True):
         own = name in list(ends[series])
@@ -300,14 +339,16 @@ def lines(
         layers.append(
             text.encode(x=alt.X("_middle:Q"), y=alt.value(offset), text=alt.Text("_text:N"))
         )
-    legend = theme.legend(symbolType="stroke", offset=44) if theme.phone() else None
+    legend = (
+        theme.legend(symbolType="stroke", symbolStrokeWidth=2, offset=44) if theme.phone() else None
+    )
     colour, dash = theme.colour(series, names, legend), theme.dash(series, names)
     paths = alt.Chart(frame[[x, y, series]]).mark_line(strokeWidth=2)
     layers.append(paths.encode(**at, color=colour, strokeDash=dash))
     if theme.phone():
         return theme.having(alt.layer(*layers), width=PHONE, height=220)
     gap = theme.pixels(16, HEIGHT, domain)
-    layers += _end_names(frame, frame, x, y, series, names, last, gap, {})
+    layers += _end_names(frame, frame, x, y, series, names, last, gap, domain[1], {})
     room = 8 * max(len(str(name)) for name in names) + 12
     return theme.having(alt.layer(*layers), width=700 - 70 - room, height=HEIGHT)
 
@@ -328,10 +369,9 @@ def scatter(
     for number, value in enumerate(values):
         rows = frame.loc[frame[facet] == value, [x, y]].reset_index(drop=True)
         y_title = "accuracy" if number % columns == 0 else None
+        title, axis = theme.lines(x_title, 600 // columns - 20), alt.Axis(tickCount=4)
         at: dict[str, Any] = {
-            "x": alt.X(
-                f"{x}:Q", title=theme.lines(x_title), scale=scales[0], axis=alt.Axis(tickCount=4)
-            ),
+            "x": alt.X(f"{x}:Q", title=title, scale=scales[0], axis=axis),
             "y": alt.Y(f"{y}:Q", title=y_title, scale=scales[1]),
         }
         layers: list[Any] = []
@@ -367,7 +407,12 @@ def forest(frame: pd.DataFrame, y: str, series: str, *, group: str = "", note: s
         rows = _part(frame, group, value)
         first, last = number == 0, number == len(blocks) - 1
         axis = alt.Axis(
-            title="accuracy" if last else None, labels=last, ticks=last, domain=last, grid=True
+            title="accuracy" if last else None,
+            labels=last,
+            ticks=last,
+            domain=last,
+            grid=True,
+            tickCount=8,
         )
         category = _categories(rows, y, 0 if theme.phone() else extent)
         look = theme.look(series, names, theme.legend() if first else None)
@@ -494,7 +539,12 @@ def bars(
 ) -> Any:
     """Counts or shares side by side by category (lengths, labels, cues); zero is on the axis."""
     names = theme.order(frame[series])
+    kinds = [str(name).partition(", ")[0] for name in names]  # a domain, in the domain's colour
+    fills = alt.Scale(domain=names, range=[look[0] for look in theme.looks(kinds)])
+    later = [0.45 if kind in kinds[:place] else 1 for place, kind in enumerate(kinds)]
+    shades = alt.Scale(type="ordinal", domain=names, range=later)
     legend = theme.legend(
+        symbolOpacity=alt.Undefined,
         symbolSize=alt.Undefined,
         symbolType="square",
         columns=2 if len(names) > 2 else 0,
@@ -506,7 +556,8 @@ def bars(
         x=alt.X(f"{x}:N", sort=theme.order(frame[x]), title=x_title or None, axis=axis),
         xOffset=alt.XOffset(f"{series}:N", sort=names),
         y=alt.Y(f"{y}:Q", title=y_title, scale=alt.Scale(zero=True), axis=alt.Axis()),
-        color=theme.colour(series, names, legend),
+        color=alt.Color(f"{series}:N", scale=fills, legend=legend),
+        opacity=alt.Opacity(f"{series}:N", scale=shades, legend=legend),
     )
     return theme.finish(theme.sized(chart, width, height), note, width)
 
@@ -547,7 +598,7 @@ def heat(
     if theme.phone():
         chart += _names_above(frame, y, at["y"], 26)
         return theme.finish(theme.having(chart, width=NOTE, height=54 * len(rows)), note, NOTE)
-    width = 72 * len(columns)
+    width = min(72, 480 // len(columns)) * len(columns)
     chart = theme.having(chart, width=width, height=34 * len(rows))
     return theme.finish(chart, note, max(width, 420))
 
@@ -568,7 +619,7 @@ def reliability(frame: pd.DataFrame, series: str, *, note: str = "", size: int =
     at: dict[str, Any] = {
         "x": alt.X(
             "confidence:Q",
-            title=theme.lines("confidence: probability of the predicted label"),
+            title=theme.lines("confidence: probability of the predicted label", size),
             scale=x_scale,
             axis=axis,
         ),

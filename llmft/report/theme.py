@@ -9,6 +9,7 @@ import itertools
 import textwrap
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -68,6 +69,7 @@ def config() -> alt.theme.ThemeConfig:
         "titlePadding": 10,
         "labelPadding": 6,
         "labelFlush": False,
+        "labelSeparation": 6,  # readers' fonts may be wider than the one that is measured
         "domainColor": GREY,
         "tickColor": GREY,
         "gridColor": FAINT,
@@ -119,9 +121,10 @@ def order(values: pd.Series) -> list[Any]:
 def legend(**options: Any) -> alt.Legend:
     """A legend above the figure, for series that no line's end can name."""
     usual = {"orient": "top", "title": None, "symbolSize": 90, "labelFontSize": 13}
-    usual |= {"symbolOpacity": 1}  # else a legend of faint dots is faint
+    # Else a legend of faint dots is faint, and the dashes of lines fray its symbols.
+    usual |= {"symbolOpacity": 1, "symbolStrokeWidth": 0}
     narrow = {"columns": 1, "labelLimit": NOTE - 40} if phone() else {}
-    return alt.Legend(**(usual | {"columnPadding": 18} | options | narrow))
+    return alt.Legend(**(usual | {"columnPadding": 30} | options | narrow))
 
 
 def looks(names: Sequence[Any]) -> list[tuple[str, str, list[int]]]:
@@ -162,9 +165,10 @@ def study(name: str) -> str:
     return STUDIES.get(name, name)
 
 
-def lines(title: str) -> Any:
-    """An axis title as Vega takes it: on a phone, in as many lines as it needs."""
-    return textwrap.wrap(title, PHONE // 7) if phone() and title else title
+def lines(title: str, width: int) -> Any:
+    """An axis title as Vega takes it, in as many lines as an axis of this width needs."""
+    wrapped = textwrap.wrap(title, (min(width, PHONE) if phone() else width) // 7)
+    return wrapped if len(wrapped) > 1 else title
 
 
 def span(*values: Any) -> list[float]:
@@ -225,8 +229,9 @@ def headed(chart: Any, value: Any) -> Any:
     if value is None:
         return chart
     first, comma, rest = str(value).partition(",")
+    text, width = f"{study(first)}{comma}{rest}", getattr(chart, "width", alt.Undefined)
     heading = alt.Title(
-        f"{study(first)}{comma}{rest}",
+        lines(text, width + 16) if isinstance(width, int) else text,
         orient="top",
         fontSize=14,
         fontWeight="bold",
@@ -245,31 +250,63 @@ def chance(at: float, field: str, channel: str, scale: alt.Scale | None = None) 
     return line.encode(**{channel: position(f"{field}:Q", scale=scale or alt.Undefined)})
 
 
-def rule_lines(
-    rules: pd.DataFrame, edge: float | None, height: int, domain: Sequence[float]
-) -> list[Any]:
-    """A thin line at each rule's accuracy, on the axis `mean`, its name below it at the left edge.
+@dataclass(frozen=True)
+class Panel:
+    """A plotting area in pixels, the ends of its y axis, and the boxes that its marks take up.
 
-    `edge`: the left edge on the axis `_x`; None for a chart with another axis. Lines that have no
-    room for a name between them, in a panel of this `height`, are drawn as one, with all names.
+    A box: from and to which pixel of the x axis, from and to which value of the y axis.
+    """
+
+    width: int
+    height: int
+    domain: Sequence[float]
+    boxes: list[Sequence[float]]
+
+    def mark(self, x: Iterable[float], low: Iterable[float], high: Iterable[float]) -> None:
+        """Take up the places of marks with intervals."""
+        room = pixels(3, self.height, self.domain)
+        self.boxes.extend(
+            (at - 5, at + 5, bottom - room, top + room)
+            for at, bottom, top in zip(x, low, high, strict=True)
+        )
+
+    def name(self, text: str, level: float, right: bool = False) -> Any:
+        """The name of a line across the panel, beside it at an edge or where it hides least."""
+        wide = 6.5 * len(text) + 6
+        choices = []
+        for down in (3, -15, 18, -30):  # pixels from the line to the top of its name
+            top, bottom = (level - pixels(y, self.height, self.domain) for y in (down, down + 12))
+            for along in (right, not right, 0.75, 0.5, 0.25):
+                left = (self.width - wide) * along
+                hidden = sum(
+                    x0 < left + wide and x1 > left and low < top and high > bottom
+                    for x0, x1, low, high in self.boxes
+                )
+                outside = bottom < self.domain[0] or top > self.domain[1]
+                choices.append((hidden + 99 * outside, down, left, bottom, top))
+        _, down, left, bottom, top = min(choices, key=lambda choice: choice[0])
+        self.boxes.append((left, left + wide, bottom, top))
+        words = alt.Chart(pd.DataFrame({"mean": [level], "_text": [text]})).mark_text(
+            align="left", baseline="top", dx=3, dy=down, fontSize=12, color=QUIET
+        )
+        return words.encode(x=alt.value(left), y=alt.Y("mean:Q"), text=alt.Text("_text:N"))
+
+
+def rule_lines(rules: pd.DataFrame, panel: Panel) -> list[Any]:
+    """A thin line at each rule's accuracy, on the axis `mean`, and its name where there is room.
+
+    Lines that have no room for a name between them are drawn as one, with all names.
     """
     ordered = rules.sort_values("accuracy", ascending=False, kind="stable")
-    apart = -ordered["accuracy"].diff() >= pixels(14, height, domain)
+    apart = -ordered["accuracy"].diff() >= pixels(14, panel.height, panel.domain)
+    panel.boxes.extend((0, panel.width, level, level) for level in ordered["accuracy"])
     layers: list[Any] = []
     for _, group in ordered.groupby(apart.cumsum()):
         at = group["accuracy"].astype(float).tolist()
         lines = alt.Chart(pd.DataFrame({"mean": at})).mark_rule(
             color=QUIET, strokeWidth=1, strokeDash=[1, 2]
         )
-        names = pd.DataFrame({"_x": [edge], "mean": [at[0]], "_text": [", ".join(group["rule"])]})
-        words = alt.Chart(names).mark_text(
-            align="left", baseline="top", dx=3, dy=3, fontSize=12, color=QUIET
-        )
-        x: Any = alt.value(0) if edge is None else alt.X("_x:Q")
-        layers += [
-            lines.encode(y=alt.Y("mean:Q")),
-            words.encode(x=x, y=alt.Y("mean:Q"), text=alt.Text("_text:N")),
-        ]
+        layers += [lines.encode(y=alt.Y("mean:Q")), panel.name(", ".join(group["rule"]), at[0])]
     return layers
 
 

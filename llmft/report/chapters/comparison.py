@@ -178,27 +178,29 @@ def table(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
 def shares(methods: Results, studies: Sequence[Study]) -> Any:
     """The share of pairs that each draw calls entailed, a panel a domain (and study)."""
     single = at_size(by_domain(methods.rows), studies)
-    single = single.assign(method=single["method"].map(METHODS))
-    drawn = [
-        figures.dots(
-            rows_at(single, study=study.study, domain=domain),
-            "method",
-            "share_entailment",
-            y_title="share called entailed",
-            x_title=f"{theme.study(study.study)}, {domain}" if len(studies) > 1 else domain,
-            y_domain=(0, 1),
-            height=200,
-            chance_name="one half",
-        )
-        for study in studies
-        for domain in sections.task_of(study).domains
-    ]
+    single = single.assign(
+        method=single["method"].map(METHODS), panel=sections.panel(single, "domain")
+    )
     sizes = "; ".join(
         f"{theme.study(study.study)}: " * (len(studies) > 1)
         + f"{study.context_shots:,} labelled examples, {study.repeats} draws (1 for zero-shot)"
         for study in studies
     )
-    return figures.stack(drawn, note=sizes)
+    return figures.panels(
+        single,
+        "panel",
+        lambda part, note: figures.dots(
+            part,
+            "method",
+            "share_entailment",
+            y_title="share called entailed",
+            y_domain=(0, 1),
+            height=200,
+            chance_name="one half",
+            note=note,
+        ),
+        note=sizes,
+    )
 
 
 def subcases(compared: pd.DataFrame, studies: Sequence[Study]) -> Any:

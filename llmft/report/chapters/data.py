@@ -10,7 +10,7 @@ from llmft.engine import sanity
 from llmft.nli import cues, prompts, tasks
 from llmft.params import Study
 from llmft.pocket.grammar import PEOPLE
-from llmft.report import conclusions, figures, prior, sections, stats
+from llmft.report import conclusions, figures, prior, sections, stats, theme
 
 
 FIRST = 500
@@ -81,7 +81,7 @@ def _sizes(studies: Sequence[Study], what: str = "") -> str:
     for study in studies:
         domains = sections.task_of(study).domains.items()
         each = conclusions.joined([f"{len(frame):,} {name}" for name, frame in domains])
-        parts.append(each + what + f" ({study.study})" * (len(studies) > 1))
+        parts.append(each + what + f" ({theme.study(study.study)})" * (len(studies) > 1))
     return "; ".join(parts)
 
 
