@@ -178,6 +178,7 @@ def table(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
 def shares(methods: Results, studies: Sequence[Study]) -> Any:
     """The share of pairs that each draw calls entailed, a panel a domain (and study)."""
     single = at_size(by_domain(methods.rows), studies)
+    single = pd.concat([rows_at(single, study=study.study) for study in studies])
     single = single.assign(
         method=single["method"].map(METHODS), panel=sections.panel(single, "domain")
     )
