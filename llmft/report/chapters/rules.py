@@ -194,20 +194,15 @@ def without_cue(shared: pd.DataFrame, study: Study) -> str:
 
 
 def _sized(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with the `panel` of their study and number of examples.
-
-    Those of the most methods come last, and so does their study: lines are named there.
-    """
-    number = frame.groupby(["study", "shots"])["method"].transform("nunique")
-    most = number.groupby(frame["study"]).transform("max")
-    frame = frame.iloc[np.lexsort((number, pd.factorize(frame["study"])[0], most))]
+    """The rows, fewest examples first, with the `panel` of their study and number of examples."""
+    frame = frame.iloc[np.lexsort((frame["shots"], pd.factorize(frame["study"])[0]))]
     size = frame["shots"].map("{:,} examples".format)
     return frame.assign(panel=sections.panel(frame.assign(size=size), "size"))
 
 
 def _figure(rows: pd.DataFrame, x: str, value: str, **options: Any) -> Any:
     """A value along an axis of shares, a line a method, a panel a number of examples."""
-    sized = _sized(rows.sort_values("shots", kind="stable"))
+    sized = _sized(rows)
     points = sections.summary(sized, ["panel", "method", x], value)
     return figures.curve(
         points, x, "method", facet="panel", doublings=False, note=stats.caption(points), **options
