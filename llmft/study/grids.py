@@ -413,7 +413,7 @@ SHARES: tuple[float, ...] = (0.0, 0.0625, 0.25, 0.5, 1.0)
 """Which share of the examples such pairs are."""
 
 FEWER_SHARES = (0.0, 0.25, 1.0)
-"""The same of a study of real pairs, whose runs take minutes: no such pairs, some, and no others."""
+"""The same of a study of real pairs, whose runs take minutes: none, some, and no others."""
 
 LONG = 20
 """Passes over the largest sample with such pairs, in fewer and larger steps than elsewhere."""
