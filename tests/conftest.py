@@ -12,8 +12,9 @@ from llmft import ROOT
 
 
 LONG = (
-    *("test_chapters", "test_runs", "test_cli", "test_distill", "test_fetch", "test_freeze"),
-    *("test_pocket", "test_real", "test_recursion", "test_store", "test_sanity", "test_verify"),
+    *("test_chapters", "test_runs", "test_cli", "test_site", "test_live", "test_distill"),
+    *("test_fetch", "test_freeze", "test_pocket", "test_real", "test_recursion", "test_store"),
+    *("test_sanity", "test_verify"),
 )
 """Files whose tests run chapters, train, or start processes, the longest first.
 

@@ -130,7 +130,7 @@ def test_an_interval_links_to_its_code_and_rows(root: Path) -> None:
     assert "../data/results/toy.csv" in note.partition("</p>")[0]
     assert "llmft verify" in note.partition("</p>")[0]
     assert note.partition("</p>")[2].startswith('<div class="sourceCode"')  # in the code's fold
-    assert "n\u00a0=\u00a010 × 400, at 95\u00a0%" in page
+    assert "n\u00a0=\u00a010\u00a0×\u00a0400, at 95\u00a0%" in page
 
 
 def test_code_and_tables_keep_their_numbers() -> None:

@@ -137,7 +137,7 @@ def test_shell_entry_points() -> None:
     makefile = (ROOT / "Makefile").read_text()
     [targets] = re.findall(r"(?m)^\.PHONY: (.*)$", makefile)
     for name in targets.split():
-        assert re.search(rf"(?m)^{name}:", makefile), name
+        assert re.search(rf"(?m)^([\w-]+ )*{name}( [\w-]+)*:", makefile), name
     assert {"book", "test", "quick", "stress"} <= set(targets.split())
 
 

@@ -121,9 +121,10 @@ def test_the_first_page_says_what_was_measured() -> None:
     page = (ROOT / "index.qmd").read_text(encoding="utf-8")
     study, rows = of("smollm2"), pd.read_csv(ROOT / "data" / "mnli-hans" / "rows.csv")
     tested = {name: own["size"].min() for name, own in rows.groupby("set")}
-    few, many = min(study.shots + study.train_shots), max(study.shots + study.train_shots)
+    few, many = study.train_shots[0], study.train_shots[-1]
     for text in (
-        f"{few} to {many:,} labelled sentence pairs",
+        f"{study.shots[0]} to {study.shots[-1]} as solved examples",
+        f"{few} to {many:,} as training data",
         f"{tested['in-domain']} other pairs of MultiNLI",
         f"{tested['out-of-domain']} pairs of HANS",
     ):
@@ -151,6 +152,7 @@ def test_a_study_leaves_groups_out_of_every_grid() -> None:
     assert "recursive distillation" in grids.comparison(study)
     assert "distillation" not in grids.comparison(study)
     assert "distillation, 16 queries" in grids.context_distillation(study)
+    grids.check(of("pocket", model="some/other", without=["checkpoints, LoRA"]))
     with pytest.raises(UserError, match="is without 'order', and no chapter has such runs: use"):
         grids.check(of("pocket", without=["order"]))
 

@@ -18,6 +18,7 @@ from llmft.book import stamp
 NUMBER = r"[-−]?\d[\d,]*(?:\.\d+)?"
 BRACKETS = re.compile(rf"\[({NUMBER}), ({NUMBER})\]")
 SAMPLE = re.compile(r"n = (?=\d)")
+TIMES = re.compile(r"(?<=\d) × (?=\d)")
 PER_CENT = re.compile(r"(?<=\d) %")
 INTERVAL = re.compile(rf"{NUMBER} \[{NUMBER},\u00a0{NUMBER}\]")
 
@@ -51,7 +52,7 @@ def link(page: str, note: str = "") -> str:
                 notes[number] = len(parts)
                 parts.append("")
         elif not any(inside[name] for name in LITERAL):
-            part = PER_CENT.sub("\u00a0%", part)
+            part = TIMES.sub("\u00a0×\u00a0", PER_CENT.sub("\u00a0%", part))
             part = SAMPLE.sub("n\u00a0=\u00a0", BRACKETS.sub("[\\1,\u00a0\\2]", part))
             if number and note and not any(inside[name] for name in QUIET):
                 part, found = INTERVAL.subn(

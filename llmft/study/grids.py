@@ -173,7 +173,8 @@ def check(study: Study) -> None:
     Raises:
         UserError: there is one.
     """
-    whole = study.model_copy(update={"without": [], "context_shots": 4})  # which has every group
+    # A study that has every group.
+    whole = study.model_copy(update={"without": [], "context_shots": 4, "model": CHECKPOINTS[0]})
     known = {name for grid in (*CHAPTERS.values(), comparison) for name in grid(whole)}
     known |= {f"chapter {name}" for name in CHAPTERS}
     for pattern in study.without:
