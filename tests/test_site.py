@@ -111,7 +111,7 @@ def test_the_book_has_no_fault(book: Path, how: str) -> None:
     if how == "quarto" and render.find() is None:
         pytest.skip("no Quarto on PATH: only the plain pages are looked at")
     render.render(book, plain=how == "plain")
-    found = site.look(book / "_book")
+    found = site.look(book / "_book", views=site.TWO_VIEWS)
     assert len(found) > 5
     assert site.problems(found) == []
 
