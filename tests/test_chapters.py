@@ -99,6 +99,7 @@ def test_runs_on_smoke_parameters(chapter: Path, smoke: Path, few: str) -> None:
 
 
 TINY = {
+    "shots": [4],
     "train_shots": [4],
     "updates": 2,
     "limit": 16,
