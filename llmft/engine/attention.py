@@ -128,7 +128,7 @@ def _packed_attention(
         mask = mask.triu(ahead + 1 - sliding_window)
     rows = [layout.rows(states) for states in (query, key, value)]
     if layout.prefix is not None:
-        layer: Any = layout.prefix.layers[module.layer_idx]  # type: ignore[index]
+        layer: Any = layout.prefix.layers[module.layer_idx]
         for i, states in enumerate((layer.keys, layer.values), start=1):
             rows[i] = torch.cat([states.expand(len(rows[i]), -1, -1, -1), rows[i]], dim=2)
     output, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, *rows, mask, **options)

@@ -199,7 +199,7 @@ def adapter(spec: Spec, names: list[str]) -> peft.PeftConfig:
     return peft.LoraConfig(
         **common,
         r=spec.rank,
-        lora_alpha=spec.alpha,  # type: ignore[arg-type]  # PEFT divides it: any number will do
+        lora_alpha=spec.alpha,  # PEFT divides it: any number will do
         lora_dropout=0.0,
         use_rslora=spec.changes == "rslora",
         use_dora=spec.changes == "dora",
@@ -267,7 +267,7 @@ def start(learner: Learner, seed: int) -> dict[str, torch.Tensor]:
         torch.manual_seed(seed)
         for module in learner.reader.modules():
             if isinstance(module, LoraLayer):
-                module.reset_lora_parameters("default", True)  # type: ignore[no-untyped-call]
+                module.reset_lora_parameters("default", True)
         if learner.reader.head is not None:
             torch.nn.init.normal_(learner.reader.head, std=HEAD_STD)
     weights = dict(learner.reader.named_parameters())

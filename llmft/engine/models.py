@@ -212,7 +212,7 @@ def _load_adapter(name: str, folder: Path, device: str, dtype: str) -> Model:
         model = peft.PeftModel.from_pretrained(base.model, str(folder))
         # Once more, for what PEFT does not report: the weights that have no place.
         weights = peft.load_peft_weights(str(folder), device="cpu")
-        homeless = peft.set_peft_model_state_dict(model, weights).unexpected_keys  # type: ignore[attr-defined]
+        homeless = peft.set_peft_model_state_dict(model, weights).unexpected_keys
     if attention.prefix_length(model):  # it is one tensor, which PEFT has put into place
         homeless = [name for name in homeless if name != "prompt_embeddings"]
     if homeless:

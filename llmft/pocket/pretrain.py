@@ -250,7 +250,7 @@ def train_phase(
             yield {"phase": phase.name, "step": step, "tokens": tokens, "seconds": seconds} | means
             found.clear()
             began, tokens = time.perf_counter(), 0
-    model.eval()  # type: ignore[no-untyped-call]
+    model.eval()
 
 
 def probe(model: OPTForCausalLM, folder: Path) -> dict[str, float]:

@@ -90,7 +90,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
     begin = ("</s>", ID["</s>"])
     words.post_processor = TemplateProcessing(single="</s> $A", special_tokens=[begin])
     marks = {"bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=words, **marks)  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(tokenizer_object=words, **marks)
 
 
 def text_pair(rng: Random) -> tuple[Words, Words]:
