@@ -711,9 +711,10 @@ def test_an_interrupt_while_workers_start_is_one_line(
     ("fault", "line"),
     [
         (lambda process: process.kill(), ""),
+        (lambda process: process.send_signal(signal.SIGINT), "interrupted"),
         (lambda process: os.kill(children(process)[0], signal.SIGKILL), "a worker died.*set work"),
     ],
-    ids=["kill", "a worker"],
+    ids=["kill", "Ctrl-C", "a worker"],
 )
 def test_workers_end_with_the_one_that_started_them(
     elsewhere: Elsewhere, base: Spec, fault: Callable[[Any], None], line: str, tmp_path: Path

@@ -75,7 +75,7 @@ def _cost(chapter: str, root: Path) -> str:
     import pandas as pd  # here, as the commands that render nothing begin faster without
 
     rows = pd.read_csv(file, low_memory=False)
-    if not {"study", "train_seconds", "eval_seconds", "peak_memory_mib"} <= set(rows.columns):
+    if not {"study", "task", "train_seconds", "eval_seconds", "peak_memory_mib"} <= {*rows.columns}:
         return ""
     parts = []
     for study, own in rows.groupby("study", sort=False):
