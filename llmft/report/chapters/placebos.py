@@ -136,9 +136,9 @@ def _less(gaps: Mapping[str, stats.Interval]) -> str:
 
 
 def _left(gaps: Mapping[str, stats.Interval], gain: stats.Interval) -> str:
-    """With which contexts a gain that is shown is left but for less than half, at every draw."""
+    """By how much at most a placebo is below, where that is less than half of a gain's mean."""
     most = {name: -gap.lo for name, gap in gaps.items() if -gap.lo < gain.mean / 2}
     if gain.lo <= 0 or not most:
         return ""
     each = conclusions.joined([f"{stats.number(loss)} with {name}" for name, loss in most.items()])
-    return f" Of the gain at most {each} can be lost, less than half of it."
+    return f" It is lower by at most {each}, which is less than half of the mean gain."
