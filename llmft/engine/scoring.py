@@ -25,7 +25,7 @@ from llmft import UserError
 from llmft.engine.attention import own_prefix, prefix_length, run_behind, run_prefix
 
 
-ROW = {"cpu": 128, "cuda": 512, "mps": 256}
+ROW = {"cpu": 32, "cuda": 512, "mps": 256}
 """Tokens in a packed row, at most: a wider row wastes attention between queries, a narrower one
 wastes space at its end and, off the CPU, copies the prefix more often (once per row and layer)."""
 

@@ -104,57 +104,56 @@ def curve(
     columns = _columns(len(values))
     height = min(height, 220) if theme.phone() else height
     levels = {} if chance is None else {chance_name: chance}
-    others = [[*levels.values()], *(own["accuracy"] for own in (draws, rules) if own is not None)]
-    domain = y_domain or theme.span(frame["mean"], frame["lo"], frame["hi"], *others)
-    highest = min(frame["mean"].max(), domain[1]) + theme.pixels(6, height, domain)
-    domain = [domain[0], max(domain[1], highest)]  # a mark above the top would lift a heading
+    domain = _y_domain(frame, draws, rules, levels, y_domain, height)
     gap = theme.pixels(16, height, domain)
-    parts = [_part(frame, facet, value) for value in values]
-    at_ends = not theme.phone() and all(
-        _end_apart(parts[first : first + columns], x, frame[x].max(), series, gap, levels)
-        for first in range(0, len(parts), columns)
-    )
+    parts = [_part(frame.assign(_zero=(frame[x] == 0) & doublings), facet, v) for v in values]
+    at_ends = not theme.phone() and _ends_apart(parts, columns, x, series, gap, levels)
     room = (8 * max(len(str(name)) for name in [*names, *levels]) + 12) * at_ends
-    width = (632 - room) // columns - 26 if facet else WIDTH
-    width = PHONE if theme.phone() else width
+    width = PHONE if theme.phone() else (632 - room) // columns - 26 if facet else WIDTH
     step = theme.steps(frame[x], doublings)
-    left, right = min(step.values()) - 0.35, max(step.values()) + 0.2
-    frame = _placed(frame, x, series, names, step, width)
-    frame = frame.assign(_zero=(frame[x] == 0) & doublings)
+    ends = min(step.values()) - 0.35, max(step.values()) + 0.2
+    parts = [_placed(part, x, series, names, step, width) for part in parts]
+    draws = None if draws is None else _placed(draws, x, series, names, step, width)
     charts = []
-    for number, value in enumerate(values):
-        rows, place = _part(frame, facet, value), number % columns
+    for number, (value, rows) in enumerate(zip(values, parts, strict=True)):
+        place = number % columns
         legend = None if at_ends or number else _above(rows, series, names)
         layers = [theme.chance(level, "mean", "y") for level in levels.values()]
-        panel = theme.Panel(width, height, domain, [])
-        pixels = width / (right - left)
-        lows, highs = rows["lo"].fillna(rows["mean"]), rows["hi"].fillna(rows["mean"])
-        panel.mark((rows["_x"] - left) * pixels, lows, highs)
-        for _, line in rows[~rows["_zero"]].sort_values("_x").groupby(series):
-            places = np.linspace(line["_x"].min(), line["_x"].max(), 40)
-            means = np.interp(places, line["_x"], line["mean"])
-            panel.mark((places - left) * pixels, means, means)
-        if draws is not None:
-            dots = _placed(_part(draws, facet, value), x, series, names, step, width)
-            panel.mark((dots["_x"] - left) * pixels, dots["accuracy"], dots["accuracy"])
-            layers.append(_dots(dots, series, names, legend))
+        dots = None if draws is None else _part(draws, facet, value)
+        layers += [] if dots is None else [_dots(dots, series, names, legend)]
+        panel = _marked(theme.Panel(width, height, domain, []), rows, dots, series, ends)
         if rules is not None:
             layers += theme.rule_lines(_part(rules, facet, value), panel)
-        y_axis = _y_axis(None if place else y_title, domain, facet)
-        measured = {size: at for size, at in step.items() if size in set(rows[x])}
-        at = {"x": _steps_axis(measured, left, right, x_title, width), "y": y_axis}
-        layers += _lines_and_points(rows, series, names, at, legend)
+        x_axis = _steps_axis(step, set(rows[x]), ends, x_title, width)
+        axes = {"x": x_axis, "y": _y_axis(None if place else y_title, domain, facet)}
+        layers += _lines_and_points(rows, series, names, axes, legend)
         if not at_ends:
             layers += [panel.name(name, level, right=True) for name, level in levels.items()]
         elif place == columns - 1 or number == len(values) - 1:
-            first = _part(frame, facet, values[number - place])
-            layers += _end_names(
-                rows, first, "_x", "mean", series, names, right, gap, domain[1], levels
-            )
-        charts.append(
-            theme.headed(theme.having(alt.layer(*layers), width=width, height=height), value)
-        )
+            axis = "_x", "mean", series, names, ends[1]
+            layers += _end_names(rows, parts[number - place], *axis, gap, domain[1], levels)
+        charts.append(theme.headed(theme.sized(alt.layer(*layers), width, height), value))
     return _grid(charts, columns, note) if facet else theme.finish(charts[0], note, width + room)
+
+
+def _marked(
+    panel: theme.Panel,
+    rows: pd.DataFrame,
+    dots: pd.DataFrame | None,
+    series: str,
+    ends: tuple[float, float],
+) -> theme.Panel:
+    """The panel that knows where intervals, lines and `dots` are; its axis has these `ends`."""
+    pixels = panel.width / (ends[1] - ends[0])
+    lows, highs = rows["lo"].fillna(rows["mean"]), rows["hi"].fillna(rows["mean"])
+    panel.mark((rows["_x"] - ends[0]) * pixels, lows, highs)
+    for _, line in rows[~rows["_zero"]].sort_values("_x").groupby(series):
+        places = np.linspace(line["_x"].min(), line["_x"].max(), 40)
+        means = np.interp(places, line["_x"], line["mean"])
+        panel.mark((places - ends[0]) * pixels, means, means)
+    if dots is not None:
+        panel.mark((dots["_x"] - ends[0]) * pixels, dots["accuracy"], dots["accuracy"])
+    return panel
 
 
 def loss_curve(frame: pd.DataFrame, x: str, series: str, **options: Any) -> Any:
@@ -162,24 +161,28 @@ def loss_curve(frame: pd.DataFrame, x: str, series: str, **options: Any) -> Any:
     return curve(frame, x, series, doublings=False, chance=0.6931, chance_name="ln 2", **options)
 
 
-def _end_apart(
+def _ends_apart(
     parts: Sequence[pd.DataFrame],
+    columns: int,
     x: str,
-    last: float,
     series: str,
     gap: float,
     levels: Mapping[str, float],
 ) -> bool:
-    """Whether a row of panels has room for each series' name beside its line's end.
+    """Whether each row of panels has room for each series' name beside its line's end.
 
     All end in the last panel, at its right edge, and no name is more than its height away.
     """
-    names = {name for part in parts for name in part[series]}
-    ends = _ends(parts[-1], x, series)
-    targets = [*ends["mean"], *levels.values()]
-    moved = np.subtract(theme.spread(targets, gap), targets)
-    reach = set(ends.loc[ends[x] == last, series]) == names
-    return len(names) == 1 or bool(reach and np.abs(moved).max() < 1.1 * gap)
+    right = max(part[x].max() for part in parts)
+    for first in range(0, len(parts), columns):
+        row = parts[first : first + columns]
+        names, ends = {name for part in row for name in part[series]}, _ends(row[-1], x, series)
+        targets = [*ends["mean"], *levels.values()]
+        moved = np.subtract(theme.spread(targets, gap), targets)
+        reach = set(ends.loc[ends[x] == right, series]) == names
+        if len(names) > 1 and not (reach and np.abs(moved).max() < 1.1 * gap):
+            return False
+    return True
 
 
 def _placed(
@@ -201,9 +204,14 @@ def _placed(
 
 
 def _steps_axis(
-    step: Mapping[float, float], left: float, right: float, title: str, width: int
+    step: Mapping[float, float],
+    measured: set[float],
+    ends: tuple[float, float],
+    title: str,
+    width: int,
 ) -> alt.X:
-    """The x axis, with a tick and a label at each step."""
+    """The x axis, with a tick and a label at each step that was measured."""
+    step = {size: at for size, at in step.items() if size in measured}
     # Vega writes a real minus: 0 stands at -1 where the axis begins with 1.
     labels = {f"{v:.6f}".replace("-", "−"): f"{k:,.10g}" for k, v in step.items()}
     axis = alt.Axis(
@@ -214,7 +222,25 @@ def _steps_axis(
         tickSize=4,
         labelOverlap="greedy",  # no label is left out but one that would lie over another
     )
-    return alt.X("_x:Q", axis=axis, scale=theme.within([left, right]))
+    return alt.X("_x:Q", axis=axis, scale=theme.within([*ends]))
+
+
+def _y_domain(
+    frame: pd.DataFrame,
+    draws: pd.DataFrame | None,
+    rules: pd.DataFrame | None,
+    levels: Mapping[str, float],
+    given: Sequence[float] | None,
+    height: int,
+) -> list[float]:
+    """The ends of the y axis: the given ones, or those of all that is drawn.
+
+    There is room for the highest mark, which above the top would lift a heading.
+    """
+    others = [[*levels.values()], *(own["accuracy"] for own in (draws, rules) if own is not None)]
+    low, top = given or theme.span(frame["mean"], frame["lo"], frame["hi"], *others)
+    highest = min(frame["mean"].max(), top) + theme.pixels(6, height, [low, top])
+    return [low, max(top, highest)]
 
 
 def _y_axis(title: str | None, domain: Sequence[float], facet: str) -> alt.Y:

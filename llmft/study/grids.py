@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from llmft import ROOT, UserError
 from llmft.engine.learner import ALL_LAYERS, KEYS_VALUES_HIDDEN
@@ -31,11 +31,22 @@ from llmft.params import Study
 Grid = dict[str, list[Spec]]
 """Runs by the name of what they are for; a run may stand under several names."""
 
+Size = TypeVar("Size")
+"""A number of examples, or a run with it."""
+
 QUERIES_VALUES = "q_proj,v_proj"
 """The layers that LoRA's paper changes (Hu et al. 2022), by their usual names."""
 
 TEXT_TERM = {"without": "vocabulary", "with": "query"}
 """The objectives without and with the loss on the pair's own words (the text term)."""
+
+FULL_RATES = (0.25, 0.5, 1.0, 2.0)
+LORA_RATES = (0.1, 0.3, 1.0, 3.0)
+STUDENT_RATES = (0.3, 1.0, 3.0)
+"""The rates of the searches for full fine-tuning, LoRA and a student, as shares of the study's."""
+
+LORA_RANKS = (1, 2, 4, 8)
+"""The ranks of the chapter on LoRA."""
 
 ALPHA = 32.0
 """LoRA's alpha, whatever its rank, where its best learning rate is set beside full fine-tuning's:
@@ -47,11 +58,9 @@ RANKS = (1, 4, 16)
 WITH_TEXT = ("full", f"rank-{RANKS[1]} LoRA")
 """The methods that learn with the text term, too."""
 
-STUDENT_RATES = (0.3, 1.0, 3.0)
-"""The rates at which a student is searched, as shares of the study's own."""
-
 RATES_OF, AND_TEXT = "rates of ", " + text term"
-"""What is before a method's name in the name of its runs at all learning rates, and after it."""
+"""A method's runs at all learning rates are the group `rates of METHOD`; with the text term, the
+group `rates of METHOD + text term`."""
 
 
 def spec(study: Study, method: str, **fields: Any) -> Spec:
@@ -139,8 +148,8 @@ def few(study: Study) -> range:
     return draws(study)[: max(2, study.repeats // 2)]
 
 
-def middle(sizes: Sequence[int]) -> int:
-    """The middle one of some numbers of examples, the upper one of two."""
+def middle(sizes: Sequence[Size]) -> Size:
+    """The middle one of some sizes, or of runs with these; the upper one of two."""
     return sizes[len(sizes) // 2]
 
 
@@ -215,12 +224,12 @@ def few_shot(study: Study) -> Grid:
     objectives = [name for name in OBJECTIVES if name != study.objective]
     selections = [name for name in SELECTIONS if name != study.selection]
     return {
-        "search": search(study, searched, [0.25, 0.5, 1.0, 2.0]),
+        "search": search(study, searched, FULL_RATES),
         "zero-shot": [spec(study, "zero-shot")],
         "full fine-tuning": curve(study, "fine-tuning", study.train_shots),
         "middle": product(base, **at),
-        "training orders": product(base, **at, order_seed=[1, 2]),
-        "initialisations": product(base, **at, init_seed=[1, 2]),
+        "training orders": product(base, **at, order_seed=[1]),
+        "initialisations": product(base, **at, init_seed=[1]),
         "objectives": product(base, **at, objective=objectives),
         "selections": product(base, **at, selection=selections),
     }
@@ -245,19 +254,25 @@ def lora(study: Study) -> Grid:
     biases = replace(full, method="bitfit", learning_rate=study.lora_learning_rate)
     other_layers = QUERIES_VALUES if study.lora_targets == ALL_LAYERS else ALL_LAYERS
     return {
-        "search": search(study, base, [0.1, 0.3, 1.0, 3.0]),
+        "search": search(study, base, LORA_RATES),
         "zero-shot": [spec(study, "zero-shot")],
         "full fine-tuning": curve(study, "fine-tuning", study.train_shots),
         "LoRA": curve(study, "lora", study.train_shots),
         "ranks": [
             one
-            for rank in (1, 2, 4, 8)
+            for rank in LORA_RANKS
             for one in product(replace(base, rank=rank, alpha=scale * rank), **at)
         ],
         "other layers": product(base, **at, targets=[other_layers]),
         "BitFit": product(biases, **at),
-        "not learning": product(base, **at, rank=[4], learning_rate=[1e-5]),
+        "not learning": not_learning(study),
     }
+
+
+def not_learning(study: Study) -> list[Spec]:
+    """LoRA as the earlier study had it: of rank 4, at full fine-tuning's learning rate."""
+    base = spec(study, "lora", shots=side(study), rank=4, learning_rate=1e-5)
+    return product(base, data_seed=few(study))
 
 
 def contenders(study: Study) -> dict[str, Spec]:
@@ -353,8 +368,8 @@ def context_distillation(study: Study) -> Grid:
 def keeping(study: Study) -> Grid:
     """A context kept in the prompt, as a trained prefix, by LoRA, in all weights.
 
-    All that is trained has the same queries and updates. The rates of a prefix and of LoRA are
-    searched by fidelity alone, as distillation's is.
+    All that is trained has the same queries and updates. The rates of LoRA and of a prefix, at
+    its middle size, are searched by fidelity alone, as distillation's is.
     """
     plain, seeds = spec(study, "distillation"), draws(study)
     adapter = replace(plain, learning_rate=study.lora_learning_rate, **low_rank(study))
@@ -365,9 +380,7 @@ def keeping(study: Study) -> Grid:
     prompt = spec(study, "icl", context=plain.context)
     fewer = [size for size in study.shots if size < study.context_shots]
     return {
-        "search for a prefix": [
-            one for base in prefixes for one in search(study, base, STUDENT_RATES, most=2)
-        ],
+        "search for a prefix": search(study, middle(prefixes), STUDENT_RATES, most=2),
         "search for LoRA": search(study, adapter, STUDENT_RATES, most=2),
         "zero-shot": [spec(study, "zero-shot")],
         "ICL": product(prompt, data_seed=seeds),
@@ -463,10 +476,10 @@ def rules(study: Study) -> Grid:
     """How pure the cue is in the labelled examples, and pairs without it among them."""
     study = crossed(study)
     size, every, half = side(study), draws(study), few(study)
-    shown = min(study.shots[-1], study.context_shots)
+    most = min(study.shots[-1], study.context_shots)
     found = {"zero-shot": [spec(study, "zero-shot")]}
     for name, method, seeds_of in (
-        ("ICL", "icl", {shown: every}),
+        ("ICL", "icl", {most: every}),
         ("full fine-tuning", "fine-tuning", {study.train_shots[-1]: half, size: every}),
         ("LoRA", "lora", {size: half}),
     ):
@@ -500,12 +513,11 @@ def comparison(study: Study) -> Grid:
 def bugs(study: Study) -> Grid:
     """What the bugs are shown on: each method as it should be, and LoRA at too low a rate."""
     seeds = few(study)
-    base = spec(study, "lora", shots=side(study))
     return {
         "zero-shot": [spec(study, "zero-shot")],
         "ICL": product(spec(study, "icl"), shots=study.shots, data_seed=seeds),
-        "LoRA": product(base, data_seed=seeds),
-        "not learning": product(base, data_seed=seeds, rank=[4], learning_rate=[1e-5]),
+        "LoRA": product(spec(study, "lora", shots=side(study)), data_seed=seeds),
+        "not learning": not_learning(study),
         "distillation": product(spec(study, "distillation", objective="query"), data_seed=seeds),
         "fewest": product(spec(study, "fine-tuning", shots=study.train_shots[0]), data_seed=seeds),
     }
@@ -539,12 +551,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def recursion(study: Study) -> Grid:
     """Recursions by teacher, context, rate, weights and divergence.
 
-    Rounds differ by arm from the second one on, but for the arm that differs from the first.
+    Rounds differ by arm from the second one on, but for the arm that differs from the first. The
+    students of round 1 are asked behind the context, too: a next round begins there.
     """
     plain, seeds = spec(study, "distillation"), draws(study)
     half = seeds[:5]  # an interval needs them
     adapter = replace(plain, learning_rate=study.lora_learning_rate, **low_rank(study))
-    rounds, asked = range(1, max(2, study.rounds) + 1), ["", "context"]
+    rounds = range(1, max(2, study.rounds) + 1)
     slow = plain.learning_rate * RATES[0]
     grid: Grid = {
         "zero-shot": [spec(study, "zero-shot")],
@@ -552,12 +565,12 @@ def recursion(study: Study) -> Grid:
         "distillation": product(plain, data_seed=seeds),
     }
     for name, differs in ARMS.items():
-        later = rounds if name in ("live", PRACTISED) else rounds[1:]
+        has_first = name in ("live", PRACTISED)
         for end, rate in (("", plain.learning_rate), (", slow", slow)):
             one = replace(plain, learning_rate=rate, **differs)
-            grid[f"recursion, {name}{end}"] = product(
-                one, data_seed=half, rounds=later, scoring=asked
-            )
+            arm = product(one, data_seed=half, rounds=rounds if has_first else rounds[1:])
+            behind = product(one, data_seed=half, scoring=["context"]) if has_first else []
+            grid[f"recursion, {name}{end}"] = arm + behind
     for name, changes in VARIANTS.items():
         rates, ends = [slow, plain.learning_rate], [1, rounds[-1]]
         one = replace(plain, **changes)
@@ -582,11 +595,11 @@ def checkpoints(study: Study) -> Grid:
     full = spec(study, "fine-tuning")
     methods = {
         "zero-shot": [spec(study, "zero-shot")],
-        "ICL": product(spec(study, "icl"), data_seed=draws(study)),
-        "full fine-tuning": product(full, data_seed=draws(study)),
-        "LoRA": product(spec(study, "lora"), data_seed=draws(study)),
+        "ICL": product(spec(study, "icl"), data_seed=few(study)),
+        "full fine-tuning": product(full, data_seed=few(study)),
+        "LoRA": product(spec(study, "lora"), data_seed=few(study)),
         "distillation": product(spec(study, "distillation"), data_seed=few(study)),
-        "training orders": product(full, data_seed=few(study), order_seed=[1, 2]),
+        "training orders": product(full, data_seed=few(study), order_seed=[0, 1]),
     }
     return {
         f"checkpoints, {name}": [replace(one, model=model) for model in CHECKPOINTS for one in runs]

@@ -7,7 +7,7 @@ column means the same in every row.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,9 +24,6 @@ from llmft.hardware import clock, device_name, one_thread, peak_memory
 from llmft.nli import placebo, prompts, tasks
 from llmft.study import metrics
 
-
-POCKET = ROOT / "data" / "pocket"
-"""The pocket world's task."""
 
 WORDS = 1_000
 """Pairs of training and of each domain on whose words a tokenizer is tried (`_check_words`)."""
@@ -158,6 +155,11 @@ def _first_round(spec: Spec) -> Spec:
     return replace(spec, rounds=min(spec.rounds, 1), scoring="")
 
 
+def threads(model: models.Model) -> AbstractContextManager[None]:
+    """Compute with a small model on one thread while the block runs, with others on all."""
+    return one_thread() if model.parameters <= SMALL else nullcontext()
+
+
 def execute_all(
     specs: Sequence[Spec],
     *,
@@ -178,7 +180,7 @@ def execute_all(
         model = model_of(run.model, run.revision, device, run.dtype)
         try:
             _check_words(model, task, run)
-            with one_thread() if model.parameters <= SMALL else nullcontext():
+            with threads(model):
                 if run.method in TRAINED:
                     yield from _trained(some, task, model, token_budget, save or {})
                 else:
@@ -211,8 +213,8 @@ def _trained(
                 with learner.with_weights(learning, trained.weights) as changed:
                     if spec in save:
                         learner.save(learning, save[spec], spec.record())
-                    shown = frame if spec.scoring == "context" else frame.iloc[:0]
-                    row, predictions = evaluate(changed, task, spec, shown, token_budget)
+                    before = frame if spec.scoring == "context" else frame.iloc[:0]
+                    row, predictions = evaluate(changed, task, spec, before, token_budget)
                 if memory["peak_memory_mib"] > row["peak_memory_mib"]:
                     row |= memory
                 row |= trained.row() | fidelity
