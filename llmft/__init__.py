@@ -10,7 +10,7 @@ of which imports only those below it (`lint-imports` checks it):
     study/    specifications of runs in, one stored row each out
     engine/   token ids in, log-probabilities or trained weights out
     nli/      sentence pairs and prompts in, token ids out
-    params, files, inert, dark, hardware    what all rooms stand on
+    params, files, inert, dark, hardware, provenance    what all rooms stand on
 """
 
 from pathlib import Path

@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from llmft.nli.selection import PUBLISHED
+from llmft.nli.selection import ROWS_FILE
 from llmft.nli.sources import parse
 
 
 def chooser() -> Any:
     """The module beside the published rows that chose them."""
-    spec: Any = importlib.util.spec_from_file_location("choose", PUBLISHED.with_name("choose.py"))
+    spec: Any = importlib.util.spec_from_file_location("choose", ROWS_FILE.with_name("choose.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

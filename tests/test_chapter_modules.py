@@ -160,7 +160,7 @@ def test_a_look_at_few_pairs_of_constant_predictions() -> None:
 # --- reproducing -------------------------------------------------------------------------------
 
 
-def test_sums_of_the_prediction(output: list[str]) -> None:
+def test_sums_of_the_prediction_are_stored(tmp_path: Path, output: list[str]) -> None:
     lines = [
         {"study": s, "chapter": c, "smaller": m, "runs": 2, "PFLOP": 1.0, "score": 0.5}
         | {f"{device} (h)": 3.0 for device in reproducing.SPEEDS}
@@ -168,7 +168,9 @@ def test_sums_of_the_prediction(output: list[str]) -> None:
         for c in ("icl", "lora")
         for m in (False, True)
     ]
-    whole = reproducing.hours_table(pd.DataFrame(lines))
+    reproducing.hours_table(pd.DataFrame(lines), [params.study("smoke", {"store": str(tmp_path)})])
+    whole = pd.read_csv(tmp_path / "reproducing.csv")
+    assert len(output) == 1
     assert whole["chapter"].tolist() == ["icl", "lora", "all"] * 2 + ["all"]
     assert whole["runs"].tolist() == [2, 2, 4, 2, 2, 4, 8]
     assert whole["CPU (h)"].iloc[-1] == 12

@@ -1,6 +1,7 @@
 """What the chapters on distillation and on the comparison compute, on frames counted by hand."""
 
 import inspect
+import itertools
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from llmft import params
+from llmft.nli import tasks
 from llmft.params import Study
 from llmft.report import sections
 from llmft.report.chapters import comparison, context_distillation
@@ -162,3 +164,35 @@ def test_distilling_pays_after_what_an_answer_saves() -> None:
 
 def test_a_student_that_answers_no_faster_never_pays_in_seconds() -> None:
     assert {line["pays after (seconds)"] for line in costs(eval_seconds=4.0)} == {"never"}
+
+
+def test_nulls_of_distillation_say_what_would_have_been_shown() -> None:
+    study = params.study("smoke", {"without": [], "rounds": 2})
+    rng, answers = np.random.default_rng(0), []
+    titles = [*context_distillation.names(study).values()]
+    for name in titles:
+        for draw, domain, i in itertools.product(range(6), tasks.DOMAINS, range(40)):
+            about = {"method": name, "domain": domain, "id": str(i), "label": i % 2}
+            right = float(rng.random() < 0.5)
+            answers.append(about | {"draw": f"{draw}-0-0", "correct": right, "auc": right})
+    main = pd.DataFrame(answers)
+    lines = [*inspect.unwrap(context_distillation.summary)(main, study)]
+    [outside] = [line for line in lines if line.startswith("Out-of-domain")]
+    assert outside.count("would have been shown with 80 % power") == 1
+    measured = ["held_out_kl", "first_kl", "first_agreement", "teacher_agreement"]
+    rows = pd.DataFrame(
+        [
+            {"method": name} | dict.fromkeys(measured, 0.1 * draw)
+            for name in titles
+            for draw in range(6)
+        ]
+    )
+    students = Results(rows, main, {})
+    text = inspect.unwrap(context_distillation.recursion)(students, main, study)
+    change = sections.difference(
+        main,
+        {"domain": "in-domain", "method": f"recursive, round {study.rounds}"},
+        {"domain": "in-domain", "method": context_distillation.student(study)},
+    )
+    assert f"changes by {change} (paired){sections.unresolved(change)}." in text
+    assert sections.unresolved(change)

@@ -1,5 +1,6 @@
 """Figures that set methods side by side."""
 
+import numpy as np
 import pandas as pd
 
 from llmft.report import compare, theme
@@ -70,7 +71,7 @@ def test_each_method_is_drawn_beside_the_base_along_its_learning_rates() -> None
     names = ["full", "LoRA", "LoRA + text term"]
     points = [
         {"method": name, "mean": 0.6 + 0.1 * i, "lo": 0.5, "hi": 0.9, "perplexity": 5.0 + i}
-        | {"chosen": i == 1}
+        | {"lo_text": 4.5 + i, "hi_text": np.nan if i == 2 else 9.0, "chosen": i == 1}
         for name in names
         for i in range(3)
     ]
@@ -79,11 +80,15 @@ def test_each_method_is_drawn_beside_the_base_along_its_learning_rates() -> None
     panels, data = spec["concat"], spec["datasets"]
     assert [panel["title"]["text"] for panel in panels] == names
     for panel in panels:
-        start, base, line, bars, hollow, full = panel["layer"]
+        start, base, line, upright, level, hollow, full = panel["layer"]
         assert data[start["data"]["name"]] == [{"perplexity": 4.0}]
         assert base["mark"]["color"] == theme.GREY
         assert [row["_order"] for row in data[line["data"]["name"]]] == [0, 1, 2]
-        assert len(data[bars["data"]["name"]]) == 3
+        assert len(data[upright["data"]["name"]]) == len(data[level["data"]["name"]]) == 2
+        assert (level["encoding"]["x"]["field"], level["encoding"]["x2"]["field"]) == (
+            "lo_text",
+            "hi_text",
+        )
         assert (len(data[hollow["data"]["name"]]), len(data[full["data"]["name"]])) == (2, 1)
     first, second, third = (panel["layer"][2]["mark"]["color"] for panel in panels)
     assert first != second == third

@@ -83,7 +83,12 @@ def test_a_claim_rests_on_one_difference_and_is_left_out_without_its_runs(
     assert found["domain"].unique().tolist() == [INSIDE, OUTSIDE]
     own = found[found["domain"] == INSIDE].set_index("claim")["difference"]
     cues = "with the same few labels, a cue classifier ranks pairs better than ICL"
-    assert list(own.index) == [comparison.SHOWN, comparison.TRAINED, comparison.APART, cues]
+    assert list(own.index) == [
+        comparison.ICL_HELPS,
+        comparison.TRAINING_HELPS,
+        comparison.APART,
+        cues,
+    ]
     a, b = {"method": comparison.CUES, "domain": INSIDE}, {"method": "ICL", "domain": INSIDE}
     assert own[cues] == sections.difference(COMPARED, a, b, "auc", 1 - 0.05 / 8)
     up, null = (Interval(0.1, lo, 0.3, "two-way t", 5, 40, se=0.01, df=4) for lo in (0.05, -0.1))
@@ -94,7 +99,7 @@ def test_a_claim_rests_on_one_difference_and_is_left_out_without_its_runs(
     )
     comparison.both(both, studies)
     first, second = messages[0].replace("&#91;", "[").replace("&#93;", "]").splitlines()[2:4]
-    assert first.endswith(f"{comparison.SHOWN} | {up} | – | in smoke |")
+    assert first.endswith(f"{comparison.ICL_HELPS} | {up} | – | in smoke |")
     assert second.endswith(
         f"| {up} | {null} ({null.detectable:.2f}) | in smoke; not shown either way in other |"
     )
@@ -103,7 +108,7 @@ def test_a_claim_rests_on_one_difference_and_is_left_out_without_its_runs(
     whole = {"difference": 0.1, "low": 0.05, "high": 0.3}
     assert claim["studies"] == {"smoke": whole}
     assert (claim["claim"], claim["domain"], claim["holds"]) == (
-        comparison.SHOWN,
+        comparison.ICL_HELPS,
         INSIDE,
         "in smoke",
     )

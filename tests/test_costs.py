@@ -134,7 +134,7 @@ def test_a_round_is_counted_once() -> None:
             for rounds, seed, seconds in ((3, 0, 9.0), (1, 0, 2.0), (2, 0, 5.0), (1, 1, 4.0))
         ]
     )
-    result = sections.made(rows)
+    result = sections.own_costs(rows)
     assert result["train_seconds"].tolist() == [4.0, 2.0, 3.0, 4.0]
     assert result["train_tokens"].tolist() == [10] * 4
     assert result["teacher_tokens"].tolist() == [3] * 4

@@ -71,7 +71,7 @@ def update(
         weights = start(learning, 0)
         with holding(learning, weights) as parameters:
             loss = divergence(temperature)
-            value, _ = training._backward(learning, examples, loss, [0], len(examples))
+            value, _ = training.backward(learning, examples, loss, [0], len(examples))
             gradients = [parameter.grad for parameter in parameters]
     pairs = zip(weights, gradients, strict=True)
     return value, {name: gradient for name, gradient in pairs if gradient is not None}

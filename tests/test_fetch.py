@@ -356,7 +356,7 @@ def test_rows_are_the_same_from_the_hub_and_from_a_folder(
     archive.write_bytes(gzip.compress(HANS_FILE))
     rows = tmp_path / "rows.csv"
     chooser().choose(selection.pools_of(str(tmp_path)), 0, sizes).to_csv(rows, index=False)
-    monkeypatch.setattr(selection, "PUBLISHED", rows)
+    monkeypatch.setattr(selection, "ROWS_FILE", rows)
 
     use(tmp_path / "here", monkeypatch)
     here = selection.load(rows, str(tmp_path))

@@ -46,6 +46,14 @@ def test_every_chapter_has_runs_of_every_study(chapter: str, name: str) -> None:
         assert drawn == min(most, study.search_draws, study.repeats)
 
 
+def test_two_chapters_show_the_same_runs_that_do_not_learn() -> None:
+    study = of("pocket")
+    slow = grids.not_learning(study)
+    assert grids.lora(study)["not learning"] == grids.bugs(study)["not learning"] == slow
+    assert {(one.method, one.rank, one.learning_rate) for one in slow} == {("lora", 4, 1e-5)}
+    assert [one.data_seed for one in slow] == list(grids.few(study))
+
+
 @pytest.mark.parametrize("name", STUDIES[:-1])
 def test_no_name_stands_for_two_things(name: str) -> None:
     """A name that came up twice in a chapter would lose its first list of runs."""

@@ -6,17 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llmft.report import costs
+from llmft import params
+from llmft.report import costs, stats
 from llmft.report.chapters import keeping
 from llmft.report.stats import Interval
+from llmft.study import metrics
 
 from .training import tiny
 
 
-def run(way: str, **changes: Any) -> pd.Series:
+def run(place: str, **changes: Any) -> pd.Series:
     """A run of 1,000 weights, whose queries have 10 tokens, the first 2 of them in common."""
     usual = {
-        "way": way,
+        "place": place,
         "parameters": 1_000,
         "trainable_parameters": 1_000,
         "prefix_tokens": 2,
@@ -39,7 +41,7 @@ def test_a_position_and_a_pair_of_tokens() -> None:
     assert costs.attention(tiny("llama"), 3) == 3 * PAIR
 
 
-def test_what_each_way_keeps_reads_and_computes() -> None:
+def test_what_each_method_keeps_reads_and_computes() -> None:
     model, context = tiny("llama"), 100.0
     prompt = {"prefix_tokens": 100, "query_tokens": 8.0}
     found = {
@@ -84,20 +86,20 @@ def test_what_training_costs() -> None:
     assert whole["answer"] == 2 * 1_000 * 10 + PAIR * 10 * 5
 
 
-def priced(way: str, make: float, answer: float, **more: Any) -> pd.Series:
-    return pd.Series({"way": way, "method": way, "make": make, "answer": answer} | more)
+def price(place: str, make: float, answer: float, **more: Any) -> pd.Series:
+    return pd.Series({"place": place, "method": place, "make": make, "answer": answer} | more)
 
 
-def test_a_way_has_paid_when_its_answers_saved_what_it_cost_more() -> None:
-    prompt, cache = priced(keeping.PROMPT, 0, 10), priced(keeping.CACHE, 8, 2)
-    assert keeping.pays_after(priced(keeping.PREFIX, 90, 1), prompt) == 10
-    assert keeping.pays_after(priced(keeping.PREFIX, 90, 1), cache) == 82
-    assert keeping.pays_after(priced(keeping.PREFIX, 90, 2), cache) == float("inf")
-    assert keeping.pays_after(priced(keeping.PREFIX, 5, 1), cache) == 0
+def test_a_method_has_paid_when_its_answers_saved_what_it_cost_more() -> None:
+    prompt, cache = price(keeping.PROMPT, 0, 10), price(keeping.CACHE, 8, 2)
+    assert keeping.pays_after(price(keeping.PREFIX, 90, 1), prompt) == 10
+    assert keeping.pays_after(price(keeping.PREFIX, 90, 1), cache) == 82
+    assert keeping.pays_after(price(keeping.PREFIX, 90, 2), cache) == float("inf")
+    assert keeping.pays_after(price(keeping.PREFIX, 5, 1), cache) == 0
     assert np.isnan(keeping.pays_after(cache, cache))
-    said = keeping._paying(pd.DataFrame([priced(keeping.LORA, 85, 2)]), prompt, cache)
-    assert "its cache pays after 1 answer, LoRA after 11 answers" in said
-    assert "Against the cache, LoRA never pays." in said
+    text = keeping._break_even(pd.DataFrame([price(keeping.LORA, 85, 2)]), prompt, cache)
+    assert "its cache pays after 1 answer, LoRA after 11 answers" in text
+    assert "Against the cache, LoRA never pays." in text
 
 
 def gap(mean: float, half: float) -> Interval:
@@ -105,32 +107,85 @@ def gap(mean: float, half: float) -> Interval:
 
 
 def test_the_smallest_is_shown_to_be_near_the_prompt() -> None:
-    cache = priced(keeping.CACHE, 8, 2, bytes=10_000)
-    ways = pd.DataFrame(
+    cache = price(keeping.CACHE, 8, 2, bytes=10_000)
+    own = pd.DataFrame(
         [
-            priced("open", 0, 0, bytes=100),
-            priced("near", 0, 0, bytes=2_000),
-            priced("nearer", 0, 0, bytes=5_000),
+            price("open", 0, 0, bytes=100),
+            price("near", 0, 0, bytes=2_000),
+            price("nearer", 0, 0, bytes=5_000),
         ]
     )
-    gaps = {
-        ("open", "in-domain"): gap(0.0, 0.06),
-        ("near", "in-domain"): gap(-0.02, 0.02),
-        ("nearer", "in-domain"): gap(0.0, 0.01),
-    }
-    assert "near takes the fewest bytes: 2 kB, 20.0% of the cache's 10 kB" in keeping._smallest(
-        ways, gaps, cache
-    )
-    assert "No trained way has an accuracy shown to be" in keeping._smallest(ways[:1], gaps, cache)
-    said = keeping._against_the_prompt(gaps, ["open", "near", "nearer"], "in-domain")
-    assert "shown to be within 0.05 of the prompt's with near and nearer." in said
+    gaps = {"open": gap(0.0, 0.06), "near": gap(-0.02, 0.02), "nearer": gap(0.0, 0.01)}
+    inside = {(name, "in-domain"): one for name, one in gaps.items()}
+    text = keeping._smallest(own, inside, cache)
+    assert "near takes the fewest bytes: 2 kB, 20.0% of the cache's 10 kB" in text
+    text = keeping._smallest(own[:1], inside, cache)
+    assert "No trained method has an accuracy shown to be" in text
+    text = keeping._against_the_prompt(gaps, "in-domain", {})
+    assert "shown to be within 0.05 of the prompt's with near and nearer." in text
     assert (
-        "neither to differ from the prompt's nor to be within 0.05 of it with open (a true" in said
+        "neither to differ from the prompt's nor to be within 0.05 of it with open (a true" in text
     )
-    worse = {("open", "in-domain"): gap(-0.2, 0.05), ("near", "in-domain"): gap(0.0, 0.2)}
-    said = keeping._against_the_prompt(worse, ["open", "near"], "in-domain")
-    assert "shown to be below the prompt's with open." in said
-    assert "nor to be within 0.05 of it with near (a true difference of" in said
+    worse = {"open": gap(-0.2, 0.05), "near": gap(0.0, 0.2)}
+    text = keeping._against_the_prompt(worse, "in-domain", {})
+    assert "shown to be below the prompt's with open." in text
+    assert "nor to be within 0.05 of it with near (a true difference of" in text
+
+
+def test_of_constants_no_equality_is_claimed() -> None:
+    gaps = {"flat": gap(0.0, 0.01), "flatter": gap(0.0, 0.06), "near": gap(0.0, 0.01)}
+    shares = {"prompt": 0.98, "flat": 0.994, "flatter": 1.0}
+    text = keeping._against_the_prompt(gaps, "out-of-domain", shares)
+    assert "within 0.05 of the prompt's with near." in text
+    assert "the prompt, flat and flatter are nearly constants" in text
+    assert "98% to 100% of the pairs" in text
+    assert "nor to be within" not in text
+
+
+def answers(method: str, *runs: list[int]) -> pd.DataFrame:
+    """A draw a run, with its answers to pairs of which every second one is not entailed."""
+    lines: list[dict[str, Any]] = []
+    for draw, labels in enumerate(runs):
+        for i, label in enumerate(labels):
+            p = 0.2 if label else 0.8
+            at = {"method": method, "domain": "out-of-domain", "key": f"{method}{draw}"}
+            right = {"draw": str(draw), "label": i % 2, "correct": float(label == i % 2)}
+            lines.append(at | right | dict(zip(metrics.LOGP, np.log([p, 1 - p]), strict=True)))
+    return pd.DataFrame(lines)
+
+
+def test_a_constant_fails_in_every_draw() -> None:
+    study = params.study("smoke")
+    prompt = answers(keeping.whole(study), [0, 0, 0, 0], [1, 1, 1, 1])
+    others = [answers("flat", [0] * 4, [0, 0, 1, 1]), answers("not flat", [0] * 4, [0, 1, 0, 1])]
+    shares = keeping.constants(pd.concat([prompt, *others]), study, "out-of-domain")
+    assert shares == {keeping.whole(study): 1.0, "flat": 0.75}
+    assert keeping.constants(pd.concat(others), study, "out-of-domain") == {}
+
+
+def test_what_is_forgotten_is_a_ratio_to_the_prompt_with_its_interval() -> None:
+    study, nothing = params.study("smoke"), keeping.NOTHING
+    prompt, noise = keeping.whole(study), [0.0, 0.1, -0.1, 0.05, -0.05]
+    lines: list[dict[str, Any]] = [
+        {"place": place, "method": name, "data_seed": seed, "text_nll": nll + step}
+        for place, name, nll, of in (
+            (keeping.PROMPT, prompt, 2.0, 0.0),
+            (keeping.LORA, "LoRA", 3.0, 0.01),
+            (keeping.WEIGHTS, "all weights", 2.0, 1.0),
+        )
+        for seed, step in enumerate(np.array(noise) * of)
+    ]
+    rows = pd.DataFrame(lines).sample(frac=1, random_state=0)
+    logs = keeping.over_prompt(rows, study)
+    assert {name: log.mean for name, log in logs.items()} == pytest.approx(
+        {"LoRA": 1.0, "all weights": 0.0}
+    )
+    assert {log.level for log in logs.values()} == {stats.together(2)}
+    table = pd.DataFrame({"method": [nothing, prompt], "perplexity": ["7.00", "7.39"]})
+    text = keeping._forgetting(rows, table, study)
+    assert "7.00 with nothing kept and 7.39 behind the prompt" in text
+    assert "2.72 [2.71, 2.72] with LoRA" in text
+    assert "1.00 [0.88, 1.13] with all weights (a true ratio of 1.17 either way" in text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What the chapter on recursion and the section on placebos compute, on frames counted by hand."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_arms_that_differ_later_have_the_live_recursions_first_round(results: Re
     for frame in (found.rows, found.predictions):
         assert set(frame["method"]) == set(grids.ARMS)
         kinds = frame.groupby(["learning_rate", "method", "rounds", "scoring"]).size()
-        assert len(kinds) == 2 * len(grids.ARMS) * 2 * 2
+        assert len(kinds) == 2 * len(grids.ARMS) * (2 + 1)  # behind the context: round 1 alone
     first = sections.rows_at(found.rows, method="anchored", rounds=1, learning_rate=SLOW)
     assert set(first["key"]) == set(
         sections.rows_at(found.rows, method="live", rounds=1, learning_rate=SLOW)["key"]
@@ -97,24 +98,33 @@ def test_a_change_is_shown_or_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lost", "others", "words"),
+    ("gaps", "text"),
     [
+        ({"a": gap(-0.3, -0.1), "b": gap(-0.2, -0.01)}, "falls in any arm"),
         (
-            [0.5, 0.6],
-            [0.9, 1.0],
-            "Accuracy is shown to fall where the teacher has left the first one far",
+            {"a": gap(-0.3, -0.1), "b": gap(0.1, 0.2), "c": gap(-0.3, 0.1), "d": gap(-0.02, 0.04)},
+            "falls (a), rises (b), is not shown to change (c) and stays within 0.05 (d)",
         ),
-        ([0.5, 0.95], [0.9, 1.0], "does not by itself tell where"),
-        ([], [0.9], "No recursion is shown to lose accuracy"),
-        ([0.5], [], "Every recursion loses accuracy"),
+        ({"a": gap(0.01, 0.03), "b": gap(-0.02, 0.06)}, "rises (a) and is not shown to change (b)"),
     ],
 )
-def test_whether_the_teachers_agreement_tells_arms_apart(
-    lost: list[float], others: list[float], words: str
-) -> None:
-    said = recursion._separated(lost, others, 3)
-    assert words in said
-    assert "the teacher of round 3" in said
+def test_what_is_shown_of_each_arm(gaps: dict[str, Interval], text: str) -> None:
+    assert recursion._kinds(gaps) == text
+
+
+def test_a_student_is_ranked_beside_its_teacher_draw_by_draw() -> None:
+    rows = pd.DataFrame(
+        [
+            {"data_seed": draw, "rounds": number, "scoring": scoring}
+            | {"teacher_agreement": agrees, "in_domain_accuracy": 0.5 + sign * agrees / 2}
+            for draw in range(5)
+            for agrees in (0.2, 0.4, 0.9)
+            for number, scoring, sign in ((3, "", 1), (3, "context", -1), (2, "", -1))
+        ]
+    )
+    found = Results(rows, pd.DataFrame(), {})
+    assert len(recursion._last_students(found)) == 15
+    assert "is 1.00 [1.00, 1.00] (mean over 5 draws)" in recursion._ranks(found)
 
 
 def test_placebos_stand_beside_the_true_context_and_none() -> None:
@@ -122,10 +132,85 @@ def test_placebos_stand_beside_the_true_context_and_none() -> None:
     by_method = found.groupby("method")["context"].unique().map(set).to_dict()
     every = {placebos.TRUE, *PLACEBOS}
     assert by_method == {"zero-shot": {"none"}, "ICL": every, "distilled": every}
-    less, more = placebos._against(found, "in-domain", "correct")
-    made = [(method, name) for method in ("ICL", "distilled") for name in PLACEBOS]
-    assert [*less] == [*more] == made
-    assert {gap.mean for gap in (*less.values(), *more.values())} == {0.0}
+    for method in ("ICL", "distilled"):
+        gains, losses = placebos._against(found, "in-domain", method, "correct").values()
+        assert [*gains] == [placebos.TRUE, *losses] == [placebos.TRUE, *PLACEBOS]
+        assert {gap.mean for gap in (*gains.values(), *losses.values())} == {0.0}
+        assert {gap.level for gap in gains.values()} == {1 - 0.05 / 4}
+        assert {gap.level for gap in losses.values()} == {1 - 0.05 / 3}
+
+
+UP, DOWN, NULL = gap(0.1, 0.3), gap(-0.3, -0.1), gap(-0.1, 0.1)
+WIDE = Interval(0.0, -0.4, 0.4, "t", 10, 0, se=0.2, df=9)
+
+
+def by_base(true: Interval, placebo: Interval, loss: Interval) -> dict[str, placebos.Gaps]:
+    """Differences from zero-shot, of the demonstrations and of one placebo, and what it lacks."""
+    return {
+        "zero-shot's": {placebos.TRUE: true, "filler": placebo},
+        "the demonstrations'": {"filler": loss},
+    }
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "area", "lines"),
+    [
+        (
+            by_base(UP, NULL, DOWN),
+            by_base(UP, NULL, DOWN),
+            [
+                f"A, accuracy minus zero-shot's: {UP} with demonstrations; no difference is shown "
+                f"with filler ({NULL}){sections.unresolved(NULL)}.",
+                f"A, accuracy minus the demonstrations': {DOWN} with filler.",
+            ],
+        ),
+        (
+            by_base(UP, DOWN, DOWN),
+            by_base(UP, UP, NULL),
+            [
+                f"A, accuracy minus zero-shot's: {UP} with demonstrations and {DOWN} with filler.",
+                f"A, AUC minus zero-shot's: {UP} with filler.",
+                f"A, accuracy minus the demonstrations': {DOWN} with filler.",
+                "A, AUC minus the demonstrations': no difference is shown with filler "
+                f"({NULL}){sections.unresolved(NULL)}.",
+            ],
+        ),
+        (
+            by_base(NULL, WIDE, NULL),
+            by_base(UP, WIDE, NULL),
+            [
+                "A: no context's accuracy is shown to differ from zero-shot's, and no placebo's "
+                f"from the demonstrations'{sections.unresolved(WIDE)}.",
+                f"A, AUC minus zero-shot's: {UP} with demonstrations; no difference is shown with "
+                f"filler ({WIDE}){sections.unresolved(WIDE)}.",
+                "A, AUC minus the demonstrations': no difference is shown with filler "
+                f"({NULL}){sections.unresolved(NULL)}.",
+            ],
+        ),
+    ],
+)
+def test_the_auc_is_named_where_it_shows_something_else(
+    accuracy: dict[str, placebos.Gaps], area: dict[str, placebos.Gaps], lines: list[str]
+) -> None:
+    assert [*placebos._lines("A", accuracy, area)] == lines
+
+
+def test_placebos_are_said_in_lines_with_their_n_once() -> None:
+    found = placebos.contexts(runs_of(grids.context_distillation(STUDY)), [STUDY])
+    text = inspect.unwrap(placebos.content)(both_domains(found), STUDY)
+    lines = [line for line in text.splitlines() if line.startswith("- ")]
+    assert [line.split(":")[0] for line in lines] == [
+        f"- {domain}, {method}"
+        for domain in ("In-domain", "Out-of-domain")
+        for method in ("ICL", "distilled")
+    ]
+    assert text.count("n = ") == 1
+    assert f"(n = {STUDY.repeats} × 4):" in text
+
+
+def both_domains(answers: pd.DataFrame) -> pd.DataFrame:
+    """The in-domain answers, and the same as out-of-domain ones."""
+    return pd.concat([answers, answers.assign(domain="out-of-domain")], ignore_index=True)
 
 
 def test_studies_without_placebos_show_none_of_them(

@@ -594,6 +594,20 @@ def test_damaged_and_swapped_records_are_done_again(
     assert stored(tmp_path)[good.name] == before[good.name]
 
 
+def test_a_finished_run_is_read_once(base: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    specs = grids.product(base, data_seed=range(3))
+    rows = run(specs, tmp_path).rows
+    keys, read = [], store.read
+
+    def counted(folder: Path, key: str, *, since: int = 0) -> dict[str, Any] | None:
+        keys.append(key)
+        return read(folder, key, since=since)
+
+    monkeypatch.setattr(store, "read", counted)
+    assert run(specs, tmp_path).rows.equals(rows)
+    assert keys == rows["key"].tolist()
+
+
 def since(store: Path) -> str:
     """Now, by the clock of the store's file system."""
     mark = store / "mark"
@@ -895,7 +909,8 @@ def test_two_that_claim_the_same_runs_in_other_orders_both_end(
     folder, ends = store.prepare(tmp_path), []
 
     def finish(order: list[Spec]) -> None:
-        ends.append(len(runs.finish(order, folder=folder, wait=True, device="cpu")))
+        how: dict[str, Any] = {"device": "cpu", "token_budget": 0, "save_models": False, "since": 0}
+        ends.append(len(runs.finish(order, folder=folder, wait=True, **how)))
 
     runs.key_of(lora)  # reads the task before either begins
     workers = [Thread(target=finish, args=(o,), daemon=True) for o in (specs, specs[::-1])]

@@ -10,13 +10,13 @@ import pytest
 from llmft import UserError
 from llmft.engine.spec import Spec
 from llmft.nli import selection, sources
-from llmft.nli.selection import COLUMNS, PUBLISHED, digest, find, load
+from llmft.nli.selection import COLUMNS, ROWS_FILE, digest, find, load
 from llmft.nli.tasks import load as task
 from llmft.study.runs import key_of
 from tests.pairs import FORMATS, chooser, hans
 
 
-ROWS, CHOOSER = sources.read(PUBLISHED), chooser()
+ROWS, CHOOSER = sources.read(ROWS_FILE), chooser()
 
 
 def test_the_published_rows_are_balanced_and_hold_no_text() -> None:
@@ -49,17 +49,17 @@ def test_a_family_of_constructions_is_seen_or_not() -> None:
 def test_the_published_rows_are_chosen_again_and_found(
     shared: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(selection, "PUBLISHED", tmp_path / "rows.csv")
+    monkeypatch.setattr(selection, "ROWS_FILE", tmp_path / "rows.csv")
     monkeypatch.setattr("sys.argv", ["selection", str(shared / "data")])
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path))
     CHOOSER.main()
-    assert (tmp_path / "rows.csv").read_bytes() == PUBLISHED.read_bytes()
-    found = load(PUBLISHED, str(shared / "data"))
+    assert (tmp_path / "rows.csv").read_bytes() == ROWS_FILE.read_bytes()
+    found = load(ROWS_FILE, str(shared / "data"))
     assert found.groupby("set", sort=False).size().tolist() == [640, 6000, 400, 560, 900]
     assert found["premise"].str.lower().is_unique  # in one set or two
     scored = found[found["set"] == "out-of-domain"]
     assert set(scored["heuristic"].value_counts()) == {300}
-    smallest = task("mnli-hans", rows=str(PUBLISHED))  # from the cache
+    smallest = task("mnli-hans", rows=str(ROWS_FILE))  # from the cache
     # The first is what published runs were made with, before there were mixed pairs.
     assert smallest.digest == smallest.digest_of(0.0) == "0db18158fa73a992"
     assert smallest.digest_of(0.5) == "0db18158fa73a992 e4c9cd80fa773b4d"

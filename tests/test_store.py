@@ -192,7 +192,7 @@ def test_a_folder_that_was_removed_is_made_again(tmp_path: Path):
 def test_a_published_run_is_there_for_a_store_that_lacks_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "PUBLISHED", tmp_path / "book")
+    monkeypatch.setattr(store, "BOOK", tmp_path / "book")
     own, other = (store.prepare(tmp_path / name) for name in ("own", "other"))
     for key in ("a", "b"):
         store.keep(own, key, {"key": key}, FRAME)
@@ -216,7 +216,7 @@ def test_a_published_run_is_there_for_a_store_that_lacks_it(
 def test_a_damaged_published_run_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(store, "PUBLISHED", tmp_path / "book")
+    monkeypatch.setattr(store, "BOOK", tmp_path / "book")
     own = store.prepare(tmp_path / "own")
     store.keep(own, "a", {"key": "a"}, FRAME)
     store.copy(own, ["a"])

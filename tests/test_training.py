@@ -19,9 +19,9 @@ from llmft.engine.training import (
     Examples,
     Job,
     Trained,
-    _backward,
     _order,
     _schedule,
+    backward,
     cross_entropy,
     precision,
     train,
@@ -146,7 +146,7 @@ def gradients(
             if ".lora_B" in name:  # else A has no gradient
                 value.copy_(torch.linspace(-1, 1, value.numel()).view(value.shape))
         with holding(learning, weights) as parameters:
-            _backward(learning, batch, cross_entropy, [0], len(batch))
+            backward(learning, batch, cross_entropy, [0], len(batch))
             return {
                 name: parameter.grad.clone()
                 for name, parameter in zip(weights, parameters, strict=True)
@@ -349,7 +349,7 @@ def test_a_curve_begins_with_the_untrained_model_and_falls(dropout: float) -> No
     assert found.curve[0]["validation_accuracy"] == pytest.approx(float(right))
     assert found.curve[-1]["train_loss"] < 0.1 * found.curve[0]["train_loss"]
     assert found.curve[-1]["train_accuracy"] == 1
-    assert found.kept == 8
+    assert found.update == 8
     assert found.tokens == 8 * sum(map(len, few.prompts))
 
 
@@ -376,10 +376,10 @@ def test_best_keeps_the_weights_of_the_lowest_validation_loss() -> None:
         found = [train(learning, one, cross_entropy) for one in jobs]
         for one, given in zip(found, jobs, strict=True):
             losses = {point["update"]: point["validation_loss"] for point in one.curve}
-            assert losses[one.kept] == min(losses.values())
+            assert losses[one.update] == min(losses.values())
             with with_weights(learning, one.weights) as changed:
-                assert nll(changed, given.validation) == pytest.approx(losses[one.kept], abs=1e-4)
-    assert len({one.kept for one in found}) >= 3, "all were best at the same update"
+                assert nll(changed, given.validation) == pytest.approx(losses[one.update], abs=1e-4)
+    assert len({one.update for one in found}) >= 3, "all were best at the same update"
 
 
 def test_a_loss_that_is_no_number_is_one_line_with_run_and_update() -> None:
@@ -441,7 +441,7 @@ def test_the_seconds_leave_the_curve_out(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(training, "clock", lambda _device: (now, "wall"))
     monkeypatch.setattr(training, "measure", taking(1000, training.measure))
-    monkeypatch.setattr(training, "_backward", taking(6, training._backward))
+    monkeypatch.setattr(training, "backward", taking(6, training.backward))
     assert trained(tiny(), spec(updates=5), job()).seconds == 30
 
 

@@ -181,8 +181,8 @@ def _card(root: Path) -> str:
     wide, high = (float(one) for one in size.groups()) if size else (700.0, 500.0)
     scale = min(540 / wide, 590 / high)
     findings = results / "comparison-answer.md"
-    said = findings.read_text(encoding="utf-8") if findings.is_file() else ""
-    found = re.search(r"\*\*(.+?)\*\*", said)
+    answer = findings.read_text(encoding="utf-8") if findings.is_file() else ""
+    found = re.search(r"\*\*(.+?)\*\*", answer)
     words, at = "", 50
     title, finding = str(book.get("title", "")), found[1] if found else ""
     for text, width, font, weight in ((title, 19, 56, "bold"), (finding, 42, 28, "normal")):

@@ -64,16 +64,16 @@ def _whole(match: re.Match[str]) -> str:
 
 def _apart(figure: str) -> str:
     """A float, and the text that it is freed of."""
-    shown = list(SHOWN.finditer(figure))
-    if not shown:
+    content = list(SHOWN.finditer(figure))
+    if not content:
         return figure
-    start, end = shown[0].start(), shown[-1].end()
+    start, end = content[0].start(), content[-1].end()
     caption = start  # where text above may begin; that above a table stays
-    if shown[0][0].startswith("<img"):
+    if content[0][0].startswith("<img"):
         caption = min(start, figure.find("</figcaption>") + 1)
     above, below = figure[caption:start], figure[end:]
-    kept = figure[:caption] + WORDS.sub("", above) + figure[start:end] + WORDS.sub("", below)
-    return f"{''.join(WORDS.findall(above))}{kept}{''.join(WORDS.findall(below))}"
+    rest = figure[:caption] + WORDS.sub("", above) + figure[start:end] + WORDS.sub("", below)
+    return f"{''.join(WORDS.findall(above))}{rest}{''.join(WORDS.findall(below))}"
 
 
 # --- drawings ----------------------------------------------------------------------------------
@@ -164,9 +164,9 @@ def links(text: str, notebook: stamp.Notebook, chapter: str, folder: Path) -> st
             files.append((f"figures/{label}.json", "data and specification (Vega-Lite)"))
         elif (folder / "data" / "results" / f"{chapter}.csv").is_file():
             files.append((f"data/results/{chapter}.csv", "data (the chapter’s runs, CSV)"))
-        shown = ", ".join(f'<a href="../{quote(to)}" download>{name}</a>' for to, name in files)
+        links = ", ".join(f'<a href="../{quote(to)}" download>{name}</a>' for to, name in files)
         at += len("</figure>")
-        text = f'{text[:at]}<p class="figure-files">This figure: {shown}</p>{text[at:]}'
+        text = f'{text[:at]}<p class="figure-files">This figure: {links}</p>{text[at:]}'
     return text
 
 

@@ -274,8 +274,8 @@ def _execution(notebook: stamp.Notebook) -> Iterator[str]:
 
 def _outputs(notebook: stamp.Notebook, root: Path) -> Iterator[str]:
     """Outputs that would need JavaScript or a network, or that show one machine's paths."""
-    shown = [(cell, output) for cell in notebook["cells"] for output in cell.get("outputs", [])]
-    for cell, output in shown:
+    outputs = [(cell, output) for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    for cell, output in outputs:
         data = output.get("data", {})
         for kind in sorted(set(data) - MIME_TYPES):
             yield f"{_name(cell)} has a {kind} output; show Markdown, SVG or PNG"

@@ -50,29 +50,29 @@ def assemble(root: Path, folder: Path, book: Path) -> dict[str, str]:
 
     Returns a line of HTML for the top of each page, by the page's source.
     """
-    made = runs(root, folder)
+    chapters = runs(root, folder)
     results = book / "data" / "results"
     parts = ("chapters", "data/results", "data/pocket", "data/students")
     for part in (part for part in parts if (root / part).is_dir()):
         shutil.copytree(root / part, book / part, ignore=shutil.ignore_patterns(".*"))
     for file in (file for pattern in COPIED for file in root.glob(pattern)):
         shutil.copyfile(file, book / file.name)
-    for name in made:
+    for name in chapters:
         shutil.copyfile(folder / f"{name}.ipynb", book / "chapters" / f"{name}.ipynb")
         for result in (f"{name}{suffix}" for suffix in stamp.RESULT_SUFFIXES):
             (results / result).unlink(missing_ok=True)
             if (folder / result).is_file():
                 shutil.copyfile(folder / result, results / result)
-    (book / "index.qmd").write_text("\n".join(_index(made, results)), encoding="utf-8")
-    return {source: _line(source, made) for source in gate.listed(root)}
+    (book / "index.qmd").write_text("\n".join(_index(chapters, results)), encoding="utf-8")
+    return {source: _line(source, chapters) for source in gate.listed(root)}
 
 
-def _index(made: dict[str, stamp.Notebook], results: Path) -> Iterator[str]:
+def _index(chapters: dict[str, stamp.Notebook], results: Path) -> Iterator[str]:
     """The lines of the first page: which chapters were run, with what, and what they found."""
     yield "# Run on this machine {#sec-preface .unnumbered}\n"
     yield "The chapters of this list were run here; others, if any, are as published.\n"
     yield "| chapter | parameters | run at | seconds |\n| :--- | :--- | :--- | ---: |"
-    for chapter, notebook in made.items():
+    for chapter, notebook in chapters.items():
         about = notebook["metadata"]["llmft"]
         title = notebook["cells"][0]["source"].splitlines()[0]
         title = title.removeprefix("# ").partition(" {#")[0]
@@ -84,20 +84,20 @@ def _index(made: dict[str, stamp.Notebook], results: Path) -> Iterator[str]:
         words = inert.escape("; ".join(f"{name}: {value}" for name, value in given.items()))
         date, seconds = inert.escape(about["date"]), about["seconds"]
         yield f"| [{title}](chapters/{chapter}.ipynb) | {words} | {date} | {seconds:.0f} |"
-    if "comparison" in made and (results / "comparison-answer.md").is_file():
+    if "comparison" in chapters and (results / "comparison-answer.md").is_file():
         yield "\n{{< include data/results/comparison-answer.md >}}\n"
-    if "comparison" in made and (results / "comparison.md").is_file():
+    if "comparison" in chapters and (results / "comparison.md").is_file():
         yield "\n## What it found {.unnumbered}\n\n{{< include data/results/comparison.md >}}\n"
         if (results / "comparison.svg").is_file():
             yield f"@fig-abstract shows most of it in one picture.\n\n{FIGURE}\n"
 
 
-def _line(source: str, made: dict[str, stamp.Notebook]) -> str:
+def _line(source: str, chapters: dict[str, stamp.Notebook]) -> str:
     """What stands at the top of a page, with a link to the published one."""
     name, page = Path(source).stem, Path(source).with_suffix(".html").as_posix()
     words = "A book of this machine's numbers."
-    if name in made and source.endswith(".ipynb"):
-        about = made[name]["metadata"]["llmft"]
+    if name in chapters and source.endswith(".ipynb"):
+        about = chapters[name]["metadata"]["llmft"]
         words = f"This machine's numbers ({about['device']}, {about['date'][:10]})."
     elif source.endswith(".ipynb"):
         words = "As published: this chapter was not run on this machine."

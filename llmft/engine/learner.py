@@ -139,7 +139,7 @@ def learner(
         if spec.changes in ADAPTERS:
             inner = _with_adapter(model, spec)
         if spec.changes == "prefix":
-            inner = _with_prefix(model, spec, context)
+            inner = with_prefix(model, spec, context)
         reader = Reader(base, classes, head=head, whole=inner).eval()
         names = [name for name, _ in reader.named_parameters() if CHANGES[spec.changes](name)]
         if head:  # new rows are learnt in place of the output embedding's
@@ -206,7 +206,7 @@ def adapter(spec: Spec, names: list[str]) -> peft.PeftConfig:
     )
 
 
-def _with_prefix(model: Model, spec: Spec, context: Sequence[int]) -> Any:
+def with_prefix(model: Model, spec: Spec, context: Sequence[int]) -> Any:
     """The model behind keys and values that are trained, at first those of `context`'s beginning.
 
     Prefix tuning without its reparameterisation (Li & Liang 2021, arXiv:2101.00190), begun and
@@ -223,12 +223,12 @@ def _with_prefix(model: Model, spec: Spec, context: Sequence[int]) -> Any:
         num_frozen_tokens=SINK,
     )
     with torch.random.fork_rng(), models.quiet(), torch.no_grad():
-        made = peft.get_peft_model(model.model, config).eval()
+        wrapper = peft.get_peft_model(model.model, config).eval()
         cache = attention.run_prefix(model.model.base_model, context[: spec.prefix])
         layers: Any = cache.layers
-        kept = [(layer.keys, layer.values) for layer in layers]
-        peft.initialize_kv_prefix_from_past_key_values(made, past_key_values=kept)
-    return made
+        first = [(layer.keys, layer.values) for layer in layers]
+        peft.initialize_kv_prefix_from_past_key_values(wrapper, past_key_values=first)
+    return wrapper
 
 
 def targets(text: str, layers: Iterable[str]) -> list[str]:
@@ -331,9 +331,9 @@ def save(learner: Learner, folder: Path, record: Mapping[str, Any]) -> None:
             config.tie_word_embeddings = tied and not head
             with models.quiet():
                 if beside:
-                    made = model.peft_config["default"]
-                    made.base_model_name_or_path = learner.model.name
-                    made.revision = learner.model.revision or None
+                    adapter_config = model.peft_config["default"]
+                    adapter_config.base_model_name_or_path = learner.model.name
+                    adapter_config.revision = learner.model.revision or None
                     model.save_pretrained(partial, save_embedding_layers=False)
                 else:
                     model.save_pretrained(partial)

@@ -59,12 +59,12 @@ _T = TypeVar("_T")
 
 
 def later(default: _T) -> _T:
-    """A field that came after runs were published: at its default no key or row of a run has it.
+    """A field that was added after runs were published.
 
-    So the runs of before stay what they are.
+    At its default it stands in no run's key or row, so the keys of published runs do not change.
     """
-    made: Any = field(default=default, metadata={"later": True})
-    return made  # type: ignore[no-any-return]  # `dataclass` takes the default out of it
+    declaration: Any = field(default=default, metadata={"later": True})
+    return declaration  # type: ignore[no-any-return]  # `dataclass` takes the default out of it
 
 
 @dataclass(frozen=True, order=True)

@@ -118,14 +118,14 @@ class Trained:
     """What a run has learnt.
 
     `weights` are those that changed, by their names in the learner's `reader`; `curve` has a row a
-    measurement: update, epoch, and loss and accuracy on training and validation examples; `kept` is
-    the update whose weights these are; `tokens` were read in training, in `seconds`, measurements
+    measurement: update, epoch, and loss and accuracy on training and validation examples; `update`
+    is the one whose weights these are; `tokens` were read in training, in `seconds`, measurements
     left out.
     """
 
     weights: dict[str, torch.Tensor]
     curve: list[dict[str, float]]
-    kept: int
+    update: int
     tokens: int
     seconds: float
 
@@ -136,7 +136,7 @@ class Trained:
         return replace(
             self,
             curve=[*before.curve, *on],
-            kept=self.kept + int(last["update"]),
+            update=self.update + int(last["update"]),
             tokens=self.tokens + before.tokens,
             seconds=self.seconds + before.seconds,
         )
@@ -147,7 +147,7 @@ class Trained:
             "train_seconds": self.seconds,
             "train_tokens": self.tokens,
             "trainable_parameters": sum(weight.numel() for weight in self.weights.values()),
-            "kept_update": self.kept,
+            "kept_update": self.update,
             "curve": self.curve,
         }
 
@@ -185,7 +185,7 @@ def _train(learner: Learner, job: Job, loss: Loss, size: int, part: int) -> Trai
     weights = start(learner, job.init_seed)
     for name, value in (job.begin or {}).items():
         weights[name].copy_(value)
-    kept = float("inf"), spec.updates, weights  # validation loss, update, weights
+    best = float("inf"), spec.updates, weights  # validation loss, update, weights
     started, measuring = clock(device)[0], 0.0
     with holding(learner, weights) as parameters:
         optimizer = torch.optim.AdamW(
@@ -197,15 +197,15 @@ def _train(learner: Learner, job: Job, loss: Loss, size: int, part: int) -> Trai
                 point = _point(learner, weights, job, loss)
                 _refuse_diverged(point["train_loss"], update, learner)
                 curve.append({"update": update, "epoch": update * size / len(job.train), **point})
-                if spec.selection == "best" and point["validation_loss"] < kept[0]:
+                if spec.selection == "best" and point["validation_loss"] < best[0]:
                     copy = {name: value.clone() for name, value in weights.items()}
-                    kept = point["validation_loss"], update, copy
+                    best = point["validation_loss"], update, copy
                 measuring += clock(device)[0] - paused
             if update == spec.updates:
                 break
             batch = job.train.part(order[update * size : (update + 1) * size])
             seed = [job.init_seed, job.round, update]
-            batch_loss, part = _backward(learner, batch, loss, seed, part)
+            batch_loss, part = backward(learner, batch, loss, seed, part)
             _refuse_diverged(batch_loss, update, learner)
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
             for group in optimizer.param_groups:
@@ -215,7 +215,7 @@ def _train(learner: Learner, job: Job, loss: Loss, size: int, part: int) -> Trai
         torch.cuda.synchronize(device)
     seconds = clock(device)[0] - started - measuring
     tokens = sum(len(job.train.prompts[i]) for i in order)
-    return Trained(kept[2], curve, kept[1], tokens, seconds)
+    return Trained(best[2], curve, best[1], tokens, seconds)
 
 
 def _refuse_diverged(loss: float, update: int, learner: Learner) -> None:
@@ -244,7 +244,7 @@ def _schedule(update: int, updates: int) -> float:
     return min((update + 1) / warm, (updates - update) / max(1, updates - warm))
 
 
-def _backward(
+def backward(
     learner: Learner, batch: Examples, loss: Loss, seed: Sequence[int], part: int
 ) -> tuple[float, int]:
     """The batch's mean loss, whose gradient the parameters then have, `part` examples at a time.
@@ -255,7 +255,7 @@ def _backward(
     device = learner.model.device
     drawing = int(np.random.SeedSequence(list(seed)).generate_state(1)[0])
 
-    def backward(part: int) -> float:
+    def accumulate(part: int) -> float:
         total = 0.0
         learner.reader.zero_grad()
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -266,7 +266,7 @@ def _backward(
                 total += float(value.detach())
         return total
 
-    return scoring.halving(backward, part)
+    return scoring.halving(accumulate, part)
 
 
 def logits(learner: Learner, examples: Examples, *, dropout: bool = False) -> torch.Tensor:

@@ -201,8 +201,8 @@ def encode(
     else:
         ids = token_ids(tokenizer, texts)
     if max(map(len, ids), default=0) > max_positions:
-        shown = queries.iloc[:0] if demonstrations is None else demonstrations
-        raise _too_long(tokenizer, pattern, queries, shown, ids, max_positions)
+        examples = queries.iloc[:0] if demonstrations is None else demonstrations
+        raise _too_long(tokenizer, pattern, queries, examples, ids, max_positions)
     return ids
 
 

@@ -14,7 +14,7 @@ from llmft import ROOT, UserError, files
 from llmft.nli import hub, sources
 
 
-PUBLISHED = ROOT / "data" / "mnli-hans" / "rows.csv"
+ROWS_FILE = ROOT / "data" / "mnli-hans" / "rows.csv"
 """The published rows; `choose.py` beside them says how they were drawn."""
 
 COLUMNS = ("set", "size", "label", "digest", "pair", "subcase")

@@ -20,7 +20,7 @@ from llmft.nli import cues, selection, sources
 DOMAINS = ("in-domain", "out-of-domain")
 """The names of the two test domains, in the order of every table."""
 
-LABELS = ("entailment", "not entailment")
+LABELS = selection.LABELS
 """The names of labels 0 and 1."""
 
 VALIDATION = 2_000

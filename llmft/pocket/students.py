@@ -17,6 +17,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from llmft import files, params
+from llmft.engine import models
 from llmft.engine.spec import Spec
 from llmft.study import grids, methods, runs
 
@@ -48,7 +49,7 @@ def main(folder: Path) -> None:
             name: load_file(Path(store) / "models" / runs.key_of(spec) / "model.safetensors")
             for name, spec in wanted.items()
         }
-    start = load_file(methods.POCKET / "model" / "model.safetensors")
+    start = load_file(models.POCKET / "model.safetensors")
     for name, weights in found.items():
         numbers, scales = difference(start, weights)
         files.write(folder / f"{name}.safetensors", save(numbers, metadata=scales))
@@ -63,11 +64,11 @@ def main(folder: Path) -> None:
 def context() -> list[dict[str, Any]]:
     """The demonstrations of the students' teacher, in the prompt's order."""
     spec = specs()["round-1"]
-    shown = methods.examples(methods.task_of(spec.task, spec.limit), spec)
+    examples = methods.examples(methods.task_of(spec.task, spec.limit), spec)
     return [
         {"premise": premise, "hypothesis": hypothesis, "entailed": label == 0}
         for premise, hypothesis, label in zip(
-            shown["premise"], shown["hypothesis"], shown["label"], strict=True
+            examples["premise"], examples["hypothesis"], examples["label"], strict=True
         )
     ]
 

@@ -179,10 +179,12 @@ def tradeoff(frame: pd.DataFrame, *, names: Sequence[str], start: float, note: s
     """Accuracy against perplexity (logarithmic), a panel a method, its points joined in order.
 
     `frame`: a row a `method` and learning rate, the lowest rate first, with the accuracy as mean,
-    lo, hi, the `perplexity`, and whether the rate is the `chosen` one, whose mark is full. The line
-    of "full" is grey in every panel. `start`: the perplexity before training, dashed.
+    lo, hi, the `perplexity` with lo_text, hi_text, and whether the rate is the `chosen` one, whose
+    mark is full; NaN intervals are left out. The line of "full" is grey in every panel. `start`:
+    the perplexity before training, dashed.
     """
-    scale = alt.Scale(type="log", domain=_perplexities(frame["perplexity"], start), nice=False)
+    ends = _perplexities(frame[["perplexity", "lo_text", "hi_text"]], start)
+    scale = alt.Scale(type="log", domain=ends, nice=False)
     axis = alt.Axis(format="~s", tickCount=4)
     columns, width = (2, 132) if theme.phone() else (3, 165)
     y_scale = theme.within(theme.span(frame["mean"], frame["lo"], frame["hi"]))
@@ -202,8 +204,9 @@ def tradeoff(frame: pd.DataFrame, *, names: Sequence[str], start: float, note: s
         )
         line = alt.Chart(own[["perplexity", "mean", "_order"]])
         marks: dict[str, Any] = {"size": 60, "opacity": 1, "strokeWidth": 1.6, "shape": look[1]}
-        bars = alt.Chart(own[["perplexity", "lo", "hi"]].dropna()).mark_rule(
-            strokeWidth=1.2, color=look[0]
+        numbers = ["perplexity", "lo_text", "hi_text", "mean", "lo", "hi"]
+        bars = alt.Chart(own[numbers].dropna()).mark_rule(
+            strokeWidth=1.2, color=look[0], opacity=0.6
         )
         layers: list[Any] = [
             theme.chance(start, "perplexity", "x", scale),
@@ -212,6 +215,7 @@ def tradeoff(frame: pd.DataFrame, *, names: Sequence[str], start: float, note: s
             .encode(**at),
             line.mark_line(color=look[0], strokeWidth=1.6).encode(**at),
             bars.encode(x=at["x"], y=alt.Y("lo:Q"), y2=alt.Y2("hi:Q")),
+            bars.encode(x=alt.X("lo_text:Q"), x2=alt.X2("hi_text:Q"), y=at["y"]),
         ]
         for is_chosen, fill in ((False, "white"), (True, look[0])):
             rows = own.loc[own["chosen"] == is_chosen, ["perplexity", "mean"]]

@@ -24,6 +24,9 @@ MARGIN = 0.05
 FAR = 2.0
 """With a perplexity shown to be lower by more than this factor, far less is forgotten."""
 
+MILLION = 1_000_000
+"""A ratio beyond it, or below one over it, is not printed to the digit."""
+
 Place = Mapping[str, Any]
 """The columns, and their values, by which a method's rows are found."""
 
@@ -223,8 +226,8 @@ def best(
 def contrast(
     gaps: Mapping[str, tuple[Interval, Interval, Interval]],
     cues: Mapping[str, Interval],
-    shown: str,
-    trained: str,
+    demonstrations: str,
+    training: str,
     more: bool,
     rehearsed: str = "",
 ) -> Conclusion:
@@ -232,52 +235,52 @@ def contrast(
 
     `gaps`: by domain, demonstrations minus zero-shot, training minus zero-shot, and training minus
     demonstrations; `cues`: training minus the cue classifier on the same labels; those of a domain
-    hold together. `shown`, `trained`: what the two are called; `more`: whether training has more
-    labels; `rehearsed`: what else is not even-handed, in a sentence, if anything.
+    hold together. `demonstrations`, `training`: what the two are called; `more`: whether training
+    has more labels; `rehearsed`: what else is not even-handed, in a sentence, if anything.
     """
-    told, every = [], [*cues.values(), *(gap for three in gaps.values() for gap in three)]
+    sentences, every = [], [*cues.values(), *(gap for three in gaps.values() for gap in three)]
     for domain, three in gaps.items():
         own, other, apart = (f"{gap}{_unless_shown(gap)}" for gap in three)
-        told.append(
-            f"{capital(domain)} (n = {three[2].n}), the AUC with {shown} minus zero-shot's is "
-            f"{own}, that after {trained} minus zero-shot's {other}, minus that with {shown} "
-            f"{apart}, and minus that of a cue classifier trained on the same labels "
-            f"{cues[domain]}{_unless_shown(cues[domain])}."
+        sentences.append(
+            f"{capital(domain)} (n = {three[2].n}), the AUC with {demonstrations} minus "
+            f"zero-shot's is {own}, that after {training} minus zero-shot's {other}, minus that "
+            f"with {demonstrations} {apart}, and minus that of a cue classifier trained on the "
+            f"same labels {cues[domain]}{_unless_shown(cues[domain])}."
         )
     better, worse, rest = sides({domain: apart for domain, (_, _, apart) in gaps.items()})
     clauses = [
-        f"ranks {joined(domains)} pairs {word} than {shown} do"
+        f"ranks {joined(domains)} pairs {word} than {demonstrations} do"
         for word, domains in (("better", better), ("worse", worse))
         if domains
     ]
     if rest:
-        how = "any differently" if clauses else f"differently from {shown}"
+        how = "any differently" if clauses else f"differently from {demonstrations}"
         clauses.append(f"is not shown to rank {' or '.join(rest)} pairs {how}")
     if any(np.isfinite(gap.lo) for gap in every):
-        told.append("The differences of a domain hold together.")
+        sentences.append("The differences of a domain hold together.")
     parts = [f"{d} {apart.text}{_unless_shown(apart)}" for d, (_, _, apart) in gaps.items()]
-    number = f"AUC after {trained} minus that with {shown}: {'; '.join(parts)}."
+    number = f"AUC after {training} minus that with {demonstrations}: {'; '.join(parts)}."
     if "in-domain" in cues:
         cue = cues["in-domain"]
         number += f" In-domain, minus a cue classifier's: {cue}{_unless_shown(cue)}."
-    use = f"{capital(trained)} is worth it where queries are like the training pairs"
+    use = f"{capital(training)} is worth it where queries are like the training pairs"
     if "in-domain" in cues and not cues["in-domain"].lo > 0:
         use += ", unless a classifier on a few features does as well"
     if "out-of-domain" in (*worse, *rest):
         use += "; elsewhere no gain over demonstrations is shown"
-    limits = [f"training has more labels than {shown}"] * more
+    limits = [f"training has more labels than {demonstrations}"] * more
     if len(gaps) > 1:
         limits.append("the out-of-domain pairs are one kind of shift from the training pairs")
     limit = "; ".join(limits or ["another model may differ"]) + "."
     first = next(iter(gaps))
     beats = verdict(gaps[first][2], "beats", "loses to", "is not shown to differ from")
     return Conclusion(
-        f"{capital(trained)} {' and '.join(clauses)}.",
-        " ".join(told) + _few(every),
+        f"{capital(training)} {' and '.join(clauses)}.",
+        " ".join(sentences) + _few(every),
         _uneven(rehearsed, limit),
         number,
         f"{use}." if "in-domain" in better else "",
-        f"{first}, {trained} {beats} {shown}",
+        f"{first}, {training} {beats} {demonstrations}",
     )
 
 
@@ -542,6 +545,41 @@ def _power(nats: float) -> str:
     return stats.number(value, 2 if value < 10 else 1 if value < 100 else 0)
 
 
+def factor(log: float) -> str:
+    """The exponential of a difference of logarithms; a limit where it is beyond a million."""
+    if not np.isfinite(log):
+        return "–"
+    if abs(log) > np.log(MILLION):
+        return f"> {MILLION:,}" if log > 0 else f"< 1/{MILLION:,}"
+    if log > np.log(0.1):
+        return _power(log)
+    return np.format_float_positional(np.exp(log), 2, unique=False, fractional=False, trim="k")
+
+
+def ratio(log: Interval) -> str:
+    """A difference of logarithms as a ratio with its interval, or the range of few draws."""
+    mean, lo, hi, lowest, highest = (
+        factor(value) for value in (log.mean, log.lo, log.hi, log.lowest, log.highest)
+    )
+    if np.isfinite(log.lo):
+        return f"{mean} [{lo}, {hi}]"
+    return f"{mean} ({log.draws} draws: {lowest} to {highest})"
+
+
+def power(gaps: Iterable[Interval], logs: bool = False) -> str:
+    """Behind comparisons: what those that hold zero would have shown; of `logs`, as ratios."""
+    limits = sorted(gap.detectable for gap in gaps if gap.lo <= 0 <= gap.hi)
+    if not limits:
+        return ""
+    what, text = ("ratio", factor) if logs else ("difference", stats.number)
+    ends = list(dict.fromkeys(text(limit) for limit in (limits[0], limits[-1])))
+    start = f"a true {what}" if len(ends) == 1 else f"true {what}s"
+    return (
+        f" ({start} of {' to '.join(ends)}{' either way' * logs} would have been shown with 80 % "
+        "power)"
+    )
+
+
 def forgetting(
     nll: Mapping[tuple[str, str], Any], start: float, accuracy: Mapping[str, Interval]
 ) -> Conclusion:
@@ -627,23 +665,23 @@ def luck(
             f"; with {joined(clear)} examples, draws in which the negation rule holds more often "
             "do better"
         )
-    told = [
+    sentences = [
         f"With {size:,} examples {lines['failed draws'][size]} draws fail; the median draw has an "
         f"accuracy of {lines['median draw'][size]}, and they run from "
         f"{lines['lowest to highest'][size]}."
         for size in dict.fromkeys([few, many])
     ]
-    told.append(
+    sentences.append(
         f"A draw fails if its accuracy is less than {sections.FAILED:.2f} above a constant's."
     )
     if validity:
-        told.append(
+        sentences.append(
             "The correlation of a draw's accuracy with how well the negation rule predicts its "
             f"labels is {sections.correlations(validity)}.{_notes(validity.values())}"
         )
     return Conclusion(
         f"{claim}.",
-        " ".join(told),
+        " ".join(sentences),
         "draws are balanced between the labels, so that the rule mostly holds as often as there "
         "are negated examples; unbalanced draws would spread further.",
     )
@@ -655,18 +693,18 @@ def price(costs: pd.DataFrame, context: str, without: str, size: int) -> Conclus
     `costs`: a row a method with `size` examples, which is the index; the columns of
     `comparison.costs`.
     """
-    shown, trained = costs.loc[context], costs.loc[without]
-    saved, slower = (shown[c] - trained[c] for c in ("answer", "1,000 answers (s)"))
-    ratio, cached = (shown[c] / trained[c] for c in ("answer", "1,000 answers (s)"))
-    after = max(0.0, trained["adapt"] - shown["adapt"]) / saved
-    paid = f"after {1_000 * trained['to adapt (s)'] / slower:,.0f}" if slower > 0 else "never"
+    prompt, weights = costs.loc[context], costs.loc[without]
+    saved, slower = (prompt[c] - weights[c] for c in ("answer", "1,000 answers (s)"))
+    ratio, cached = (prompt[c] / weights[c] for c in ("answer", "1,000 answers (s)"))
+    after = max(0.0, weights["adapt"] - prompt["adapt"]) / saved
+    paid = f"after {1_000 * weights['to adapt (s)'] / slower:,.0f}" if slower > 0 else "never"
     return Conclusion(
         f"{context} needs no training, but with {size:,} demonstrations an answer takes "
         f"{_times(ratio)} as many operations as after {without} if every prompt is read whole. If "
         "the demonstrations are read once for many queries, it takes "
         f"{_times(cached)} as many seconds.",
-        f"An answer reads {shown['tokens an answer']:,.0f} tokens with the demonstrations in its "
-        f"prompt and {trained['tokens an answer']:,.0f} without. The cost of training is "
+        f"An answer reads {prompt['tokens an answer']:,.0f} tokens with the demonstrations in its "
+        f"prompt and {weights['tokens an answer']:,.0f} without. The cost of training is "
         f"recovered, counted in operations, after {after:,.0f} answers, if prompts are read whole; "
         f"counted in seconds, with the demonstrations read once, {paid}.",
         "operations leave attention out; seconds are of this machine and of many queries at once, "

@@ -172,7 +172,7 @@ def predict(specs: Sequence[Spec], texts: Texts) -> pd.DataFrame:
 
 
 def count(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `sections.made` or `predict` with `read` tokens, and `flops` in all.
+    """The rows of `sections.own_costs` or `predict` with `read` tokens, and `flops` in all.
 
     `adapt` and `score` are the parts of `flops`. Demonstrations are read once for each set of
     queries (a domain, the content-free ones), as the book does it. Attention to earlier tokens,

@@ -60,13 +60,13 @@ def hide(study: Study, pairs: pd.DataFrame) -> pd.DataFrame:
 
 def headed(studies: Sequence[Study], text: Callable[[Study], str]) -> None:
     """Say something of each study, under its name where there are several."""
-    said = []
+    parts = []
     for study in studies:
         head = f"**{inert.escape(study.study)}.** " * (len(studies) > 1)
         if words := text(study):
-            said.append(head + words)
-    if said:
-        tables.say("\n\n".join(said))
+            parts.append(head + words)
+    if parts:
+        tables.say("\n\n".join(parts))
 
 
 def bullets(lines: Sequence[str], studies: Sequence[Study] = ()) -> str:
@@ -110,8 +110,8 @@ def table(rows: pd.DataFrame | Sequence[Mapping[str, Any]], formats: Any = None)
     for name in reversed(by):
         frame = pd.concat([lines for _, lines in frame.groupby(name, sort=False)])
     heads = frame[by].agg(", ".join, axis=1).tolist() if by else []
-    shown = [name for name in _varying(frame, list(frame.columns)) if name not in by]
-    tables.table(frame[shown], formats, heads)
+    columns = [name for name in _varying(frame, list(frame.columns)) if name not in by]
+    tables.table(frame[columns], formats, heads)
 
 
 def _varying(frame: pd.DataFrame, by: Sequence[str]) -> list[str]:
@@ -858,8 +858,8 @@ def machines(rows: pd.DataFrame) -> str:
     return "; ".join(names.unique())
 
 
-def made(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of runs that were made, with `answers`; what was done once is in one row only.
+def own_costs(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with `answers`, and costs so that what was done once is in one row only.
 
     The row of a recursive round holds the seconds and tokens of the rounds before it, too: here
     each has its own. A student that is asked alone and behind the context was trained once.
@@ -877,7 +877,7 @@ def made(rows: pd.DataFrame) -> pd.DataFrame:
 def effort(results: Results) -> None:
     """Say what the chapter's runs cost together, for who thinks of running them again."""
     rows = results.rows
-    seconds = made(rows)["train_seconds"].sum() + rows["eval_seconds"].sum()
+    seconds = own_costs(rows)["train_seconds"].sum() + rows["eval_seconds"].sum()
     memory = rows["peak_memory_mib"].max()
     tables.say(
         f"The {len(rows):,} runs of this chapter took {seconds:,.0f} s of training and scoring in "
@@ -1020,11 +1020,11 @@ def _of_each(part: Callable[..., Any], show: Callable[..., None]) -> Callable[..
     place = _place(part)
 
     @wraps(part)
-    def shown(*values: Any) -> None:
+    def wrapper(*values: Any) -> None:
         before, studies, after = values[:place], values[place], values[place + 1 :]
         show(studies, lambda study: part(*(_own(one, study) for one in before), study, *after))
 
-    return shown
+    return wrapper
 
 
 def _place(part: Callable[..., Any]) -> int:
@@ -1071,11 +1071,11 @@ def and_missing(show: Callable[..., None]) -> Callable[..., None]:
     place = _place(show)
 
     @wraps(show)
-    def shown(*values: Any) -> None:
+    def wrapper(*values: Any) -> None:
         show(*values)
         missing(values[place])
 
-    return shown
+    return wrapper
 
 
 def where_run(*groups: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -1083,11 +1083,11 @@ def where_run(*groups: str) -> Callable[[Callable[..., Any]], Callable[..., Any]
 
     def of(show: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(show)
-        def shown(results: Results, studies: Sequence[Study]) -> Any:
+        def wrapper(results: Results, studies: Sequence[Study]) -> Any:
             there = having(results, studies, *groups)
             return show(results, there) if there else None
 
-        return shown
+        return wrapper
 
     return of
 

@@ -262,7 +262,7 @@ def on_one_machine(rows: pd.DataFrame) -> pd.DataFrame:
     chosen = np.zeros(len(rows), dtype=bool)
     for study in rows["study"].unique():
         own = (rows["study"] == study).to_numpy()
-        made = pd.Series(kind[own]).groupby(machine[own]).agg(["nunique", "size"])
-        first = made.sort_values(["nunique", "size"], ascending=False, kind="stable").index[0]
+        runs = pd.Series(kind[own]).groupby(machine[own]).agg(["nunique", "size"])
+        first = runs.sort_values(["nunique", "size"], ascending=False, kind="stable").index[0]
         chosen |= own & (machine == first)
     return rows[chosen]

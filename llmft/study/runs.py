@@ -174,15 +174,20 @@ def run_grid(
     identities = _identities(specs)
     keys = {spec: _key(one) for spec, one in identities.items()}
     wanted = {key: spec for spec, key in keys.items()}  # two spellings of one run are one
-    missing = [s for k, s in wanted.items() if not _there(folder, k, s, save_models, how["since"])]
-    if missing:
-        # Those of a model after one another: a process has one at a time.
+    found = {k: _there(folder, k, s, save_models, how["since"]) for k, s in wanted.items()}
+    if missing := [wanted[key] for key, row in found.items() if row is None]:
+        # Pieces of one model stand together, as a process holds one model at a time.
         pieces = sorted(methods.recursions(missing), key=lambda piece: piece[0].model)
         number = min(workers or _workers(pieces, device), len(pieces))
         with _pool(number) if number > 1 else nullcontext() as pool:
             _do(pieces, len(wanted), pool, how)
     # The task and the model by their names of now: who did a run may have had them elsewhere.
-    rows = [_row(folder, key) | identities[spec] for key, spec in wanted.items()]
+    rows = [
+        {"key": key, "clock": "wall"}  # the first records do not name their clock
+        | (found[key] or _row(folder, key))
+        | identities[spec]
+        for key, spec in wanted.items()
+    ]
     named = {name: [keys[spec] for spec in group] for name, group in groups.items()}
     return results.loaded(rows, folder, named, study)
 
@@ -231,10 +236,10 @@ def finish(
     *,
     folder: Path,
     wait: bool,
-    device: str = "auto",
-    token_budget: int = 0,
-    save_models: bool = False,
-    since: int = 0,
+    device: str,
+    token_budget: int,
+    save_models: bool,
+    since: int,
 ) -> Done:
     """See to it that the store holds these runs; those it holds now, with the seconds each took.
 
@@ -270,12 +275,17 @@ def finish(
     return done
 
 
-def _there(folder: Path, key: str, spec: Spec, save_models: bool, since: int) -> bool:
-    saved = not save_models or spec.method not in TRAINED or (folder / "models" / key).is_dir()
-    return saved and records.read(folder, key, since=since) is not None
+def _there(
+    folder: Path, key: str, spec: Spec, save_models: bool, since: int
+) -> dict[str, Any] | None:
+    """The row of a finished run; None for one that is still to do."""
+    if save_models and spec.method in TRAINED and not (folder / "models" / key).is_dir():
+        return None
+    return records.read(folder, key, since=since)
 
 
 def _row(folder: Path, key: str) -> dict[str, Any]:
+    """The row of a run that was just done, here or by another process."""
     row = records.read(folder, key)
     if row is None:  # another process may be at it (`--force`)
         with records.claim(folder, key, wait=True):
@@ -285,7 +295,7 @@ def _row(folder: Path, key: str) -> dict[str, Any]:
             f"store {folder} has no run {key}: do all workers share this folder, its task and its "
             "model, and did none of them change meanwhile?"
         )
-    return {"key": key, "clock": "wall", **row}  # the first records do not name their clock
+    return row
 
 
 def _provenance() -> dict[str, str]:
@@ -338,8 +348,9 @@ def _pool(number: int) -> Iterator[Executor]:
                 "are kept"
             ) from None
         except BaseException:
-            # Whatever went wrong is told now, and not after what the workers are at: that is done
-            # again, and what they wrote is whole. One that still starts would tell of its own end.
+            # The error is reported at once: workers are stopped, and their runs are done again
+            # later. (What they wrote is whole.) A worker that ended by itself while it still
+            # starts would print an error of its own.
             for worker in set(active_children()) - others:
                 worker.kill()
             raise

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from llmft import ROOT, UserError, files
 
 
-PUBLISHED = ROOT / "data" / "runs"
+BOOK = ROOT / "data" / "runs"
 """A store that is only read, filled by `llmft publish`: the runs of studies that take hours."""
 
 
@@ -79,13 +79,13 @@ def read(folder: Path, key: str, *, since: int = 0) -> dict[str, Any] | None:
 
 def _place(folder: Path, key: str) -> Path:
     """Where a run's row is, or would be: in the store, or, where it is only there, published."""
-    own, other = (place / "records" / f"{key}.json" for place in (folder, PUBLISHED))
+    own, other = (place / "records" / f"{key}.json" for place in (folder, BOOK))
     return other if other.exists() and not own.exists() else own
 
 
 def copy(folder: Path, keys: Sequence[str]) -> tuple[int, int]:
     """Publish the runs that the store has finished, and no others: how many are there, and new."""
-    there = PUBLISHED / "records"
+    there = BOOK / "records"
     before = {path.stem for path in there.glob("*.json")}
     finished = [key for key in keys if read(folder, key)]
     for key in finished:

@@ -34,7 +34,7 @@ as the same number. Another order of additions on another machine makes 1e-5."""
 EXACT = 1e-5
 """The largest difference of a row's measure from the same of its answers, which are float32."""
 
-TRAINED = 0.02
+MOST_CHANGED = 0.02
 """Of a method that trains: the largest share of its answers that may change. Each update multiplies
 the differences of the ones before it."""
 
@@ -136,7 +136,7 @@ def _check_measures(row: Mapping[Any, Any], answers: pd.DataFrame) -> None:
 def _same(method: str, found: dict[str, Any]) -> bool:
     if method in ("zero-shot", "icl"):
         return bool(found["largest"] <= SCORED)
-    return bool(found["changed"] <= TRAINED)
+    return bool(found["changed"] <= MOST_CHANGED)
 
 
 def write(record: dict[str, Any], root: Path) -> Path:

@@ -25,7 +25,7 @@ from llmft.study.results import Results
 PICKS = 4_000
 """How often `fifty` looks at one draw on a few pairs."""
 
-HELD_OUT = 16
+CURVE_SIZE = 16
 """Examples of its own on which a run's learning curve is measured here: none is shown."""
 
 
@@ -80,7 +80,11 @@ def fitting(study: Study) -> int:
 
 def switch_on(results: Results, icl: pd.DataFrame, studies: Sequence[Study]) -> dict[str, Bugs]:
     """The `Bugs` of each study, by its name."""
-    return {study.study: _switch_on(results, icl, study) for study in studies}
+    found = {}
+    for study in studies:
+        with methods.threads(sections.model_of(study)):
+            found[study.study] = _switch_on(results, icl, study)
+    return found
 
 
 def _switch_on(results: Results, icl: pd.DataFrame, study: Study) -> Bugs:
@@ -105,9 +109,9 @@ def _switch_on(results: Results, icl: pd.DataFrame, study: Study) -> Bugs:
     students, reading = train_unaligned(at)
     alike = train_one_label(at)
     own, foreign = (" / ".join(p.verbalizer) for p in (at.pattern, other_words(at.pattern)))
-    kept = f"{min(share, 1):.0%} of the prompt kept, {most} shots"
+    rest = f"{min(share, 1):.0%} of the prompt kept, {most} shots"
     bugs = [
-        ("cut", f"the query cut off ({kept})", longest, cut[cut["shots"] == most]),
+        ("cut", f"the query cut off ({rest})", longest, cut[cut["shots"] == most]),
         ("words", f"demonstrations say {foreign}, the answer is read as {own}", longest, words),
         ("alignment", "teacher and student compared from the left", aligned, students),
         ("rate", f"LoRA at 1e-5, {grids.side(study)} examples", lora, slow),
@@ -213,7 +217,7 @@ def train_unaligned(at: Setting) -> tuple[pd.DataFrame, list[float]]:
     spec = grids.spec(at.study, "distillation", objective="query")
     seeds = grids.few(at.study)
     sets = [unaligned(at, replace(spec, data_seed=seed)) for seed in seeds]
-    jobs = [training.Job(one, one.part(range(min(HELD_OUT, len(one))))) for one in sets]
+    jobs = [training.Job(one, one.part(range(min(CURVE_SIZE, len(one))))) for one in sets]
     return _train(at, spec, jobs, distill.divergence(at.study.temperature))
 
 
@@ -305,6 +309,11 @@ def effects_of(switched: Mapping[str, Bugs], studies: Sequence[Study]) -> pd.Dat
     return pd.DataFrame(lines)
 
 
+def write(effects: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Store the `effects` beside the other chapters' results."""
+    effects.to_csv(studies[0].folder / "bugs.csv", index=False)
+
+
 def _every(switched: Mapping[str, Bugs], studies: Sequence[Study]) -> pd.DataFrame:
     """The predictions of all bugs."""
     return pd.concat([switched[study.study].predictions for study in studies])
@@ -357,7 +366,7 @@ def at_a_glance(effects: pd.DataFrame, _study: Study) -> str:
 
 
 @sections.text_by_study
-def seen(switched: Bugs, effects: pd.DataFrame, _study: Study, bug: str) -> str:
+def with_and_without(switched: Bugs, effects: pd.DataFrame, _study: Study, bug: str) -> str:
     """Say what a reader would have seen with a bug, what there is without it, and the change."""
     own = sections.rows_at(switched.predictions, bug=bug)
     changes = sections.rows_at(effects, bug=bug).set_index("domain")

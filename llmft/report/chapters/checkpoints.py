@@ -256,6 +256,23 @@ def largest(answers: pd.DataFrame, _study: Study) -> str:
     return f"In-domain, as standard deviations:\n\n{sections.bullets(lines)}"
 
 
+@sections.text_by_study
+def of_differences(answers: pd.DataFrame, _study: Study) -> str:
+    """Say how much of a single run's difference from full fine-tuning is the checkpoint's."""
+    inside, lines = sections.rows_at(answers, domain="in-domain"), []
+    for method in [name for name in dict.fromkeys(inside["method"]) if name != FULL]:
+        found = spread(*_gap(inside, method, "correct"))
+        parts = conclusions.joined(
+            [f"{stats.number(found[name], 3)} ({name})" for name in DIFFERENCES]
+        )
+        lines.append(f"{conclusions.capital(method)}: {parts}.")
+    return (
+        "In-domain, a run's accuracy minus that of full fine-tuning on the same checkpoint and "
+        "draw, as standard deviations when only one thing is another:\n\n"
+        f"{sections.bullets(lines)}"
+    )
+
+
 def _told(found: dict[tuple[str, str], tuple[Interval, Floats]], name: str) -> str:
     """Which methods are shown to differ from full fine-tuning by a measure, and by how much."""
     more, less, _ = conclusions.sides({place: gap for place, (gap, _) in found.items()})
@@ -303,7 +320,9 @@ def summary(answers: pd.DataFrame, folder: Path, _study: Study) -> Iterator[str]
             f"which no interval here tests: {'; '.join(mixed) or 'none'}."
         )
         if 1 < len(can) < number:
+            few = gaps(some, value)
+            widest = stats.number(max(gap.detectable for gap, _ in few.values()))
             yield (
                 f"Over the {len(can)} checkpoints alone that learned to use their context, "
-                f"{_told(gaps(some, value), name)}."
+                f"{_told(few, name)} (of any method {widest} would have been shown)."
             )

@@ -48,8 +48,8 @@ CUES = baselines.CLASSIFIER
 
 BY = ["study", "method", "shots", "domain"]
 
-SHOWN = "demonstrations rank pairs better than none"
-TRAINED = "training ranks pairs better than none"
+ICL_HELPS = "demonstrations rank pairs better than none"
+TRAINING_HELPS = "training ranks pairs better than none"
 APART = "training on the most examples ranks pairs better than the most demonstrations"
 AGAINST_CUES = "training on the most examples ranks pairs better than a cue classifier on the same"
 """The claims of which the first conclusion is made."""
@@ -209,6 +209,12 @@ def subcases(compared: pd.DataFrame, studies: Sequence[Study]) -> Any:
     own = at_size(compared[compared["method"] != CUES], studies)
     names = pd.Categorical(own["method"].map(METHODS), list(METHODS.values()))
     return sections.subcases(own.assign(method=names), "method")
+
+
+def constructions(compared: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Out-of-domain AUC and accuracy by method: other pairs, other constructions."""
+    own = at_size(compared[compared["method"] != CUES], studies)
+    sections.constructions(own, ["study", "method"])
 
 
 # --- one domain against the other --------------------------------------------------------------
@@ -439,21 +445,21 @@ def claims(compared: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
     lines = []
     for domain, study in itertools.product(tasks.DOMAINS, studies):
         few, most = study.context_shots, study.train_shots[-1]
-        zero, shown, shown_few = ("zero-shot", 0), ("ICL", study.shots[-1]), ("ICL", few)
-        trained, trained_few = ("full fine-tuning", most), ("full fine-tuning", few)
+        zero, icl, icl_few = ("zero-shot", 0), ("ICL", study.shots[-1]), ("ICL", few)
+        full, full_few = ("full fine-tuning", most), ("full fine-tuning", few)
         same = "with the same few labels,"
         sides = {
-            SHOWN: (shown, zero),
-            TRAINED: (trained, zero),
-            APART: (trained, shown),
-            AGAINST_CUES: (trained, (CUES, most)),
-            f"{same} training ranks pairs better than ICL": (trained_few, shown_few),
-            f"{same} a cue classifier ranks pairs better than ICL": ((CUES, few), shown_few),
-            "training all weights ranks pairs better than LoRA": (trained, ("LoRA", most)),
+            ICL_HELPS: (icl, zero),
+            TRAINING_HELPS: (full, zero),
+            APART: (full, icl),
+            AGAINST_CUES: (full, (CUES, most)),
+            f"{same} training ranks pairs better than ICL": (full_few, icl_few),
+            f"{same} a cue classifier ranks pairs better than ICL": ((CUES, few), icl_few),
+            "training all weights ranks pairs better than LoRA": (full, ("LoRA", most)),
         }
         if study.context == "demonstrations":  # else the teacher is another than ICL
             distilled = ("distillation", few)
-            sides["a teacher ranks pairs better than its student"] = (shown_few, distilled)
+            sides["a teacher ranks pairs better than its student"] = (icl_few, distilled)
         own = rows_at(compared, study=study.study, domain=domain)
         there = set(zip(own["method"], own["shots"], strict=True))
         for claim, pair in sides.items():
@@ -470,7 +476,7 @@ def both(claimed: pd.DataFrame, studies: Sequence[Study]) -> None:
     And `comparison-claims.json`: a difference has its interval (`low`, `high`), and where nothing
     is shown the smallest true difference that would have been (`shown_from`).
     """
-    lines, kept = [], []
+    lines, records = [], []
     for (domain, claim), rows in claimed.groupby(["domain", "claim"], sort=False):
         gaps = dict(zip(rows["study"], rows["difference"], strict=True))
         line = {"claim": f"{domain}: {claim}"} | {study.study: "–" for study in studies}
@@ -483,9 +489,9 @@ def both(claimed: pd.DataFrame, studies: Sequence[Study]) -> None:
             numbers[name] = {n: round(value, 4) for n, value in known.items() if np.isfinite(value)}
         about = {"claim": claim, "domain": domain, "measure": "AUC"}
         lines.append(line | {"holds": conclusions.holds(gaps, len(studies))})
-        kept.append(about | {"holds": lines[-1]["holds"], "studies": numbers})
+        records.append(about | {"holds": lines[-1]["holds"], "studies": numbers})
     tables.table(pd.DataFrame(lines))
-    text = json.dumps(kept, indent=1, ensure_ascii=False)
+    text = json.dumps(records, indent=1, ensure_ascii=False)
     (studies[0].folder / "comparison-claims.json").write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -536,18 +542,18 @@ REHEARSED = (
 
 def _of_domains(claimed: pd.DataFrame, study: Study) -> Conclusion:
     """The most demonstrations against training on the most examples, in each domain."""
-    shown, trained = study.shots[-1], study.train_shots[-1]
+    demonstrations, examples = study.shots[-1], study.train_shots[-1]
     gaps, cues = {}, {}
     for domain, rows in claimed.groupby("domain", sort=False):
         found = rows.set_index("claim")["difference"]
-        gaps[str(domain)] = found[SHOWN], found[TRAINED], found[APART]
+        gaps[str(domain)] = found[ICL_HELPS], found[TRAINING_HELPS], found[APART]
         cues[str(domain)] = found[AGAINST_CUES]
     return conclusions.contrast(
         gaps,
         cues,
-        f"{shown:,} demonstrations",
-        f"training on {trained:,} examples",
-        trained > shown,
+        f"{demonstrations:,} demonstrations",
+        f"training on {examples:,} examples",
+        examples > demonstrations,
         REHEARSED if study.model == "pocket" else "",
     )
 
@@ -600,12 +606,22 @@ def _of_methods(compared: pd.DataFrame, rows: pd.DataFrame, study: Study) -> lis
     return found
 
 
-def conclude(found: dict[str, list[Conclusion]], studies: Sequence[Study]) -> None:
-    """Say each study's conclusions; and the first study's in short, for the book's first page.
+def conclude(
+    chosen: Results,
+    compared: pd.DataFrame,
+    ruled: pd.DataFrame,
+    cost: pd.DataFrame,
+    claimed: pd.DataFrame,
+    studies: Sequence[Study],
+) -> None:
+    """Say each study's `findings`; and the first study's in short, for the book's first page.
 
-    `found`: the conclusions by the names of studies. `comparison-answer.md` has the answer in one
-    sentence, `comparison.md` the claims that have a number, and what to use.
+    `comparison-answer.md` has the answer in one sentence, `comparison.md` the claims that have a
+    number, and what to use.
     """
+    found = {
+        study.study: findings(chosen, compared, ruled, cost, claimed, study) for study in studies
+    }
     lines = []
     for study in studies:
         heading = [f"**{inert.escape(study.study)}**\n"] * (len(studies) > 1)

@@ -50,7 +50,7 @@ def student(study: Study, queries: int = 0, lora: bool = False) -> str:
 
 def names(study: Study) -> dict[str, str]:
     """The groups of runs that are set side by side, and what the chapter calls them."""
-    found = {
+    titles = {
         "zero-shot": START,
         "ICL": teacher(study),
         "full fine-tuning": rival(study),
@@ -58,8 +58,8 @@ def names(study: Study) -> dict[str, str]:
         "LoRA student": student(study, lora=True),
         **{f"round {n}": f"recursive, round {n}" for n in range(2, study.rounds + 1)},
     }
-    made = grids.context_distillation(study)
-    return {name: title for name, title in found.items() if name in made}
+    groups = grids.context_distillation(study)
+    return {name: title for name, title in titles.items() if name in groups}
 
 
 def of_students(study: Study) -> list[str]:
@@ -124,8 +124,8 @@ def _nearest(rows: pd.DataFrame, study: Study) -> str:
 
 def accuracy(main: pd.DataFrame, studies: Sequence[Study]) -> Any:
     """A row a method: accuracy in each domain, beside the classifier's on the same labels."""
-    compared = sections.with_classifier(main, studies, lambda study: [study.context_shots])
-    points = sections.summary(compared, ["study", "method", "domain"])
+    rows = sections.with_classifier(main, studies, lambda study: [study.context_shots])
+    points = sections.summary(rows, ["study", "method", "domain"])
     return figures.forest(
         points,
         "method",
@@ -163,17 +163,17 @@ def _share(
 @sections.text_by_study
 def shares(main: pd.DataFrame, study: Study) -> str:
     """Say how much of the teacher's gain each student has, and compare the last with the rival."""
-    found = {n: _share(main, study, student(study, n)) for n in study.queries}
-    clear = [f"{one} with {n:,} queries" for n, one in found.items() if np.isfinite(one.mean)]
-    kept = f"Of the teacher's in-domain gain the student has {', '.join(clear)}."
+    own = {n: _share(main, study, student(study, n)) for n in study.queries}
+    clear = [f"{one} with {n:,} queries" for n, one in own.items() if np.isfinite(one.mean)]
+    text = f"Of the teacher's in-domain gain the student has {', '.join(clear)}."
     if not clear:
-        kept = "The teacher has no clear in-domain gain, so no share of it is given."
+        text = "The teacher has no clear in-domain gain, so no share of it is given."
     at, most = {"domain": "in-domain"}, study.queries[-1]
     gap = sections.difference(
         main, at | {"method": student(study, most)}, at | {"method": rival(study)}
     )
     return (
-        f"{kept} The student of {most:,} queries minus fine-tuning on the same "
+        f"{text} The student of {most:,} queries minus fine-tuning on the same "
         f"{study.context_shots} labelled examples is {gap} in accuracy (paired)"
         f"{sections.unresolved(gap)}."
     )
@@ -208,8 +208,8 @@ def in_rounds(frame: pd.DataFrame, studies: Sequence[Study]) -> pd.DataFrame:
 def rounds_figure(students: Results, main: pd.DataFrame, studies: Sequence[Study]) -> Any:
     """Accuracy by round of recursive distillation, a line a domain, with single draws."""
     points = sections.summary(in_rounds(main, studies), ["study", "domain", "rounds"])
-    compared = sections.with_classifier(main, studies, lambda study: [study.context_shots])
-    lines = sections.classifier_lines(compared)
+    rows = sections.with_classifier(main, studies, lambda study: [study.context_shots])
+    lines = sections.classifier_lines(rows)
     return figures.curve(
         points,
         "rounds",
@@ -260,7 +260,7 @@ def recursion(students: Results, main: pd.DataFrame, study: Study) -> str:
     stops = (own["first_kl"].to_numpy() > first["first_kl"].to_numpy()).sum()
     return (
         f"{claim} From round 1 to round {study.rounds}, in-domain accuracy changes by {change} "
-        "(paired). Each student is near its own teacher (KL "
+        f"(paired){sections.unresolved(change)}. Each student is near its own teacher (KL "
         f"{sections.over(own['held_out_kl'])} nats on held-out queries), but the KL to the "
         f"first teacher is {sections.over(own['first_kl'])} nats. Without the context the "
         "student of round 1 agrees with the first teacher on "
@@ -285,21 +285,21 @@ def objectives(results: Results, study: Study) -> Iterator[dict[str, Any]]:
         [study],
         lambda study: {"data_seed": grids.few(study)},
     )
-    scored = sections.scored(part)
+    answers = sections.scored(part)
     kinds: Any = part.rows.groupby(["objective", "temperature"], sort=False)
     for (objective, temperature), own in kinds:
         softened = f", temperature {temperature:g}" * (temperature != study.temperature)
         at = {"objective": objective, "temperature": temperature}
-        found = {
-            domain: sections.interval(scored, domain=domain, **at)
+        accuracies = {
+            domain: sections.interval(answers, domain=domain, **at)
             for domain in sections.task_of(study).domains
         }
         yield {
             "compared over": NAMES[objective] + softened,
-            **{domain: str(interval) for domain, interval in found.items()},
+            **{domain: str(interval) for domain, interval in accuracies.items()},
             "agreement, held-out": sections.over(own["held_out_agreement"]),
             "text (nats a token)": sections.over(own["text_nll"]),
-            "n": found["in-domain"].n,
+            "n": accuracies["in-domain"].n,
         }
 
 
@@ -317,8 +317,8 @@ def forgetting_figure(text: Results, start: Results, studies: Sequence[Study]) -
     if not studies:
         return None
     by, answers = ["study", "method", "term"], sections.scored(text)
-    compared = sections.with_classifier(answers, studies, lambda study: [study.context_shots])
-    lines = sections.rows_at(sections.classifier_lines(compared), domain="in-domain")
+    rows = sections.with_classifier(answers, studies, lambda study: [study.context_shots])
+    lines = sections.rows_at(sections.classifier_lines(rows), domain="in-domain")
     right = sections.summary(answers[answers["domain"] == "in-domain"], by)
     both = right.merge(stats.over_draws(text.rows, by, "text_nll"), on=by, suffixes=("", "_nll"))
     for end in ("mean", "lo", "hi"):
@@ -382,9 +382,9 @@ def perplexity(students: Results) -> None:
 
 def cost(students: Results, studies: Sequence[Study]) -> None:
     """What distilling costs, means over draws, and after how many answers it has paid."""
-    timed = on_one_machine(students.rows)
-    _costs(timed, studies)
-    sections.hardware(students.rows, timed)
+    rows = on_one_machine(students.rows)
+    _costs(rows, studies)
+    sections.hardware(students.rows, rows)
 
 
 @sections.table_by_study(
@@ -403,9 +403,9 @@ def _costs(rows: pd.DataFrame, study: Study) -> Iterator[dict[str, Any]]:
     context = means.loc[teacher(study)]
     for name in [n for n in of_students(study) if n.startswith("distilled")]:
         one = means.loc[name]
-        saved = context["per_answer"] - one["per_answer"]
+        saving = context["per_answer"] - one["per_answer"]
         lora = name == student(study, lora=True)
-        pays = f"{one['train_seconds'] / saved:,.0f}" if saved > 0 else "never"
+        pays = f"{one['train_seconds'] / saving:,.0f}" if saving > 0 else "never"
         yield {
             "student": name.split(", ")[-1] + f", LoRA of rank {study.lora_rank}" * lora,
             "teacher (s)": one["teacher_seconds"],
@@ -432,22 +432,25 @@ def summary(main: pd.DataFrame, study: Study) -> Iterator[str]:
     else:
         yield "The teacher has no clear gain in in-domain accuracy: there is no share to give."
     inside = main[main["domain"] == "in-domain"]
-    shown, learned, start = ({"method": name} for name in (teacher(study), most, START))
+    context, own, start = ({"method": name} for name in (teacher(study), most, START))
     pairs = {
-        "the teacher minus zero-shot": (shown, start),
-        "the student minus zero-shot": (learned, start),
-        "the student minus its teacher": (learned, shown),
+        "the teacher minus zero-shot": (context, start),
+        "the student minus zero-shot": (own, start),
+        "the student minus its teacher": (own, context),
     }
     gaps = sections.differences(inside, pairs, "auc")
+    texts = [f"{name} is {gap}{sections.unresolved(gap)}" for name, gap in gaps.items()]
     yield (
         "By in-domain AUC, which a lean to one answer does not change, "
-        f"{conclusions.joined([f'{name} is {gap}' for name, gap in gaps.items()])}; the three "
-        "intervals hold together."
+        f"{conclusions.joined(texts)}; the three intervals hold together."
     )
     if "out-of-domain" in sections.task_of(study).domains:
         out = main[main["domain"] == "out-of-domain"]
-        gap = sections.difference(out, {"method": most}, {"method": teacher(study)})
-        yield f"Out-of-domain the student's accuracy minus its teacher's is {gap}."
+        gap = sections.difference(out, own, context)
+        yield (
+            f"Out-of-domain the student's accuracy minus its teacher's is {gap}"
+            f"{sections.unresolved(gap)}."
+        )
     if "LoRA student" in names(study):
         lora = student(study, lora=True)
         gap = sections.difference(inside, {"method": lora}, {"method": student(study)})

@@ -147,6 +147,12 @@ def calibration(results: Results, studies: Sequence[Study]) -> None:
     sections.calibration_table(replace(results, rows=rows), ["study", "method", "domain", "shots"])
 
 
+def subcases(main: pd.DataFrame) -> Any:
+    """LoRA's out-of-domain accuracy by construction (rows) and number of examples (columns)."""
+    own = sections.rows_at(main, method="LoRA")
+    return sections.subcases(own, "shots", x_title="training examples")
+
+
 # --- what is changed ---------------------------------------------------------------------------
 
 

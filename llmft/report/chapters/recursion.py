@@ -3,10 +3,10 @@
 `arms` are the recursions side by side, `method` being what the chapter calls them and `rounds` the
 round; `main` has their in-domain answers with scores, and `agreement`: 1 where the first teacher's
 is the same. `scoring` says whether the student was asked alone ("") or behind the context
-("context").
+("context"), as those of round 1 are, too.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -123,21 +123,22 @@ def _round_cells(
 # --- the mechanism -----------------------------------------------------------------------------
 
 
-def mechanism(main: pd.DataFrame, studies: Sequence[Study]) -> Any:
-    """By round and arm: agreement with the first teacher alone and behind the context; accuracy.
+def mechanism(found: Results, main: pd.DataFrame, studies: Sequence[Study]) -> Any:
+    """By round and arm: how often teacher and student agree with the first teacher; accuracy.
 
     A row of panels each, a panel a learning rate.
     """
-    main = main.assign(rate=main["learning_rate"].map("at {:.2g}".format))
     by = ["study", "rate", "method", "rounds"]
-    shown = {
-        "agreement alone": ("", "agreement"),
-        "agreement behind": ("context", "agreement"),
-        "accuracy": ("", "correct"),
-    }
+    rows, alone = (
+        sections.rows_at(frame, scoring="").assign(rate=_rate) for frame in (found.rows, main)
+    )
+    rows = rows.assign(agreement=rows["teacher_agreement"])
     points = pd.concat(
-        sections.summary(sections.rows_at(main, scoring=scoring), by, value).assign(measure=name)
-        for name, (scoring, value) in shown.items()
+        [
+            stats.over_draws(rows, by, "agreement").assign(measure="teacher agrees"),
+            stats.summary(alone, by, "agreement").assign(measure="student agrees"),
+            stats.summary(alone, by, "correct").assign(measure="accuracy"),
+        ]
     )
     places = points[["study", "measure", "rate"]].drop_duplicates()
     floors = _floors(studies).assign(measure="accuracy").merge(places)
@@ -150,10 +151,15 @@ def mechanism(main: pd.DataFrame, studies: Sequence[Study]) -> Any:
         doublings=False,
         rules=floors.assign(panel=sections.panel(floors, "measure", "rate")),
         x_title="round",
-        y_title="share of test pairs",
+        y_title="share of pairs",
         note=stats.caption(points),
         height=220,
     )
+
+
+def _rate(frame: pd.DataFrame) -> pd.Series:
+    """The learning rates as a panel's heading has them."""
+    return frame["learning_rate"].map("at {:.2g}".format)
 
 
 def _floors(studies: Sequence[Study]) -> pd.DataFrame:
@@ -179,22 +185,16 @@ def fidelity(found: Results, main: pd.DataFrame, study: Study) -> Iterator[dict[
 
 
 @sections.text_by_study
-def lag(main: pd.DataFrame, _study: Study) -> str:
-    """Say how near a live student is to what the one before it said behind the context."""
-    live, by = sections.rows_at(main, method=LIVE), ["data_seed", "rounds"]
-    behind, alone = (
-        sections.rows_at(live, scoring=scoring).groupby(["learning_rate", *by])["agreement"].mean()
-        for scoring in ("context", "")
-    )
-    before = alone.reset_index().assign(rounds=lambda frame: frame["rounds"] - 1)
-    pairs = behind.reset_index().merge(before, on=["learning_rate", *by], suffixes=("_behind", ""))
-    shares = pairs["agreement_behind"]
-    apart = (pairs["agreement"] - shares).abs().groupby(pairs["data_seed"]).mean()
+def lag(found: Results, _study: Study) -> str:
+    """Say how near a live student is to what its teacher says."""
+    later = found.rows[(found.rows["method"] == LIVE) & (found.rows["rounds"] > 1)]
+    shares = later["teacher_agreement"]
+    apart = (later["first_agreement"] - shares).abs().groupby(later["data_seed"]).mean()
     return (
-        "Behind the context, live students that have a next round agree with the first teacher "
-        f"on {stats.number(shares.min())} to {stats.number(shares.max())} of the pairs, by draw, "
-        "rate and round. From that share the next student's agreement, asked alone, differs by "
-        f"{sections.over(apart.rename('agreement'))} on average over rates and rounds."
+        "After round 1, the teachers of the live recursion agree with the first one on "
+        f"{stats.number(shares.min())} to {stats.number(shares.max())} of held-out queries, by "
+        "draw, rate and round. From that share the agreement of their own student, asked alone, "
+        f"differs by {sections.over(apart.rename('agreement'))} on average over rates and rounds."
     )
 
 
@@ -220,39 +220,71 @@ def accuracy(found: Results, main: pd.DataFrame, study: Study) -> Iterator[dict[
 
 
 @sections.text_by_study
-def verdict(found: Results, main: pd.DataFrame, study: Study) -> str:
-    """Say which recursions lose, hold and gain, and whether the last teachers tell them apart."""
-    gaps, end, parts = changes(main, study), last(main), []
+def verdict(main: pd.DataFrame, study: Study) -> str:
+    """Say, rate by rate, which recursions lose, stay and gain from the first round to the last."""
+    gaps, heads, parts = changes(main, study), [], []
     for rate in dict.fromkeys(rate for rate, _ in gaps):
-        kinds = sections.moves({arm: gap for (of, arm), gap in gaps.items() if of == rate})
-        some = "; ".join(f"accuracy {kind}: {', '.join(a)}" for kind, a in kinds.items())
-        parts.append(f"At a learning rate of {rate:.2g}, from round 1 to round {end}, {some}.")
-    kept: dict[bool, list[float]] = {True: [], False: []}
-    for (rate, arm), gap in gaps.items():
-        rows = sections.rows_at(found.rows, **at(arm, rate, end))
-        kept[gap.hi < 0].append(rows["teacher_agreement"].mean())
-    head = _separated(kept[True], kept[False], end)
-    return f"{head} {' '.join(parts)} All of these hold together."
-
-
-def _separated(lost: Sequence[float], others: Sequence[float], end: int) -> str:
-    """The sentence that says whether the last teacher's agreement goes with a loss."""
-    what = f"the teacher of round {end} agrees with the first teacher on"
-    spans = [
-        stats.number(min(own)) + f" to {stats.number(max(own))}" * (len(own) > 1)
-        for own in (lost, others)
-        if own
-    ]
-    if not lost:
-        return f"**No recursion is shown to lose accuracy; {what} {spans[0]} of held-out queries.**"
-    if not others:
-        return f"**Every recursion loses accuracy; {what} {spans[0]} of held-out queries.**"
-    told = "How far a teacher has moved from the first does not by itself tell where accuracy falls"
-    if max(lost) < min(others):
-        told = "Accuracy is shown to fall where the teacher has left the first one farthest"
+        own = {arm: gap for (of, arm), gap in gaps.items() if of == rate}
+        heads.append(f"at a learning rate of {rate:.2g} accuracy {_kinds(own)}")
+        each = "; ".join(f"{arm} {gap}{sections.unresolved(gap)}" for arm, gap in own.items())
+        parts.append(f"At {rate:.2g}: {each}.")
     return (
-        f"**{told}: {what} {spans[0]} of held-out queries where accuracy falls, and on "
-        f"{spans[1]} where it is not shown to fall.**"
+        f"**From round 1 to round {last(main)}, {'; '.join(heads)}.** {' '.join(parts)} "
+        f"These {len(gaps)} intervals hold together."
+    )
+
+
+def _kinds(gaps: Mapping[str, stats.Interval]) -> str:
+    """Of which arms accuracy falls, rises, or stays, and of which neither is shown."""
+    kinds: dict[str, list[str]] = {}
+    for arm, gap in gaps.items():
+        kind = "is not shown to change"
+        if max(-gap.lo, gap.hi) < conclusions.MARGIN:
+            kind = f"stays within {conclusions.MARGIN:g}"
+        if gap.lo > 0 or gap.hi < 0:
+            kind = "rises" if gap.lo > 0 else "falls"
+        kinds.setdefault(kind, []).append(arm)
+    if len(kinds) == 1:
+        return f"{next(iter(kinds))} in any arm"
+    return conclusions.joined(
+        [f"{kind} ({conclusions.joined(arms)})" for kind, arms in kinds.items()]
+    )
+
+
+@sections.text_by_study
+def follows(results: Results, found: Results, _study: Study) -> str:
+    """Say, draw by draw, how a student's accuracy goes with its teacher's agreement."""
+    rows = _last_students(found)
+    agrees, right = rows["teacher_agreement"], rows["in_domain_accuracy"]
+    middle = agrees.median()
+    low, high = (stats.number(right[side].mean()) for side in (agrees <= middle, agrees > middle))
+    called = results.part("ICL").rows["in_domain_share_entailment"]
+    share = min(called.min(), 1 - called.max())
+    return (
+        f"A student of round {last(found.rows)} is the more accurate the nearer its teacher was "
+        f"to the first one: {_ranks(found)}. The half of the {len(rows)} students whose teachers "
+        f"agree least, on at most {stats.number(middle)} of the held-out queries, have a mean "
+        f"accuracy of {low}, the others of {high}. One answer to all pairs may agree with the "
+        f"first teacher on {stats.number(share)} to {stats.number(1 - share)}: such an agreement "
+        "says no more than which answer that is."
+    )
+
+
+def _last_students(found: Results) -> pd.DataFrame:
+    """The rows of the last round's students, asked alone."""
+    return sections.rows_at(found.rows, scoring="", rounds=last(found.rows))
+
+
+def _ranks(found: Results) -> str:
+    """Spearman's correlation of accuracy with the teacher's agreement, over arms and rates."""
+    ranks = [
+        own["teacher_agreement"].corr(own["in_domain_accuracy"], method="spearman")
+        for _, own in _last_students(found).groupby("data_seed")
+    ]
+    mean = stats.t_interval(ranks, bounds=(-1.0, 1.0))
+    return (
+        "within a draw, over arms and rates, Spearman's correlation of a student's accuracy with "
+        f"its teacher's agreement is {mean} (mean over {mean.n} draws)"
     )
 
 
@@ -318,16 +350,23 @@ VARIANTS = {"recursion by rate, all weights": "as published"} | {
 """The groups of runs in which the live recursion has other losses, and what these are called."""
 
 
+def _of_variants(
+    results: Results, study: Study
+) -> tuple[Results, pd.DataFrame, list[tuple[float, str]]]:
+    """The runs with other losses, their in-domain answers, and their rates and losses."""
+    found = sections.by_method(results, [study], lambda _: VARIANTS)
+    answers = sections.rows_at(sections.scored(found), domain=INSIDE)
+    rates = [study.distill_learning_rate * share for share in (1.0, grids.RATES[0])]
+    return found, answers, [(rate, name) for rate in rates for name in VARIANTS.values()]
+
+
 @sections.where_run(*VARIANTS)
 @sections.table_by_study(RATES)
 def variants(results: Results, study: Study) -> Iterator[dict[str, Any]]:
     """The live recursion with other divergences, and without the text term, at both rates."""
-    found = sections.by_method(results, [study], lambda _: VARIANTS)
-    answers = sections.rows_at(sections.scored(found), domain=INSIDE)
-    rates = [study.distill_learning_rate * share for share in (1.0, grids.RATES[0])]
-    made = [(rate, name) for rate in rates for name in VARIANTS.values()]
-    end, level = last(answers), stats.together(len(made))
-    for rate, name in made:
+    found, answers, places = _of_variants(results, study)
+    end, level = last(answers), stats.together(len(places))
+    for rate, name in places:
         right, area = (change(answers, name, rate, level, value) for value in SCORES)
         rows = sections.rows_at(found.rows, **at(name, rate, end))
         yield (
@@ -340,6 +379,29 @@ def variants(results: Results, study: Study) -> Iterator[dict[str, Any]]:
                 "n": right.n,
             }
         )
+
+
+@sections.where_run(*VARIANTS)
+@sections.text_by_study
+def other_losses(results: Results, study: Study) -> str:
+    """Say what another loss changes after the last round, by rate."""
+    _, answers, places = _of_variants(results, study)
+    published, end = next(iter(VARIANTS.values())), last(answers)
+    pairs = {
+        (rate, name): (at(name, rate, end), at(published, rate, end))
+        for rate, name in places
+        if name != published
+    }
+    gaps = sections.differences(answers, pairs)
+    parts = []
+    for rate in dict.fromkeys(rate for rate, _ in gaps):
+        own = {name: gap for (of, name), gap in gaps.items() if of == rate}
+        each = ", ".join(f"{name} {gap}{sections.unresolved(gap)}" for name, gap in own.items())
+        parts.append(f"at {rate:.2g}: {each}")
+    return (
+        f"Accuracy after round {end} with another loss minus that with the published one, "
+        f"{'; '.join(parts)}. These {len(gaps)} intervals hold together."
+    )
 
 
 # --- learning rates ----------------------------------------------------------------------------
@@ -432,9 +494,18 @@ def _nearest(rows: pd.DataFrame, answers: pd.DataFrame, _study: Study) -> str:
             f"for {weights} that is {rate:.2g}, where rounds 1 to {last(answers)} change accuracy "
             f"by {found[weights, rate][1]}"
         )
+    end = last(answers)
+    pairs = {}
+    for weights in dict.fromkeys(weights for weights, _ in found):
+        rates = [rate for of, rate in found if of == weights]
+        pairs[weights] = at(weights, min(rates), end), at(weights, max(rates), end)
+    gaps = sections.differences(answers, pairs)
+    each = [f"{gap}{sections.unresolved(gap)} for {weights}" for weights, gap in gaps.items()]
     return (
         "By fidelity alone, the lowest KL of round 1 on held-out queries, the rate would be "
-        f"chosen so: {'; '.join(parts)} (the differences of the table hold together)."
+        f"chosen so: {'; '.join(parts)} (the differences of the table hold together). After round "
+        f"{end}, accuracy at the lowest rate minus that at the highest is "
+        f"{conclusions.joined(each)} (jointly)."
     )
 
 
@@ -442,23 +513,41 @@ def _nearest(rows: pd.DataFrame, answers: pd.DataFrame, _study: Study) -> str:
 
 
 @sections.text_by_study
-def reprompted(main: pd.DataFrame, study: Study) -> str:
+def reprompted(results: Results, main: pd.DataFrame, study: Study) -> str:
     """Say what the context does for a student of round 1 that has it in its weights already."""
-    asked = [cell for cell in cells(study).values() if cell[1] in (LIVE, grids.PRACTISED)]
-    pairs = {(rate, arm): (at(arm, rate, 1, "context"), at(arm, rate, 1)) for rate, arm in asked}
-    parts = []
+    places = [cell for cell in cells(study).values() if cell[1] in (LIVE, grids.PRACTISED)]
+    pairs = {(rate, arm): (at(arm, rate, 1, "context"), at(arm, rate, 1)) for rate, arm in places}
+    parts, gains = [], []
     for (rate, arm), gap in sections.differences(main, pairs).items():
-        how = "not trained behind it" if arm == LIVE else "trained behind it, too"
-        parts.append(f"{gap}{sections.unresolved(gap)} at {rate:.2g}, {how}")
+        where = f"at {rate:.2g}, " + ("not trained" if arm == LIVE else "trained") + " behind it"
+        parts.append(f"{gap}{sections.unresolved(gap)} {where}")
+        if gap.lo > 0:
+            gains.append(f"{where}, {_beyond_teacher(results, main, at(arm, rate, 1, 'context'))}")
     return (
         "With the context in its prompt once more, the accuracy of a student of round 1 minus "
-        f"its own without is {'; '.join(parts)}. These hold together."
+        f"its own without is {'; '.join(parts)}. These hold together. "
+        f"It gains {conclusions.joined(gains) or 'nowhere'}."
     )
 
 
+def _beyond_teacher(results: Results, main: pd.DataFrame, student: At) -> str:
+    """What a student has beyond its teacher, with the context in the prompts of both."""
+    teacher = sections.rows_at(sections.scored(results.part("ICL"), "icl"), domain=INSIDE)
+    answers = pd.concat([main, teacher], ignore_index=True)
+    gap = sections.difference(answers, student, {"method": "icl"})
+    return f"where its accuracy minus its teacher's is {gap}{sections.unresolved(gap)}"
+
+
 @sections.findings_by_study
-def summary(main: pd.DataFrame, study: Study) -> list[str]:
+def summary(found: Results, main: pd.DataFrame, study: Study) -> Iterator[str]:
     """The chapter's findings in a few lines."""
-    gaps, rate = changes(main, study), study.distill_learning_rate
-    own = ", ".join(f"{gap} ({arm})" for (of, arm), gap in gaps.items() if of == rate)
-    return [f"In-domain, round {last(main)} minus round 1 at a learning rate of {rate:.2g}: {own}."]
+    gaps, end = changes(main, study), last(main)
+    for rate in dict.fromkeys(rate for rate, _ in gaps):
+        own = {arm: gap for (of, arm), gap in gaps.items() if of == rate}
+        widest = stats.number(max(gap.detectable for gap in own.values()))
+        yield (
+            f"At a learning rate of {rate:.2g}, from round 1 to round {end}, in-domain accuracy "
+            f"{_kinds(own)}; in any arm {widest} would have been shown with 80 % power."
+        )
+    ranks = _ranks(found)
+    yield f"{ranks[0].upper()}{ranks[1:]}."

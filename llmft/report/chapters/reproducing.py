@@ -66,7 +66,7 @@ def read(files: Sequence[str], studies: Sequence[Study]) -> pd.DataFrame:
 def once(every: pd.DataFrame) -> pd.DataFrame:
     """Each study's runs with what they took; a run of two chapters is the first one's."""
     parts = [
-        costs.count(sections.made(own.drop_duplicates("key")))
+        costs.count(sections.own_costs(own.drop_duplicates("key")))
         for _, own in every.groupby("study", sort=False)
     ]
     return pd.concat(parts, ignore_index=True)
@@ -247,8 +247,8 @@ def hours(large: Sequence[Study]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def hours_table(predicted: pd.DataFrame) -> pd.DataFrame:
-    """Show runs, operations and hours by study and chapter, with their sums; returns the table."""
+def hours_table(predicted: pd.DataFrame, studies: Sequence[Study]) -> None:
+    """Runs, operations and hours by study and chapter, with their sums; also stored as CSV."""
     own = predicted[~predicted["smaller"]].drop(columns=["smaller", "score"])
     parts = []
     for study, part in own.groupby("study", sort=False):
@@ -256,7 +256,7 @@ def hours_table(predicted: pd.DataFrame) -> pd.DataFrame:
     whole = pd.concat([*parts, _sum(own, "all")], ignore_index=True)
     formats = {"PFLOP": ",.0f", "CPU (h)": ",.0f", "small GPU (h)": ",.1f", "large GPU (h)": ",.1f"}
     tables.table(whole, formats)
-    return whole
+    whole.to_csv(studies[0].folder / "reproducing.csv", index=False)
 
 
 def _sum(part: pd.DataFrame, study: str) -> pd.DataFrame:

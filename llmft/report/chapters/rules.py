@@ -1,13 +1,15 @@
 """The figures, tables and paragraphs of the chapter on which rule a method learns.
 
 `main` has the answers by the purity of the cue in the labelled examples, `shared` those by the
-share of pairs without a cue among them; both have the cue classifier's on the same draws, too.
+share of pairs without a cue among them; both have the cue classifier's on the same draws, too. In
+both, `learned` is False where a training is not shown to have learned its own examples: of these
+nothing is claimed where no effect is shown.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,14 @@ from llmft.study.results import Results, curves
 FULL = "full fine-tuning"
 TRAINED_ON = ["method", "shots", "purity", "mixed", "passes"]
 METHODS = ("ICL", FULL, "LoRA")
+
+OPEN = "left open (not shown to be trained)"
+"""What is said of a point where no effect is shown, and no training either."""
+
+Name = TypeVar("Name")
+
+Place = tuple[str, int]
+"""A method and its number of examples."""
 
 UNSEEN, SEEN = "unseen", "seen"
 """Out-of-domain constructions that no labelled example has, and those that mixed pairs have."""
@@ -55,9 +65,9 @@ def names(study: Study, axis: str) -> dict[str, str]:
 def by_purity(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
     """The answers by purity, of the methods and of the cue classifier; none without studies."""
     if not studies:
-        return results.predictions.iloc[:0]
+        return results.predictions.iloc[:0].assign(learned=True)
     part = sections.by_method(results, studies, lambda study: names(study, "purity"))
-    return _with_classifier(part.predictions, studies)
+    return _with_learned(_with_classifier(part.predictions, studies), results, studies)
 
 
 def by_share(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
@@ -68,7 +78,7 @@ def by_share(results: Results, studies: Sequence[Study]) -> pd.DataFrame:
     absent = "Not run for this study, and so not shown: pairs without a cue."
     sections.headed(studies, lambda study: absent * (not names(study, "mixed")))
     mixed = sections.by_method(results, studies, lambda study: names(study, "mixed"))
-    both = _with_classifier(mixed.predictions, studies)
+    both = _with_learned(_with_classifier(mixed.predictions, studies), results, studies)
     real = both["subcase"].isin(selection.SEEN).map({True: SEEN, False: UNSEEN})
     own = both["heuristic"].where(both["heuristic"].isin((SEEN, UNSEEN)), real)
     return both.assign(constructions=own.where(both["domain"] == tasks.DOMAINS[1], ""))
@@ -92,6 +102,20 @@ def _with_classifier(answers: pd.DataFrame, studies: Sequence[Study]) -> pd.Data
     order = every["method"].map([*METHODS, baselines.CLASSIFIER].index)
     by = ["shots", "order", "purity", "mixed"]
     return every.assign(order=order).sort_values(by, kind="stable", ignore_index=True)
+
+
+def _with_learned(
+    answers: pd.DataFrame, results: Results, studies: Sequence[Study]
+) -> pd.DataFrame:
+    """The answers with `learned`, which is True where nothing was trained, too."""
+    not_shown = [
+        (study.study, *place)
+        for study in studies
+        for place, learned in _trainings(results, study).items()
+        if not learned
+    ]
+    places = pd.MultiIndex.from_frame(answers[["study", *TRAINED_ON[:-1]]])
+    return answers.assign(learned=~places.isin(not_shown) if not_shown else True)
 
 
 def where_cue(answers: pd.DataFrame, studies: Sequence[Study], *, right: bool) -> pd.DataFrame:
@@ -250,6 +274,9 @@ def following_table(misled: pd.DataFrame, answers: pd.DataFrame, studies: Sequen
         },
     )
     wide.insert(5, "shown from .5 ±", _detectable(followed))
+    every = sections.columns(by, {"AUC": sections.summary(inside, by, "auc")})
+    wide = wide.rename(columns={"n": "n, cue misleads"})
+    wide = wide.merge(every[[*by, "n"]].rename(columns={"n": "n, all pairs"}), on=by)
     sections.table(wide, {"purity": ".4g"})
 
 
@@ -280,15 +307,72 @@ def _name(method: str, shots: int) -> str:
     return f"{'the ' * (method == baselines.CLASSIFIER)}{method} with {shots:,} examples"
 
 
-def _told(found: Mapping[float, Interval], above: str, below: str) -> str:
-    """Where the interval is above one half, where below, and where it holds one half."""
-    more, less, neither = conclusions.sides(found, null=0.5)
-    parts = [f"{what} at {_points(some)}" for what, some in ((above, more), (below, less)) if some]
+def _where(some: Sequence[float], every: Collection[float]) -> str:
+    """Which of a curve's points these are, its ends as such: "at 0.25 and from 0.75 on"."""
+    order = sorted(every)
+    there = [point in some for point in order]
+    if all(there) and len(order) > 1:
+        return f"from {order[0]:.4g} to {order[-1]:.4g}"
+    first = (*there, False).index(False)  # so many at the start, and so many at the end
+    last = (*there[::-1], False).index(False)
+    first, last = first * (first > 1), last * (last > 1)
+    alone = [order[i] for i in range(first, len(order) - last) if there[i]]
+    parts = [f"up to {order[first - 1]:.4g}"] if first else []
+    parts += [f"at {_points(alone)}"] if alone else []
+    parts += [f"from {order[-last]:.4g} on"] if last else []
+    return conclusions.joined(parts)
+
+
+def _learned_at(rows: pd.DataFrame, x: str) -> dict[tuple[str, int], list[float]]:
+    """Of one study, by method and size, the points along `x` whose trainings learned."""
+    places: Any = rows.groupby(["method", "shots"], sort=False)
+    return {place: sorted(own.loc[own["learned"], x].unique()) for place, own in places}
+
+
+def _sides(
+    found: Mapping[Name, Interval], learned: Collection[Name], null: float = 0.0
+) -> tuple[list[Name], ...]:
+    """Whose interval lies above `null`, whose below; whose does neither, learned, and did not."""
+    above, below, neither = conclusions.sides(found, null)
+    tested = [name for name in neither if name in learned]
+    return above, below, tested, [name for name in neither if name not in learned]
+
+
+def _parts(
+    found: Mapping[float, Interval],
+    learned: Collection[float],
+    words: tuple[str, str, str],
+    null: float = 0.0,
+) -> list[str]:
+    """At which points an interval is above `null`, below, or neither, in these words.
+
+    With what would have been shown. Apart from these, where neither effect nor training is shown.
+    """
+    above, below, neither, left = _sides(found, learned, null)
+    sides = zip(words, (above, below), strict=False)
+    parts = [f"{word} {_where(some, found)}" for word, some in sides if some]
     if neither:
-        parts.append(
-            f"not shown to differ from one half at {_points(neither)}{_power(found, neither)}"
-        )
-    return "; ".join(parts)
+        power = _power(found, neither) if null else _would([found[at] for at in neither])
+        parts.append(f"{words[-1]} at {_points(neither)}{power}")
+    return parts + [f"{OPEN} {_where(left, found)}"] * bool(left)
+
+
+def _told(
+    found: Mapping[float, Interval], above: str, below: str, learned: Collection[float]
+) -> str:
+    """Where the interval is above one half, where below, and where it holds one half."""
+    words = (above, below, "not shown to differ from one half")
+    return "; ".join(_parts(found, learned, words, null=0.5))
+
+
+def _would(found: Sequence[Interval], what: str = "") -> str:
+    """In parentheses, the smallest true differences that would have been shown, least to most."""
+    least = [one.detectable for one in found if np.isfinite(one.detectable)]
+    if not least:
+        return ""
+    ends = dict.fromkeys(stats.number(end) for end in (min(least), max(least)))
+    power = " with 80 % power" * bool(what)
+    return f" ({what}{' to '.join(ends)} would have been shown{power})"
 
 
 def _power(found: Mapping[float, Interval], places: Sequence[float]) -> str:
@@ -303,19 +387,18 @@ def _power(found: Mapping[float, Interval], places: Sequence[float]) -> str:
 
 @sections.text_by_study
 def follow(misled: pd.DataFrame, _study: Study) -> str:
-    """Say at which purities each method follows the cue more often than not, or less."""
-    lines = []
+    """Say from which purity on each method follows the cue more often than not, or less."""
+    lines, learned = [], _learned_at(misled, "purity")
     for place, found in _intervals(misled, "purity", "follows").items():
-        told = _told(found, "more often than not", "less often than not")
+        told = _told(found, "above .50", "below .50", learned[place])
         least, most = min(found), max(found)
         lines.append(
             f"{conclusions.capital(_name(*place))}: {found[least]} at purity {least:.3g} and "
             f"{found[most]} at {most:.3g}. {conclusions.capital(told)}."
         )
     return (
-        "The share of answers that follow the cue where it misleads, and whether that is shown "
-        "to be more or less often than not; the intervals of a line hold together:\n\n"
-        f"{sections.bullets(lines)}"
+        "Where the share of answers that follow the cue leaves .50 (@fig-rules-following), by the "
+        f"purity of the cue; the intervals of a line hold together:\n\n{sections.bullets(lines)}"
     )
 
 
@@ -323,9 +406,10 @@ def follow(misled: pd.DataFrame, _study: Study) -> str:
 def beyond(answers: pd.DataFrame, _study: Study) -> str:
     """Say where more than the cue, or its opposite, was learned: by the AUC of all pairs."""
     inside = sections.rows_at(answers, domain=tasks.DOMAINS[0])
+    learned = _learned_at(inside, "purity")
     lines = [
         f"{conclusions.capital(_name(*place))}: {found[min(found)]} at purity {min(found):.4g}; "
-        f"{_told(found, 'above one half', 'below it')}."
+        f"{_told(found, 'above one half', 'below it', learned[place])}."
         for place, found in _intervals(metrics.with_scores(inside), "purity", "auc").items()
     ]
     return (
@@ -371,13 +455,16 @@ def compare(misled: pd.DataFrame, _study: Study) -> Iterator[dict[str, Any]]:
 @sections.text_by_study
 def compared(misled: pd.DataFrame, _study: Study) -> str:
     """Say who follows the cue more at equal purity: ICL or LoRA against full fine-tuning."""
-    kinds = ("more at purity", "less at purity", "no difference is shown at")
-    sentences = []
+    kinds = ("more at purity", "less at purity", "no difference is shown at", f"{OPEN} at")
+    sentences, learned = [], _learned_at(misled, "purity")
     for name in ("ICL", "LoRA"):
         found = _gaps(misled, name, "follows")
+        both = [(n, at) for n, at in found if at in learned[name, n] and at in learned[FULL, n]]
+        sides = _sides(found, both)
+        power = ("", "", _would([found[at] for at in sides[2]]), "")
         parts = [
-            f"{kind} {_points([purity for _, purity in some])}"
-            for kind, some in zip(kinds, conclusions.sides(found), strict=True)
+            f"{kind} {_points([purity for _, purity in some])}{more}"
+            for kind, some, more in zip(kinds, sides, power, strict=True)
             if some
         ]
         sizes = conclusions.joined([f"{n:,}" for n in dict.fromkeys(n for n, _ in found)])
@@ -471,12 +558,14 @@ def beside_table(shared: pd.DataFrame, _study: Study) -> Iterator[dict[str, Any]
             name: str(sections.interval(rows["unseen"], value, **at))
             for name, value in (("accuracy, unseen", "correct"), ("called entailed", "called"))
         }
+        found = {name: sections.interval(own, "auc", **at) for name, own in rows.items()}
         areas: dict[str, str] = {}
         for name in ("seen", "in-domain"):
             gap = gains[name].get((method, shots), {}).get(share)
-            areas[f"AUC, {name}"] = str(sections.interval(rows[name], "auc", **at))
+            areas[f"AUC, {name}"] = str(found[name])
             areas[f"{name}: minus that at 0"] = "–" if gap is None else str(gap)
-        yield cells | unseen | areas
+        sizes = "; ".join(area.n for area in found.values())
+        yield cells | unseen | areas | {"n, unseen; seen; in-domain": sizes}
 
 
 @sections.text_by_study
@@ -485,32 +574,30 @@ def leave(shared: pd.DataFrame, _study: Study) -> str:
     if shared.empty:
         return ""
     lines, unseen = [], out_of_domain(shared)
-    gains = _gains(unseen)
+    gains, learned = _gains(unseen), _learned_at(unseen, "mixed")
     for place, found in _intervals(unseen, "mixed", "auc").items():
         both = dict.fromkeys((min(found), max(found)))
         ends = conclusions.joined([f"{found[share]} at {share:.4g}" for share in both])
-        told = _told(found, "above .50", "below .50")
+        told = _told(found, "above .50", "below .50", learned[place])
         gap = gains.get(place, {})
         line = f"{conclusions.capital(_name(*place))}: {ends}; {told}."
-        lines.append(f"{line} {_changed(gap)}" if gap else line)
+        lines.append(f"{line} {_changed(gap, _with_base(learned)[place])}" if gap else line)
     return (
-        "The AUC on constructions that no labelled example has, by the share of pairs without a "
-        f"cue; the intervals of a line hold together:\n\n{sections.bullets(lines)}"
+        "Where the AUC on constructions that no labelled example has leaves .50 "
+        "(@fig-rules-leaving), by the share of pairs without a cue; the intervals of a line hold "
+        f"together:\n\n{sections.bullets(lines)}"
     )
 
 
-def _changed(gaps: Mapping[float, Interval]) -> str:
+def _with_base(learned: Mapping[Place, list[float]]) -> dict[Place, list[float]]:
+    """The points that learned, of methods and sizes that did so at a share of 0, too."""
+    return {place: some if 0.0 in some else [] for place, some in learned.items()}
+
+
+def _changed(gaps: Mapping[float, Interval], learned: Collection[float]) -> str:
     """At which shares something is shown to be more or less than at 0; what would have been."""
-    more, less, neither = conclusions.sides(gaps)
-    parts = [
-        f"{what} at {_points(some)}" for what, some in (("higher", more), ("lower", less)) if some
-    ]
-    if neither:
-        least = max(gaps[share].detectable for share in neither)
-        power = f" ({stats.number(least)} would have been shown)" if np.isfinite(least) else ""
-        parts.append(f"no change is shown at {_points(neither)}{power}")
+    told = "; ".join(_parts(gaps, learned, ("higher", "lower", "no change is shown")))
     last = max(gaps)
-    told = "; ".join(parts)
     return f"Against a share of 0, {told}. The change at {last:.4g} is {gaps[last]}."
 
 
@@ -542,14 +629,11 @@ def _beyond_cues(shared: pd.DataFrame) -> str:
         at = {"shots": place[1], "mixed": share}
         own = at | {"method": place[0]}, at | {"method": baselines.CLASSIFIER}
         pairs.setdefault(place, {})[share] = own
-    lines = []
+    lines, learned = [], _learned_at(unseen, "mixed")
     for place, some in pairs.items():
-        more, less, neither = conclusions.sides(gaps := sections.differences(unseen, some, "auc"))
-        kinds = (("above", more), ("below", less), ("not shown to differ from", neither))
-        told = [f"{kind} it at {_points(there)}" for kind, there in kinds if there]
-        least = max((gaps[share].detectable for share in neither), default=np.nan)
-        power = f" ({stats.number(least)} would have been shown)" * bool(np.isfinite(least))
-        lines.append(f"{_name(*place)} is {'; '.join(told)}{power}")
+        gaps = sections.differences(unseen, some, "auc")
+        words = ("above it", "below it", "not shown to differ from it")
+        lines.append(f"{_name(*place)} is {'; '.join(_parts(gaps, learned[place], words))}")
     return (
         "Against the classifier on surface cues that learned from the same examples, by the AUC on "
         f"unseen constructions: {'. '.join(map(conclusions.capital, lines))}."
@@ -587,16 +671,30 @@ def trained(results: Results, studies: Sequence[Study]) -> None:
     sections.table(named, formats | {"mixed": ".4g", "passes": ".3g"})
 
 
+def _trainings(results: Results, study: Study) -> dict[tuple[str, int, float, float], bool]:
+    """By method, size, purity and share: is the training loss shown to be below ln 2, a guess's?
+
+    The intervals of a method and size hold together.
+    """
+    if {*names(study, "purity").values(), *names(study, "mixed").values()} <= {"ICL"}:
+        return {}
+    groups: Any = _ends(results, [study]).groupby(TRAINED_ON, sort=False)
+    number = Counter((method, shots) for (method, shots, *_), _ in groups)
+    found, bounds = {}, stats.bounds_of("loss")
+    for (method, shots, purity, mixed, _), own in groups:
+        level = stats.together(number[method, shots])
+        loss = stats.t_interval(own["train_loss"], level, bounds)
+        found[method, int(shots), float(purity), float(mixed)] = bool(loss.hi < np.log(2))
+    return found
+
+
 @sections.text_by_study
 def untrained(results: Results, study: Study) -> str:
     """Say for which samples the training loss is not shown to be below that of a guess, ln 2."""
-    groups: Any = _ends(results, [study]).groupby(TRAINED_ON, sort=False)
-    number = Counter((method, shots) for (method, shots, *_), _ in groups)
-    bounds = stats.bounds_of("loss")
-    left: dict[tuple[str, int], dict[str, list[float]]] = {}
-    for (method, shots, purity, mixed, _), own in groups:
-        level = stats.together(number[method, shots])
-        if not stats.t_interval(own["train_loss"], level, bounds).hi < np.log(2):
+    left: dict[Place, dict[str, list[float]]] = {}
+    found = _trainings(results, study)
+    for (method, shots, purity, mixed), learned in found.items():
+        if not learned:
             kinds = left.setdefault((method, shots), {})
             kind = "a share without a cue of" if mixed else "purity" if purity else "a share of"
             kinds.setdefault(kind, []).append(mixed or purity)
@@ -608,6 +706,8 @@ def untrained(results: Results, study: Study) -> str:
         "have learned their own examples, by a training loss below ln 2 = 0.693 nats (the "
         "intervals of a method and number of examples hold together)"
     )
+    if not found:
+        return ""
     if not told:
         return f"All trainings are shown to {how}."
     return (
@@ -629,20 +729,35 @@ def zero_shot(results: Results, study: Study) -> str:
     )
 
 
-def _above(rows: pd.DataFrame, x: str, value: str, what: str) -> str:
-    """Where the value of each method and size is shown to be above one half."""
-    found = _intervals(rows, x, value).items()
-    above = {place: conclusions.sides(one, null=0.5)[0] for place, one in found}
-    return _listed(
-        {place: f"at {_points(some)}" * bool(some) for place, some in above.items()}, what
-    )
+def _leaves(
+    found: Mapping[Place, Mapping[float, Interval]],
+    learned: Mapping[Place, Collection[float]],
+    kinds: tuple[str, str],
+    what: str,
+    null: float = 0.0,
+) -> str:
+    """Of each method and size, where it leaves `null`, `kinds`: above, below; then which do not.
 
-
-def _listed(told: Mapping[tuple[str, int], str], what: str) -> str:
-    """What is told of each method and size; then those of which nothing is, "at no `what`"."""
-    lines = [f"{_name(*place)} {text}" for place, text in told.items() if text]
-    if nothing := [_name(*place) for place, text in told.items() if not text]:
-        lines.append(f"at no {what} {conclusions.joined(nothing)}")
+    No point that has not learned is among the latter.
+    """
+    lines, nowhere, tested, left = [], [], [], []
+    for place, one in found.items():
+        above, below, neither, _ = _sides(one, learned[place], null)
+        sides = zip(kinds, (above, below), strict=True)
+        parts = [f"{kind} {_where(some, one)}" for kind, some in sides if some]
+        if parts:
+            lines.append(f"{_name(*place)} {' and '.join(parts)}")
+        elif neither:
+            trained = f" (trained {_where(neither, one)})" * (len(neither) < len(one))
+            nowhere.append(f"{_name(*place)}{trained}")
+            tested += [one[point] for point in neither]
+        else:
+            left.append(_name(*place))
+    if nowhere:
+        power = _would(tested, f"a true {'distance' if null else 'change'} of ")
+        lines.append(f"at no {what} {conclusions.joined(nowhere)}{power}")
+    if left:
+        lines.append(f"{OPEN}: {conclusions.joined(left)}")
     return "; ".join(lines)
 
 
@@ -651,37 +766,73 @@ def summary(
     misled: pd.DataFrame, main: pd.DataFrame, shared: pd.DataFrame, _study: Study
 ) -> Iterator[str]:
     """The chapter's findings in a few lines."""
+    kinds = ("above", "below")
+
+    def half(rows: pd.DataFrame, x: str, value: str, what: str) -> str:
+        return _leaves(_intervals(rows, x, value), _learned_at(rows, x), kinds, what, 0.5)
+
+    def moved(rows: pd.DataFrame) -> str:
+        learned = _with_base(_learned_at(rows, "mixed"))
+        return _leaves(_gains(rows), learned, ("better", "worse"), "share")
+
     if len(main):
         inside = metrics.with_scores(sections.rows_at(main, domain=tasks.DOMAINS[0]))
         yield (
-            "Shown to follow the cue more often than not where it misleads, by its purity in the "
-            f"labelled examples: {_above(misled, 'purity', 'follows', 'purity')}."
+            "Where the cue misleads, the share of answers that follow it is shown to leave .50, by "
+            f"the cue's purity in the examples: {half(misled, 'purity', 'follows', 'purity')}."
         )
         yield (
-            "Shown to rank all in-domain pairs better than the cue or its opposite can: "
-            f"{_above(inside, 'purity', 'auc', 'purity')}."
+            "The AUC on all in-domain pairs, .50 for the cue and for its opposite, is shown to "
+            f"leave it: {half(inside, 'purity', 'auc', 'purity')}."
         )
     if len(shared):
         unseen = out_of_domain(shared)
         yield (
-            "Shown to rank pairs of unseen constructions better than chance, by the share of "
-            f"labelled pairs without a cue: {_above(unseen, 'mixed', 'auc', 'share')}."
+            "The AUC on pairs of unseen constructions is shown to leave .50, by the share of "
+            f"labelled pairs without a cue: {half(unseen, 'mixed', 'auc', 'share')}."
         )
         yield (
-            "Shown to rank them better, or worse, than without such pairs: "
-            f"{_moved(_gains(unseen))}. Of the constructions that examples have, other pairs: "
-            f"{_moved(_gains(out_of_domain(shared, SEEN)))}."
+            f"Shown to rank them better, or worse, than without such pairs: {moved(unseen)}. Of "
+            "the constructions that examples have, other pairs: "
+            f"{moved(out_of_domain(shared, SEEN))}."
+        )
+    if not (main["learned"].all() and shared["learned"].all()):
+        yield (
+            "“Trained” is what is shown to have learned its own examples (@tbl-rules-trained). "
+            "Where a training is not, a missing effect is no finding."
         )
 
 
-def _moved(gains: Mapping[tuple[str, int], Mapping[float, Interval]]) -> str:
-    """At which shares a value is shown to have changed from that at 0, by method and size."""
-    told = {}
-    for place, gaps in gains.items():
-        parts = [
-            f"{what} at {_points(some)}"
-            for what, some in zip(("better", "worse"), conclusions.sides(gaps), strict=False)
-            if some
-        ]
-        told[place] = " and ".join(parts)
-    return _listed(told, "share")
+@sections.text_by_study
+def extent(main: pd.DataFrame, shared: pd.DataFrame, study: Study) -> str:
+    """Say for which methods, sizes and numbers of draws purity and share vary, and why no more."""
+    purity, shares = _crossed(main, "purity"), _crossed(shared, "mixed")
+    more = [one for one in shares if one not in purity]
+    if purity and len(more) == len(shares) - len(purity):
+        shares = ["the same", *more]
+    axes = {"the purity of the cue": purity, "the share of pairs without a cue": shares}
+    tried = [f"{axis} varies for {conclusions.joined(some)}" for axis, some in axes.items() if some]
+    every, same = len(grids.PURITIES), list[str]()
+    if purity:
+        for n in study.train_shots:
+            against = {tasks.mixed_pairs(n, 1 - purity) for purity in grids.PURITIES}
+            same += [f"{n:,}"] * (len(against) < every)
+    few = f"{conclusions.joined(same)} examples cannot have all {every} purities, and " * bool(same)
+    absent = [name for name in METHODS if name not in {*main["method"], *shared["method"]}]
+    left_out = conclusions.joined([*absent, "distillation", "other numbers of examples"])
+    return (
+        f"Not everything was crossed: {'; '.join(tried)}. Left out are {left_out}: "
+        f"{few}all of it with {study.repeats} draws would take hours of a core."
+    )
+
+
+def _crossed(rows: pd.DataFrame, x: str) -> list[str]:
+    """The methods and sizes that were run along `x`, with their numbers of draws."""
+    own = rows[rows["method"] != baselines.CLASSIFIER]
+    found: Any = own.groupby(["method", "shots", x], sort=False)["draw"].nunique()
+    texts = []
+    for place, some in found.groupby(["method", "shots"], sort=False):
+        number = " to ".join(dict.fromkeys(f"{n:,}" for n in (some.min(), some.max())))
+        alone = f" at {some.index[0][-1]:.4g} alone" * (len(some) == 1)
+        texts.append(f"{_name(*place)}{alone} ({number} draws)")
+    return texts
