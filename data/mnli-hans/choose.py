@@ -77,8 +77,8 @@ def main() -> None:
     )
     is_matched = _letters(pools["matched"]).isin(_letters(tokenised))
     table = choose(pools | {"matched": pools["matched"][is_matched]}, seed=0, sizes=SIZES)
-    selection.PUBLISHED.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(selection.PUBLISHED, index=False, lineterminator="\n")
+    selection.ROWS_FILE.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(selection.ROWS_FILE, index=False, lineterminator="\n")
 
 
 def _letters(pairs: pd.DataFrame) -> pd.Series:
