@@ -125,6 +125,8 @@ def test_a_student_is_ranked_beside_its_teacher_draw_by_draw() -> None:
     found = Results(rows, pd.DataFrame(), {})
     assert len(recursion._last_students(found)) == 15
     assert "is 1.00 [1.00, 1.00] (mean over 5 draws)" in recursion._ranks(found)
+    same = Results(rows.assign(teacher_agreement=1.0), pd.DataFrame(), {})
+    assert recursion._ranks(same) == ""
 
 
 def test_placebos_stand_beside_the_true_context_and_none() -> None:

@@ -237,7 +237,7 @@ def test_a_model_is_probed_again_only_when_rows_become_longer(monkeypatch: Any) 
     )
     for n in (3, 30, 100, 250, 300, 10, 505):
         score(model, random_prompts(n, [4, 7]), LABELS)
-    assert lengths == [256, 512]
+    assert lengths == [64, 128, 256, 512]
 
 
 def test_chunked_attention_is_refused() -> None:

@@ -254,7 +254,9 @@ def _kinds(gaps: Mapping[str, stats.Interval]) -> str:
 @sections.text_by_study
 def follows(results: Results, found: Results, _study: Study) -> str:
     """Say, draw by draw, how a student's accuracy goes with its teacher's agreement."""
-    rows = _last_students(found)
+    rows, ranks = _last_students(found), _ranks(found)
+    if not ranks:
+        return ""
     agrees, right = rows["teacher_agreement"], rows["in_domain_accuracy"]
     middle = agrees.median()
     low, high = (stats.number(right[side].mean()) for side in (agrees <= middle, agrees > middle))
@@ -262,7 +264,7 @@ def follows(results: Results, found: Results, _study: Study) -> str:
     share = min(called.min(), 1 - called.max())
     return (
         f"A student of round {last(found.rows)} is the more accurate the nearer its teacher was "
-        f"to the first one: {_ranks(found)}. The half of the {len(rows)} students whose teachers "
+        f"to the first one: {ranks}. The half of the {len(rows)} students whose teachers "
         f"agree least, on at most {stats.number(middle)} of the held-out queries, have a mean "
         f"accuracy of {low}, the others of {high}. One answer to all pairs may agree with the "
         f"first teacher on {stats.number(share)} to {stats.number(1 - share)}: such an agreement "
@@ -276,12 +278,19 @@ def _last_students(found: Results) -> pd.DataFrame:
 
 
 def _ranks(found: Results) -> str:
-    """Spearman's correlation of accuracy with the teacher's agreement, over arms and rates."""
-    ranks = [
-        own["teacher_agreement"].corr(own["in_domain_accuracy"], method="spearman")
+    """Spearman's correlation of accuracy with the teacher's agreement, over arms and rates.
+
+    Nothing where either is the same in every arm.
+    """
+    both = ["teacher_agreement", "in_domain_accuracy"]
+    by_draw = [
+        own[both[0]].corr(own[both[1]], method="spearman")
         for _, own in _last_students(found).groupby("data_seed")
+        if own[both].nunique().min() > 1
     ]
-    mean = stats.t_interval(ranks, bounds=(-1.0, 1.0))
+    if not by_draw:
+        return ""
+    mean = stats.t_interval(by_draw, bounds=(-1.0, 1.0))
     return (
         "within a draw, over arms and rates, Spearman's correlation of a student's accuracy with "
         f"its teacher's agreement is {mean} (mean over {mean.n} draws)"
@@ -549,5 +558,5 @@ def summary(found: Results, main: pd.DataFrame, study: Study) -> Iterator[str]:
             f"At a learning rate of {rate:.2g}, from round 1 to round {end}, in-domain accuracy "
             f"{_kinds(own)}; in any arm {widest} would have been shown with 80 % power."
         )
-    ranks = _ranks(found)
-    yield f"{ranks[0].upper()}{ranks[1:]}."
+    if ranks := _ranks(found):
+        yield f"{conclusions.capital(ranks)}."
