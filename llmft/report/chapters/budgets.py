@@ -479,13 +479,18 @@ def tradeoff(tuning: Tuning, studies: Sequence[Study]) -> Any:
         points.sort_values("learning_rate", kind="stable"),
         sections.facet(studies),
         lambda own, note: compare.tradeoff(
-            own,
-            names=list(dict.fromkeys(rows["method"])),
+            own.assign(method=_short(own["method"])),
+            names=list(dict.fromkeys(_short(rows["method"]))),
             start=float(np.exp(tuning.start[own["study"].iloc[0]])),
             note=note,
         ),
         note=f"{examples(tuning)}; {stats.caption(points)}",
     )
+
+
+def _short(methods: pd.Series) -> pd.Series:
+    """The methods as a narrow panel's heading has room for them."""
+    return methods.str.replace(TERM, " + text")
 
 
 def text_losses(tuning: Tuning, study: Study) -> dict[str, pd.Series]:
