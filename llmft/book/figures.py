@@ -164,9 +164,9 @@ def links(text: str, notebook: stamp.Notebook, chapter: str, folder: Path) -> st
             files.append((f"figures/{label}.json", "data and specification (Vega-Lite)"))
         elif (folder / "data" / "results" / f"{chapter}.csv").is_file():
             files.append((f"data/results/{chapter}.csv", "data (the chapter’s runs, CSV)"))
-        links = ", ".join(f'<a href="../{quote(to)}" download>{name}</a>' for to, name in files)
+        anchors = ", ".join(f'<a href="../{quote(to)}" download>{name}</a>' for to, name in files)
         at += len("</figure>")
-        text = f'{text[:at]}<p class="figure-files">This figure: {links}</p>{text[at:]}'
+        text = f'{text[:at]}<p class="figure-files">This figure: {anchors}</p>{text[at:]}'
     return text
 
 

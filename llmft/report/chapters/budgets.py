@@ -475,22 +475,19 @@ def tradeoff(tuning: Tuning, studies: Sequence[Study]) -> Any:
     points = points.merge(text, on=by, suffixes=("", "_text")).merge(losses, on=by)
     lowest = points.groupby(by[:2])["loss"].transform("min")
     points = points.assign(chosen=points["loss"] == lowest)
+    names = list(dict.fromkeys(rows["method"]))
+    plain, others = ([name for name in names if (TERM in name) == has] for has in (False, True))
     return figures.panels(
         points.sort_values("learning_rate", kind="stable"),
         sections.facet(studies),
         lambda own, note: compare.tradeoff(
-            own.assign(method=_short(own["method"])),
-            names=list(dict.fromkeys(_short(rows["method"]))),
+            own,
+            names=[*plain, *sorted(others, key=len, reverse=True)],  # no long one at the right edge
             start=float(np.exp(tuning.start[own["study"].iloc[0]])),
             note=note,
         ),
         note=f"{examples(tuning)}; {stats.caption(points)}",
     )
-
-
-def _short(methods: pd.Series) -> pd.Series:
-    """The methods as a narrow panel's heading has room for them."""
-    return methods.str.replace(TERM, " + text")
 
 
 def text_losses(tuning: Tuning, study: Study) -> dict[str, pd.Series]:
