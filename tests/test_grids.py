@@ -28,11 +28,12 @@ def test_every_chapter_has_runs_of_every_study(chapter: str, name: str) -> None:
     study = of(name)
     found = ALL[chapter](study)
     task = "pocket-rules" if chapter == "rules" and not study.rows else study.task
+    limit = grids.with_fewer_pairs(study).limit if chapter == "budgets" else study.limit
     assert all(found.values()), "a group without runs"
     for group, specs in found.items():
         assert len(set(specs)) == len(specs), f"{group}: a run twice"
         for spec in specs:  # which are valid: a wrong one is refused when it is built
-            assert (spec.task, spec.limit) == (task, study.limit)
+            assert (spec.task, spec.limit) == (task, limit)
             assert spec.model in (grids.CHECKPOINTS if chapter == "checkpoints" else [study.model])
             reported = study.seed + study.repeats
             if "search" in group:
@@ -146,6 +147,21 @@ def test_the_readme_gives_the_computed_answer() -> None:
     assert f"> {answer}\n" in (ROOT / "README.md").read_text("utf-8")
 
 
+@pytest.mark.parametrize(("limit", "there", "asked"), [(0, 0, 0), (0, 8, 8), (6, 0, 6), (6, 8, 6)])
+def test_a_budget_is_asked_the_fewer_pairs(limit: int, there: int, asked: int) -> None:
+    study = grids.with_fewer_pairs(of("pocket", limit=limit, budget_limit=there))
+    assert study.limit == asked == grids.with_fewer_pairs(study).limit
+
+
+def test_another_divergence_is_tried_at_the_published_rate_alone() -> None:
+    study = of("pocket")
+    found = grids.recursion(study)
+    for name, changes in grids.VARIANTS.items():
+        rates = {spec.learning_rate for spec in found[f"recursion, {name}"]}
+        assert len(rates) == (1 if "divergence" in changes else 2)
+        assert max(rates) == study.distill_learning_rate
+
+
 def test_variants_are_compared_at_the_size_nearest_to_the_study_s() -> None:
     for sizes, nearest in (([2, 32, 128], 32), ([8, 16], 16), ([16, 64], 16), ([128], 128)):
         assert grids.side(of("pocket", train_shots=sizes)) == nearest
@@ -183,25 +199,23 @@ def test_the_chapter_on_rules_varies_the_examples_and_nothing_else() -> None:
     sizes = {name: {spec.shots for spec in specs} for name, specs in found.items()}
     assert sizes["purity, ICL"] == sizes["purity, LoRA"] == {32}
     assert sizes["purity, full fine-tuning"] == {32, 128}
-    for specs, seeds in ((found["purity, ICL"], range(10)), (found["mixed, long"], range(5))):
-        alike = {replace(spec, purity=0.0, mixed=0.0) for spec in specs}
+    for name, seeds in (("purity, ICL", range(10)), ("mixed, LoRA", range(5))):
+        alike = {replace(spec, purity=0.0, mixed=0.0) for spec in found[name]}
         assert {spec.data_seed for spec in alike} == {*seeds}
         assert len(alike) == len(seeds)
     for name, specs in found.items():
         shares = {"purity": {0.0}, "mixed,": {*grids.SHARES}}.get(name[:6], {0.0})
-        assert {spec.mixed for spec in specs} == ({1.0} if "long" in name else shares)
+        assert {spec.mixed for spec in specs} == shares
     assert {*found["mixed, LoRA"]} & {*found["purity, LoRA"]}  # a share of 0 is a purity's run
     few = grids.rules(of("smoke"))["mixed, ICL"]  # of 4 examples .25 and .5 are 2
     assert {spec.mixed for spec in few} == {0.0, 0.25, 1.0}
-    assert {spec.purity for spec in found["mixed, long"]} == {grids.BESIDE} <= {*grids.PURITIES}
-    passes = {spec.updates * spec.batch_size / spec.shots for spec in found["mixed, long"]}
-    assert passes == {grids.LONG}
+    assert {spec.purity for spec in found["mixed, ICL"]} == {grids.BESIDE} <= {*grids.PURITIES}
 
 
 def test_real_pairs_are_mixed_into_the_runs_of_other_chapters() -> None:
     study = of("smollm2")
     assert [*grids.rules(study)] == ["zero-shot", "mixed, ICL", "mixed, full fine-tuning"]
-    found = grids.rules(of("smollm2", without=["purity, *", "mixed, long"]))
+    found = grids.rules(of("smollm2", without=["purity, *"]))
     shown = {"mixed, ICL": 16, "mixed, full fine-tuning": 128, "mixed, LoRA": 128}
     assert [*found] == ["zero-shot", *shown]
     for name, size in shown.items():

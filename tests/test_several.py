@@ -55,6 +55,20 @@ def test_a_chapter_waits_for_those_whose_results_it_reads(
     assert (tmp_path / "new").read_text().split() == ["last"]
 
 
+def test_the_chapter_that_published_most_begins_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("data/results", "chapters"):
+        (tmp_path / folder).mkdir(parents=True)
+    monkeypatch.setattr(several, "reads", lambda paths: {path: set() for path in paths})
+    paths = [tmp_path / "chapters" / f"{name}.ipynb" for name in ("none", "small", "large", "same")]
+    for name, size in (("small", 1), ("large", 9), ("same", 1)):
+        (tmp_path / "data/results" / f"{name}.csv").write_text("x" * size)
+    asked: list[str] = []
+    several.run(paths, lambda path: bool(asked.append(path.stem)), fail, 2)
+    assert asked == ["large", "small", "same", "none"]
+
+
 def test_one_at_a_time_is_in_the_book_s_order(chapters: list[Path], tmp_path: Path) -> None:
     several.run(chapters, always, partial(note, tmp_path / "log"), 1)
     assert (tmp_path / "log").read_text().split() == ["slow", "last", "first"]

@@ -302,6 +302,16 @@ def contenders(study: Study) -> dict[str, Spec]:
     }
 
 
+def with_fewer_pairs(study: Study) -> Study:
+    """The study as the budgets' runs have it: each is asked `budget_limit` pairs a domain, at most.
+
+    There are hundreds of these runs, and half of their time would go into pairs that an interval
+    hardly feels: with five draws, nearly all of its width is the draws'.
+    """
+    limits = [limit for limit in (study.limit, study.budget_limit) if limit]
+    return study.model_copy(update={"limit": min(limits, default=0)})
+
+
 @chapter
 def budgets(study: Study) -> Grid:
     """Every method at as many learning rates; full fine-tuning and LoRA with the text term, too.
@@ -309,6 +319,7 @@ def budgets(study: Study) -> Grid:
     Which rate is best is not chosen by what is reported: each run is measured on validation pairs
     after training (its row's `curve`), and then asked the test pairs.
     """
+    study = with_fewer_pairs(study)
     rates = {
         name: product(
             one,
@@ -397,7 +408,7 @@ def text_term(study: Study) -> Grid:
     methods = {"full fine-tuning": "fine-tuning", "LoRA": "lora", "distillation": "distillation"}
     return {
         f"{name}, {term} the text term": product(
-            spec(study, method, objective=objective), data_seed=draws(study)
+            spec(study, method, objective=objective), data_seed=few(study)
         )
         for name, method in methods.items()
         for term, objective in TEXT_TERM.items()
@@ -420,17 +431,11 @@ PURITIES = (0.5, 0.5625, 0.625, 0.75, 1.0)
 BESIDE = 0.75
 """The purity of the other examples, where some are pairs without a cue."""
 
-NO_CUE: dict[str, Any] = {"purity": BESIDE, "mixed": 1.0}
-"""Of a run all of whose examples are such pairs."""
-
 SHARES: tuple[float, ...] = (0.0, 0.0625, 0.25, 0.5, 1.0)
-"""Which share of the examples such pairs are."""
+"""Which share of the examples are pairs without a cue."""
 
 FEWER_SHARES = (0.0, 0.25, 1.0)
 """The same of a study of real pairs, whose runs take minutes: none, some, and no others."""
-
-LONG = 20
-"""Passes over the largest sample with such pairs, in fewer and larger steps than elsewhere."""
 
 
 def crossed(study: Study, task: str = "pocket-rules") -> Study:
@@ -441,17 +446,6 @@ def crossed(study: Study, task: str = "pocket-rules") -> Study:
     if study.rows:
         return study
     return study.model_copy(update={"task": task, "labels": ""})
-
-
-def long(study: Study) -> Spec:
-    """Full fine-tuning on more examples than elsewhere, read `LONG` times.
-
-    Pairs without a cue are hard: with the study's own steps the training loss stays at a guess's.
-    """
-    n, batch = 4 * study.train_shots[-1], 4 * study.batch_size
-    how = {"batch_size": batch, "learning_rate": 2 * study.learning_rate}
-    updates = max(study.updates, -(-LONG * n // batch))
-    return spec(study, "fine-tuning", shots=n, updates=updates, **how, **NO_CUE)
 
 
 def mixing(study: Study, points: Sequence[Spec]) -> list[Spec]:
@@ -490,7 +484,6 @@ def rules(study: Study) -> Grid:
         ]
         found[f"purity, {name}"] = [replace(p, purity=share) for share in PURITIES for p in points]
         found[f"mixed, {name}"] = mixing(study, points)
-    found["mixed, long"] = product(long(study), data_seed=half)
     return found
 
 
@@ -544,7 +537,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "Jensen-Shannon": {"divergence": "jsd"},
     "answer alone": {"objective": "vocabulary"},
 }
-"""Other losses of the live recursion: other divergences, and no text term."""
+"""Other losses of the live recursion: other divergences, and no text term (the one also slow)."""
 
 
 @chapter
@@ -572,8 +565,8 @@ def recursion(study: Study) -> Grid:
             behind = product(one, data_seed=half, scoring=["context"]) if has_first else []
             grid[f"recursion, {name}{end}"] = arm + behind
     for name, changes in VARIANTS.items():
-        rates, ends = [slow, plain.learning_rate], [1, rounds[-1]]
-        one = replace(plain, **changes)
+        rates = [plain.learning_rate] if "divergence" in changes else [slow, plain.learning_rate]
+        one, ends = replace(plain, **changes), [1, rounds[-1]]
         grid[f"recursion, {name}"] = product(one, learning_rate=rates, data_seed=half, rounds=ends)
     for name, one in (("all weights", plain), ("LoRA", adapter)):
         rates = [one.learning_rate * share for share in RATES]

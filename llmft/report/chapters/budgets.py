@@ -60,7 +60,8 @@ class Tuning:
 def read(results: Results, studies: Sequence[Study]) -> Tuning:
     """What the runs tuning; says which studies leave them out (by `without`)."""
     sections.having(results, studies, *grids.budgets(studies[0].model_copy(update={"without": []})))
-    there = [study for study in studies if results.has(grids.RATES_OF + FULL, study.study)]
+    made = [study for study in studies if results.has(grids.RATES_OF + FULL, study.study)]
+    there = [grids.with_fewer_pairs(study) for study in made]
     start = {study.study: sections.start_nll(results, study) for study in there}
     if not there:
         return Tuning([], results.rows.iloc[:0], results.predictions.iloc[:0], start)

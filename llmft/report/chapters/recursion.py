@@ -366,13 +366,15 @@ def _of_variants(
     found = sections.by_method(results, [study], lambda _: VARIANTS)
     answers = sections.rows_at(sections.scored(found), domain=INSIDE)
     rates = [study.distill_learning_rate * share for share in (1.0, grids.RATES[0])]
-    return found, answers, [(rate, name) for rate in rates for name in VARIANTS.values()]
+    run = {*zip(found.rows["learning_rate"], found.rows["method"], strict=True)}
+    places = [(rate, name) for rate in rates for name in VARIANTS.values()]
+    return found, answers, [place for place in places if place in run]
 
 
 @sections.where_run(*VARIANTS)
 @sections.table_by_study(RATES)
 def variants(results: Results, study: Study) -> Iterator[dict[str, Any]]:
-    """The live recursion with other divergences, and without the text term, at both rates."""
+    """The live recursion with other divergences, and without the text term, by rate."""
     found, answers, places = _of_variants(results, study)
     end, level = last(answers), stats.together(len(places))
     for rate, name in places:

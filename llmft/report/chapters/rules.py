@@ -58,7 +58,7 @@ def with_purity(studies: Sequence[Study]) -> list[Study]:
 
 def names(study: Study, axis: str) -> dict[str, str]:
     """The groups of an axis ("purity", "mixed") that the study has, and their methods."""
-    found = {f"{axis}, {method}": method for method in METHODS} | {f"{axis}, long": FULL}
+    found = {f"{axis}, {method}": method for method in METHODS}
     return {group: method for group, method in found.items() if group in grids.rules(study)}
 
 
