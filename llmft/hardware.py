@@ -19,9 +19,9 @@ import torch
 def peak_memory(device: torch.device, *, clear: bool = True) -> Iterator[dict[str, Any]]:
     """The most memory in use at once while the block runs, filled in when it ends.
 
-    What earlier work left is first given back, unless `clear` is false (it takes a quarter of a
-    second). `peak_memory_mib`; `memory_before_mib`, what of it was there when the block began; and
-    `memory_kind`, which says what was counted:
+    What earlier work left is first given back, unless `clear` is false. `peak_memory_mib`;
+    `memory_before_mib`, what of it was there when the block began; and `memory_kind`, which says
+    what was counted:
     "device": what torch allocated on the CUDA device, the model's weights included;
     "resident": this process's resident memory, libraries and model included (Linux: the kernel's
     own high-water mark, set back when the block begins);
@@ -37,8 +37,9 @@ def peak_memory(device: torch.device, *, clear: bool = True) -> Iterator[dict[st
         yield found
         peak, kind = torch.cuda.max_memory_allocated(device) / 2**20, "device"
     else:
-        with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
-            ctypes.CDLL(None).malloc_trim(0)
+        if clear:
+            with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+                ctypes.CDLL(None).malloc_trim(0)
         try:
             Path("/proc/self/clear_refs").write_text("5")  # 5: reset VmHWM, see proc(5)
             kind = "resident"

@@ -42,7 +42,7 @@ MEASUREMENTS = 4
 CURVE_EXAMPLES = 64
 """Most examples, of the training sample and of validation, that a point of the curve reads."""
 
-PART = 16
+PART = 32
 """Examples that a measurement reads at once."""
 
 DIVERGED = 100.0

@@ -218,13 +218,11 @@ def icl(study: Study) -> Grid:
 @chapter
 def few_shot(study: Study) -> Grid:
     """Full fine-tuning: its search, its curve, what else varies, other losses and selections."""
-    size = middle(study.train_shots)
-    base, at = spec(study, "fine-tuning", shots=size), {"data_seed": few(study)}
-    searched = spec(study, "fine-tuning", shots=side(study))
+    base, at = spec(study, "fine-tuning", shots=side(study)), {"data_seed": few(study)}
     objectives = [name for name in OBJECTIVES if name != study.objective]
     selections = [name for name in SELECTIONS if name != study.selection]
     return {
-        "search": search(study, searched, FULL_RATES),
+        "search": search(study, base, FULL_RATES),
         "zero-shot": [spec(study, "zero-shot")],
         "full fine-tuning": curve(study, "fine-tuning", study.train_shots),
         "middle": product(base, **at),

@@ -135,7 +135,7 @@ def spread(results: Results, study: Study) -> Iterator[dict[str, Any]]:
             "over samples": samples.std(),
             "over orders": within(part[part["init_seed"] == 0]),
             "over dropout": within(part[part["order_seed"] == 0]),
-            "n": f"{len(samples)} samples × 3 seeds, {grids.middle(study.train_shots):,} examples",
+            "n": f"{len(samples)} samples × 2 seeds, {grids.side(study):,} examples",
         }
 
 
