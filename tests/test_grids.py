@@ -157,9 +157,16 @@ def test_another_divergence_is_tried_at_the_published_rate_alone() -> None:
     study = of("pocket")
     found = grids.recursion(study)
     for name, changes in grids.VARIANTS.items():
-        rates = {spec.learning_rate for spec in found[f"recursion, {name}"]}
-        assert len(rates) == (1 if "divergence" in changes else 2)
-        assert max(rates) == study.distill_learning_rate
+        specs = found[f"recursion, {name}"]
+        draws = {
+            rate: {spec.data_seed for spec in specs if spec.learning_rate == rate}
+            for rate in sorted({spec.learning_rate for spec in specs})
+        }
+        assert max(draws) == study.distill_learning_rate
+        assert [*map(len, draws.values())] == ([5] if "divergence" in changes else [10, 5])
+    published = found["recursion, as published, slow"]
+    assert {*found["recursion by rate, all weights"]} & {*published}
+    assert {spec.data_seed for spec in published} == {*range(10)}
 
 
 def test_variants_are_compared_at_the_size_nearest_to_the_study_s() -> None:

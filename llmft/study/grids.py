@@ -535,7 +535,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "Jensen-Shannon": {"divergence": "jsd"},
     "answer alone": {"objective": "vocabulary"},
 }
-"""Other losses of the live recursion: other divergences, and no text term (the one also slow)."""
+"""Other losses of the live recursion: other divergences, and no text term (this at a low rate, too,
+on all draws)."""
 
 
 @chapter
@@ -562,10 +563,15 @@ def recursion(study: Study) -> Grid:
             arm = product(one, data_seed=half, rounds=rounds if has_first else rounds[1:])
             behind = product(one, data_seed=half, scoring=["context"]) if has_first else []
             grid[f"recursion, {name}{end}"] = arm + behind
+    ends = [1, rounds[-1]]
     for name, changes in VARIANTS.items():
-        rates = [plain.learning_rate] if "divergence" in changes else [slow, plain.learning_rate]
-        one, ends = replace(plain, **changes), [1, rounds[-1]]
-        grid[f"recursion, {name}"] = product(one, learning_rate=rates, data_seed=half, rounds=ends)
+        one = replace(plain, **changes)
+        grid[f"recursion, {name}"] = product(one, data_seed=half, rounds=ends)
+        if "divergence" not in changes:  # five draws leave open what it does when slow
+            slowly = replace(one, learning_rate=slow)
+            grid[f"recursion, {name}"] += product(slowly, data_seed=seeds, rounds=ends)
+    published = replace(plain, learning_rate=slow)
+    grid["recursion, as published, slow"] = product(published, data_seed=seeds, rounds=ends)
     for name, one in (("all weights", plain), ("LoRA", adapter)):
         rates = [one.learning_rate * share for share in RATES]
         grid[f"recursion by rate, {name}"] = product(

@@ -334,16 +334,17 @@ def _fidelity(
     this round's teacher agrees with that one.
     """
     loss = distill.divergence(1.0)
+
+    def to(targets: training.Examples) -> dict[str, float]:
+        return training.measure(learning, one.weights, targets, loss)
+
     n = min(len(job.train), distill.HELD_OUT)
+    found = {"train": to(job.train.part(range(n))), "held_out": to(job.validation)}
+    # In round 1 the teacher is the first one.
+    found["first"] = found["held_out"] if first is job.validation else to(first)
     row: dict[str, float] = {}
-    for name, part in (
-        ("train", job.train.part(range(n))),
-        ("held_out", job.validation),
-        ("first", first),
-    ):
-        if name != "first" or first is not job.validation:  # in round 1 they are the same
-            found = training.measure(learning, one.weights, part, loss)
-        row |= {f"{name}_kl": found["loss"], f"{name}_agreement": found["accuracy"]}
+    for name, measured in found.items():
+        row |= {f"{name}_kl": measured["loss"], f"{name}_agreement": measured["accuracy"]}
     return row | {"teacher_agreement": distill.agreement(job.validation, first)}
 
 

@@ -353,9 +353,12 @@ def _calibrated(answers: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts)
 
 
-VARIANTS = {"recursion by rate, all weights": "as published"} | {
-    f"recursion, {name}": name for name in grids.VARIANTS
-}
+AS_PUBLISHED = "as published"
+
+VARIANTS = {
+    "recursion by rate, all weights": AS_PUBLISHED,
+    "recursion, as published, slow": AS_PUBLISHED,
+} | {f"recursion, {name}": name for name in grids.VARIANTS}
 """The groups of runs in which the live recursion has other losses, and what these are called."""
 
 
@@ -364,10 +367,15 @@ def _of_variants(
 ) -> tuple[Results, pd.DataFrame, list[tuple[float, str]]]:
     """The runs with other losses, their in-domain answers, and their rates and losses."""
     found = sections.by_method(results, [study], lambda _: VARIANTS)
+    found = Results(  # two groups have the published loss, and share runs
+        found.rows.drop_duplicates("key"),
+        found.predictions.drop_duplicates(["key", "domain", "id"]),
+        found.groups,
+    )
     answers = sections.rows_at(sections.scored(found), domain=INSIDE)
     rates = [study.distill_learning_rate * share for share in (1.0, grids.RATES[0])]
     run = {*zip(found.rows["learning_rate"], found.rows["method"], strict=True)}
-    places = [(rate, name) for rate in rates for name in VARIANTS.values()]
+    places = [(rate, name) for rate in rates for name in dict.fromkeys(VARIANTS.values())]
     return found, answers, [place for place in places if place in run]
 
 
@@ -392,26 +400,52 @@ def variants(results: Results, study: Study) -> Iterator[dict[str, Any]]:
         )
 
 
+Changes = dict[tuple[float, str], stats.Interval]
+"""By rate and loss, what the loss changes after the last round."""
+
+
+def loss_changes(results: Results, study: Study) -> tuple[Changes, Changes]:
+    """Accuracy and AUC after the last round, minus those with the published loss; all together."""
+    _, answers, places = _of_variants(results, study)
+    end = last(answers)
+    pairs = {
+        (rate, name): (at(name, rate, end), at(AS_PUBLISHED, rate, end))
+        for rate, name in places
+        if name != AS_PUBLISHED
+    }
+    level = stats.together(len(SCORES) * len(pairs))
+    right, area = (sections.differences(answers, pairs, value, level) for value in SCORES)
+    return right, area
+
+
 @sections.where_run(*VARIANTS)
 @sections.text_by_study
 def other_losses(results: Results, study: Study) -> str:
     """Say what another loss changes after the last round, by rate."""
-    _, answers, places = _of_variants(results, study)
-    published, end = next(iter(VARIANTS.values())), last(answers)
-    pairs = {
-        (rate, name): (at(name, rate, end), at(published, rate, end))
-        for rate, name in places
-        if name != published
-    }
-    gaps = sections.differences(answers, pairs)
+    gaps, areas = loss_changes(results, study)
     parts = []
     for rate in dict.fromkeys(rate for rate, _ in gaps):
-        own = {name: gap for (of, name), gap in gaps.items() if of == rate}
-        each = ", ".join(f"{name} {gap}{sections.unresolved(gap)}" for name, gap in own.items())
-        parts.append(f"at {rate:.2g}: {each}")
+        own = [
+            f"{name} {gap}{sections.unresolved(gap)} in accuracy, {areas[of, name]}"
+            f"{sections.unresolved(areas[of, name])} in AUC"
+            for (of, name), gap in gaps.items()
+            if of == rate
+        ]
+        parts.append(f"At {rate:.2g}: {'; '.join(own)}.")
     return (
-        f"Accuracy after round {end} with another loss minus that with the published one, "
-        f"{'; '.join(parts)}. These {len(gaps)} intervals hold together."
+        f"**{conclusions.capital(_shown_of(gaps))}.** This is after the last round, with another "
+        f"loss minus with the published one. {' '.join(parts)} These {2 * len(gaps)} intervals "
+        "hold together."
+    )
+
+
+def _shown_of(gaps: Changes) -> str:
+    """Which losses are shown to end more, or less, accurate than the published one."""
+    more = [f"{name} at {rate:.2g}" for (rate, name), gap in gaps.items() if gap.lo > 0]
+    less = [f"{name} at {rate:.2g}" for (rate, name), gap in gaps.items() if gap.hi < 0]
+    return (
+        "of other losses, shown to end more accurate than the published one: "
+        f"{conclusions.joined(more or ['none'])}; less: {conclusions.joined(less or ['none'])}"
     )
 
 
@@ -550,7 +584,7 @@ def _beyond_teacher(results: Results, main: pd.DataFrame, student: At) -> str:
 
 
 @sections.findings_by_study
-def summary(found: Results, main: pd.DataFrame, study: Study) -> Iterator[str]:
+def summary(results: Results, found: Results, main: pd.DataFrame, study: Study) -> Iterator[str]:
     """The chapter's findings in a few lines."""
     gaps, end = changes(main, study), last(main)
     for rate in dict.fromkeys(rate for rate, _ in gaps):
@@ -560,5 +594,7 @@ def summary(found: Results, main: pd.DataFrame, study: Study) -> Iterator[str]:
             f"At a learning rate of {rate:.2g}, from round 1 to round {end}, in-domain accuracy "
             f"{_kinds(own)}; in any arm {widest} would have been shown with 80 % power."
         )
+    if all(results.has(name, study.study) for name in VARIANTS):
+        yield f"{conclusions.capital(_shown_of(loss_changes(results, study)[0]))}."
     if ranks := _ranks(found):
         yield f"{conclusions.capital(ranks)}."
