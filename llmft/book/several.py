@@ -38,7 +38,7 @@ def reads(paths: Sequence[Path]) -> dict[Path, set[Path]]:
 
 
 def published(path: Path) -> int:
-    """Bytes of results that the chapter published last: about as many as its work takes long."""
+    """Bytes of results that the chapter last published: a rough measure of how long it takes."""
     file = path.parent.parent / "data/results" / f"{path.stem}.csv"
     return file.stat().st_size if file.is_file() else 0
 

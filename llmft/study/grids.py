@@ -303,8 +303,9 @@ def contenders(study: Study) -> dict[str, Spec]:
 def with_fewer_pairs(study: Study) -> Study:
     """The study as the budgets' runs have it: each is asked `budget_limit` pairs a domain, at most.
 
-    There are hundreds of these runs, and half of their time would go into pairs that an interval
-    hardly feels: with five draws, nearly all of its width is the draws'.
+    There are hundreds of these runs, and half of their time would go into asking all pairs. With
+    400 of 1,200, in-domain intervals over five draws are about a tenth wider (accuracy), or a third
+    (AUC).
     """
     limits = [limit for limit in (study.limit, study.budget_limit) if limit]
     return study.model_copy(update={"limit": min(limits, default=0)})
