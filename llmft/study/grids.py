@@ -225,7 +225,7 @@ def few_shot(study: Study) -> Grid:
         "search": search(study, base, FULL_RATES),
         "zero-shot": [spec(study, "zero-shot")],
         "full fine-tuning": curve(study, "fine-tuning", study.train_shots),
-        "middle": product(base, **at),
+        "not varied": product(base, **at),
         "training orders": product(base, **at, order_seed=[1]),
         "initialisations": product(base, **at, init_seed=[1]),
         "objectives": product(base, **at, objective=objectives),

@@ -118,18 +118,18 @@ def ends(results: Results) -> None:
     sections.table(table.rename_axis(["study", "examples"]).reset_index(), {"epochs": ",.3g"})
 
 
-@sections.where_run("middle", "training orders", "initialisations")
+@sections.where_run("not varied", "training orders", "initialisations")
 @sections.table_by_study(dict.fromkeys(["over samples", "over orders", "over dropout"], ".3f"))
 def spread(results: Results, study: Study) -> Iterator[dict[str, Any]]:
     """Standard deviations of accuracy: over samples, and over orders and dropout of a sample."""
-    rows = by_domain(results.part("middle", "training orders", "initialisations").rows)
+    rows = by_domain(results.part("not varied", "training orders", "initialisations").rows)
 
     def within(part: pd.DataFrame) -> float:
         """Within a sample: the square root of the mean variance."""
         return float(part.groupby("data_seed")["accuracy"].var().mean() ** 0.5)
 
     for domain, part in rows.groupby("domain", sort=False):
-        samples = part[part["group"] == "middle"]["accuracy"]
+        samples = part[part["group"] == "not varied"]["accuracy"]
         yield {
             "domain": domain,
             "over samples": samples.std(),
@@ -139,11 +139,11 @@ def spread(results: Results, study: Study) -> Iterator[dict[str, Any]]:
         }
 
 
-@sections.where_run("middle", "objectives", "selections")
+@sections.where_run("not varied", "objectives", "selections")
 @sections.table_by_study()
 def objectives(results: Results, study: Study) -> pd.DataFrame:
     """Accuracy by objective and by the weights kept, and the difference from the study's own."""
-    own = sections.scored(results.part("middle", "objectives", "selections"))
+    own = sections.scored(results.part("not varied", "objectives", "selections"))
     kind = ["objective", "selection"]
     found = sections.against(own, ["domain", *kind], {n: getattr(study, n) for n in kind})
     found = found.rename(columns={"objective": "loss over", "selection": "weights"})
