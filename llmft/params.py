@@ -142,7 +142,9 @@ class Study(BaseModel):
     tried_rates: Sizes[Annotated[Real, Field(gt=0, le=1_000)]] = _about(
         "a list of multiples of a method's learning rate, such as [0.1, 1, 10]"
     )
-    budget_limit: Whole = _from(0, 10_000_000, "evaluation examples a domain in budgets (0 is `limit`)")
+    budget_limit: Whole = _from(
+        0, 10_000_000, "evaluation examples a domain in budgets (0 is `limit`)"
+    )
     half_from: Whole = _from(0, 1_000_000, "examples from which on a point has half of the seeds")
     without: Listed[Text] = _about("a list of groups of runs to leave out, such as [orders]")
     pattern: Text = _about(
